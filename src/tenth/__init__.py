@@ -1,0 +1,1 @@
+"""tenth: open models at a tenth."""
