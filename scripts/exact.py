@@ -1,4 +1,4 @@
-"""A GGUF model computed in float64 from its decoded weights: the reference that tenth and its peers are measured against.
+"""A GGUF model computed in float64 from its decoded weights: what tenth and its peers are measured against.
 
 Not an engine: no cache, no batches; one call runs one sequence whole and decodes each weight when it is used, so that a
 model of a few GB needs little memory. It shares no code with tenth: weights come from the `gguf` package, arithmetic
@@ -142,7 +142,7 @@ class ExactModel:
         return (torch.arange(n).double()[:, None] * inverse)[:, None, :]
 
     def _rotate(self, x: Tensor, angles: Tensor) -> Tensor:
-        """RoPE: llama files pair neighbours (the converter reorders q and k for it), the others first with second half."""
+        """RoPE: llama files pair neighbours (their q and k are reordered for it), the others first with second half."""
         cos, sin = angles.cos(), angles.sin()
         if self.shape.architecture == "llama":
             a, b = x[..., 0::2], x[..., 1::2]
@@ -170,7 +170,7 @@ class ExactModel:
 
 
 def round_to_int8(x: Tensor) -> Tensor:
-    """x after int8 rounding per 32 consecutive values of a row: scale max|x| / 127, round half to even; scales float32."""
+    """x after int8 rounding per 32 consecutive values of a row: scale max|x| / 127 in float32, round half to even."""
     blocks = x.float().reshape(*x.shape[:-1], -1, 32)
     largest = blocks.abs().amax(-1, keepdim=True)
     inverse = torch.where(largest > 0, 127.0 / largest, 0.0)

@@ -9,7 +9,8 @@ import gguf
 import numpy as np
 import tokenizers
 
-MERGES = "Ġ t,h e,i n,e r,Ġ a,o n,Ġt he,n d,Ġ s,Ġa nd,in g,u s,us er,a s,l l,o r".split(",")
+MERGES = ["Ġ t", "h e", "i n", "e r", "Ġ a", "o n", "Ġt he", "n d"]
+MERGES += ["Ġ s", "Ġa nd", "in g", "u s", "us er", "a s", "l l", "o r"]
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
