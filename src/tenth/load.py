@@ -27,7 +27,7 @@ from tenth.runtime import (
     physical_processors,
 )
 from tenth.weights.formats import FORMATS
-from tenth.weights.gguf import ModelFile, TensorInfo, read_header, read_tensor
+from tenth.weights.gguf import ModelFile, TensorInfo, read_header, read_tensor, require_supported
 
 DEFAULT_CONTEXT_TOKENS = 8192
 OUTPUT_ROWS = 32  # rows that can have logits in one step: enough for a batch of sequences, small beside a chunk
@@ -48,9 +48,10 @@ def open_runtime(path: str | Path, config: EngineConfig, progress: Progress | No
     """Load a model file. Raises ModelFileError, RequestError (settings) or ResourceError (memory)."""
     header = read_header(Path(path))
     program = optimised_program(header)
+    used = {name: header.tensors[name] for name in program.weights}
+    require_supported(used)
     limits = plan_limits(program, config)
     check_memory(header, program, limits)
-    used = {name: header.tensors[name] for name in program.weights}
     vectors = {name: read_tensor(info) for name, info in used.items() if len(info.shape) == 1}
     matrices = {name: _source(info) for name, info in used.items() if len(info.shape) > 1}
     runtime = Runtime(program, matrices, vectors, limits, progress)
@@ -59,7 +60,8 @@ def open_runtime(path: str | Path, config: EngineConfig, progress: Progress | No
 
 def optimised_program(header: ModelFile) -> Program:
     """The program of a model file, after all passes. Raises ModelFileError for what is not supported."""
-    program = build(header.metadata, {name: info.shape for name, info in header.tensors.items()})
+    architecture = header.metadata.architecture
+    program = build(architecture, header.metadata, {name: info.shape for name, info in header.tensors.items()})
     quantised = {name for name, info in header.tensors.items() if info.format not in FLOAT_FORMATS}
     return optimise(program, quantised)
 
