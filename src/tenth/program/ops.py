@@ -170,7 +170,7 @@ def _attention(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Re
     ``window`` w > 0, position > p - w. This step's keys are among them.
     """
     (q,) = inputs
-    expect(len(q.shape) == 2 and q.shape[1] == attrs["head_dim"], f"attention of {q.shape}")
+    expect(len(q.shape) == 2 and q.shape[1] == attrs["head_dim"] and q.rows == "tokens", f"attention of {q.shape}")
     n_kv_heads = attrs["n_kv_heads"]
     expect(isinstance(n_kv_heads, int) and n_kv_heads > 0 and q.shape[0] % n_kv_heads == 0, "heads per key head")
     return (Result(q.rows, (q.shape[0] * q.shape[1],)),)
