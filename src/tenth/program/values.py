@@ -20,7 +20,7 @@ Dtype = Literal["f32", "i32", "q8"]
 Attr = int | float | str | tuple[int, ...] | tuple[float, ...]
 
 Q8_BLOCK = 32  # values that share one scale in the q8 type
-Q8_BLOCK_BYTES = 44  # 32 int8, one float32 scale, two float32 (scale * sum of 16 values, for formats with minima)
+Q8_BLOCK_BYTES = 52  # int8 values, their scale and sums: native/kernels/table.h
 Q8_ROW_STEP = 16  # q8 buffers hold a multiple of this many rows: the many-row kernels read rows in such groups
 
 
