@@ -1,13 +1,12 @@
 """Tiny random models of every architecture: one fixture that runs each test on all of them."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from tenth.errors import ModelFileError
 from tenth.models import ARCHITECTURES, build
+from tenth.weights.metadata import Metadata
 
 VOCAB = 37
 COMMON = {
@@ -49,37 +48,6 @@ TINY = {
 }
 
 
-class FakeMetadata:
-    """Plain values behind the getters of weights.Metadata: strict about types, ranges and missing keys."""
-
-    def __init__(self, values):
-        self.values = values
-
-    def has(self, key):
-        return key in self.values
-
-    def _get(self, kind, key, default, low=None, high=None):
-        if key not in self.values and default is not None:
-            return default
-        value = self.values.get(key)
-        in_range = type(value) is kind and (low is None or value >= low) and (high is None or value <= high)
-        if not in_range or (kind is float and not math.isfinite(value)):
-            raise ModelFileError(f"{key} is {value!r}, expected {kind.__name__} from {low} to {high}")
-        return value
-
-    def get_int(self, key, default=None, *, low=None, high=None):
-        return self._get(int, key, default, low, high)
-
-    def get_float(self, key, default=None, *, low=None, high=None):
-        return self._get(float, key, default, low, high)
-
-    def get_str(self, key, default=None):
-        return self._get(str, key, default)
-
-    def get_bool(self, key, default=None):
-        return self._get(bool, key, default)
-
-
 @dataclass
 class TinyModel:
     architecture: str
@@ -88,7 +56,7 @@ class TinyModel:
 
     @property
     def metadata(self):
-        return FakeMetadata(self.values)
+        return Metadata(self.values)
 
     def build(self):
         return build(self.architecture, self.metadata, self.shapes)
@@ -109,7 +77,7 @@ def make(name, **changes):
     architecture, keys, optional = TINY[name]
     values = {f"{architecture}.{key}": value for key, value in {**COMMON, **keys}.items()}
     model = ARCHITECTURES[architecture]
-    declared = model.tensors(model.read_config(FakeMetadata(values)))
+    declared = model.tensors(model.read_config(Metadata(values)))
     shapes = {
         tensor.rstrip("?"): tuple(VOCAB if size == "vocab" else size for size in shape)
         for tensor, shape in declared.items()
@@ -129,11 +97,6 @@ def tiny(request):
 def one_of_each(request):
     """One tiny model per architecture: for what does not depend on variants."""
     return make(request.param)
-
-
-@pytest.fixture(scope="session")
-def fake_metadata():
-    return FakeMetadata
 
 
 @pytest.fixture

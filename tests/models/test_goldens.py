@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-import gguf
 import numpy as np
 import pytest
 
 from tenth.models import build
 from tenth.program import memory, passes
 from tenth.program.reference import Batch, run
+from tenth.weights.gguf import read_header
+from tenth.weights.tensors import read_tensor
 
 DATA = Path(__file__).parent.parent / "data"
 CASES = [
@@ -18,29 +19,23 @@ CASES = [
 # Measured: at most 9e-13 in float32, 1e-13 in float64 (rotary angles are float32 at any precision).
 NMSE = {np.float32: 1e-11, np.float64: 1e-12}
 
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="tests/data is not in this checkout")
-
 
 class Golden:
-    """A golden file, read with the gguf package: independent of tenth's own reader."""
+    """A golden file as tenth reads it, its program, and the tokens it was recorded for."""
 
-    def __init__(self, case, fake_metadata):
-        reader = gguf.GGUFReader(DATA / f"golden_{case}.gguf")
-        values = {key: f.contents() for key, f in reader.fields.items() if not key.startswith("tokenizer.")}
-        self.weights = {
-            t.name: gguf.dequantize(t.data, t.tensor_type).astype(np.float32).reshape(t.shape[::-1].tolist())
-            for t in reader.tensors
-        }
-        self.quantised = {t.name for t in reader.tensors if t.tensor_type.name not in ("F32", "F16", "BF16")}
+    def __init__(self, case):
+        header = read_header(DATA / f"golden_{case}.gguf")
+        self.weights = {name: read_tensor(info) for name, info in header.tensors.items()}
+        self.quantised = {name for name, info in header.tensors.items() if info.format not in ("F32", "F16", "BF16")}
         self.expected = np.load(DATA / f"golden_{case}.npz")
-        shapes = {name: weight.shape for name, weight in self.weights.items()}
-        self.program = build(values["general.architecture"], fake_metadata(values), shapes)
+        shapes = {name: info.shape for name, info in header.tensors.items()}
+        self.program = build(header.metadata.architecture, header.metadata, shapes)
         self.batch = Batch.single(self.expected["tokens"])
 
 
 @pytest.fixture(params=CASES, scope="module")
-def golden(request, fake_metadata):
-    return Golden(request.param, fake_metadata)
+def golden(request):
+    return Golden(request.param)
 
 
 def nmse(a, b):

@@ -3,6 +3,7 @@ import pytest
 
 from tenth.program import memory, passes
 from tenth.program.reference import Batch, run
+from tenth.program.values import Q8_BLOCK_BYTES
 
 CAPACITY = {"tokens": 9, "outputs": 3}
 
@@ -32,8 +33,9 @@ def test_space_is_used_again(either):
 def test_q8_buffers_hold_a_multiple_of_sixteen_rows(program, matrices):
     improved = passes.optimise(program, matrices)
     q8 = next(v for v in memory.lifetimes(improved) if v.dtype == "q8")
-    assert memory.size_bytes(q8, CAPACITY) == 16 * 44  # 9 rows of 32 numbers
-    assert memory.size_bytes(q8, {"tokens": 17, "outputs": 1}) == 32 * 44
+    assert q8.shape == (32,)
+    assert memory.size_bytes(q8, CAPACITY) == 16 * Q8_BLOCK_BYTES  # for 9 rows
+    assert memory.size_bytes(q8, {"tokens": 17, "outputs": 1}) == 32 * Q8_BLOCK_BYTES
 
 
 @pytest.mark.parametrize("n", [1, 9])
