@@ -88,6 +88,9 @@ def test_yarn_keeps_fast_dimensions_stretches_slow_ones_and_scales(make_tiny):
     assert (np.diff(ratio) >= -1e-12).all()
     assert 1 < ratio[3] < ratio[4] < ratio[5] < 4
     assert rope.scale == pytest.approx(1 + 0.1 * math.log(4))
+    # What transformers 5.23's ROPE_INIT_FUNCTIONS["yarn"] gives for these values, in float32.
+    recorded = [1.0, 0.3162278, 0.1, 0.02569351, 0.00625, 0.001383497, 0.00025, 7.905695e-05]
+    assert np.allclose(rope.inv_freq, recorded, rtol=3e-7)
 
 
 def test_gemma3_has_one_global_layer_in_six_and_a_local_base(make_tiny):
