@@ -2,12 +2,13 @@
 
 Two ways to run it, from the root of the project:
 
-    PYTHONPATH=src python fuzz/fuzz_gguf.py --seconds 60 [--seed 1]      needs nothing but tenth and NumPy
-    PYTHONPATH=src python fuzz/fuzz_gguf.py --atheris [CORPUS] [libFuzzer options, e.g. -max_total_time=600 -rss_limit_mb=512]
+    PYTHONPATH=src python fuzz/fuzz_gguf.py --seconds 60 [--seed 1]
+    PYTHONPATH=src python fuzz/fuzz_gguf.py --atheris [CORPUS] [-max_total_time=600 -rss_limit_mb=512]
 
-The second is guided by coverage and needs `pip install atheris` (3.0 has wheels for Python 3.11). A folder named CORPUS
-gets the inputs that reached new code; without one, seeds are made in a temporary folder. An input that breaks
-the promise is saved in the working folder as crash-..., and is run again with `--file crash-...`.
+The first needs nothing but tenth and NumPy. The second is guided by coverage, takes libFuzzer's options and needs
+`pip install atheris` (3.0 has wheels for Python 3.11); the folder CORPUS gets the inputs that reached new code,
+without one the seeds are made in a temporary folder. An input that breaks the promise is saved in the working folder
+as crash-..., and is run again with `--file crash-...`.
 The test suite runs the first way for a short time with a fixed seed (tests/weights/test_fuzz.py).
 """
 
@@ -29,7 +30,27 @@ from tenth.weights.describe import describe
 from tenth.weights.gguf import ModelFile, read_header, read_tensor
 
 _GETTERS = ("get_int", "get_float", "get_bool", "get_str", "get_strs", "get_ints", "get_floats", "get_bools")
-_TEMPTING = (0, 1, 4, 8, 9, 12, 13, 31, 32, 33, 255, 256, 2**31 - 1, 2**31, 2**32 - 1, 2**61 + 1, 2**63 - 1, 2**63, 2**64 - 1)
+_TEMPTING = (
+    0,
+    1,
+    4,
+    8,
+    9,
+    12,
+    13,
+    31,
+    32,
+    33,
+    255,
+    256,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**61 + 1,
+    2**63 - 1,
+    2**63,
+    2**64 - 1,
+)
 _SLOW_SECONDS = 2.0
 
 
@@ -121,7 +142,7 @@ def run_for(seconds: float, seed: int, seeds: list[bytes]) -> tuple[int, int]:
 def example_files() -> list[bytes]:
     """Small valid files to begin with: all value types, several tensor formats, and a split file's keys."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-    from weights.writer import U16, File, Tensor, small_model  # noqa: PLC0415 (only here are tests needed)
+    from weights.writer import U16, File, Tensor, small_model
 
     blocks = [Tensor(f"t{i}", (256, 2), i, bytes(2 * size)) for i, size in ((12, 144), (14, 210), (23, 136), (16, 66))]
     split = [("split.no", U16, 0), ("split.count", U16, 2), ("split.tensors.count", 5, 0)]
@@ -129,7 +150,7 @@ def example_files() -> list[bytes]:
 
 
 def _run_atheris(arguments: list[str]) -> None:
-    import atheris  # noqa: PLC0415 (an optional tool)
+    import atheris
 
     atheris.instrument_all()
     if not [a for a in arguments if not a.startswith("-")]:
@@ -142,6 +163,7 @@ def _run_atheris(arguments: list[str]) -> None:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)

@@ -17,7 +17,21 @@ HALF_SCALES = {
     "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208], "IQ4_NL": [0], "IQ4_XS": [0],
 }  # fmt: skip
 # zero, negative zero, least and greatest subnormal, least normal, one, greatest, infinities, NaNs
-EXTREME_HALVES = [0x0000, 0x8000, 0x0001, 0x03FF, 0x0400, 0x3C00, 0x7BFF, 0xFBFF, 0x7C00, 0xFC00, 0x7E00, 0xFE01, 0x7D00]
+EXTREME_HALVES = [
+    0x0000,
+    0x8000,
+    0x0001,
+    0x03FF,
+    0x0400,
+    0x3C00,
+    0x7BFF,
+    0xFBFF,
+    0x7C00,
+    0xFC00,
+    0x7E00,
+    0xFE01,
+    0x7D00,
+]
 EXTREME_HALVES += [0x7F80, 0xFF80, 0x7FC0]  # infinities and NaN of BF16
 EXTREME_SINGLES = [0, 0x80000000, 1, 0x007FFFFF, 0x7F7FFFFF, 0x7F800000, 0xFF800000, 0x7FC00000, 0xFFC01234]
 
@@ -103,17 +117,20 @@ BY_HAND: dict[str, tuple[bytes, dict[int, float]]] = {
     "Q5_0": (half(2) + struct.pack("<I", 1 << 16) + bytes([0x0F] + [0] * 15), {0: (15 - 16) * 2, 16: 0, 1: -32}),
     "Q5_1": (half(2) + half(1) + struct.pack("<I", 1 << 31) + bytes(15) + bytes([0x30]), {0: 1, 31: (16 + 3) * 2 + 1}),
     "Q8_0": (half(0.25) + struct.pack("<32b", -128, 127, *range(30)), {0: -32, 1: 31.75, 31: 29 / 4}),
-    # scale 2 and minimum 3 of the first group, q = 1 for the first weight and 3 for weight 96 (group 6: scale 0, minimum 0)
-    "Q2_K": (bytes([0x32] + [0] * 15) + bytes([0xC1] + [0] * 63) + half(1) + half(0.5), {0: 2 * 1 - 1.5, 1: -1.5, 96: 0}),
+    # scale 2 and minimum 3 of the first group; q = 1 for weight 0, and 3 for weight 96 (group 6: scale 0, minimum 0)
+    "Q2_K": (bytes([0x32] + [0] * 15) + bytes([0xC1] + [0] * 63) + half(1) + half(0.5),
+             {0: 2 * 1 - 1.5, 1: -1.5, 96: 0}),
     # all third bits set: offset 0; scale bits of group 0: low 5, high 2 -> 37 - 32 = 5
-    "Q3_K": (b"\xff" * 32 + bytes([3] + [0] * 63) + bytes([5] + [0] * 7) + bytes([2, 0, 0, 0]) + half(1), {0: 15, 1: 0, 128: 0}),
+    "Q3_K": (b"\xff" * 32 + bytes([3] + [0] * 63) + bytes([5] + [0] * 7) + bytes([2, 0, 0, 0]) + half(1),
+             {0: 15, 1: 0, 128: 0}),
     # scale 0 = 9, minimum 0 = 2; scale 4 = low nibble of byte 8 (3) with upper bits of byte 0 (1) -> 19
     "Q4_K": (half(1) + half(2) + bytes([0x40 | 9, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0]) + bytes([0xA7] + [0] * 63)
              + bytes([0x05] + [0] * 63), {0: 9 * 7 - 4, 1: -4, 32: 0, 128: 19 * 5}),
     "Q5_K": (half(1) + half(2) + bytes([9, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]) + bytes([1] + [0] * 31)
              + bytes([0x07] + [0] * 127), {0: 9 * 23 - 4, 1: -4}),
     # q = low 5 | high 2 << 4 = 37 -> 5; scale -3
-    "Q6_K": (bytes([5] + [0] * 127) + bytes([2] + [0] * 63) + struct.pack("<16b", -3, *[0] * 15) + half(0.5), {0: -7.5, 1: 48}),
+    "Q6_K": (bytes([5] + [0] * 127) + bytes([2] + [0] * 63) + struct.pack("<16b", -3, *[0] * 15) + half(0.5),
+             {0: -7.5, 1: 48}),
     "IQ4_NL": (half(2) + bytes([0xF0] + [0x88] * 15), {0: -254, 16: 226, 1: 2}),
     # scale of group 0: low nibble 1, high bits 2 -> 33 - 32 = 1; group 7: low 0, high 3 -> 16
     "IQ4_XS": (half(1) + struct.pack("<H", 2 | 3 << 14) + bytes([0x01, 0, 0, 0]) + bytes(112) + bytes([0x0F] * 16),

@@ -53,20 +53,25 @@ def read_bytes_as_model(data: bytes, folder: Path) -> None:
     path.write_bytes(data)
     try:
         model = read_header(path)
-    except ModelFileError as error:
-        assert error.message.startswith(str(path))
+    except ModelFileError:
         return
     for info in model.tensors.values():
         assert info.offset + info.n_bytes <= len(data)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(at=st.integers(0, len(WHOLE) - 8), number=st.integers(0, 2**64 - 1))
 def test_any_number_at_any_place_is_read_or_refused(tmp_path: Path, at: int, number: int) -> None:
     read_bytes_as_model(WHOLE[:at] + struct.pack("<Q", number) + WHOLE[at + 8 :], tmp_path)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(body=st.binary(max_size=200), n_tensors=st.integers(0, 4), n_keys=st.integers(0, 4))
-def test_any_bytes_after_the_counts_are_read_or_refused(tmp_path: Path, body: bytes, n_tensors: int, n_keys: int) -> None:
+def test_any_bytes_after_the_counts_are_read_or_refused(
+    tmp_path: Path, body: bytes, n_tensors: int, n_keys: int
+) -> None:
     read_bytes_as_model(b"GGUF" + struct.pack("<IQQ", 3, n_tensors, n_keys) + body, tmp_path)

@@ -143,7 +143,11 @@ def test_a_description_counts_parameters_bytes_and_formats(tmp_path: Path) -> No
 
 
 def test_a_description_of_odd_metadata_leaves_out_what_is_wrong(tmp_path: Path) -> None:
-    keys = [("general.architecture", U32, 3), ("general.name", STR, "two\x1b[31m\nlines"), ("tokenizer.ggml.tokens", U32, 1)]
+    keys = [
+        ("general.architecture", U32, 3),
+        ("general.name", STR, "two\x1b[31m\nlines"),
+        ("tokenizer.ggml.tokens", U32, 1),
+    ]
     found = describe(read_header(File(keys, [Tensor("a", (1,), 26, bytes(4))]).write(tmp_path / "m.gguf")))
     assert (found.architecture, found.name) == (None, "two [31m lines")
     assert (found.context_tokens, found.vocabulary_tokens) == (None, None)

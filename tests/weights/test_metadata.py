@@ -16,7 +16,7 @@ from tenth.weights.values import MAX_VALUE_BYTES
 from .writer import ARR, BOOL, F32, F64, I32, STR, U8, U32, U64, File, small_model
 
 
-@pytest.fixture()
+@pytest.fixture
 def metadata(tmp_path: Path) -> Metadata:
     return read_header(small_model().write(tmp_path / "m.gguf")).metadata
 
@@ -64,13 +64,13 @@ def test_a_missing_key_gives_the_default_or_is_refused_by_name(metadata: Metadat
 
 def test_numbers_outside_their_bounds_are_refused(metadata: Metadata) -> None:
     assert metadata.get_int("llama.block_count", low=2, high=2) == 2
-    with pytest.raises(ModelFileError, match="block_count is 2, expected at least 3 and at most 9"):
+    with pytest.raises(ModelFileError, match=r"block_count is 2, expected at least 3 and at most 9"):
         metadata.get_int("llama.block_count", low=3, high=9)
-    with pytest.raises(ModelFileError, match="freq_base is 10000.0, expected at most 1"):
+    with pytest.raises(ModelFileError, match=r"freq_base is 10000.0, expected at most 1"):
         metadata.get_float("llama.rope.freq_base", high=1)
-    with pytest.raises(ModelFileError, match="an element of tokenizer.ggml.token_type is 3, expected at most 2"):
+    with pytest.raises(ModelFileError, match=r"an element of tokenizer.ggml.token_type is 3, expected at most 2"):
         metadata.get_ints("tokenizer.ggml.token_type", high=2)
-    with pytest.raises(ModelFileError, match="an element of tokenizer.ggml.token_type is 1, expected at least 2"):
+    with pytest.raises(ModelFileError, match=r"an element of tokenizer.ggml.token_type is 1, expected at least 2"):
         metadata.get_ints("tokenizer.ggml.token_type", low=2)
     with pytest.raises(ModelFileError, match="tokens has 4 elements, expected 5"):
         metadata.get_strs("tokenizer.ggml.tokens", count=5)
@@ -121,7 +121,11 @@ def test_types_and_counts_are_known_without_reading(metadata: Metadata) -> None:
 def test_metadata_can_be_made_of_plain_values() -> None:
     metadata = Metadata({"n": 3, "f": 0.5, "b": True, "s": "x", "strs": ["a"], "ints": [1, 2], "np": np.ones(2)})
     assert (metadata.get_int("n"), metadata.get_float("f"), metadata.get_bool("b")) == (3, 0.5, True)
-    assert (metadata.get_str("s"), metadata.get_strs("strs"), metadata.get_ints("ints").tolist()) == ("x", ["a"], [1, 2])
+    assert (metadata.get_str("s"), metadata.get_strs("strs"), metadata.get_ints("ints").tolist()) == (
+        "x",
+        ["a"],
+        [1, 2],
+    )
     assert metadata.get_floats("np", count=2).tolist() == [1, 1]
     with pytest.raises(ModelFileError, match="b is of type bool, expected a whole number"):
         metadata.get_int("b")

@@ -70,7 +70,6 @@ def test_a_large_vocabulary_takes_no_memory_until_it_is_asked_for(large_vocabula
 # Runs in a process of its own that may take 256 MB more than it has after its imports; prints one line per file.
 READ_WITH_LIMITS = """
 import json, resource, sys, time
-import numpy
 from tenth.errors import ModelFileError
 from tenth.weights.describe import describe
 from tenth.weights.gguf import read_header
@@ -78,7 +77,7 @@ from tenth.weights.gguf import read_header
 taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()  # address space
 resource.setrlimit(resource.RLIMIT_AS, (taken + (256 << 20), -1))
 for path in sys.argv[1:]:
-    started, outcome = time.perf_counter(), "read"
+    started, outcome = time.process_time(), "read"  # neighbours do not count
     try:
         model = read_header(path)
         describe(model)
@@ -86,7 +85,7 @@ for path in sys.argv[1:]:
             model.metadata.value(key)
     except ModelFileError:
         outcome = "refused"
-    print(json.dumps([outcome, time.perf_counter() - started]))
+    print(json.dumps([outcome, time.process_time() - started]))
 """
 
 
@@ -96,7 +95,7 @@ def typed_array(element: int, count: int, body: bytes = b"") -> bytes:
 
 def greedy_files() -> dict[str, bytes]:
     """Files that ask for as much as they can: counts beyond the file, and counts just inside every limit."""
-    strings = 2**21
+    strings = 3 << 19
     return {
         "2^63 tensors": File(n_tensors=2**63).build(),
         "2^63 keys": File(n_keys=2**63, tail=bytes(1 << 20)).build(),
@@ -104,11 +103,17 @@ def greedy_files() -> dict[str, bytes]:
         "2^63 texts": File([("k", typed_array(STR, 2**63, bytes(1 << 20)))]).build(),
         "a text of 2^62 bytes": File([("k", struct.pack("<I", STR) + text("", 2**62))]).build(),
         "as many empty texts as are allowed": File([("k", typed_array(STR, strings, bytes(8 * strings)))]).build(),
-        "as many texts as fit in one value": File([("k", typed_array(STR, strings, text(b"\xc3\xa9abcdef") * strings))]).build(),
+        "as many texts as fit in one value": File(
+            [("k", typed_array(STR, strings, text("éabcdefghijk") * strings))]
+        ).build(),
         "as many nested arrays as are allowed": File([("k", typed_array(ARR, 65536, array(U8, 0) * 65536))]).build(),
         "a value longer than is read": File([("k", typed_array(U8, 40 << 20, bytes(40 << 20)))]).build(),
-        "a long text of wide characters": File([("k", struct.pack("<I", STR) + text(b"a" * (31 << 20) + "😀".encode()))]).build(),
-        "as many keys as are allowed, and no end": File([(f"{i:01000d}", U8, 0) for i in range(65536)], tail=b"x").build()[:-2],
+        "a long text of wide characters": File(
+            [("k", struct.pack("<I", STR) + text(b"a" * (31 << 20) + "😀".encode()))]
+        ).build(),
+        "as many long keys as are allowed, and no end": File(
+            [(f"{i:0900d}", struct.pack("<IB", U8, 0)) for i in range(65536)], n_tensors=1
+        ).build(),
         "as many tensors as are allowed, and no data": b"GGUF" + struct.pack("<IQQ", 3, 65536, 0) + b"".join(
             text(f"{i:0255d}") + struct.pack("<IQIQ", 1, 1, 0, 32 * i) for i in range(65536)
         ),
@@ -124,6 +129,8 @@ def test_greedy_files_are_dealt_with_in_2_seconds_and_256_megabytes(tmp_path: Pa
     run = subprocess.run(
         [sys.executable, "-c", READ_WITH_LIMITS, *map(str, paths)], capture_output=True, text=True, timeout=120
     )
+    for path in paths:  # some 200 MB in all
+        path.unlink()
     assert run.returncode == 0, run.stderr
     found = [json.loads(line) for line in run.stdout.splitlines()]
     outcomes = dict(zip(cases, found, strict=True))
@@ -131,5 +138,4 @@ def test_greedy_files_are_dealt_with_in_2_seconds_and_256_megabytes(tmp_path: Pa
         "as many empty texts as are allowed", "as many texts as fit in one value",
         "as many nested arrays as are allowed", "a long text of wide characters",
     }  # fmt: skip
-    print(outcomes)
     assert {case: seconds for case, (_, seconds) in outcomes.items() if seconds > 2} == {}

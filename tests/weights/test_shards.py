@@ -58,7 +58,9 @@ def test_missing_shards_are_named(tmp_path: Path) -> None:
     paths = write_split(tmp_path)
     paths[1].unlink()
     paths[2].unlink()
-    with pytest.raises(ModelFileError, match="2 of the model's 3 files are missing: big-00002-of-00003.gguf, big-00003"):
+    with pytest.raises(
+        ModelFileError, match=r"2 of the model's 3 files are missing: big-00002-of-00003.gguf, big-00003"
+    ):
         read_header(paths[0])
 
 
@@ -101,14 +103,14 @@ def test_shards_that_contradict_each_other_are_refused(tmp_path: Path, case: str
 def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
     paths = write_split(tmp_path)
     File(split_keys(1), [Tensor("t0", (1,), 0, bytes(4))]).write(paths[1])
-    with pytest.raises(ModelFileError, match="00002-of-00003.gguf: tensor 't0' is also in an earlier part"):
+    with pytest.raises(ModelFileError, match=r"00002-of-00003.gguf: tensor 't0' is also in an earlier part"):
         read_header(paths[2])
 
 
 def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     paths = write_split(tmp_path)
     paths[2].write_bytes(paths[2].read_bytes()[:-1])
-    with pytest.raises(ModelFileError, match="big-00003-of-00003.gguf: tensor 't3' ends at byte"):
+    with pytest.raises(ModelFileError, match=r"big-00003-of-00003.gguf: tensor 't3' ends at byte"):
         read_header(paths[0])
 
 
@@ -116,7 +118,9 @@ def test_many_shards_share_one_budget(tmp_path: Path) -> None:
     keys = [(f"k{i}", U32, 0) for i in range(30_000)]
     for number in range(3):
         File([*split_keys(number, tensors=0), *keys]).write(tmp_path / f"m-0000{number + 1}-of-00003.gguf")
-    with pytest.raises(ModelFileError, match="00003-of-00003.gguf: the header holds 30003 more keys, expected at most 5530"):
+    with pytest.raises(
+        ModelFileError, match=r"00003-of-00003.gguf: the header holds 30003 more keys, expected at most 5530"
+    ):
         read_header(tmp_path / "m-00001-of-00003.gguf")
 
 
