@@ -36,10 +36,10 @@ def large_vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_header_with_150_thousand_tokens_is_read_in_well_under_a_third_of_a_second(large_vocabulary: Path) -> None:
     seconds = []
     for _ in range(7):
-        started = time.perf_counter()
+        started = time.process_time()  # the file is in the page cache, and neighbours do not count
         read_header(large_vocabulary)
-        seconds.append(time.perf_counter() - started)
-    assert min(seconds) < 0.25  # 0.03 s measured; the rest is for busy machines
+        seconds.append(time.process_time() - started)
+    assert min(seconds) < 0.2  # 0.03 to 0.07 s measured
 
 
 # Runs in a process of its own and prints its peak of resident kB after the imports, the header, the vocabulary.
