@@ -141,7 +141,7 @@ def run_for(seconds: float, seed: int, seeds: list[bytes]) -> tuple[int, int]:
 
 def example_files() -> list[bytes]:
     """Small valid files to begin with: all value types, several tensor formats, and a split file's keys."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
     from weights.writer import U16, File, Tensor, small_model
 
     blocks = [Tensor(f"t{i}", (256, 2), i, bytes(2 * size)) for i, size in ((12, 144), (14, 210), (23, 136), (16, 66))]
