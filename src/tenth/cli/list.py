@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenth.cli.progress import format_size
-from tenth.cli.terminal import message, table, write, write_json
+from tenth.cli.terminal import in_units, message, table, write, write_json
 
 if TYPE_CHECKING:
     from tenth.library import Entry
@@ -35,7 +34,7 @@ def _table(entries: list[Entry]) -> str:
     rows: list[tuple[str, ...]] = [("NAME", "SIZE", "STATE", "PULLED", "VERIFIED", "WHAT")]
     for e in entries:
         what = e.description or e.origin
-        rows.append((e.name, format_size(e.size_bytes), e.state, _day(e.pulled_at), _day(e.verified_at), what))
+        rows.append((e.name, in_units(e.size_bytes), e.state, _day(e.pulled_at), _day(e.verified_at), what))
     return table(rows, right=frozenset({1}))
 
 

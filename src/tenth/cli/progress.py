@@ -93,13 +93,3 @@ def format_progress(done_bytes: int, total_bytes: int) -> str:
     if not total_bytes:
         return f"{done_bytes / 1e6:.1f} MB"
     return f"{done_bytes / 1e6:.1f} of {total_bytes / 1e6:.1f} MB ({100 * done_bytes // total_bytes} %)"
-
-
-def format_size(n_bytes: int) -> str:
-    """A size for people, in decimal units: ``98.4 MB``."""
-    if n_bytes < 1000:
-        return f"{n_bytes} B"
-    size, units = n_bytes / 1000, ["kB", "MB", "GB", "TB"]
-    while size >= 999.95 and len(units) > 1:
-        size, units = size / 1000, units[1:]
-    return f"{size:.1f} {units[0]}"

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tenth.cli.progress import format_size, progress_bar
-from tenth.cli.terminal import write_json, write_line
+from tenth.cli.progress import progress_bar
+from tenth.cli.terminal import in_units, write_json, write_line
 
 
 def command(
@@ -35,4 +35,4 @@ def command(
     for record in records:
         pinned = all(file.pinned for file in record.files)
         how = "sha256 as pinned" if pinned else "sha256 computed here, nothing to compare it with"
-        write_line(f"{record.name}: {format_size(record.size_bytes)}, {how}, {record.paths()[0]}")
+        write_line(f"{record.name}: {in_units(record.size_bytes)}, {how}, {record.paths()[0]}")

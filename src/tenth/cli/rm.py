@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tenth.cli.progress import format_size
-from tenth.cli.terminal import write_json, write_line
+from tenth.cli.terminal import in_units, write_json, write_line
 from tenth.errors import RequestError
 
 
@@ -25,13 +24,13 @@ def command(
 
     removals = [plan_removal(name) for name in names]  # all names are good before anything is deleted
     if not yes:
-        _ask([f"{removal.name} ({format_size(removal.size_bytes)})" for removal in removals])
+        _ask([f"{removal.name} ({in_units(removal.size_bytes)})" for removal in removals])
     done = [remove(removal.name) for removal in removals]
     if as_json:
         write_json([{"name": removal.name, "freed_bytes": removal.size_bytes} for removal in done])
         return
     for removal in done:
-        write_line(f"{removal.name}: deleted, {format_size(removal.size_bytes)} freed")
+        write_line(f"{removal.name}: deleted, {in_units(removal.size_bytes)} freed")
 
 
 def _ask(what: list[str]) -> None:

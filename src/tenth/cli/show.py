@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenth.cli.progress import format_size
-from tenth.cli.terminal import write_json, write_line
+from tenth.cli.terminal import in_units, write_json, write_line
 
 if TYPE_CHECKING:
     from tenth.library import Facts, HeaderFacts
@@ -34,7 +33,7 @@ def _rows(facts: Facts) -> list[tuple[str, str]]:
     entry = facts.entry
     if entry is not None:
         rows += [("description", entry.description), ("licence", entry.licence), ("source", entry.origin)]
-        rows += [("state", entry.state), ("size", format_size(entry.size_bytes)), ("pulled", entry.pulled_at)]
+        rows += [("state", entry.state), ("size", in_units(entry.size_bytes)), ("pulled", entry.pulled_at)]
         rows += [("verified", entry.verified_at)]
     rows += [("sha256", digest) for digest in facts.sha256]
     rows += [("path", str(facts.path or ""))]
