@@ -24,7 +24,6 @@ from tenth.library.store import is_sha256
 if TYPE_CHECKING:
     import httpx2
 
-_READ_BYTES = 1 << 20
 _CHECKPOINT_BYTES = 32 << 20  # what a kill costs at most; an fsync this often is not felt
 _ATTEMPTS = 5  # in a row without one new byte
 _TIMEOUT_S = 30.0
@@ -166,7 +165,7 @@ def _attempt(client: httpx2.Client, url: str, headers: dict[str, str], partial: 
         _start(response, url, partial)
         report(partial.n_bytes)
         saved = partial.n_bytes
-        for data in response.iter_raw(_READ_BYTES):
+        for data in response.iter_raw():  # as it arrives: larger blocks would lose what a broken connection brought
             partial.write(data)
             report(partial.n_bytes)
             if partial.n_bytes - saved >= _CHECKPOINT_BYTES:
