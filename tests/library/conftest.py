@@ -113,6 +113,8 @@ class FileServer(ThreadingHTTPServer):
         self.ranges = True  # False: every reply is the whole file, status 200
         self.etags = True
         self.block_delay_s = 0.0  # per 16 KiB
+        self.hold_at: int | None = None  # stop there until ``go_on`` is set
+        self.go_on = threading.Event()
         self.drops: list[int] = []  # for each coming request: close after so many bytes
         self.statuses: list[int] = []  # for each coming request: answer this status
         self.replies: dict[str, tuple[int, dict[str, str], bytes]] = {}  # path -> a reply that is no file
@@ -165,6 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
         end = drops.pop(0) if drops else len(body)
         for start in range(0, end, 16384):
             self.wfile.write(body[start : min(start + 16384, end)])
+            if self.server.hold_at is not None and start >= self.server.hold_at:
+                self.server.go_on.wait()
             if self.server.block_delay_s:
                 time.sleep(self.server.block_delay_s)
         if end < len(body):
@@ -182,6 +186,7 @@ def server(tmp_path):
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
+        server.go_on.set()
         server.shutdown()
         thread.join()
 
