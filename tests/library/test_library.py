@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import gguf_bytes, sha256
+from library_kit import gguf_bytes, sha256
 
 from tenth.errors import ModelFileError, RequestError, ResourceError, TenthError
 from tenth.library import CATALOGUE, DEFAULT_MODEL, catalogue, list_models, pull, remove, resolve, show, store, verify

@@ -120,12 +120,16 @@ def fetch(url: str, headers: dict[str, str], partial: Partial, report: Report) -
             except httpx2.HTTPError as error:
                 failures = 0 if partial.n_bytes > before else failures + 1
                 partial.checkpoint()
-                if failures >= _ATTEMPTS or isinstance(error, httpx2.TooManyRedirects | httpx2.UnsupportedProtocol):
+                hopeless = isinstance(error, httpx2.TooManyRedirects | httpx2.UnsupportedProtocol)
+                unreachable = isinstance(error, httpx2.ConnectError) and failures > 1  # no name, no route, no trust
+                if hopeless or unreachable or failures >= _ATTEMPTS:
                     raise ResourceError(
                         f"{url} broke off after {partial.n_bytes} bytes: {error or type(error).__name__}",
                         "check the network and pull again: it goes on from there",
                     ) from error
                 time.sleep(min(0.2 * 2**failures, 5.0))
+            except httpx2.InvalidURL as error:
+                raise RequestError(f"the address {url!r} cannot be used: {error}", "check the address") from error
             except KeyboardInterrupt:
                 with contextlib.suppress(OSError):
                     partial.checkpoint()

@@ -8,7 +8,7 @@ import signal
 import sys
 
 import pytest
-from conftest import run_driver, start_driver, wait_for, write_wheel
+from library_kit import run_driver, start_driver, wait_for, write_wheel
 
 from tenth.errors import ModelFileError, ResourceError
 from tenth.library import list_models, pull, resolve

@@ -6,7 +6,7 @@ import errno
 import signal
 
 import pytest
-from conftest import gguf_bytes, run_driver, sha256, start_driver, wait_for
+from library_kit import gguf_bytes, run_driver, sha256, start_driver, wait_for
 
 from tenth.errors import ModelFileError, RequestError, ResourceError
 from tenth.library import list_models, pull, resolve

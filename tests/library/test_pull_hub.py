@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import gguf_bytes, run_driver, sha256
+from library_kit import gguf_bytes, run_driver, sha256
 
 from tenth.errors import ModelFileError, RequestError
 from tenth.library.sources.hub import HubModel, choose_files

@@ -1,6 +1,6 @@
 """Run by tests in a process of its own, so that it can be killed.
 
-    driver.py pull NAME | limit BYTES NAME | crashes SERVED HOME
+    library_driver.py pull NAME | limit BYTES NAME | crashes SERVED HOME
 
 Exits with the error's exit code, message on stderr. Saves often, so that a kill during a small file has something
 to keep.
