@@ -189,6 +189,8 @@ class Model:
 
     def memory(self) -> dict[str, int]:
         """peak_bytes of this process so far, and what weights, KV cache and workspace take."""
+        if self._engine.is_closed:
+            raise RequestError("the model is closed", "load it again")
         by_kind: dict[str, int] = self.loaded.runtime.memory()
         return {"peak_bytes": _peak_bytes(), **by_kind}
 

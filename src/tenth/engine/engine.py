@@ -95,6 +95,11 @@ class Engine:
         """Most tokens that one sequence can have, prompt and answer together."""
         return self._loop.scheduler.limit_tokens
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return not self._finalizer.alive
+
     def submit(self, request: Request) -> None:
         """Queue a request; its listener hears the rest. Raises RequestError when it can never be computed."""
         self._loop.scheduler.check(len(request.prompt))
@@ -165,7 +170,7 @@ class _Loop:
         self.stats = EngineStats()
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()  # None: stop
         self._is_open = True
-        self._door = threading.Lock()  # after closing, nothing gets into the inbox
+        self._door = threading.RLock()  # after closing, nothing gets into the inbox; a finaliser may post inside a post
 
     def post(self, work: Callable[[], None] | None) -> bool:
         """Have something done between two steps. False: the loop is closed, it will not be done."""
