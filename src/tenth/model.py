@@ -163,9 +163,9 @@ class Model:
         return self._start(ids, params.completed(self.defaults), None, None)
 
     def _start(self, ids: list[int], params: SamplingParams, deltas: Any, budget: ThinkingBudget | None) -> Stream:
+        tokenizer = self._text.tokenizer
         from tenth.text.stream import StopStrings, TextStream
 
-        tokenizer = self._text.tokenizer
         stops = StopStrings(params.stop) if params.stop else None
         feed = Feed(TokenReader(TextStream(tokenizer), deltas, stops), len(ids), budget)
         request = Request(ids, feed, _token_choice(params), params.max_tokens, tokenizer.stop_ids)
@@ -221,12 +221,12 @@ class Model:
 
     @cached_property
     def _text(self) -> _Text:
-        from tenth.text.template import ChatTemplate
-        from tenth.text.tokenizer import Tokenizer
-
         metadata = self.loaded.header.metadata
         if not metadata.has("tokenizer.ggml.model"):
             raise ModelFileError("the model file has no tokenizer", "logits(ids) works without one")
+        from tenth.text.template import ChatTemplate
+        from tenth.text.tokenizer import Tokenizer
+
         has_template = self._template is not None or metadata.has("tokenizer.chat_template")
         template = ChatTemplate.from_metadata(metadata, self._template) if has_template else None
         return _Text(Tokenizer.from_metadata(metadata), template)

@@ -90,10 +90,10 @@ class SamplingParams:
 class SamplingMetadata(Protocol):
     """What ``recommended`` needs of tenth.weights.gguf.Metadata."""
 
-    def get_float(self, key: str, default: Any = ..., low: Any = ..., high: Any = ...) -> Any:
+    def get_float(self, key: str, default: float, *, low: float | None = ..., high: float | None = ...) -> float:
         """A checked number."""
 
-    def get_int(self, key: str, default: Any = ..., low: Any = ..., high: Any = ...) -> Any:
+    def get_int(self, key: str, default: int, *, low: int | None = ..., high: int | None = ...) -> int:
         """A checked whole number."""
 
 
@@ -105,9 +105,9 @@ def recommended(metadata: SamplingMetadata) -> SamplingParams:
     values: dict[str, Any] = {name: default for name, (default, _, _) in NUMBERS.items()}
     for name, key in FILE_KEYS.items():
         default, low, high = NUMBERS[name]
-        values[name] = float(metadata.get_float(key, default=default, low=low, high=high))
+        values[name] = metadata.get_float(key, default=default, low=low, high=high)
     top_k, _, most = COUNTS["top_k"]
-    values["top_k"] = max(0, int(metadata.get_int("general.sampling.top_k", default=top_k, low=-1, high=most)))
+    values["top_k"] = max(0, metadata.get_int("general.sampling.top_k", default=top_k or 0, low=-1, high=most))
     return SamplingParams(**values)
 
 
