@@ -94,7 +94,7 @@ def test_when_pages_run_out_sequences_restart_and_their_text_stays_the_same(star
     runtime.gate.set()
     for prompt, listener in zip(prompts, heard, strict=True):
         assert listener.wait().tokens == expected(prompt, 70)
-    assert engine._loop.scheduler.n_preemptions > 0
+    assert engine.stats.n_preemptions > 0
 
 
 def test_random_traffic_with_few_pages_gives_everyone_the_right_text(start):
@@ -254,6 +254,32 @@ def test_a_listener_that_raises_fails_its_own_request_only(start):
     bad, good = ask(engine, [1], react=react)[1], ask(engine, [2])[1]
     assert isinstance(bad.wait().error, KeyError)
     assert good.wait().tokens == expected([2], 5)
+
+
+def test_a_listener_that_raises_at_the_start_fails_its_own_request_only(start):
+    runtime = ToyRuntime()
+    engine = start(runtime)
+    runtime.gate.clear()
+    ask(engine, [9], 1)
+    bad, good = ask(engine, prompt_of(50))[1], ask(engine, [2, 3])[1]
+    bad.started = lambda n: 1 / 0
+    runtime.gate.set()
+    assert isinstance(bad.wait().error, ZeroDivisionError)
+    assert good.wait().tokens == expected([2, 3], 5)
+
+
+def test_an_error_of_our_own_ends_everything_with_that_error_and_not_in_silence():
+    runtime = ToyRuntime()
+    engine = Engine(runtime)
+    hooks, threading.excepthook = threading.excepthook, lambda args: None
+    try:
+        engine._loop.scheduler.plan = lambda: 1 / 0
+        _, heard = ask(engine, [1])
+        assert "division" in str(heard.wait().error)
+    finally:
+        engine.close()
+        threading.excepthook = hooks
+    assert runtime.closed
 
 
 def test_closing_cancels_what_is_unfinished_and_closes_the_runtime():

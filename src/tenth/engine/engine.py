@@ -69,6 +69,7 @@ class EngineStats:
     n_cached_tokens: int = 0
     n_requests: int = 0
     n_failed_steps: int = 0
+    n_preemptions: int = 0
     step_s: float = 0.0
 
 
@@ -205,8 +206,7 @@ class _Loop:
 
     def _step(self) -> None:
         """One step of the engine: plan, compute, note, deliver."""
-        chunks = self.scheduler.plan()
-        self._announce(chunks)
+        chunks = self._announce(self.scheduler.plan())
         result = self._compute(chunks)
         if result is not None:
             self.scheduler.advance(chunks)
@@ -223,16 +223,20 @@ class _Loop:
                 return False
             work()
 
-    def _announce(self, chunks: list[Chunk]) -> None:
+    def _announce(self, chunks: list[Chunk]) -> list[Chunk]:
+        """Tell listeners whose first chunk this is; gives the chunks of those that are still at work then."""
         for sequence, _ in chunks:
             if not sequence.was_started:
                 sequence.was_started = True
                 self.stats.n_cached_tokens += sequence.n_computed
                 with self._failing(sequence.request):
                     sequence.request.listener.started(sequence.n_computed)
+        return [chunk for chunk in chunks if chunk.sequence.request in self.sequences]
 
     def _compute(self, chunks: list[Chunk]) -> StepResult | None:
-        """The result of a step, or None after failing every request in it."""
+        """The result of a step, or None after failing every request in it (or when there is none)."""
+        if not chunks:
+            return None
         started = time.perf_counter()
         try:
             result = self.runtime.step(make_batch(chunks))
@@ -242,6 +246,7 @@ class _Loop:
                 self._fail(sequence.request, _as_tenth_error(error))
             return None
         self.stats.n_steps += 1
+        self.stats.n_preemptions = self.scheduler.n_preemptions
         self.stats.n_rows += sum(c.n_rows for c in chunks)
         self.stats.step_s += time.perf_counter() - started
         return result

@@ -91,7 +91,9 @@ class Scheduler:
         self._admit()
         decoding = [Chunk(s, 1) for s in self.running if s.n_pending == 1]
         prefilling = [s for s in self.running if s.n_pending > 1]
-        return decoding + _share(prefilling, self.limits.max_rows - len(decoding))
+        chunks = decoding + _share(prefilling, self.limits.max_rows - len(decoding))
+        assert chunks or not len(self), "work is waiting but none of it could be planned"
+        return chunks
 
     def advance(self, chunks: Iterable[Chunk]) -> None:
         """Note that the rows of a step were computed, and make pages that became full findable."""
