@@ -148,7 +148,7 @@ struct Passes {
 };
 
 Passes choose_passes() {
-  const char* wanted = std::getenv("TENTH_ISA_OVERRIDE");
+  const char* wanted = std::getenv("TENTH_ISA");
   const auto may = [&](const char* name) { return wanted == nullptr || !*wanted || std::strcmp(wanted, name) == 0; };
   __builtin_cpu_init();
   if (may("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
