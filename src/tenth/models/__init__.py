@@ -1,0 +1,60 @@
+"""Model files, and the table that says which architecture is which. A new one is a file and a line in the table.
+
+A model file has three functions: ``read_config`` (metadata -> typed hyper-parameters), ``tensors`` (hyper-parameters ->
+every tensor with its shape) and ``forward`` (the maths). It never sees formats, files, batches or caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from tenth.errors import ModelFileError
+from tenth.models import gemma3, llama, qwen2, qwen3
+from tenth.models.config import Metadata, require
+from tenth.models.tensors import Declared, match
+from tenth.program.builder import Builder, Value, Weights
+from tenth.program.check import check
+from tenth.program.values import Program
+
+
+class Model(Protocol):
+    """What a model file has to have."""
+
+    def read_config(self, metadata: Metadata) -> Any:
+        """Typed hyper-parameters; ModelFileError for any the model cannot honour."""
+
+    def tensors(self, c: Any) -> Declared:
+        """Every tensor of the file, by name."""
+
+    def forward(self, tokens: Value, positions: Value, w: Weights, c: Any) -> Value:
+        """Logits of the output rows."""
+
+
+# The names are those of general.architecture.
+ARCHITECTURES: dict[str, Model] = {
+    "llama": llama,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+    "gemma3": gemma3,
+}
+
+
+def build(architecture: str, metadata: Metadata, tensors: Mapping[str, tuple[int, ...]]) -> Program:
+    """The program of a model, checked. ``tensors``: every tensor of the file, shape rows first.
+
+    Raises ModelFileError for an architecture not in the table, hyper-parameters that are out of range or contradict
+    each other, and tensors that are missing, misshapen or unknown.
+    """
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise ModelFileError(f"architecture {architecture!r} is not supported", f"supported are {known}")
+    model = ARCHITECTURES[architecture]
+    config = model.read_config(metadata)
+    shapes = match(model.tensors(config), tensors)
+    n_rows = shapes["token_embd.weight"][0]
+    n_vocab = metadata.get_int(f"{architecture}.vocab_size", n_rows)
+    require(n_vocab == n_rows, f"{architecture}.vocab_size is {n_vocab}, but token_embd.weight has {n_rows} rows")
+    builder = Builder(shapes)
+    logits = model.forward(builder.inputs["tokens"], builder.inputs["positions"], Weights(builder), config)
+    return check(builder.finish(logits, architecture, config.context_tokens))

@@ -1,0 +1,63 @@
+// base/maths.h: exp, tanh and single-value conversions with the same bits in every instruction set.
+#pragma once
+#include <cmath>
+
+#include "base/vec.h"
+
+namespace tenth::TENTH_ISA {
+
+#if defined(TENTH_AVX512)
+// value where x >= limit, else 0 (also for NaN).
+TENTH_INLINE F32 zero_below(F32 x, F32 limit, F32 value) { return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_GE_OQ), value.v)}; }
+TENTH_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+TENTH_INLINE float f16_to_f32(uint16_t h) { return _cvtsh_ss(h); }
+TENTH_INLINE uint16_t f32_to_f16(float f) { return _cvtss_sh(f, _MM_FROUND_TO_NEAREST_INT); }
+#elif defined(TENTH_AVX2)
+TENTH_INLINE F32 zero_below(F32 x, F32 limit, F32 value) { return {_mm256_and_ps(_mm256_cmp_ps(x.v, limit.v, _CMP_GE_OQ), value.v)}; }
+TENTH_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+TENTH_INLINE float f16_to_f32(uint16_t h) { return _cvtsh_ss(h); }
+TENTH_INLINE uint16_t f32_to_f16(float f) { return _cvtss_sh(f, _MM_FROUND_TO_NEAREST_INT); }
+#else
+TENTH_INLINE F32 zero_below(F32 x, F32 limit, F32 value) {
+  for (int i = 0; i < LANES; i++) value.v[i] = x.v[i] >= limit.v[i] ? value.v[i] : 0.0f;
+  return value;
+}
+#endif
+
+constexpr float kExpLowest = -87.0f;
+
+// e^x for x in [-87, 88], 0 below, at most 2 units in the last place: 2^n * e^r with |r| <= ln2/2 and a polynomial of
+// degree 6 (Taylor coefficients; the remainder r^7/5040 is below 1.2e-7 relative).
+TENTH_INLINE F32 expf_(F32 x) {
+  const F32 inside = minf(maxf(x, splatf(kExpLowest)), splatf(88.0f));
+  const I32 n = round_i32(mulf(inside, splatf(1.44269504f)));
+  const F32 nf = to_f32(n);
+  F32 r = fma(nf, splatf(-0.693359375f), inside);  // ln 2 in two parts, the first exact in 10 bits
+  r = fma(nf, splatf(2.12194440e-4f), r);
+  F32 p = splatf(1.0f / 720);
+  p = fma(p, r, splatf(1.0f / 120));
+  p = fma(p, r, splatf(1.0f / 24));
+  p = fma(p, r, splatf(1.0f / 6));
+  p = fma(p, r, splatf(0.5f));
+  p = fma(p, r, splatf(1.0f));
+  p = fma(p, r, splatf(1.0f));
+  const F32 power = as_f32(shl<23>(addi(n, splati(127))));
+  return zero_below(x, splatf(kExpLowest), mulf(p, power));
+}
+
+TENTH_INLINE F32 silu(F32 x) { return divf(x, addf(splatf(1.0f), expf_(subf(zerof(), x)))); }
+
+// 1 - 2 / (e^2y + 1): absolute error about 1e-7, exact at both ends.
+TENTH_INLINE F32 tanhf_(F32 y) {
+  const F32 e = expf_(minf(addf(y, y), splatf(40.0f)));
+  return subf(splatf(1.0f), divf(splatf(2.0f), addf(e, splatf(1.0f))));
+}
+
+// The tanh form of GELU (Hendrycks and Gimpel 2016).
+TENTH_INLINE F32 gelu_tanh(F32 x) {
+  const F32 x2 = mulf(x, x);
+  const F32 y = mulf(mulf(splatf(0.7978845608f), x), fma(splatf(0.044715f), x2, splatf(1.0f)));
+  return mulf(mulf(splatf(0.5f), x), addf(splatf(1.0f), tanhf_(y)));
+}
+
+}  // namespace tenth::TENTH_ISA

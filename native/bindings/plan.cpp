@@ -1,0 +1,162 @@
+// bindings/plan.cpp: a plan for Python: built operand by operand, then one call per step.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "base/expect.h"
+#include "bindings/sample.h"
+#include "plan/plan.h"
+#include "plan/sampling.h"
+#include "threads/topology.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace tenth;
+using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+namespace {
+
+template <typename T> nb::ndarray<nb::numpy, T> new_array(std::initializer_list<size_t> shape) {
+  size_t n = 1;
+  for (size_t s : shape) n *= s;
+  T* memory = new T[n]();
+  nb::capsule owner(memory, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+  return nb::ndarray<nb::numpy, T>(memory, shape.size(), shape.begin(), owner);
+}
+
+Operand operand_from(nb::tuple t) {  // (kind, at, width, rows, q8), see runtime.py
+  Operand o;
+  const int kind = nb::cast<int>(t[0]), rows = nb::cast<int>(t[3]);
+  expect(kind >= 0 && kind <= 4 && (rows == 0 || rows == 1), "plan: operand kind or rows");
+  o.kind = Operand::Kind(kind);
+  o.at = nb::cast<int64_t>(t[1]);
+  o.width = nb::cast<int64_t>(t[2]);
+  o.rows = Rows(rows);
+  o.q8 = nb::cast<bool>(t[4]);
+  return o;
+}
+
+Attributes attributes_from(nb::dict d) {
+  Attributes a;
+  for (auto [key, value] : d) {
+    const std::string name = nb::cast<std::string>(key);
+    if (name == "eps") a.eps = nb::cast<float>(value);
+    else if (name == "scale") a.scale = nb::cast<float>(value);
+    else if (name == "factor") a.factor = nb::cast<float>(value);
+    else if (name == "cap") a.cap = nb::cast<float>(value);
+    else if (name == "softcap") a.softcap = nb::cast<float>(value);
+    else if (name == "layer") a.layer = nb::cast<int>(value);
+    else if (name == "n_kv_heads") a.n_kv_heads = nb::cast<int>(value);
+    else if (name == "head_dim") a.head_dim = nb::cast<int>(value);
+    else if (name == "window") a.window = nb::cast<int>(value);
+    else if (name == "n_weights") a.n_weights = nb::cast<int>(value);
+    else if (name == "residual") a.residual = nb::cast<int>(value) != 0;
+    else if (name == "half_pairing") a.half_pairing = nb::cast<bool>(value);
+    else if (name == "biases") a.biases = nb::cast<std::vector<int>>(value);
+    else if (name == "inv_freq") a.inv_freq = nb::cast<std::vector<float>>(value);
+    else throw std::invalid_argument("plan: unknown attribute " + name);
+  }
+  return a;
+}
+
+class PyPlan {
+ public:
+  PyPlan(int n_threads, int64_t max_rows, int64_t max_outputs, int64_t vocab, int64_t context_tokens, int64_t arena_bytes, int64_t n_pages, int kv_format)
+      : plan_(n_threads, kernel_table(), Limits{max_rows, max_outputs, vocab, context_tokens, arena_bytes, n_pages, KvFormat(kv_format)}),
+        sampler_(n_threads, int32_t(vocab)) {}
+
+  int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns) {
+    nb::gil_scoped_release unlocked;
+    return plan_.add_matrix(gguf_id, file, offset, out_rows, columns);
+  }
+
+  void add_instruction(const std::string& op, nb::list inputs, nb::list outputs, nb::dict attributes) {
+    Instruction i;
+    i.op = find_op(op);
+    expect(i.op, "plan: no native op " + op);
+    for (nb::handle h : inputs) i.in.push_back(operand_from(nb::cast<nb::tuple>(h)));
+    for (nb::handle h : outputs) i.out.push_back(operand_from(nb::cast<nb::tuple>(h)));
+    i.attributes = attributes_from(attributes);
+    plan_.add_instruction(std::move(i));
+  }
+
+  void step(Ints tokens, Ints positions, Ints row_starts, nb::list pages, Ints outputs) {
+    expect(tokens.shape(0) == positions.shape(0) && row_starts.shape(0) > 0, "step: arrays of different lengths");
+    BatchView b{tokens.data(), positions.data(), row_starts.data(), outputs.data(), int64_t(tokens.shape(0)), int64_t(row_starts.shape(0)) - 1, int64_t(outputs.shape(0)), {}};
+    for (nb::handle h : pages) {
+      const Ints table = nb::cast<Ints>(h);
+      b.pages.emplace_back(table.data(), table.data() + table.shape(0));
+    }
+    nb::gil_scoped_release unlocked;
+    plan_.step(b);
+  }
+
+  nb::tuple sample(nb::tuple packed) {
+    const int32_t m = int32_t(plan_.n_outputs());
+    const SampleArrays arrays(packed, m, int32_t(plan_.limits().vocab));
+    const int32_t n_top = m ? *std::max_element(arrays.view.n_top, arrays.view.n_top + m) : 0;
+    auto tokens = new_array<int32_t>({size_t(m)});
+    auto logprobs = new_array<float>({size_t(m)});
+    auto top_ids = new_array<int32_t>({size_t(m), size_t(n_top)});
+    auto top_logprobs = new_array<float>({size_t(m), size_t(n_top)});
+    {
+      const Sampled result{tokens.data(), top_ids.data(), logprobs.data(), top_logprobs.data(), n_top};
+      nb::gil_scoped_release unlocked;
+      sampler_.sample(plan_.pool(), plan_.logits(), arrays.view, result);
+    }
+    return nb::make_tuple(tokens, logprobs, top_ids, top_logprobs);
+  }
+
+  nb::ndarray<nb::numpy, float> logits() const {
+    const size_t m = plan_.n_outputs(), vocab = plan_.limits().vocab;
+    auto copy = new_array<float>({m, vocab});
+    std::copy_n(plan_.logits(), m * vocab, copy.data());
+    return copy;
+  }
+
+  nb::list profile() const {  // one tuple per instruction: op, calls, seconds, weight bytes
+    nb::list rows;
+    const double scale = plan_.seconds_per_tick();
+    for (const Instruction& i : plan_.instructions()) rows.append(nb::make_tuple(i.op->name, i.calls, double(i.ticks) * scale, i.weight_bytes));
+    return rows;
+  }
+
+  Plan plan_;
+
+ private:
+  Sampler sampler_;
+};
+
+}  // namespace
+
+void bind_plan(nb::module_& m) {
+  nb::class_<PyPlan>(m, "Plan", "A flat program ready to run. Built and driven by tenth.runtime only.")
+      .def(nb::init<int, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int>(), "n_threads"_a, "max_rows"_a, "max_outputs"_a, "vocab"_a,
+           "context_tokens"_a, "arena_bytes"_a, "n_pages"_a, "kv_format"_a)
+      .def("add_matrix", &PyPlan::add_matrix, "gguf_id"_a, "file"_a, "offset"_a, "out_rows"_a, "columns"_a)
+      .def("add_vector", [](PyPlan& p, Floats v) { return p.plan_.add_vector(v.data(), int64_t(v.shape(0))); })
+      .def("add_layer", [](PyPlan& p, int layer, int n_kv_heads, int head_dim) { p.plan_.add_layer(layer, n_kv_heads, head_dim); })
+      .def("add_instruction", &PyPlan::add_instruction, "op"_a, "inputs"_a, "outputs"_a, "attributes"_a)
+      .def("finish", [](PyPlan& p, nb::tuple logits) { p.plan_.finish(operand_from(logits)); })
+      .def("step", &PyPlan::step, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a)
+      .def("sample", &PyPlan::sample, "packed"_a)
+      .def("logits", &PyPlan::logits)
+      .def("profile", &PyPlan::profile)
+      .def("reset_counters", [](PyPlan& p) { p.plan_.reset_counters(); })
+      .def_prop_ro("isa", [](PyPlan& p) { return p.plan_.table().isa; })
+      .def_prop_ro("n_threads", [](PyPlan& p) { return p.plan_.n_threads(); })
+      .def_prop_ro("page_bytes", [](PyPlan& p) { return p.plan_.page_bytes(); })
+      .def_prop_ro("weight_bytes", [](PyPlan& p) { return p.plan_.weight_bytes(); });
+  m.def("physical_processors", [] { return physical_processors(); }, "Processors this process may use, one per physical core.");
+  m.def("page_bytes", [](const std::vector<std::pair<int, int>>& layers, int kv_format) {
+    int64_t at = 0;  // as Plan::finish lays them out
+    for (auto [heads, dim] : layers) at = (at + KvShape{heads, dim, KvFormat(kv_format)}.layer_bytes() + 63) / 64 * 64;
+    return std::max<int64_t>((at + 4095) / 4096 * 4096, 4096);
+  });
+}

@@ -1,0 +1,243 @@
+// kernels/isa/attention.cpp: softmax attention over the pages of one sequence, and the writing of those pages.
+//
+// Keys are walked page by page in order of position with a running maximum (online softmax: Milakov and Gimelshein
+// 2018). Every query has its own accumulators and sees the same pages in the same order whatever shares its tile, so
+// the result does not depend on batch, chunk or thread. Within a page one SIMD lane is one token for the scores (keys
+// lie transposed, no horizontal sums) and one number of the head for the values.
+#include "kernels/isa/attention.h"
+
+#include "base/maths.h"
+
+namespace tenth::TENTH_ISA {
+namespace {
+
+constexpr float kLowest = -3.0e38f;  // stands for minus infinity: differences stay finite
+
+// ---- reading keys and values of one page, by format
+
+struct F16Keys {
+  const uint8_t* data;
+  F16Keys(const uint8_t* head, int) : data(head) {}
+  template <int Q> TENTH_INLINE void scores(const F16Keys& k, const float* const* q, int head_dim, int token, F32* s) {
+    for (int i = 0; i < Q; i++) s[i] = zerof();
+    const uint8_t* p = k.data + 2 * token;
+    for (int d = 0; d < head_dim; d++, p += 2 * kPageTokens) {
+      const F32 key = load_f16(p);
+      for (int i = 0; i < Q; i++) s[i] = fma(splatf(q[i][d]), key, s[i]);
+    }
+  }
+};
+
+struct Q8Keys {
+  const uint8_t* data;
+  const float* scales;
+  Q8Keys(const uint8_t* head, int head_dim) : data(head + int64_t(head_dim / 32) * kPageTokens * 4), scales((const float*)head) {}
+  template <int Q> TENTH_INLINE void scores(const Q8Keys& k, const float* const* q, int head_dim, int token, F32* s) {
+    for (int i = 0; i < Q; i++) s[i] = zerof();
+    const uint8_t* p = k.data + token;
+    for (int b = 0; b < head_dim / 32; b++) {
+      F32 part[Q];
+      for (int i = 0; i < Q; i++) part[i] = zerof();
+      for (int d = 32 * b; d < 32 * b + 32; d++, p += kPageTokens) {
+        const F32 key = to_f32(load_i8(p));
+        for (int i = 0; i < Q; i++) part[i] = fma(splatf(q[i][d]), key, part[i]);
+      }
+      const F32 scale = loadf(k.scales + b * kPageTokens + token);
+      for (int i = 0; i < Q; i++) s[i] = fma(part[i], scale, s[i]);
+    }
+  }
+};
+
+struct F16Values {
+  const uint8_t* data;
+  int head_dim;
+  F16Values(const uint8_t* head, int dim) : data(head), head_dim(dim) {}
+  template <int Q> TENTH_INLINE void accumulate(const F16Values& v, const float* p, int n_tokens, int d, F32* acc) {
+    const uint8_t* at = v.data + 2 * d;
+    for (int t = 0; t < n_tokens; t++, at += 2 * v.head_dim) {
+      const F32 value = load_f16(at);
+      for (int i = 0; i < Q; i++) acc[i] = fma(splatf(p[i * kPageTokens + t]), value, acc[i]);
+    }
+  }
+  static float one(const F16Values& v, int token, int d) { return f16_to_f32(((const uint16_t*)v.data)[token * v.head_dim + d]); }
+};
+
+struct Q8Values {
+  const uint8_t* data;
+  const float* scales;
+  int head_dim;
+  Q8Values(const uint8_t* head, int dim) : data(head + int64_t(dim / 32) * kPageTokens * 4), scales((const float*)head), head_dim(dim) {}
+  template <int Q> TENTH_INLINE void accumulate(const Q8Values& v, const float* p, int n_tokens, int d, F32* acc) {
+    const uint8_t* at = v.data + d;
+    const float* scale = v.scales + d / 32;
+    for (int t = 0; t < n_tokens; t++, at += v.head_dim, scale += v.head_dim / 32) {
+      const F32 value = mulf(to_f32(load_i8(at)), splatf(*scale));
+      for (int i = 0; i < Q; i++) acc[i] = fma(splatf(p[i * kPageTokens + t]), value, acc[i]);
+    }
+  }
+  static float one(const Q8Values& v, int token, int d) { return float(int8_t(v.data[token * v.head_dim + d])) * v.scales[token * (v.head_dim / 32) + d / 32]; }
+};
+
+// ---- one page
+
+struct Running {  // the state of Q queries between pages, in the caller's scratch
+  float* queries;  // [Q][head_dim], scaled
+  float* acc;      // [Q][head_dim]
+  float* p;        // [Q][32] probabilities of this page
+  float* sums;     // [Q][32] sums of probabilities, one per slot of a page
+  float* maxima;   // [Q]
+};
+
+// Scores of one page into r.p. Keys outside the query's reach become kLowest.
+template <int Q, class Keys> void page_scores(const AttentionTile& t, const Running& r, const Keys& keys, int first) {
+  const float* q[Q];
+  for (int i = 0; i < Q; i++) q[i] = r.queries + i * t.shape.head_dim;
+  for (int token = 0; token < kPageTokens; token += LANES) {
+    F32 s[Q];
+    Keys::template scores<Q>(keys, q, t.shape.head_dim, token, s);
+    for (int i = 0; i < Q; i++) {
+      if (t.softcap > 0) s[i] = mulf(splatf(t.softcap), tanhf_(divf(s[i], splatf(t.softcap))));
+      storef(r.p + i * kPageTokens + token, s[i]);
+    }
+  }
+  for (int i = 0; i < Q; i++) {
+    float* p = r.p + i * kPageTokens;
+    const int seen = t.positions[i] - first + 1;  // keys 0..seen-1 of this page are in the past
+    const int lost = t.window > 0 ? t.positions[i] - t.window + 1 - first : 0;
+    for (int j = seen < 0 ? 0 : seen; j < kPageTokens; j++) p[j] = kLowest;
+    for (int j = 0; j < lost && j < kPageTokens; j++) p[j] = kLowest;
+  }
+}
+
+// Turns the scores of query i into probabilities relative to the running maximum; earlier sums are rescaled.
+TENTH_INLINE void page_softmax(const Running& r, int i, int head_dim) {
+  float *p = r.p + i * kPageTokens, *sums = r.sums + i * kPageTokens, *acc = r.acc + i * head_dim;
+  float top = r.maxima[i];
+  for (int j = 0; j < kPageTokens; j++) top = p[j] > top ? p[j] : top;
+  if (top > r.maxima[i]) {
+    float factor[LANES];
+    storef(factor, expf_(splatf(r.maxima[i] - top)));
+    const F32 f = splatf(factor[0]);
+    for (int j = 0; j < kPageTokens; j += LANES) storef(sums + j, mulf(loadf(sums + j), f));
+    for (int d = 0; d < head_dim; d++) acc[d] *= factor[0];
+    r.maxima[i] = top;
+  }
+  for (int j = 0; j < kPageTokens; j += LANES) {
+    const F32 score = loadf(p + j);
+    const F32 e = zero_below(score, splatf(-1.0e38f), expf_(subf(score, splatf(top))));
+    storef(p + j, e);
+    storef(sums + j, addf(loadf(sums + j), e));
+  }
+}
+
+template <int Q, class Values> void page_values(const AttentionTile& t, const Running& r, const Values& values, int n_tokens) {
+  const int head_dim = t.shape.head_dim;
+  int d = 0;
+  for (; d + LANES <= head_dim; d += LANES) {
+    F32 acc[Q];
+    for (int i = 0; i < Q; i++) acc[i] = loadf(r.acc + i * head_dim + d);
+    Values::template accumulate<Q>(values, r.p, n_tokens, d, acc);
+    for (int i = 0; i < Q; i++) storef(r.acc + i * head_dim + d, acc[i]);
+  }
+  for (; d < head_dim; d++)  // heads that are no multiple of a register
+    for (int token = 0; token < n_tokens; token++)
+      for (int i = 0; i < Q; i++) {
+        float& acc = r.acc[i * head_dim + d];
+        acc = fma1(r.p[i * kPageTokens + token], Values::one(values, token, d), acc);
+      }
+}
+
+template <int Q, class Keys, class Values> void attend(const AttentionTile& t) {
+  const int head_dim = t.shape.head_dim;
+  const Running r{t.scratch, t.scratch + Q * head_dim, t.scratch + 2 * Q * head_dim,
+                  t.scratch + 2 * Q * head_dim + Q * kPageTokens, t.scratch + 2 * Q * head_dim + 2 * Q * kPageTokens};
+  int oldest = t.positions[0], newest = t.positions[0];
+  for (int i = 0; i < Q; i++) {
+    for (int d = 0; d < head_dim; d++) r.queries[i * head_dim + d] = t.queries[i][d] * t.scale, r.acc[i * head_dim + d] = 0;
+    for (int j = 0; j < kPageTokens; j++) r.sums[i * kPageTokens + j] = 0;
+    r.maxima[i] = kLowest;
+    oldest = t.positions[i] < oldest ? t.positions[i] : oldest;
+    newest = t.positions[i] > newest ? t.positions[i] : newest;
+  }
+  const int first_key = t.window > 0 && oldest >= t.window ? oldest - t.window + 1 : 0;
+  const int64_t head_bytes = t.shape.head_bytes();
+  for (int page = first_key / kPageTokens; page <= newest / kPageTokens; page++) {
+    const uint8_t* keys = t.pages[page] + t.kv_head * head_bytes;
+    const uint8_t* values = keys + t.shape.n_kv_heads * head_bytes;
+    const int first = page * kPageTokens;
+    page_scores<Q>(t, r, Keys(keys, head_dim), first);
+    for (int i = 0; i < Q; i++) page_softmax(r, i, head_dim);
+    const int n_tokens = newest - first + 1 < kPageTokens ? newest - first + 1 : kPageTokens;
+    page_values<Q>(t, r, Values(values, head_dim), n_tokens);
+  }
+  for (int i = 0; i < Q; i++) {
+    float total = 0;
+    for (int j = 0; j < kPageTokens; j++) total += r.sums[i * kPageTokens + j];
+    for (int d = 0; d < head_dim; d++) t.outputs[i][d] = r.acc[i * head_dim + d] / total;
+  }
+}
+
+template <class Keys, class Values> void by_queries(const AttentionTile& t) {
+  switch (t.n_queries) {
+    case 1: return attend<1, Keys, Values>(t);
+    case 2: return attend<2, Keys, Values>(t);
+    case 3: return attend<3, Keys, Values>(t);
+    case 4: return attend<4, Keys, Values>(t);
+    case 5: return attend<5, Keys, Values>(t);
+    case 6: return attend<6, Keys, Values>(t);
+    case 7: return attend<7, Keys, Values>(t);
+    case 8: return attend<8, Keys, Values>(t);
+  }
+}
+
+// One scale per 32 numbers, as Q8_0 has, but in float32; returns the scale and fills q.
+float round_q8(const float* x, int8_t* q) {
+  float top = 0;
+  for (int j = 0; j < 32; j++) top = std::fabs(x[j]) > top ? std::fabs(x[j]) : top;
+  const float inverse = top > 0 ? 127.0f / top : 0.0f;
+  int32_t rounded[32];
+  for (int j = 0; j < 32; j += LANES) storei(rounded + j, round_i32(mulf(loadf(x + j), splatf(inverse))));
+  for (int j = 0; j < 32; j++) q[j] = int8_t(rounded[j] > 127 ? 127 : rounded[j] < -127 ? -127 : rounded[j]);
+  return top / 127.0f;
+}
+
+void store_f16_head(const float* k, const float* v, uint8_t* keys, uint8_t* values, int head_dim, int slot) {
+  uint16_t* key = (uint16_t*)keys + slot;
+  uint16_t* value = (uint16_t*)values + slot * head_dim;
+  for (int d = 0; d < head_dim; d++) key[d * kPageTokens] = f32_to_f16(k[d]);
+  int d = 0;
+  for (; d + LANES <= head_dim; d += LANES) store_f16(value + d, loadf(v + d));
+  for (; d < head_dim; d++) value[d] = f32_to_f16(v[d]);
+}
+
+void store_q8_head(const float* k, const float* v, uint8_t* keys, uint8_t* values, int head_dim, int slot) {
+  const int n_blocks = head_dim / 32;
+  float *key_scales = (float*)keys, *value_scales = (float*)values;
+  int8_t* key = (int8_t*)(keys + n_blocks * kPageTokens * 4);
+  int8_t* value = (int8_t*)(values + n_blocks * kPageTokens * 4) + slot * head_dim;
+  for (int b = 0; b < n_blocks; b++) {
+    int8_t q[32];
+    key_scales[b * kPageTokens + slot] = round_q8(k + 32 * b, q);
+    for (int j = 0; j < 32; j++) key[(32 * b + j) * kPageTokens + slot] = q[j];
+    value_scales[slot * n_blocks + b] = round_q8(v + 32 * b, value + 32 * b);
+  }
+}
+
+}  // namespace
+
+void kv_store(const float* k, const float* v, uint8_t* layer, const KvShape& shape, int slot) {
+  const int64_t head_bytes = shape.head_bytes();
+  for (int h = 0; h < shape.n_kv_heads; h++) {
+    uint8_t *keys = layer + h * head_bytes, *values = keys + shape.n_kv_heads * head_bytes;
+    const float *kh = k + h * shape.head_dim, *vh = v + h * shape.head_dim;
+    if (shape.format == KvFormat::f16) store_f16_head(kh, vh, keys, values, shape.head_dim, slot);
+    else store_q8_head(kh, vh, keys, values, shape.head_dim, slot);
+  }
+}
+
+void attention(const AttentionTile& tile) {
+  if (tile.shape.format == KvFormat::f16) by_queries<F16Keys, F16Values>(tile);
+  else by_queries<Q8Keys, Q8Values>(tile);
+}
+
+}  // namespace tenth::TENTH_ISA

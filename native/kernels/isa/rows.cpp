@@ -1,0 +1,101 @@
+// kernels/isa/rows.cpp: norms, rotations, gates and sums over rows of floats; the table row of this instruction set.
+#include <cmath>
+
+#include "base/maths.h"
+#include "kernels/isa/attention.h"
+#include "kernels/ops_table.h"
+
+namespace tenth::TENTH_ISA {
+namespace {
+
+// Calls f on every full register, then once on a padded copy of the rest; f maps registers to a register.
+template <class F> TENTH_INLINE void map1(const float* a, float* y, int64_t n, F f) {
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) storef(y + i, f(loadf(a + i)));
+  if (i < n) {
+    float pa[LANES] = {}, py[LANES];
+    for (int64_t j = i; j < n; j++) pa[j - i] = a[j];
+    storef(py, f(loadf(pa)));
+    for (int64_t j = i; j < n; j++) y[j] = py[j - i];
+  }
+}
+template <class F> TENTH_INLINE void map2(const float* a, const float* b, float* y, int64_t n, F f) {
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) storef(y + i, f(loadf(a + i), loadf(b + i)));
+  if (i < n) {
+    float pa[LANES] = {}, pb[LANES] = {}, py[LANES];
+    for (int64_t j = i; j < n; j++) pa[j - i] = a[j], pb[j - i] = b[j];
+    storef(py, f(loadf(pa), loadf(pb)));
+    for (int64_t j = i; j < n; j++) y[j] = py[j - i];
+  }
+}
+
+// Sixteen partial sums (number i goes to sum i mod 16), added in order: the same bits for 8 and 16 lanes.
+float sum_of_squares(const float* x, int64_t n) {
+  constexpr int PARTS = 16 / LANES;
+  F32 part[PARTS];
+  for (int p = 0; p < PARTS; p++) part[p] = zerof();
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int p = 0; p < PARTS; p++) {
+      const F32 v = loadf(x + i + p * LANES);
+      part[p] = fma(v, v, part[p]);
+    }
+  float sums[16];
+  for (int p = 0; p < PARTS; p++) storef(sums + p * LANES, part[p]);
+  for (; i < n; i++) sums[i % 16] = fma1(x[i], x[i], sums[i % 16]);
+  float total = 0;
+  for (int j = 0; j < 16; j++) total += sums[j];
+  return total;
+}
+
+void rms_norm(const float* x, const float* w, float* y, int64_t n, float eps) {
+  const F32 factor = splatf(1.0f / std::sqrt(sum_of_squares(x, n) / float(n) + eps));
+  map2(x, w, y, n, [=](F32 a, F32 b) { return mulf(mulf(a, factor), b); });
+}
+
+void rope(const float* x, const float* angles, float* y, int64_t n_heads, int64_t head_dim, int64_t dims, bool half_pairing) {
+  const int64_t half = dims / 2;
+  const float *cosines = angles, *sines = angles + half;
+  for (int64_t h = 0; h < n_heads; h++, x += head_dim, y += head_dim) {
+    if (half_pairing) {
+      for (int64_t j = 0; j < half; j++) {
+        const float a = x[j], b = x[j + half];
+        y[j] = a * cosines[j] - b * sines[j];
+        y[j + half] = b * cosines[j] + a * sines[j];
+      }
+    } else {
+      for (int64_t j = 0; j < half; j++) {
+        const float a = x[2 * j], b = x[2 * j + 1];
+        y[2 * j] = a * cosines[j] - b * sines[j];
+        y[2 * j + 1] = b * cosines[j] + a * sines[j];
+      }
+    }
+    for (int64_t j = dims; j < head_dim; j++) y[j] = x[j];
+  }
+}
+
+void add(const float* a, const float* b, float* y, int64_t n) {
+  map2(a, b, y, n, [](F32 p, F32 q) { return addf(p, q); });
+}
+void scale(const float* x, float factor, float* y, int64_t n) {
+  map1(x, y, n, [=](F32 a) { return mulf(a, splatf(factor)); });
+}
+void softcap(const float* x, float cap, float* y, int64_t n) {
+  map1(x, y, n, [=](F32 a) { return mulf(splatf(cap), tanhf_(divf(a, splatf(cap)))); });
+}
+void swiglu(const float* gate, const float* up, float* y, int64_t n) {
+  map2(gate, up, y, n, [](F32 g, F32 u) { return mulf(silu(g), u); });
+}
+void geglu(const float* gate, const float* up, float* y, int64_t n) {
+  map2(gate, up, y, n, [](F32 g, F32 u) { return mulf(gelu_tanh(g), u); });
+}
+
+}  // namespace
+
+#define TENTH_NAME2(x) #x
+#define TENTH_NAME(x) TENTH_NAME2(x)
+extern const OpKernels op_kernels;
+const OpKernels op_kernels = {TENTH_NAME(TENTH_ISA), rms_norm, rope, add, scale, softcap, swiglu, geglu, kv_store, attention};
+
+}  // namespace tenth::TENTH_ISA

@@ -1,0 +1,62 @@
+// kernels/ops_table.h: the kernels of one instruction set that are not matrix products. Chosen once, with the same bits
+// in every set. Plain data in, plain data out: no allocation, lock or exception inside.
+#pragma once
+#include <cstdint>
+
+namespace tenth {
+
+constexpr int kPageTokens = 32;  // tokens per page of the KV cache; also the chunk that attention walks
+constexpr int kQueryTile = 8;    // queries that share one reading of a page
+
+enum class KvFormat : int { f16 = 0, q8_0 = 1 };
+
+// Where keys and values of one layer lie inside a page. Keys are transposed (one SIMD lane = one token), values not.
+//   f16:  keys [kv_heads][head_dim][32], values [kv_heads][32][head_dim], 2 bytes each
+//   q8_0: keys [kv_heads]{ scales f32 [head_dim/32][32], int8 [head_dim][32] }, values [kv_heads]{ scales f32 [32][head_dim/32],
+//         int8 [32][head_dim] }: one scale per 32 numbers of one token
+struct KvShape {
+  int n_kv_heads, head_dim;
+  KvFormat format;
+  int64_t head_bytes() const {
+    return format == KvFormat::f16 ? int64_t(head_dim) * kPageTokens * 2 : int64_t(head_dim) * kPageTokens + int64_t(head_dim / 32) * kPageTokens * 4;
+  }
+  int64_t layer_bytes() const { return 2 * n_kv_heads * head_bytes(); }  // keys of all heads, then values of all heads
+};
+
+// One tile of queries of one sequence that share a KV head.
+struct AttentionTile {
+  const float* queries[kQueryTile];  // [head_dim] each
+  float* outputs[kQueryTile];        // [head_dim] each
+  int positions[kQueryTile];         // of each query; the keys at 0..position are seen
+  int n_queries;
+  uint8_t* const* pages;  // the sequence's pages of this layer, by position / 32
+  int kv_head;
+  KvShape shape;
+  float scale, softcap;  // softcap 0: none
+  int window;            // 0: none; else only keys with position > query position - window
+  float* scratch;        // attention_scratch() floats
+};
+
+struct OpKernels {
+  const char* isa;
+  // y = x / sqrt(mean(x^2) + eps) * w over n numbers; y may be x.
+  void (*rms_norm)(const float* x, const float* w, float* y, int64_t n, float eps);
+  // Rotates the first `dims` of each head of `head_dim`; angles: dims/2 cosines, then dims/2 sines. y may be x.
+  void (*rope)(const float* x, const float* angles, float* y, int64_t n_heads, int64_t head_dim, int64_t dims, bool half_pairing);
+  void (*add)(const float* a, const float* b, float* y, int64_t n);
+  void (*scale)(const float* x, float factor, float* y, int64_t n);
+  void (*softcap)(const float* x, float cap, float* y, int64_t n);
+  void (*swiglu)(const float* gate, const float* up, float* y, int64_t n);
+  void (*geglu)(const float* gate, const float* up, float* y, int64_t n);
+  // Writes one token's keys and values ([n_kv_heads, head_dim] each) into slot 0..31 of a page's layer.
+  void (*kv_store)(const float* k, const float* v, uint8_t* layer, const KvShape& shape, int slot);
+  void (*attention)(const AttentionTile& tile);
+};
+
+constexpr int64_t attention_scratch(int64_t head_dim) {  // floats: scaled queries, accumulators, probabilities, sums
+  return kQueryTile * (2 * head_dim + 2 * kPageTokens + 16);
+}
+
+const OpKernels& op_kernels(const char* isa);  // "scalar", "avx2" or "avx512"; anything else gives scalar
+
+}  // namespace tenth

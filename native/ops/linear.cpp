@@ -1,0 +1,113 @@
+// ops/linear.cpp: matrix products, the token table, and rounding to q8 with what is fused in front of it.
+#include <algorithm>
+
+#include "ops/ops.h"
+
+namespace tenth {
+namespace {
+
+// Pieces that workers claim: a few per worker when there is much to compute, else one each (the memory likes long runs).
+int64_t pieces_per_worker(int64_t n_rows) { return n_rows > 4 ? 8 : 1; }
+
+Product product_of(const Instruction& i, const Step& s, int weight, int bias_input) {
+  const Operand &x = i.in[0], &y = i.out[weight];
+  const Matrix& m = s.matrix(i.in[1 + weight]);
+  Product p;
+  p.panels = m.panels.data();
+  p.n_blocks = m.n_blocks();
+  p.out_rows = m.out_rows;
+  p.x = s.arena + x.at;
+  p.x_stride = x.width;
+  p.n_rows = s.rows_of(x);
+  p.y = s.floats(y);
+  p.y_stride = y.width;
+  if (bias_input >= 0) p.bias = s.vector(i.in[bias_input]);
+  if (i.attributes.residual) {
+    p.residual = s.floats(i.in.back());
+    p.residual_stride = i.in.back().width;
+  }
+  return p;
+}
+
+}  // namespace
+
+void run_linear(const Instruction& i, Step& s, int) {
+  const int n = i.attributes.n_weights;
+  const int64_t n_rows = s.rows_of(i.in[0]);
+  if (!n_rows) return;
+  const int64_t pieces = s.n_threads == 1 ? 1 : s.n_threads * pieces_per_worker(n_rows);
+  int64_t total = 0;
+  for (int w = 0; w < n; w++) total += s.matrix(i.in[1 + w]).n_panels() * s.matrix(i.in[1 + w]).panel_bytes();
+  for (int64_t piece; (piece = s.claim(i)) < pieces;) {
+    // The piece is a range of bytes of all weights one after the other; a panel belongs to the piece its start lies in.
+    const int64_t from = total * piece / pieces, to = total * (piece + 1) / pieces;
+    int64_t at = 0;
+    int bias = 1 + n;
+    for (int w = 0; w < n; w++) {
+      const Matrix& m = s.matrix(i.in[1 + w]);
+      const int64_t bytes = m.panel_bytes(), end = at + m.n_panels() * bytes;
+      const auto panel_at = [&](int64_t position) { return (std::clamp(position, at, end) - at + bytes - 1) / bytes; };
+      Product p = product_of(i, s, w, i.attributes.biases[w] ? bias++ : -1);
+      p.first_panel = panel_at(from);
+      p.last_panel = panel_at(to);
+      if (p.first_panel < p.last_panel) m.format->product(p);
+      at = end;
+    }
+  }
+}
+
+void run_embed(const Instruction& i, Step& s, int thread) {
+  const Matrix& m = s.matrix(i.in[1]);
+  const Operand& y = i.out[0];
+  const Share share(s.rows_of(y), thread, s.n_threads);
+  for (int64_t r = share.begin; r < share.end; r++) {
+    const int64_t token = s.batch->tokens[r];
+    float* row = s.floats(y) + r * y.width;
+    m.format->decode_row(m.panels.data() + token / PANEL_ROWS * m.panel_bytes(), m.n_blocks(), int(token % PANEL_ROWS), row);
+    if (i.attributes.scale != 1.0f) s.rows->scale(row, i.attributes.scale, row, y.width);
+  }
+}
+
+namespace {
+
+// Calls make(row, scratch row) for the rows of each 16-row tile, then rounds the tile: the floats never leave the cache.
+template <class Make> void round_tiles(const Instruction& i, Step& s, int thread, Make make) {
+  const Operand& y = i.out[0];
+  const int64_t n = s.rows_of(y), k = y.width, n_tiles = (n + TILE_ROWS - 1) / TILE_ROWS;
+  float* scratch = (*s.scratch)[thread].data();
+  const Share share(n_tiles, n_tiles == 1 ? (thread == 0 ? 0 : 1) : thread, n_tiles == 1 ? 1 : s.n_threads);
+  for (int64_t tile = share.begin; tile < share.end && tile < n_tiles; tile++) {
+    const int64_t first = tile * TILE_ROWS, rows = std::min<int64_t>(TILE_ROWS, n - first);
+    for (int64_t r = 0; r < rows; r++) make(first + r, scratch + r * k);
+    s.linear->quantize(scratch, k, rows, k, 0, 1, s.arena + y.at + tile * TILE_ROWS * (k / Q8_BLOCK) * Q8_BYTES);
+  }
+}
+
+}  // namespace
+
+void run_quantize(const Instruction& i, Step& s, int thread) {
+  const Operand &x = i.in[0], &y = i.out[0];
+  const int64_t n = s.rows_of(y), n_tiles = (n + TILE_ROWS - 1) / TILE_ROWS;
+  const Share share(n_tiles, thread, s.n_threads);
+  if (share.begin < share.end) s.linear->quantize(s.floats(x), x.width, n, y.width, share.begin, share.end, s.arena + y.at);
+}
+
+void run_rms_norm_q8(const Instruction& i, Step& s, int thread) {
+  const float *x = s.floats(i.in[0]), *w = s.vector(i.in[1]);
+  const int64_t k = i.out[0].width;
+  round_tiles(i, s, thread, [&](int64_t r, float* to) { s.rows->rms_norm(x + r * k, w, to, k, i.attributes.eps); });
+}
+
+void run_swiglu_q8(const Instruction& i, Step& s, int thread) {
+  const float *gate = s.floats(i.in[0]), *up = s.floats(i.in[1]);
+  const int64_t k = i.out[0].width;
+  round_tiles(i, s, thread, [&](int64_t r, float* to) { s.rows->swiglu(gate + r * k, up + r * k, to, k); });
+}
+
+void run_geglu_q8(const Instruction& i, Step& s, int thread) {
+  const float *gate = s.floats(i.in[0]), *up = s.floats(i.in[1]);
+  const int64_t k = i.out[0].width;
+  round_tiles(i, s, thread, [&](int64_t r, float* to) { s.rows->geglu(gate + r * k, up + r * k, to, k); });
+}
+
+}  // namespace tenth

@@ -1,0 +1,174 @@
+// plan/plan.cpp: building and running a plan.
+#include "plan/plan.h"
+
+#include <time.h>
+#include <x86intrin.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "base/expect.h"
+
+namespace tenth {
+namespace {
+
+double now_seconds() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
+}
+
+int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+}  // namespace
+
+Plan::Plan(int n_threads, const KernelTable& table, const Limits& limits)
+    : pool_(n_threads), table_(&table), limits_(limits), arena_(limits.arena_bytes) {
+  expect(limits.max_rows > 0 && limits.max_outputs > 0 && limits.vocab > 0 && limits.n_pages > 0, "plan: limits must be positive");
+  start_ticks_ = __rdtsc();
+  start_seconds_ = now_seconds();
+}
+
+int Plan::add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns) {
+  const FormatKernels* kernels = find_format(*table_, gguf_id);
+  expect(kernels, "plan: no kernels for format number " + std::to_string(gguf_id));
+  expect(out_rows > 0 && columns > 0 && columns % kernels->block_weights == 0, std::string("plan: matrix shape does not fit ") + kernels->name);
+  matrices_.push_back(read_matrix(pool_, *kernels, file, offset, out_rows, columns));
+  return int(matrices_.size()) - 1;
+}
+
+int Plan::add_vector(const float* data, int64_t n) {
+  vectors_.emplace_back(data, data + n);
+  return int(vectors_.size()) - 1;
+}
+
+void Plan::add_layer(int layer, int n_kv_heads, int head_dim) {
+  expect(n_kv_heads > 0 && head_dim > 0 && !layers_.count(layer), "plan: layer " + std::to_string(layer));
+  expect(limits_.kv_format == KvFormat::f16 || head_dim % 32 == 0, "plan: q8_0 keys need heads of a multiple of 32");
+  layers_[layer] = LayerKv{KvShape{n_kv_heads, head_dim, limits_.kv_format}, 0};
+}
+
+void Plan::check_operand(const Operand& o, const std::string& where) const {
+  switch (o.kind) {
+    case Operand::Kind::arena: {
+      const int64_t capacity = o.rows == Rows::tokens ? limits_.max_rows : limits_.max_outputs;
+      const int64_t bytes = o.q8 ? q8_bytes(capacity, o.width) : capacity * o.width * 4;
+      expect(o.at >= 0 && o.at % 64 == 0 && o.width > 0 && bytes <= limits_.arena_bytes - o.at, where + " leaves the arena");
+      break;
+    }
+    case Operand::Kind::matrix: expect(o.at >= 0 && o.at < int64_t(matrices_.size()), where + ": no such matrix"); break;
+    case Operand::Kind::vector:
+      expect(o.at >= 0 && o.at < int64_t(vectors_.size()) && o.width == int64_t(vectors_[o.at].size()), where + ": no such vector");
+      break;
+    default: break;
+  }
+}
+
+void Plan::add_instruction(Instruction instruction) {
+  const std::string name = instruction.op->name;
+  for (const auto* list : {&instruction.in, &instruction.out})
+    for (const Operand& o : *list) {
+      check_operand(o, "plan: operand of " + name);
+      if (o.kind == Operand::Kind::matrix && name != "embed") instruction.weight_bytes += matrices_[o.at].n_panels() * matrices_[o.at].panel_bytes();
+    }
+  if (name == "kv_store" || name == "attention") expect(layers_.count(instruction.attributes.layer), "plan: attention of an unknown layer");
+  instructions_.push_back(std::move(instruction));
+}
+
+void Plan::finish(const Operand& logits) {
+  check_operand(logits, "plan: output");
+  expect(logits.kind == Operand::Kind::arena && logits.rows == Rows::outputs && logits.width == limits_.vocab && !logits.q8, "plan: output is not logits");
+  output_ = logits;
+  int64_t at = 0, scratch = 0;
+  for (auto& [number, layer] : layers_) {
+    layer.offset = at;
+    at = round_up(at + layer.shape.layer_bytes(), 64);
+    scratch = std::max(scratch, attention_scratch(layer.shape.head_dim));
+  }
+  for (const Instruction& i : instructions_)
+    for (const Operand& o : i.out)
+      if (o.q8) scratch = std::max(scratch, o.width * TILE_ROWS);  // one tile of floats, before rounding
+  page_bytes_ = std::max<int64_t>(round_up(at, 4096), 4096);
+  kv_ = Buffer(page_bytes_ * limits_.n_pages);
+  scratch_.assign(pool_.size(), std::vector<float>(scratch + 16));
+  claims_ = std::vector<std::atomic<int64_t>>(instructions_.size());
+}
+
+int64_t Plan::weight_bytes() const {
+  int64_t bytes = 0;
+  for (const Matrix& m : matrices_) bytes += int64_t(m.panels.size());
+  for (const auto& v : vectors_) bytes += int64_t(v.size()) * 4;
+  return bytes;
+}
+
+void Plan::check(const BatchView& b) const {
+  expect(b.n_rows > 0 && b.n_rows <= limits_.max_rows, "step: " + std::to_string(b.n_rows) + " rows, expected 1 to " + std::to_string(limits_.max_rows));
+  expect(b.n_outputs >= 0 && b.n_outputs <= limits_.max_outputs, "step: too many output rows");
+  expect(b.n_sequences > 0 && b.row_starts[0] == 0 && b.row_starts[b.n_sequences] == b.n_rows, "step: row_starts do not cover the rows");
+  expect(int64_t(b.pages.size()) == b.n_sequences, "step: one page table per sequence");
+  for (int64_t s = 0; s < b.n_sequences; s++)  // before any row number is used
+    expect(b.row_starts[s] >= 0 && b.row_starts[s + 1] > b.row_starts[s] && b.row_starts[s + 1] <= b.n_rows, "step: a sequence without rows");
+  for (int64_t r = 0; r < b.n_rows; r++)
+    expect(b.tokens[r] >= 0 && b.tokens[r] < limits_.vocab, "step: token " + std::to_string(b.tokens[r]) + " is outside the vocabulary");
+  for (int64_t s = 0; s < b.n_sequences; s++) {
+    const int64_t begin = b.row_starts[s], first = b.positions[begin], last = first + b.row_starts[s + 1] - 1 - begin;
+    for (int64_t r = begin; r < b.row_starts[s + 1]; r++) expect(b.positions[r] == first + (r - begin), "step: positions of a sequence must rise by 1");
+    expect(first >= 0 && last < limits_.context_tokens, "step: position " + std::to_string(last) + " is outside the context");
+    expect(int64_t(b.pages[s].size()) > last / kPageTokens, "step: too few pages for position " + std::to_string(last));
+    for (int32_t page : b.pages[s]) expect(page >= 0 && page < limits_.n_pages, "step: no page " + std::to_string(page));
+  }
+  for (int64_t i = 0; i < b.n_outputs; i++)
+    expect(b.outputs[i] >= (i ? b.outputs[i - 1] + 1 : 0) && b.outputs[i] < b.n_rows, "step: outputs must rise within the rows");
+}
+
+void Plan::step(const BatchView& batch) {
+  check(batch);
+  step_.batch = &batch;
+  step_.n_rows[0] = batch.n_rows;
+  step_.n_rows[1] = batch.n_outputs;
+  step_.arena = arena_.data();
+  step_.matrices = &matrices_;
+  step_.vectors = &vectors_;
+  step_.layers = &layers_;
+  step_.linear = table_;
+  step_.rows = &op_kernels(table_->isa);
+  step_.n_threads = pool_.size();
+  step_.first = instructions_.data();
+  step_.claims = &claims_;
+  step_.scratch = &scratch_;
+  step_.pages.resize(batch.n_sequences);
+  for (int64_t s = 0; s < batch.n_sequences; s++) {
+    step_.pages[s].clear();
+    for (int32_t page : batch.pages[s]) step_.pages[s].push_back(kv_.data() + page * page_bytes_);
+  }
+  for (auto& claim : claims_) claim.store(0, std::memory_order_relaxed);
+  n_outputs_ = batch.n_outputs;
+  pool_.run(walk, this);
+}
+
+// Every worker walks the same list and meets the others after each instruction.
+void Plan::walk(void* argument, int thread) {
+  Plan& plan = *static_cast<Plan*>(argument);
+  const size_t n = plan.instructions_.size();
+  for (size_t i = 0; i < n; i++) {
+    Instruction& instruction = plan.instructions_[i];
+    const uint64_t before = thread == 0 ? __rdtsc() : 0;
+    instruction.op->run(instruction, plan.step_, thread);
+    if (i + 1 < n) plan.pool_.meet();
+    if (thread == 0) {
+      instruction.calls++;
+      instruction.ticks += int64_t(__rdtsc() - before);
+    }
+  }
+}
+
+void Plan::reset_counters() {
+  for (Instruction& i : instructions_) i.calls = i.ticks = 0;
+}
+
+double Plan::seconds_per_tick() const {
+  const uint64_t ticks = __rdtsc() - start_ticks_;
+  return ticks ? (now_seconds() - start_seconds_) / double(ticks) : 0;
+}
+
+}  // namespace tenth

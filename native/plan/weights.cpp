@@ -1,0 +1,82 @@
+// plan/weights.cpp: from the bytes of a file to panels.
+#include "plan/weights.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace tenth {
+namespace {
+
+constexpr int64_t kPieceBytes = 1 << 20;  // read at once by one worker: enough for full disk speed, fits the L2 cache
+
+struct Job {
+  Matrix* matrix;
+  int file;
+  int64_t offset, panels_per_piece;
+  std::atomic<int64_t> next{0};
+  std::mutex lock;
+  std::string error;
+};
+
+// Empty when all bytes came, else why not.
+std::string read_fully(int file, uint8_t* to, int64_t bytes, int64_t offset) {
+  for (int64_t done = 0; done < bytes;) {
+    const ssize_t got = pread(file, to + done, bytes - done, offset + done);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return std::string("reading failed: ") + std::strerror(errno);
+    if (got == 0) return "the file ends at byte " + std::to_string(offset + done) + ", expected " + std::to_string(offset + bytes);
+    done += got;
+  }
+  return "";
+}
+
+void pack_pieces(void* argument, int) {
+  Job& job = *static_cast<Job*>(argument);
+  const Matrix& m = *job.matrix;
+  std::vector<uint8_t> raw(job.panels_per_piece * PANEL_ROWS * m.row_bytes());
+  for (;;) {
+    const int64_t first = job.next.fetch_add(job.panels_per_piece);
+    if (first >= m.n_panels()) return;
+    const int64_t first_row = first * PANEL_ROWS;
+    const int64_t n_rows = std::min(job.panels_per_piece * PANEL_ROWS, m.out_rows - first_row);
+    const std::string error = read_fully(job.file, raw.data(), n_rows * m.row_bytes(), job.offset + first_row * m.row_bytes());
+    if (!error.empty()) {
+      std::lock_guard<std::mutex> guard(job.lock);
+      job.error = error;
+      job.next = m.n_panels();
+      return;
+    }
+    for (int64_t row = 0; row < n_rows; row += PANEL_ROWS)
+      m.format->pack(raw.data() + row * m.row_bytes(), m.row_bytes(), int(std::min<int64_t>(PANEL_ROWS, n_rows - row)), m.n_blocks(),
+                     m.panels.data() + (first + row / PANEL_ROWS) * m.panel_bytes());
+  }
+}
+
+}  // namespace
+
+Matrix read_matrix(Pool& pool, const FormatKernels& format, int file, int64_t offset, int64_t out_rows, int64_t columns) {
+  Matrix m;
+  m.format = &format;
+  m.out_rows = out_rows;
+  m.columns = columns;
+  m.panels = Buffer(m.n_panels() * m.panel_bytes() + 4096);  // kernels may prefetch, never read, past the end
+  m.panels.want_huge_pages();
+  Job job;
+  job.matrix = &m;
+  job.file = file;
+  job.offset = offset;
+  job.panels_per_piece = std::max<int64_t>(1, kPieceBytes / (PANEL_ROWS * m.row_bytes()));
+  pool.run(pack_pieces, &job);
+  if (!job.error.empty()) throw std::runtime_error(job.error);
+  return m;
+}
+
+}  // namespace tenth

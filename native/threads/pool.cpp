@@ -1,0 +1,107 @@
+// threads/pool.cpp: workers, meetings, pinning.
+#include "threads/pool.h"
+
+#include <immintrin.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <ctime>
+
+#include "threads/topology.h"
+
+namespace tenth {
+namespace {
+
+// How long a waiting thread spins before it sleeps: longer than the gap between two steps of a small model.
+constexpr int64_t kSpinNanoseconds = 100'000;
+
+int64_t now_ns() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return int64_t(t.tv_sec) * 1'000'000'000 + t.tv_nsec;
+}
+
+void pin_to(pthread_t thread, int processor) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(processor, &set);
+  pthread_setaffinity_np(thread, sizeof set, &set);  // best effort: an unpinned worker is slower, not wrong
+}
+
+}  // namespace
+
+void Signal::raise() {
+  value_.fetch_add(1, std::memory_order_seq_cst);
+  if (sleepers_.load(std::memory_order_seq_cst) > 0)
+    syscall(SYS_futex, reinterpret_cast<uint32_t*>(&value_), FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0);
+}
+
+void Signal::wait_while(uint32_t old) {
+  for (int64_t end = 0;;) {
+    for (int i = 0; i < 64; i++) {
+      if (value() != old) return;
+      _mm_pause();
+    }
+    const int64_t now = now_ns();
+    if (!end) end = now + kSpinNanoseconds;
+    if (now > end) break;
+  }
+  sleepers_.fetch_add(1, std::memory_order_seq_cst);
+  while (value_.load(std::memory_order_seq_cst) == old)
+    syscall(SYS_futex, reinterpret_cast<uint32_t*>(&value_), FUTEX_WAIT_PRIVATE, old, nullptr, nullptr, 0);
+  sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+}
+
+Pool::Pool(int n_threads) : n_threads_(n_threads < 1 ? 1 : n_threads) {
+  processors_ = physical_processors();
+  pinned_ = n_threads_ > 1 && n_threads_ == int(processors_.size());
+  for (int i = 1; i < n_threads_; i++) {
+    threads_.emplace_back(&Pool::worker, this, i);
+    if (pinned_) pin_to(threads_.back().native_handle(), processors_[i]);
+  }
+}
+
+Pool::~Pool() {
+  stopping_ = true;
+  start_.raise();
+  for (auto& t : threads_) t.join();
+}
+
+void Pool::worker(int thread) {
+  for (uint32_t seen = 0;;) {
+    start_.wait_while(seen);
+    seen = start_.value();
+    if (stopping_) return;
+    work_(argument_, thread);
+    meet();
+  }
+}
+
+void Pool::run(void (*work)(void*, int), void* argument) {
+  std::lock_guard<std::mutex> guard(one_run_);
+  cpu_set_t before;
+  const bool pin = pinned_ && pthread_getaffinity_np(pthread_self(), sizeof before, &before) == 0;
+  if (pin) pin_to(pthread_self(), processors_[0]);
+  work_ = work;
+  argument_ = argument;
+  if (n_threads_ > 1) start_.raise();
+  work(argument, 0);
+  meet();
+  if (pin) pthread_setaffinity_np(pthread_self(), sizeof before, &before);
+}
+
+void Pool::meet() {
+  if (n_threads_ == 1) return;
+  const uint32_t round = met_.value();
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == n_threads_) {
+    arrived_.store(0, std::memory_order_relaxed);
+    met_.raise();
+  } else {
+    met_.wait_while(round);
+  }
+}
+
+}  // namespace tenth

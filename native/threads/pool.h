@@ -1,0 +1,56 @@
+// threads/pool.h: one pool of workers that walk the same list of work and meet where it says so.
+//
+// The caller of run() is worker 0. Between runs and at meetings a thread spins for a short while (the gap between two
+// steps is tens of microseconds), then sleeps: an idle pool uses no processor time.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace tenth {
+
+// A word that threads wait on: spins briefly, then sleeps in the kernel.
+class Signal {
+ public:
+  uint32_t value() const { return value_.load(std::memory_order_acquire); }
+  void raise();                      // adds one and wakes all sleepers
+  void wait_while(uint32_t old);     // returns once value() != old
+
+ private:
+  std::atomic<uint32_t> value_{0};
+  std::atomic<int> sleepers_{0};
+};
+
+class Pool {
+ public:
+  // n_threads >= 1. Workers are pinned to one processor each only when the pool fills every physical core it may use:
+  // a smaller pool shares the machine, and two pinned to the same core would halve each other.
+  explicit Pool(int n_threads);
+  ~Pool();
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  int size() const { return n_threads_; }
+  // Calls work(argument, thread) on every worker and returns when all have finished. One run at a time.
+  void run(void (*work)(void*, int), void* argument);
+  // Called by every worker inside run(): nobody goes on before all have come.
+  void meet();
+
+ private:
+  void worker(int thread);
+  int n_threads_;
+  bool pinned_ = false;
+  std::vector<int> processors_;
+  std::vector<std::thread> threads_;
+  std::mutex one_run_;
+  void (*work_)(void*, int) = nullptr;
+  void* argument_ = nullptr;
+  std::atomic<bool> stopping_{false};
+  Signal start_, met_;
+  std::atomic<int> arrived_{0};
+};
+
+}  // namespace tenth

@@ -1,0 +1,323 @@
+"""Makes tests/data/golden_<case>.gguf and .npz: tiny random models and the logits that transformers computes for them.
+
+    python scripts/make_goldens.py            write all cases
+    python scripts/make_goldens.py --check    make them again in a temporary folder and compare with tests/data
+
+Needs the `reference` extra (torch, transformers, gguf). Weights are drawn with NumPy as the file holds them (float32,
+or quantised and decoded again) and handed to a transformers model, undoing what llama.cpp's convert_hf_to_gguf.py does:
+q and k rows of llama reordered for neighbour-pair RoPE, gemma's norms stored plus one. The model runs in float64
+throughout: `AllFloat64` turns transformers' own float32 steps (norms, softmax, angles) into float64. The result is
+checked against scripts/exact.py, which knows the models from the file alone, and stored as float32.
+
+Each .npz holds `tokens` int32 [n] and `logits` float32 [n, vocab]. Cases with quantised weights add `logits_q8`: the
+same weights, but the input of every linear with a quantised weight rounded to int8 per 32 values (exact.round_to_int8).
+golden_chat carries a small byte-level tokenizer; its .npz adds `text`, of which `tokens` is the encoding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gguf
+import numpy as np
+import torch
+import transformers
+from exact import ExactModel
+from golden_formats import decode_as, encode
+from golden_tokenizer import add_tokenizer, example_tokens
+from torch.overrides import TorchFunctionMode
+
+DATA = Path(__file__).parent.parent / "tests" / "data"
+N_TOKENS = 40
+AGREEMENT = 1e-20  # NMSE between transformers and exact.py, both float64: measured 2e-23; one float32 step gives 1e-15
+HF_NAMES = {  # transformers' name of a parameter (without "model.") -> the file's
+    r"embed_tokens\.": "token_embd.",
+    r"lm_head\.": "output.",
+    r"norm\.": "output_norm.",
+    r"layers\.(\d+)\.self_attn\.([qkv])_proj\.": r"blk.\1.attn_\2.",
+    r"layers\.(\d+)\.self_attn\.o_proj\.": r"blk.\1.attn_output.",
+    r"layers\.(\d+)\.self_attn\.([qk])_norm\.": r"blk.\1.attn_\2_norm.",
+    r"layers\.(\d+)\.mlp\.(gate|up|down)_proj\.": r"blk.\1.ffn_\2.",
+    r"layers\.(\d+)\.input_layernorm\.": r"blk.\1.attn_norm.",
+    r"layers\.(\d+)\.post_attention_layernorm\.": r"blk.\1.ffn_norm.",
+    r"layers\.(\d+)\.pre_feedforward_layernorm\.": r"blk.\1.ffn_norm.",
+    r"layers\.(\d+)\.post_feedforward_layernorm\.": r"blk.\1.post_ffw_norm.",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One tiny model: its transformers configuration and how each weight is stored."""
+
+    architecture: str
+    config: transformers.PretrainedConfig
+    formats: dict[str, str] = field(default_factory=dict)  # tensor name -> format; others F32
+    chat: bool = False
+
+
+def cases() -> dict[str, Case]:
+    """All cases by name."""
+    small = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 256}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    wide = small | {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1, "vocab_size": 96}
+    wide |= {"num_attention_heads": 4, "num_key_value_heads": 1, "rms_norm_eps": 1e-5, "tie_word_embeddings": False}
+    llama31 = {"rope_type": "llama3", "rope_theta": 10_000.0, "factor": 8.0, "low_freq_factor": 1.0}
+    llama31 |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 32}  # 32: so that it matters at 40 tokens
+    llama, gemma = transformers.LlamaConfig, transformers.Gemma3TextConfig
+    qwen2, qwen3 = transformers.Qwen2Config, transformers.Qwen3Config
+    linear8 = {
+        "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }
+    gemma3 = small | {"hidden_size": 32, "num_hidden_layers": 7, "vocab_size": 96}
+    gemma3 |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "query_pre_attn_scalar": 32}
+    gemma3 |= {"sliding_window": 8, "rms_norm_eps": 1e-6}
+    return {
+        "llama": Case(
+            "llama", llama(**(small | {"intermediate_size": 96}), **heads, vocab_size=128, tie_word_embeddings=False)
+        ),
+        "llama_tied_scaled": Case(
+            "llama", llama(**small, **heads, vocab_size=101, rope_parameters=llama31, tie_word_embeddings=True)
+        ),
+        "llama_bias": Case(
+            "llama", llama(**(small | {"num_hidden_layers": 1}), **heads, vocab_size=96, attention_bias=True)
+        ),
+        "qwen2": Case("qwen2", qwen2(**small, **heads, vocab_size=128, tie_word_embeddings=True)),
+        "qwen3": Case("qwen3", qwen3(**small, **heads, head_dim=32, vocab_size=128, tie_word_embeddings=True)),
+        "gemma3": Case("gemma3", gemma(**gemma3)),
+        "gemma3_scaled": Case(
+            "gemma3", gemma(**(gemma3 | {"num_hidden_layers": 6, "intermediate_size": 32}), rope_parameters=linear8)
+        ),
+        "chat": Case("llama", llama(**small, **heads, vocab_size=275, tie_word_embeddings=True), chat=True),
+        "quantised": Case("llama", llama(**wide), MIXED_FORMATS),
+        "kquants": Case("llama", llama(**wide), K_FORMATS),
+    }
+
+
+MIXED_FORMATS = {
+    "token_embd.weight": "Q8_0",
+    "output.weight": "Q4_0",
+    "blk.0.attn_q.weight": "Q4_0",
+    "blk.0.attn_k.weight": "F16",
+    "blk.0.attn_v.weight": "BF16",
+    "blk.0.attn_output.weight": "Q8_0",
+    "blk.0.ffn_gate.weight": "Q4_1",
+    "blk.0.ffn_up.weight": "Q5_0",
+    "blk.0.ffn_down.weight": "Q5_1",
+}
+K_FORMATS = {
+    "token_embd.weight": "Q6_K",
+    "output.weight": "Q6_K",
+    "blk.0.attn_q.weight": "Q4_K",
+    "blk.0.attn_k.weight": "Q2_K",
+    "blk.0.attn_v.weight": "Q6_K",
+    "blk.0.attn_output.weight": "Q3_K",
+    "blk.0.ffn_gate.weight": "Q4_K",
+    "blk.0.ffn_up.weight": "Q5_K",
+    "blk.0.ffn_down.weight": "Q6_K",
+}
+
+
+class AllFloat64(TorchFunctionMode):
+    """While active, whatever asks torch for float32 gets float64."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        """One torch call with float32 replaced in its arguments."""
+
+        def widen(value: object) -> object:
+            return torch.float64 if value is torch.float32 else value
+
+        if func is torch.Tensor.float:
+            func = torch.Tensor.double
+        return func(*map(widen, args), **{key: widen(value) for key, value in (kwargs or {}).items()})
+
+
+def make(name: str, case: Case, folder: Path) -> str:
+    """Write one case to the folder; one line that says how well transformers and exact.py agree."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    with AllFloat64():
+        torch.set_default_dtype(torch.float64)
+        model = model_class(case)._from_config(case.config, attn_implementation="eager").eval()
+        stored = {}  # name in the file -> (format, raw array as the file holds it)
+        for hf_name, parameter in model.named_parameters():
+            gguf_name = name_in_file(hf_name, case)
+            values = draw(gguf_name, tuple(parameter.shape), rng)
+            stored[gguf_name] = encode(values, case.formats.get(gguf_name, "F32"), rng)
+            decoded = decode_as(*stored[gguf_name], tuple(parameter.shape)).astype(np.float64)
+            parameter.data = torch.from_numpy(as_transformers_has_it(gguf_name, decoded, case))
+        divisors = as_stored_divisors(model, case.config) if has_divisors(case) else None
+        text, tokens = example_tokens() if case.chat else ("", rng.integers(0, case.config.vocab_size, N_TOKENS))
+        with torch.no_grad():
+            logits = model(torch.from_numpy(tokens.astype(np.int64))[None]).logits[0].numpy()
+    assert logits.dtype == np.float64, "some step of transformers escaped AllFloat64"
+    path = folder / f"golden_{name}.gguf"
+    if divisors is not None:
+        stored["rope_freqs.weight"] = (gguf.GGMLQuantizationType.F32, divisors)
+    write_file(path, name, case, stored)
+    arrays = {"tokens": tokens.astype(np.int32), "logits": logits.astype(np.float32)}
+    if case.chat:
+        arrays["text"] = np.array(text)
+    if case.formats:
+        arrays["logits_q8"] = ExactModel(path, activations="q8").logits(tokens).astype(np.float32)
+    np.savez_compressed(path.with_suffix(".npz"), **arrays)
+    error = nmse(ExactModel(path).logits(tokens), logits)
+    assert error < AGREEMENT, f"{name}: transformers and exact.py differ, NMSE {error:.1e}"
+    q8 = f", int8 inputs cost {nmse(arrays['logits_q8'], logits):.1e}" if case.formats else ""
+    return f"{name}: {path.stat().st_size} bytes, logits std {logits.std():.2f}, NMSE to exact.py {error:.1e}{q8}"
+
+
+def model_class(case: Case) -> type[transformers.PreTrainedModel]:
+    return {
+        "llama": transformers.LlamaForCausalLM,
+        "qwen2": transformers.Qwen2ForCausalLM,
+        "qwen3": transformers.Qwen3ForCausalLM,
+        "gemma3": transformers.Gemma3ForCausalLM,
+    }[case.architecture]
+
+
+def name_in_file(hf_name: str, case: Case) -> str:
+    """The GGUF name of a transformers parameter, as llama.cpp's converter gives it."""
+    short = hf_name.removeprefix("model.")
+    if case.architecture == "gemma3":  # gemma's norm after attention is not the one before the feed-forward part
+        short = re.sub(r"layers\.(\d+)\.post_attention_layernorm\.", r"blk.\1.post_attention_norm.", short)
+    for pattern, name in HF_NAMES.items():
+        short, found = re.subn("^" + pattern, name, short)
+        if found:
+            break
+    return short
+
+
+def draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Random float32 weights: logits get a standard deviation near 2, norms and biases differ from 1 and 0."""
+    if name.endswith("norm.weight"):
+        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    if name.endswith(".bias"):
+        return (0.5 * rng.standard_normal(shape)).astype(np.float32)
+    gain = {"token_embd.weight": 2.0, "output.weight": 2.0}.get(name, 1.6 if ".attn_" in name else 1.0)
+    return (gain / shape[1] ** 0.5 * rng.standard_normal(shape)).astype(np.float32)
+
+
+def as_transformers_has_it(name: str, values: np.ndarray, case: Case) -> np.ndarray:
+    """Undo the converter: gemma's norms hold one more; llama's q and k rows alternate the two halves of a head."""
+    if case.architecture == "gemma3" and name.endswith("norm.weight"):
+        return values - 1.0
+    if case.architecture == "llama" and (found := re.search(r"attn_([qk])\.", name)):
+        config = case.config
+        n_heads = config.num_attention_heads if found[1] == "q" else config.num_key_value_heads
+        pairs = values.reshape(n_heads, -1, 2, *values.shape[1:])  # [head, pair, half, …]
+        return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(values.shape))
+    return values
+
+
+def write_file(path: Path, name: str, case: Case, stored: dict) -> None:
+    """The GGUF file, with the metadata llama.cpp's converter writes for the architecture."""
+    c = case.config
+    writer = gguf.GGUFWriter(path, case.architecture)
+    writer.add_name(f"tenth golden {name}")
+    writer.add_context_length(c.max_position_embeddings)
+    writer.add_embedding_length(c.hidden_size)
+    writer.add_block_count(c.num_hidden_layers)
+    writer.add_feed_forward_length(c.intermediate_size)
+    writer.add_head_count(c.num_attention_heads)
+    writer.add_head_count_kv(c.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(c.rms_norm_eps)
+    if case.architecture in ("qwen3", "gemma3"):
+        writer.add_key_length(c.head_dim)
+        writer.add_value_length(c.head_dim)
+    if case.architecture == "llama":
+        writer.add_vocab_size(c.vocab_size)
+        writer.add_rope_dimension_count(c.hidden_size // c.num_attention_heads)
+    rope = c.rope_parameters
+    if case.architecture == "gemma3":
+        writer.add_sliding_window(c.sliding_window)
+        writer.add_rope_freq_base_swa(rope["sliding_attention"]["rope_theta"])
+        rope = rope["full_attention"]
+    writer.add_rope_freq_base(rope["rope_theta"])
+    if rope["rope_type"] == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(rope["factor"])
+    if case.chat:
+        add_tokenizer(writer)
+    for tensor, (kind, raw) in stored.items():
+        writer.add_tensor(tensor, raw, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def has_divisors(case: Case) -> bool:
+    return case.architecture == "llama" and case.config.rope_parameters["rope_type"] == "llama3"
+
+
+def as_stored_divisors(model: transformers.PreTrainedModel, config: transformers.PretrainedConfig) -> np.ndarray:
+    """Float32 [head_dim / 2]: plain inverse frequency over the scaled one, as rope_freqs.weight holds it.
+
+    The model's own frequencies become the plain ones over these rounded divisors, so that file and model mean the same.
+    """
+    head_dim = config.hidden_size // config.num_attention_heads
+    plain = config.rope_parameters["rope_theta"] ** -(np.arange(0, head_dim, 2) / head_dim)
+    divisors = (plain / model.model.rotary_emb.inv_freq.numpy()).astype(np.float32)
+    model.model.rotary_emb.inv_freq = torch.from_numpy(plain / divisors)
+    return divisors
+
+
+def nmse(found: np.ndarray, expected: np.ndarray) -> float:
+    """Mean squared error over the mean square of what was expected."""
+    found, expected = found.astype(np.float64), expected.astype(np.float64)
+    return float(np.mean((found - expected) ** 2) / np.mean(expected**2))
+
+
+def differences(name: str, folder: Path) -> list[str]:
+    """What differs between a fresh case in the folder and the one in tests/data; tensors and tokens must be equal."""
+    fresh, kept = (gguf.GGUFReader(f / f"golden_{name}.gguf") for f in (folder, DATA))
+    found = []
+    ours, theirs = ({t.name: (t.tensor_type, t.data.tobytes()) for t in reader.tensors} for reader in (fresh, kept))
+    found += [f"tensor {key}" for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)]
+    metadata = [{key: f.contents() for key, f in reader.fields.items()} for reader in (fresh, kept)]
+    found += [
+        f"key {key}" for key in metadata[0].keys() | metadata[1].keys() if metadata[0].get(key) != metadata[1].get(key)
+    ]
+    arrays = [dict(np.load(f / f"golden_{name}.npz")) for f in (folder, DATA)]
+    found += [f"array {key}" for key in arrays[0].keys() | arrays[1].keys() if not alike(*(a.get(key) for a in arrays))]
+    return [f"{name}: {what} differs" for what in found]
+
+
+def alike(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    """Whether two arrays are equal; logits may differ as much as another processor's rounding makes them."""
+    if a is None or b is None or a.shape != b.shape:
+        return False
+    return nmse(a, b) < 1e-12 if a.dtype == np.float32 else np.array_equal(a, b)
+
+
+def main() -> int:
+    """Write or check the cases named on the command line, or all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("case", nargs="*", help=f"of: {', '.join(cases())}; all when none is named")
+    parser.add_argument("--check", action="store_true", help="compare with tests/data and change nothing")
+    options = parser.parse_args()
+    chosen = {name: case for name, case in cases().items() if not options.case or name in options.case}
+    if unknown := set(options.case) - set(chosen):
+        parser.error(f"no case named {', '.join(sorted(unknown))}")
+    if not options.check:
+        DATA.mkdir(exist_ok=True)
+        for name, case in chosen.items():
+            print(make(name, case, DATA))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        found = []
+        for name, case in chosen.items():
+            make(name, case, Path(folder))
+            found += differences(name, Path(folder))
+    print("\n".join(found) or f"{len(chosen)} cases are as committed")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

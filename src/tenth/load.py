@@ -1,0 +1,102 @@
+"""From a model file to a runtime: the only place where formats, models and memory meet.
+
+Header -> architecture -> program -> passes -> memory plan -> native plan with weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tenth.config import EngineConfig
+from tenth.errors import RequestError, ResourceError
+from tenth.models import build
+from tenth.program import memory
+from tenth.program.passes import optimise
+from tenth.program.values import Program
+from tenth.runtime import (
+    Limits,
+    MatrixSource,
+    Progress,
+    Runtime,
+    check_kv_format,
+    kv_page_bytes,
+    pages_for,
+    physical_processors,
+)
+from tenth.weights.formats import FORMATS
+from tenth.weights.gguf import ModelFile, TensorInfo, read_header, read_tensor, require_supported
+
+DEFAULT_CONTEXT_TOKENS = 8192
+OUTPUT_ROWS = 32  # rows that can have logits in one step: enough for a batch of sequences, small beside a chunk
+FLOAT_FORMATS = frozenset({"F32", "F16", "BF16"})  # their products read float32 activations, all others q8
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to run, and what it was made from."""
+
+    runtime: Runtime
+    header: ModelFile
+    program: Program
+    config: EngineConfig
+
+
+def open_runtime(path: str | Path, config: EngineConfig, progress: Progress | None = None) -> Loaded:
+    """Load a model file. Raises ModelFileError, RequestError (settings) or ResourceError (memory)."""
+    header = read_header(Path(path))
+    program = optimised_program(header)
+    used = {name: header.tensors[name] for name in program.weights}
+    require_supported(used)
+    limits = plan_limits(program, config)
+    check_memory(header, program, limits)
+    vectors = {name: read_tensor(info) for name, info in used.items() if len(info.shape) == 1}
+    matrices = {name: _source(info) for name, info in used.items() if len(info.shape) > 1}
+    runtime = Runtime(program, matrices, vectors, limits, progress)
+    return Loaded(runtime, header, program, config)
+
+
+def optimised_program(header: ModelFile) -> Program:
+    """The program of a model file, after all passes. Raises ModelFileError for what is not supported."""
+    architecture = header.metadata.architecture
+    program = build(architecture, header.metadata, {name: info.shape for name, info in header.tensors.items()})
+    quantised = {name for name, info in header.tensors.items() if info.format not in FLOAT_FORMATS}
+    return optimise(program, quantised)
+
+
+def plan_limits(program: Program, config: EngineConfig) -> Limits:
+    """Row counts, context, pages and arena for a program; gives every buffer of the program its offset."""
+    check_kv_format(program, config.kv_format)
+    context = config.context_tokens or min(program.context_tokens or DEFAULT_CONTEXT_TOKENS, DEFAULT_CONTEXT_TOKENS)
+    if program.context_tokens and context > program.context_tokens:
+        raise RequestError(
+            f"setting context_tokens is {context}, the model was trained for {program.context_tokens}",
+            f"use --context-tokens {program.context_tokens} or less",
+        )
+    max_outputs = max(config.max_sequences, OUTPUT_ROWS)
+    max_rows = max(config.chunk_tokens, max_outputs)
+    arena_bytes = memory.plan(program, {"tokens": max_rows, "outputs": max_outputs})
+    return Limits(
+        n_threads=config.threads or len(physical_processors()), max_rows=max_rows, max_outputs=max_outputs,
+        context_tokens=context, n_pages=pages_for(config.kv_tokens or context) + 1, kv_format=config.kv_format,
+        arena_bytes=arena_bytes,
+    )
+
+
+def check_memory(header: ModelFile, program: Program, limits: Limits) -> None:
+    """Refuse, before anything large is read, a model that this machine's free memory cannot hold."""
+    weights = sum(header.tensors[name].n_bytes for name in program.weights)
+    kv = kv_page_bytes(program, limits.kv_format) * limits.n_pages
+    available = psutil.virtual_memory().available
+    if weights + kv + limits.arena_bytes > available:
+        raise ResourceError(
+            f"this model needs {weights / 1e9:.1f} GB for weights, {kv / 1e9:.1f} GB for keys and values and "
+            f"{limits.arena_bytes / 1e9:.1f} GB of workspace; {available / 1e9:.1f} GB are free",
+            "choose a smaller model, or less context with --context-tokens",
+        )
+
+
+def _source(info: TensorInfo) -> MatrixSource:
+    return MatrixSource(info.path, info.offset, info.n_bytes, FORMATS[info.format].gguf_id)

@@ -1,0 +1,197 @@
+"""What model files read of a file's metadata: typed hyper-parameters, in range and in accord with each other.
+
+Keys are GGUF's (specification: ggml's docs/gguf.md; defaults as llama.cpp's src/llama-model.cpp applies them). A model
+file adds one ``require`` per assumption of its own; whatever it cannot honour is refused, never ignored.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, overload
+
+from tenth.errors import ModelFileError
+
+# Larger than any model yet published, small enough that a hostile file cannot make building slow.
+MOST_LAYERS = 1024
+MOST_WIDTH = 1 << 20
+MOST_CONTEXT = 1 << 30
+
+
+class Metadata(Protocol):
+    """Typed access to a file's metadata; getters raise ModelFileError for a missing key, a wrong type or range."""
+
+    def has(self, key: str) -> bool:
+        """Whether the file has this key."""
+
+    @overload
+    def get_int(self, key: str, *, low: int | None = None, high: int | None = None) -> int: ...
+    @overload
+    def get_int(self, key: str, default: int, *, low: int | None = None, high: int | None = None) -> int: ...
+    @overload
+    def get_float(self, key: str, *, low: float | None = None, high: float | None = None) -> float: ...
+    @overload
+    def get_float(self, key: str, default: float, *, low: float | None = None, high: float | None = None) -> float: ...
+    @overload
+    def get_str(self, key: str) -> str: ...
+    @overload
+    def get_str(self, key: str, default: str) -> str: ...
+    @overload
+    def get_bool(self, key: str) -> bool: ...
+    @overload
+    def get_bool(self, key: str, default: bool) -> bool: ...
+
+
+def require(condition: bool, message: str, hint: str | None = None) -> None:
+    """Raise ModelFileError unless the condition holds. The message names the values that contradict each other."""
+    if not condition:
+        raise ModelFileError(message, hint or "the file was made wrongly or for other software; try another copy")
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary position embedding: ``inv_freq`` [dims / 2] in radians per position, scaling folded in.
+
+    ``scale`` multiplies cosines and sines (YaRN; else 1). ``pairing``: "half" or "pairs", see the op ``rope``.
+    """
+
+    inv_freq: tuple[float, ...]
+    pairing: str
+    scale: float = 1.0
+
+    @property
+    def dims(self) -> int:
+        """Numbers of each head that are rotated."""
+        return 2 * len(self.inv_freq)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyper-parameters of a dense decoder: what llama, qwen2, qwen3 and gemma3 have in common."""
+
+    n_layers: int
+    dim: int
+    n_ff: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    eps: float
+    attention_scale: float
+    context_tokens: int
+    rope: Rope
+
+
+def read_dense(m: Metadata, prefix: str, pairing: str, default_rope_base: float = 10000.0) -> Config:
+    """Read the hyper-parameters that start with ``prefix``; ModelFileError names any that contradict each other."""
+    dim = m.get_int(f"{prefix}.embedding_length", low=1, high=MOST_WIDTH)
+    n_heads = m.get_int(f"{prefix}.attention.head_count", low=1, high=MOST_WIDTH)
+    n_kv_heads = m.get_int(f"{prefix}.attention.head_count_kv", n_heads, low=1, high=MOST_WIDTH)
+    head_dim = _read_head_dim(m, prefix, dim, n_heads)
+    require(
+        n_heads % n_kv_heads == 0,
+        f"attention.head_count {n_heads} is not a multiple of attention.head_count_kv {n_kv_heads}",
+    )
+    _refuse_other_kinds(m, prefix)
+    return Config(
+        n_layers=m.get_int(f"{prefix}.block_count", low=1, high=MOST_LAYERS),
+        dim=dim,
+        n_ff=m.get_int(f"{prefix}.feed_forward_length", low=1, high=MOST_WIDTH),
+        n_heads=n_heads,
+        n_kv_heads=n_kv_heads,
+        head_dim=head_dim,
+        eps=m.get_float(f"{prefix}.attention.layer_norm_rms_epsilon", low=1e-12, high=0.1),
+        attention_scale=m.get_float(f"{prefix}.attention.scale", 0.0, low=0.0, high=1e3) or 1 / math.sqrt(head_dim),
+        context_tokens=m.get_int(f"{prefix}.context_length", low=1, high=MOST_CONTEXT),
+        rope=read_rope(m, prefix, head_dim, pairing, default_rope_base),
+    )
+
+
+def _read_head_dim(m: Metadata, prefix: str, dim: int, n_heads: int) -> int:
+    if not m.has(f"{prefix}.attention.key_length"):
+        require(
+            dim % n_heads == 0,
+            f"embedding_length {dim} is not a multiple of attention.head_count {n_heads}, and there is no key_length",
+        )
+    head_dim = m.get_int(f"{prefix}.attention.key_length", dim // n_heads, low=1, high=MOST_WIDTH)
+    value_dim = m.get_int(f"{prefix}.attention.value_length", head_dim, low=1, high=MOST_WIDTH)
+    require(head_dim == value_dim, f"attention.key_length {head_dim} differs from attention.value_length {value_dim}")
+    return head_dim
+
+
+def _refuse_other_kinds(m: Metadata, prefix: str) -> None:
+    """Refuse what these keys would ask for and no dense decoder here does."""
+    n_experts = m.get_int(f"{prefix}.expert_count", 0)
+    require(n_experts == 0, f"{prefix}.expert_count is {n_experts}: mixture-of-experts models are not supported yet",
+            "choose a dense model")  # fmt: skip
+    require(m.get_bool(f"{prefix}.attention.causal", True), f"{prefix}.attention.causal is false: not a decoder",
+            "embedding models are not supported; choose a text generation model")  # fmt: skip
+
+
+def refuse_sliding_window(m: Metadata, prefix: str, context_tokens: int) -> None:
+    """Refuse a window that would be felt: for architectures whose layers look back over the whole context."""
+    key = f"{prefix}.attention.sliding_window"
+    window = m.get_int(key, 0)
+    unfelt = window == 0 or window >= context_tokens
+    require(unfelt, f"{key} is {window} with context_length {context_tokens}: not supported for {prefix}")
+
+
+# ---------------------------------------------------------------- rotary embedding and its scalings
+
+
+def read_rope(m: Metadata, prefix: str, head_dim: int, pairing: str, default_base: float) -> Rope:
+    """Base, dimensions and scaling ("none", "linear" or "yarn") of the rotary embedding."""
+    dims = m.get_int(f"{prefix}.rope.dimension_count", head_dim, low=2, high=MOST_WIDTH)
+    require(dims % 2 == 0, f"{prefix}.rope.dimension_count (or key_length) is {dims}, expected an even number")
+    require(dims <= head_dim, f"{prefix}.rope.dimension_count {dims} is more than the head's {head_dim} numbers")
+    base = read_base(m, f"{prefix}.rope.freq_base", default_base)
+    # Old files say linear scaling by a factor alone, the oldest under this other name.
+    kind = m.get_str(f"{prefix}.rope.scaling.type", "linear")
+    old_factor = m.get_float(f"{prefix}.rope.scale_linear", 1.0, low=1e-3, high=1e6)
+    factor = m.get_float(f"{prefix}.rope.scaling.factor", old_factor, low=1e-3, high=1e6)
+    inv_freq = inverse_frequencies(dims, base)
+    if kind == "yarn":
+        return _yarn(m, prefix, inv_freq, base, factor, pairing)
+    require(kind in ("none", "linear"), f"{prefix}.rope.scaling.type is {kind!r}, expected none, linear or yarn",
+            "this way of stretching the context is not supported yet")  # fmt: skip
+    return Rope(tuple(f / factor for f in inv_freq) if kind == "linear" else inv_freq, pairing)
+
+
+def read_base(m: Metadata, key: str, default: float) -> float:
+    """The base of rotary frequencies: above 1, or positions would turn the wrong way."""
+    base = m.get_float(key, default, high=1e15)
+    require(base > 1, f"{key} is {base}, expected more than 1")
+    return base
+
+
+def inverse_frequencies(dims: int, base: float) -> tuple[float, ...]:
+    """base^(-2j / dims) for j below dims / 2 (Su et al., RoFormer, section 3.2)."""
+    return tuple(base ** (-2 * j / dims) for j in range(dims // 2))
+
+
+def _yarn(
+    m: Metadata, prefix: str, inv_freq: tuple[float, ...], base: float, factor: float, pairing: str
+) -> Rope:
+    """YaRN (Peng et al. 2023, sections 3.2 to 3.4): slow dimensions are stretched, fast ones stay, a ramp between."""
+    key = f"{prefix}.rope.scaling"
+    require(factor >= 1, f"{key}.factor is {factor}, expected at least 1 for yarn")
+    for part, plain in (("yarn_log_multiplier", 0.0), ("yarn_ext_factor", 1.0)):
+        value = m.get_float(f"{key}.{part}", plain)
+        require(value == plain, f"{key}.{part} is {value}, expected {plain}: this variant of yarn is not supported")
+    context = m.get_int(f"{prefix}.context_length", low=1, high=MOST_CONTEXT)
+    original = m.get_int(f"{key}.original_context_length", context, low=1, high=MOST_CONTEXT)
+    fast = m.get_float(f"{key}.yarn_beta_fast", 32.0, low=1e-3, high=1e6)
+    slow = m.get_float(f"{key}.yarn_beta_slow", 1.0, low=1e-3, high=1e6)
+    require(slow < fast, f"{key}.yarn_beta_slow {slow} is not below {key}.yarn_beta_fast {fast}")
+    dims = 2 * len(inv_freq)
+
+    def turning(rotations: float) -> float:
+        """The dimension pair that turns this many times over the original context."""
+        return dims * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(base))
+
+    low = max(0, math.floor(turning(fast)))
+    high = min(dims - 1, math.ceil(turning(slow)))
+    stretched = [min(1.0, max(0.0, (j - low) / max(0.001, high - low))) for j in range(len(inv_freq))]
+    mixed = tuple(f * (1 - s) + f / factor * s for f, s in zip(inv_freq, stretched, strict=True))
+    attention = m.get_float(f"{key}.attn_factor", 1.0, low=1e-3, high=1e3)
+    attention *= m.get_float(f"{key}.yarn_attn_factor", 1.0, low=1e-3, high=1e3)
+    return Rope(mixed, pairing, scale=attention * (1 + 0.1 * math.log(factor)))

@@ -1,0 +1,55 @@
+"""Matches the tensors a model declares with those a file has: missing, misshapen or unknown ones are refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from tenth.errors import ModelFileError
+
+Shape = tuple[int, ...]
+# A declared dimension is a number, or a name for a number that only the file knows (the same wherever it stands).
+Declared = dict[str, tuple[int | str, ...]]
+
+# Tensors of old converters that carry nothing a model needs: rotary frequencies that metadata says as well.
+IGNORED = re.compile(r"blk\.\d+\.attn_rot_embd\.weight")
+
+
+def layers(n_layers: int, one: Declared) -> Declared:
+    """The tensors of one layer, for every layer: ``attn_q.weight`` -> ``blk.0.attn_q.weight`` …"""
+    return {f"blk.{i}.{name}": shape for i in range(n_layers) for name, shape in one.items()}
+
+
+def match(declared: Declared, present: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Shapes of the tensors the model may use. A "?" behind a declared name marks one that a file may lack.
+
+    Raises ModelFileError for a missing tensor, a wrong shape, and a tensor the model has no place for.
+    """
+    wanted = {name.rstrip("?"): shape for name, shape in declared.items()}
+    missing = [name for name in declared if not name.endswith("?") and name not in present]
+    if missing:
+        raise ModelFileError(f"tensor {_some(missing)} is missing", "the file is incomplete or of another architecture")
+    unknown = [name for name in present if name not in wanted and not IGNORED.fullmatch(name)]
+    if unknown:
+        hint = "the file belongs to a variant of the model that is not supported; choose another"
+        raise ModelFileError(f"the model has no place for tensor {_some(unknown)}", hint)
+    named: dict[str, int] = {}
+    for name, shape in wanted.items():
+        if name in present:
+            _check_shape(name, shape, present[name], named)
+    return {name: present[name] for name in wanted if name in present}
+
+
+def _check_shape(name: str, declared: tuple[int | str, ...], found: Shape, named: dict[str, int]) -> None:
+    if len(declared) == len(found):
+        for size, actual in zip(declared, found, strict=True):
+            if isinstance(size, str):
+                named.setdefault(size, actual)
+    expected = tuple(named.get(size, 0) if isinstance(size, str) else size for size in declared)
+    if expected != tuple(found) or 0 in found:
+        hint = "the file's metadata and its tensors contradict each other; try another copy of the model"
+        raise ModelFileError(f"tensor {name} has shape {list(found)}, expected {list(expected)}", hint)
+
+
+def _some(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} (and {len(names) - 1} more)"

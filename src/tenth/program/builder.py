@@ -1,0 +1,185 @@
+"""Runs a model file once on symbolic values and keeps what it did as a flat program.
+
+This is the vocabulary of model files: ``embed``, ``rms_norm``, ``linear``, ``attention`` … each appends one instruction
+(``attention`` two), ``heads`` and ``flat`` are views and cost nothing, ``w.blk[3].attn_q`` names a weight. What each op
+means stands in ``ops.OPS``. Files, formats and batches are unknown here: of a file only names and shapes are asked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from tenth.program.ops import OPS, expect
+from tenth.program.values import Attr, Instruction, KvLayer, Program, Rows, Value
+
+
+class Builder:
+    """Collects instructions. ``shapes``: the tensors that may be used, by full name (``blk.0.attn_q.weight``)."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]):
+        self.shapes = shapes
+        self.instructions: list[Instruction] = []
+        self.weights: dict[str, Value] = {}
+        self.state: list[KvLayer] = []
+        self.inputs = {name: self._input(name) for name in ("tokens", "positions")}
+
+    def _input(self, name: str) -> Value:
+        return Value(name, "input", (), "tokens", "i32", builder=self)
+
+    def emit(self, op: str, inputs: tuple[Value, ...], **attrs: Attr) -> tuple[Value, ...]:
+        """Append one instruction and give its outputs, shaped by the op's rule."""
+        results = OPS[op].rule(inputs, attrs)
+        names = [f"t{len(self.instructions)}" + (f".{j}" if j else "") for j in range(len(results))]
+        outputs = tuple(
+            Value(name, "temp", r.shape, r.rows, r.dtype, builder=self) for name, r in zip(names, results, strict=True)
+        )
+        self.instructions.append(Instruction(op, inputs, outputs, dict(attrs)))
+        return outputs
+
+    def weight(self, name: str) -> Value:
+        """The value of a tensor, made on first use."""
+        if name not in self.weights:
+            expect(name in self.shapes, f"the model uses tensor {name!r}, which it did not declare or the file lacks")
+            self.weights[name] = Value(name, "weight", self.shapes[name], builder=self)
+        return self.weights[name]
+
+    def finish(self, output: Value, architecture: str = "", context_tokens: int = 0) -> Program:
+        """The program, with ``output`` as its logits."""
+        return Program(
+            self.instructions, self.weights, self.inputs, output, self.state, architecture, context_tokens
+        )
+
+
+class Weights:
+    """A path of tensor names: ``w.blk[3].attn_q`` stands for ``blk.3.attn_q.weight`` and, if there is one, its bias.
+
+    True when the file has the weight, so ``w.output or w.token_embd`` reads as it means.
+    """
+
+    def __init__(self, builder: Builder, path: str = ""):
+        self._builder = builder
+        self._path = path
+
+    def __getattr__(self, part: str) -> Weights:
+        if part.startswith("_"):
+            raise AttributeError(part)
+        return Weights(self._builder, f"{self._path}.{part}" if self._path else part)
+
+    def __getitem__(self, i: int) -> Weights:
+        return Weights(self._builder, f"{self._path}.{i}")
+
+    def __bool__(self) -> bool:
+        return f"{self._path}.weight" in self._builder.shapes
+
+
+def _value(w: Weights, suffix: str = "weight") -> Value:
+    return w._builder.weight(f"{w._path}.{suffix}")
+
+
+def _emit(x: Value, op: str, *inputs: Value, **attrs: Attr) -> Value:
+    assert x.builder is not None, f"{x.name} belongs to no builder"
+    return x.builder.emit(op, (x, *inputs), **attrs)[0]
+
+
+def _view(x: Value, shape: tuple[int, ...]) -> Value:
+    expect(math.prod(shape) == math.prod(x.shape), f"{x.name} {x.shape} seen as {shape}")
+    return Value(x.name, x.kind, shape, x.rows, x.dtype, base=x.storage, builder=x.builder)
+
+
+# ---------------------------------------------------------------- views: another shape of the same numbers, free
+
+
+def heads(x: Value, n_heads: int) -> Value:
+    """[n, n_heads * d] -> [n, n_heads, d]."""
+    expect(x.shape[0] % n_heads == 0, f"{x.name} {x.shape} in {n_heads} heads")
+    return _view(x, (n_heads, x.shape[0] // n_heads))
+
+
+def flat(x: Value) -> Value:
+    """[n, a, b] -> [n, a * b]."""
+    return _view(x, (math.prod(x.shape),))
+
+
+# ---------------------------------------------------------------- ops: one instruction each, specified in ops.py
+
+
+def embed(tokens: Value, w: Weights, scale: float = 1.0) -> Value:
+    """I32 [n] -> [n, dim]: rows of the token table, times ``scale``."""
+    return _emit(tokens, "embed", _value(w), scale=float(scale))
+
+
+def rms_norm(x: Value, w: Weights, eps: float) -> Value:
+    """[n, …, d] -> same, over the last dimension."""
+    return _emit(x, "rms_norm", _value(w), eps=float(eps))
+
+
+def linear(x: Value, w: Weights) -> Value:
+    """[n, in] -> [n, out]: x @ weight.T, plus the bias when the model declares one and the file has it."""
+    has_bias = f"{w._path}.bias" in w._builder.shapes
+    biases = (_value(w, "bias"),) if has_bias else ()
+    return _emit(x, "linear", _value(w), *biases, n_weights=1, biases=(int(has_bias),), residual=0)
+
+
+def rope_angles(
+    positions: Value, inv_freq: tuple[float, ...], scale: float = 1.0, factors: Weights | None = None
+) -> Value:
+    """I32 [n] -> [n, dims]: cosines and sines of the angles; ``factors``, a tensor or None, divides the frequencies."""
+    inputs = (_value(factors),) if factors else ()
+    return _emit(positions, "rope_angles", *inputs, inv_freq=tuple(float(f) for f in inv_freq), scale=float(scale))
+
+
+def rope(x: Value, angles: Value, pairing: str) -> Value:
+    """[n, heads, head_dim] -> same, rotated. ``pairing``: "half" or "pairs"."""
+    return _emit(x, "rope", angles, pairing=pairing)
+
+
+def attention(
+    q: Value, k: Value, v: Value, *, layer: int, scale: float, window: int = 0, softcap: float = 0.0
+) -> Value:
+    """Q [n, heads, d], k and v [n, kv heads, d] -> [n, heads * d]: stores k and v, then attends over the cache."""
+    assert q.builder is not None, "attention takes values under construction"
+    n_kv_heads, head_dim = k.shape
+    q.builder.emit("kv_store", (k, v), layer=layer)
+    q.builder.state.append(KvLayer(layer, n_kv_heads, head_dim, window))
+    return _emit(
+        q,
+        "attention",
+        layer=layer,
+        n_kv_heads=n_kv_heads,
+        head_dim=head_dim,
+        scale=float(scale),
+        window=window,
+        softcap=float(softcap),
+    )
+
+
+def scale(x: Value, factor: float) -> Value:
+    """[n, …] -> x * factor."""
+    return _emit(x, "scale", factor=float(factor))
+
+
+def softcap(x: Value, cap: float) -> Value:
+    """[n, …] -> cap * tanh(x / cap)."""
+    return _emit(x, "softcap", cap=float(cap))
+
+
+def swiglu(gate: Value, up: Value) -> Value:
+    """silu(gate) * up."""
+    return _emit(gate, "swiglu", up)
+
+
+def geglu(gate: Value, up: Value) -> Value:
+    """gelu(gate) * up, with the tanh approximation of gelu."""
+    return _emit(gate, "geglu", up)
+
+
+def select_outputs(x: Value) -> Value:
+    """Rows of all tokens -> only the rows that need logits."""
+    return _emit(x, "select_outputs")
+
+
+__all__ = [
+    "Builder", "Rows", "Value", "Weights", "attention", "embed", "flat", "geglu", "heads", "linear", "rms_norm",
+    "rope", "rope_angles", "scale", "select_outputs", "softcap", "swiglu",
+]  # fmt: skip

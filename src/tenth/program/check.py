@@ -1,0 +1,87 @@
+"""Verifies a program. One that fails here is our own bug, so every failure is an AssertionError with a message."""
+
+from __future__ import annotations
+
+from tenth.program.ops import OPS, Op, expect
+from tenth.program.values import Instruction, Program, Value
+
+
+def check(program: Program) -> Program:
+    """Give back the program if it is sound.
+
+    Sound: known ops, complete attrs, shapes by rule, each value written once and before any read, weights and inputs of
+    this program only, one KV declaration per layer with which every use agrees.
+    """
+    written: set[Value] = set()
+    for i, instruction in enumerate(program.instructions):
+        where = f"instruction {i} ({instruction.op})"
+        expect(instruction.op in OPS, f"{where}: no such op")
+        _check_form(instruction, OPS[instruction.op], where)
+        for value in instruction.inputs:
+            _check_readable(program, value, written, where)
+        _check_outputs(instruction, written, where)
+        written.update(instruction.outputs)
+    names = [value.name for value in written]
+    expect(len(set(names)) == len(names), "two temporaries share a name")
+    output = program.output
+    expect(output.storage in written, "the program's output is never written")
+    kind = (output.rows, len(output.shape), output.dtype)
+    expect(kind == ("outputs", 1, "f32"), f"the program's output is {kind}, not f32 logits per output row")
+    _check_state(program)
+    return program
+
+
+def _check_form(instruction: Instruction, op: Op, where: str) -> None:
+    found = {name: type(value) for name, value in instruction.attrs.items()}
+    expect(found == op.attrs, f"{where}: attrs are {found}, the table says {op.attrs}")
+    least = sum(not name.endswith(("*", "?")) for name in op.inputs)
+    most = float("inf") if any(name.endswith("*") for name in op.inputs) else len(op.inputs)
+    expect(least <= len(instruction.inputs) <= most, f"{where}: {len(instruction.inputs)} inputs, expected {op.inputs}")
+
+
+def _check_readable(program: Program, value: Value, written: set[Value], where: str) -> None:
+    if value.kind == "temp":
+        expect(value.storage in written, f"{where}: reads {value.name} before it is written")
+        expect(value.storage.rows == value.rows, f"{where}: {value.name} is a view with other rows")
+        expect(value.row_bytes == value.storage.row_bytes, f"{where}: {value.name} is a view of another size")
+    else:
+        owner = program.weights if value.kind == "weight" else program.inputs
+        expect(owner.get(value.name) is value, f"{where}: {value.kind} {value.name} is not of this program")
+
+
+def _check_outputs(instruction: Instruction, written: set[Value], where: str) -> None:
+    x = instruction.inputs[0]
+    takes = {"embed": "i32", "rope_angles": "i32"}.get(instruction.op, "f32")
+    expect(x.dtype == takes or (instruction.op, x.dtype) == ("linear", "q8"), f"{where}: reads {x.dtype}")
+    expect(all(v.dtype == "f32" for v in instruction.inputs[1:]), f"{where}: only the first input may not be f32")
+    found = tuple((v.rows, v.shape, v.dtype) for v in instruction.outputs)
+    expected = OPS[instruction.op].rule(instruction.inputs, instruction.attrs)
+    expect(found == expected, f"{where}: gives {found}, the rule says {expected}")
+    for value in instruction.outputs:
+        expect(value.kind == "temp" and value.base is None, f"{where}: {value.name} is no buffer of its own")
+        expect(value not in written, f"{where}: writes {value.name} a second time")
+
+
+def _check_state(program: Program) -> None:
+    layers = {state.layer: state for state in program.state}
+    expect(len(layers) == len(program.state), "two KV declarations for one layer")
+    stored: set[int] = set()
+    read: set[int] = set()
+    for instruction in program.instructions:
+        layer = instruction.attrs.get("layer")
+        if layer is None:
+            continue
+        assert isinstance(layer, int), "layer is a number"
+        expect(layer in layers, f"layer {layer} has no KV declaration")
+        state = layers[layer]
+        if instruction.op == "kv_store":
+            expect(layer not in stored, f"layer {layer} stores twice")
+            shape = instruction.inputs[0].shape
+            expect(shape == (state.n_kv_heads, state.head_dim), f"layer {layer}: stores {shape}")
+            stored.add(layer)
+        else:
+            asked = tuple(instruction.attrs[name] for name in ("n_kv_heads", "head_dim", "window"))
+            expect(asked == (state.n_kv_heads, state.head_dim, state.window), f"layer {layer}: attention reads {asked}")
+            expect(layer in stored, f"layer {layer}: attention before kv_store")
+            read.add(layer)
+    expect(set(layers) == stored == read, "a declared KV layer is not stored or not read")

@@ -1,0 +1,67 @@
+"""Where each temporary of a program lives: liveness -> offsets in one arena.
+
+Two temporaries that are never alive together may share bytes. Largest first, each at the lowest offset that is free
+while it lives (greedy by size; Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tenth.program.ops import expect
+from tenth.program.values import Q8_ROW_STEP, Program, Rows, Value
+
+ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register
+
+
+def plan(program: Program, capacity: Mapping[Rows, int]) -> int:
+    """Set ``offset`` of every temporary for steps of at most ``capacity`` rows of each kind; give the arena's bytes."""
+    lives = lifetimes(program)
+    sizes = {value: size_bytes(value, capacity) for value in lives}
+    placed: list[Value] = []
+    for value in sorted(lives, key=lambda v: (-sizes[v], lives[v])):
+        start, end = lives[value]
+        beside = [u for u in placed if lives[u][0] <= end and start <= lives[u][1]]
+        value.offset = _lowest_gap([(u.offset, sizes[u]) for u in beside], sizes[value])
+        placed.append(value)
+    for instruction in program.instructions:
+        for value in instruction.inputs:
+            value.offset = value.storage.offset
+    program.output.offset = program.output.storage.offset
+    return max((value.offset + sizes[value] for value in lives), default=0)
+
+
+def lifetimes(program: Program) -> dict[Value, tuple[int, int]]:
+    """(first, last) instruction that touches each temporary; the logits stay alive past the end."""
+    lives: dict[Value, tuple[int, int]] = {}
+    for i, instruction in enumerate(program.instructions):
+        for value in (*instruction.outputs, *(v.storage for v in instruction.inputs)):
+            if value.kind == "temp":
+                lives[value] = (lives.get(value, (i, i))[0], i)
+    output = program.output.storage
+    if output in lives:
+        lives[output] = (lives[output][0], len(program.instructions))
+    return lives
+
+
+def size_bytes(value: Value, capacity: Mapping[Rows, int]) -> int:
+    """Arena bytes of a temporary for ``capacity`` rows, rounded up to the alignment."""
+    expect(value.rows is not None, f"{value.name} has no rows")
+    assert value.rows is not None
+    rows = capacity[value.rows]
+    if value.dtype == "q8":
+        rows = _round_up(rows, Q8_ROW_STEP)
+    return _round_up(rows * value.row_bytes, ALIGNMENT)
+
+
+def _round_up(n: int, step: int) -> int:
+    return -(-n // step) * step
+
+
+def _lowest_gap(taken: list[tuple[int, int]], size: int) -> int:
+    at = 0
+    for offset, length in sorted(taken):
+        if at + size <= offset:
+            break
+        at = max(at, offset + length)
+    return at

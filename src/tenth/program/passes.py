@@ -1,0 +1,227 @@
+"""Passes: pure functions from program to program that make it cheaper without changing what it means.
+
+Each takes (program, names of the block-quantised weights) and gives a new program; each can be left out, and the
+reference interpreter gives the same logits with or without (``quantize_once`` adds the q8 rounding, on purpose). New
+programs share values with the old one; ``optimise`` works on a copy, so its input stays untouched.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+
+from tenth.program.check import check
+from tenth.program.ops import OPS, expect
+from tenth.program.values import Attr, Instruction, Program, Rows, Value
+
+Pass = Callable[[Program, AbstractSet[str]], Program]
+
+
+def optimise(program: Program, quantised: AbstractSet[str], passes: tuple[Pass, ...] | None = None) -> Program:
+    """Run all passes, or the given ones, on a copy and check the result; weights in ``quantised`` take q8 input."""
+    program = copy(program)
+    for step in PASSES if passes is None else passes:
+        program = step(program, quantised)
+    return check(program)
+
+
+def copy(program: Program) -> Program:
+    """The same program with values and instructions of its own (and its own offsets)."""
+    new: dict[Value, Value] = {}
+
+    def value_of(value: Value) -> Value:
+        if value not in new:
+            base = value_of(value.base) if value.base else None
+            new[value] = replace(value, base=base, builder=None)
+        return new[value]
+
+    return replace(
+        program,
+        weights={name: value_of(value) for name, value in program.weights.items()},
+        inputs={name: value_of(value) for name, value in program.inputs.items()},
+        instructions=[
+            Instruction(i.op, tuple(map(value_of, i.inputs)), tuple(map(value_of, i.outputs)), dict(i.attrs))
+            for i in program.instructions
+        ],
+        output=value_of(program.output),
+        state=list(program.state),
+    )
+
+
+def readers(program: Program) -> dict[Value, list[Instruction]]:
+    """The instructions that read each value, views counted as what they view; one that reads it twice stands twice."""
+    found: dict[Value, list[Instruction]] = defaultdict(list)
+    for instruction in program.instructions:
+        for value in instruction.inputs:
+            found[value.storage].append(instruction)
+    return found
+
+
+# ---------------------------------------------------------------- fewer rows
+
+_ROW_WISE = frozenset({"linear", "rms_norm", "add", "scale", "softcap", "swiglu", "geglu"})
+
+
+def select_early(program: Program, quantised: AbstractSet[str]) -> Program:
+    """Drop the rows that need no logits as early as possible: all that follows the last attention runs on few rows.
+
+    An instruction that works row by row moves to the output rows when everybody who reads it wants only those. Saves
+    most of the last layer while a prompt is read. Runs before the passes that introduce other row-wise ops.
+    """
+    read_by = readers(program)
+    moved: set[Instruction] = set()
+    for instruction in reversed(program.instructions):
+        users = [user for value in instruction.outputs for user in read_by[value]]
+        few = all(user in moved or user.op == "select_outputs" for user in users)
+        if instruction.op in _ROW_WISE and users and few and instruction.outputs[0].rows == "tokens":
+            moved.add(instruction)
+    return _move_to_output_rows(program, moved)
+
+
+def _move_to_output_rows(program: Program, moved: set[Instruction]) -> Program:
+    selected: dict[Value, Value] = {}  # owner of bytes on token rows -> the same on output rows
+    instructions: list[Instruction] = []
+
+    def select(value: Value) -> Value:
+        """The value on output rows, through a select_outputs of its owner where nothing has made it yet."""
+        if value.kind == "weight":
+            return value
+        owner = value.storage
+        if owner not in selected:
+            selected[owner] = _on_outputs(owner)
+            instructions.append(Instruction("select_outputs", (owner,), (selected[owner],)))
+        return _seen_as(selected[owner], value)
+
+    replaced: dict[Value, Value] = {}  # outputs of former select_outputs -> what stands for them now
+    for instruction in program.instructions:
+        if instruction in moved:
+            inputs = tuple(map(select, instruction.inputs))
+            selected |= {value: _on_outputs(value) for value in instruction.outputs}
+            outputs = tuple(selected[value] for value in instruction.outputs)
+            instructions.append(replace(instruction, inputs=inputs, outputs=outputs))
+        elif instruction.op == "select_outputs":
+            replaced[instruction.outputs[0]] = select(instruction.inputs[0])
+        else:
+            inputs = tuple(_substitute(value, replaced) for value in instruction.inputs)
+            instructions.append(replace(instruction, inputs=inputs))
+    return replace(program, instructions=instructions, output=_substitute(program.output, replaced))
+
+
+def _on_outputs(value: Value) -> Value:
+    rows: Rows = "outputs"
+    return Value(f"{value.name}.few", "temp", value.shape, rows, value.dtype)
+
+
+def _seen_as(owner: Value, like: Value) -> Value:
+    """The owner, or a view of it where ``like`` is a view."""
+    return owner if like.base is None else Value(like.name, "temp", like.shape, owner.rows, owner.dtype, base=owner)
+
+
+def _substitute(value: Value, replaced: dict[Value, Value]) -> Value:
+    if value.storage not in replaced:
+        return value
+    new = replaced[value.storage]
+    return new if value.base is None else _seen_as(new.storage, value)
+
+
+# ---------------------------------------------------------------- q8 inputs
+
+
+def quantize_once(program: Program, quantised: AbstractSet[str]) -> Program:
+    """Round the input of every linear with a block-quantised weight to q8, once per value for all that read it."""
+    rounded: dict[Value, Value] = {}  # owner of the f32 bytes -> q8
+    instructions: list[Instruction] = []
+    for instruction in program.instructions:
+        if instruction.op == "linear" and instruction.inputs[0].dtype == "f32":
+            weights = {weight.name for weight in _weights(instruction)}
+            expect(weights <= quantised or not weights & quantised, f"{weights} merged before quantize_once")
+            if weights <= quantised:
+                x = instruction.inputs[0]
+                if x.storage not in rounded:
+                    rounded[x.storage] = Value(f"{x.storage.name}.q8", "temp", x.shape, x.rows, "q8")
+                    instructions.append(Instruction("quantize", (x,), (rounded[x.storage],)))
+                instruction = replace(instruction, inputs=(rounded[x.storage], *instruction.inputs[1:]))
+        instructions.append(instruction)
+    return replace(program, instructions=instructions)
+
+
+def fuse_quantize(program: Program, quantised: AbstractSet[str]) -> Program:
+    """Let rms_norm, swiglu and geglu write q8 themselves where the q8 rounding is all that anybody reads of them."""
+    read_by = readers(program)
+    fused: dict[Instruction, Instruction] = {}  # the quantize -> its producer
+    for instruction in program.instructions:
+        users = [user for value in instruction.outputs for user in read_by[value]]
+        only_rounded = len(users) == 1 and users[0].op == "quantize" and users[0].inputs[0].base is None
+        if f"{instruction.op}_q8" in OPS and only_rounded and program.output.storage not in instruction.outputs:
+            fused[users[0]] = instruction
+    gone = set(fused.values())
+    instructions = [
+        replace(fused[i], op=f"{fused[i].op}_q8", outputs=i.outputs) if i in fused else i
+        for i in program.instructions
+        if i not in gone
+    ]
+    return replace(program, instructions=instructions)
+
+
+# ---------------------------------------------------------------- bigger linears
+
+
+def merge_linears(program: Program, quantised: AbstractSet[str]) -> Program:
+    """Turn linears that read the same input into one instruction with several weights (q, k, v; gate, up)."""
+    groups: dict[tuple[Value, Rows | None], list[Instruction]] = defaultdict(list)
+    for instruction in program.instructions:
+        if instruction.op == "linear" and not instruction.attrs["residual"]:
+            x = instruction.inputs[0]
+            groups[x.storage, x.rows].append(instruction)
+    # x is ready before the first of a group, and weights always are: the merged one stands where the first stood.
+    merged = {group[0]: _merge(group) for group in groups.values()}
+    followers = {instruction for group in groups.values() for instruction in group[1:]}
+    instructions = [merged.get(i, i) for i in program.instructions if i not in followers]
+    return replace(program, instructions=instructions)
+
+
+def _merge(group: list[Instruction]) -> Instruction:
+    weights = tuple(weight for i in group for weight in _weights(i))
+    biases = tuple(bias for i in group for bias in i.inputs[1 + len(_weights(i)) :])
+    present = tuple(has for i in group for has in _present(i))
+    outputs = tuple(value for i in group for value in i.outputs)
+    attrs: dict[str, Attr] = {"n_weights": len(weights), "biases": present, "residual": 0}
+    return replace(group[0], inputs=(group[0].inputs[0], *weights, *biases), outputs=outputs, attrs=attrs)
+
+
+def fold_residual(program: Program, quantised: AbstractSet[str]) -> Program:
+    """Let a linear add the residual itself when its result goes nowhere but into that add."""
+    read_by = readers(program)
+    made_by = {value: i for i in program.instructions for value in i.outputs}
+    folded: dict[Instruction, Instruction] = {}  # the add -> the linear that takes its place
+    for add in program.instructions:
+        if add.op != "add":
+            continue
+        for mine, other in (add.inputs, add.inputs[::-1]):
+            linear = made_by.get(mine)
+            single = linear is not None and linear.op == "linear" and linear.attrs["n_weights"] == 1
+            only_here = len(read_by[mine]) == 1 and program.output.storage is not mine and add not in folded
+            if linear and single and only_here and not linear.attrs["residual"]:
+                attrs: dict[str, Attr] = {**linear.attrs, "residual": 1}
+                folded[add] = Instruction("linear", (*linear.inputs, other), add.outputs, attrs)
+    gone = {made_by[value] for add, new in folded.items() for value in add.inputs if value is not new.inputs[-1]}
+    # It stands where the add stood, where the residual is ready for certain.
+    instructions = [folded.get(i, i) for i in program.instructions if i not in gone]
+    return replace(program, instructions=instructions)
+
+
+def _weights(linear: Instruction) -> tuple[Value, ...]:
+    n = linear.attrs["n_weights"]
+    assert isinstance(n, int), "linear: n_weights is a number"
+    return linear.inputs[1 : 1 + n]
+
+
+def _present(linear: Instruction) -> tuple[int, ...]:
+    biases = linear.attrs["biases"]
+    assert isinstance(biases, tuple), "linear: biases is a tuple"
+    return tuple(int(has) for has in biases)
+
+
+PASSES: tuple[Pass, ...] = (select_early, quantize_once, merge_linears, fold_residual, fuse_quantize)

@@ -1,0 +1,309 @@
+"""What a program means, in NumPy: every op of the table, and a loop that runs a whole program. The oracle of tests.
+
+Slow on purpose: one obvious line where possible. Roundings that belong to an op's meaning (rotary angles, q8) are
+float32 at any ``dtype``; everything else is computed in ``dtype``, float32 or float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenth.program.memory import lifetimes
+from tenth.program.ops import expect
+from tenth.program.values import Q8_BLOCK, Instruction, Program, Value
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Batch:
+    """One step. Rows of sequence j are row_starts[j]:row_starts[j+1]; ``outputs``: rows that need logits, ascending.
+
+    ``sequences``: which sequence of the cache each one is; by default 0, 1, 2 …
+    """
+
+    tokens: Array
+    positions: Array
+    row_starts: Array
+    outputs: Array
+    sequences: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        self.sequences = self.sequences or range(len(self.row_starts) - 1)
+
+    @classmethod
+    def single(cls, tokens: Sequence[int], start: int = 0, outputs: Sequence[int] | None = None) -> Batch:
+        """One sequence from position ``start`` on; logits for every row unless ``outputs`` says which."""
+        n = len(tokens)
+        rows = np.arange(n) if outputs is None else np.asarray(outputs, int)
+        return cls(np.asarray(tokens), np.arange(start, start + n), np.array([0, n]), rows)
+
+
+@dataclass
+class Cache:
+    """Keys and values between steps: (layer, sequence) -> [2, positions, n_kv_heads, head_dim]."""
+
+    kv: dict[tuple[int, int], Array] = field(default_factory=dict)
+
+
+class Q8(NamedTuple):
+    """A q8 value: int8 [n, k] and float32 scales [n, k / 32]."""
+
+    q: NDArray[np.int8]
+    scale: NDArray[np.float32]
+
+
+class Context(NamedTuple):
+    """What an op may need besides its inputs."""
+
+    batch: Batch
+    cache: Cache
+    dtype: type[np.floating[Any]]
+
+
+Meaning = Callable[[list[Any], dict[str, Any], Context], Any]
+MEANINGS: dict[str, Meaning] = {}
+
+
+def _means(op: str) -> Callable[[Meaning], Meaning]:
+    def register(function: Meaning) -> Meaning:
+        MEANINGS[op] = function
+        return function
+
+    return register
+
+
+# ---------------------------------------------------------------- the ops
+
+
+@_means("embed")
+def _embed(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
+    return x[1][x[0]] * np.float32(attrs["scale"])  # type: ignore[no-any-return]
+
+
+@_means("rms_norm")
+def _rms_norm(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
+    mean = (x[0] ** 2).mean(-1, keepdims=True, dtype=context.dtype)
+    return x[0] / np.sqrt(mean + np.float32(attrs["eps"])) * x[1]  # type: ignore[no-any-return]
+
+
+@_means("linear")
+def _linear(x: list[Any], attrs: dict[str, Any], context: Context) -> list[Array]:
+    n = attrs["n_weights"]
+    rest = iter(x[1 + n :])
+    a = dequantize(x[0], context.dtype) if isinstance(x[0], Q8) else x[0]
+    results = [a @ weight.T for weight in x[1 : 1 + n]]
+    results = [r + next(rest) if has else r for r, has in zip(results, attrs["biases"], strict=True)]
+    return [r + next(rest) if attrs["residual"] else r for r in results]
+
+
+@_means("rope_angles")
+def _rope_angles(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
+    frequency = np.asarray(attrs["inv_freq"], np.float32)
+    if len(x) == 2:
+        frequency = frequency / x[1].astype(np.float32)
+    angle = x[0].astype(np.float32)[:, None] * frequency
+    wide = angle.astype(np.float64)  # cos and sin of the rounded angle are exact to the last bit of float32
+    turns: Array = np.concatenate([np.cos(wide), np.sin(wide)], -1).astype(context.dtype)
+    turns *= np.float32(attrs["scale"])
+    return turns
+
+
+@_means("rope")
+def _rope(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
+    dims = x[1].shape[-1]
+    cos, sin = x[1][:, None, : dims // 2], x[1][:, None, dims // 2 :]
+    first = slice(0, dims // 2) if attrs["pairing"] == "half" else slice(0, dims, 2)
+    second = slice(dims // 2, dims) if attrs["pairing"] == "half" else slice(1, dims, 2)
+    a, b = x[0][..., first], x[0][..., second]
+    result: Array = x[0].copy()
+    result[..., first], result[..., second] = a * cos - b * sin, b * cos + a * sin
+    return result
+
+
+@_means("kv_store")
+def _kv_store(x: list[Any], attrs: dict[str, Any], context: Context) -> list[Array]:
+    k, v = x
+    for rows, sequence in _sequences(context.batch):
+        positions = context.batch.positions[rows]
+        old = context.cache.kv.get((attrs["layer"], sequence), np.zeros((2, 0, *k.shape[1:]), k.dtype))
+        new = np.full((2, max(old.shape[1], positions[-1] + 1), *k.shape[1:]), np.nan, k.dtype)
+        new[:, : old.shape[1]] = old
+        new[0, positions], new[1, positions] = k[rows], v[rows]
+        context.cache.kv[attrs["layer"], sequence] = new
+    return []
+
+
+@_means("attention")
+def _attention(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
+    q = x[0]
+    result: Array = np.zeros_like(q)
+    for rows, sequence in _sequences(context.batch):
+        p = context.batch.positions[rows][:, None]
+        k, v = context.cache.kv[attrs["layer"], sequence][:, : p[-1, 0] + 1]
+        key = np.arange(len(k))[None]
+        seen = (key <= p) & ((key > p - attrs["window"]) if attrs["window"] else True)  # [rows, keys]
+        group = q.shape[1] // k.shape[1]
+        for h in range(q.shape[1]):
+            score = q[rows, h] @ k[:, h // group].T * np.float32(attrs["scale"])
+            if attrs["softcap"]:
+                score = np.float32(attrs["softcap"]) * np.tanh(score / np.float32(attrs["softcap"]))
+            score = np.where(seen, score, -np.inf)
+            e = np.exp(score - score.max(-1, keepdims=True))
+            result[rows, h] = e / e.sum(-1, keepdims=True) @ v[:, h // group]
+    return result.reshape(len(q), -1)
+
+
+@_means("add")
+def _add(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
+    return x[0] + x[1]  # type: ignore[no-any-return]
+
+
+@_means("scale")
+def _scale(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
+    return x[0] * np.float32(attrs["factor"])  # type: ignore[no-any-return]
+
+
+@_means("softcap")
+def _softcap(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
+    cap = np.float32(attrs["cap"])
+    return cap * np.tanh(x[0] / cap)  # type: ignore[no-any-return]
+
+
+@_means("swiglu")
+def _swiglu(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
+    with np.errstate(over="ignore"):  # exp(-x) = inf gives 0, which is right
+        silu: Array = x[0] / (1 + np.exp(-x[0]))
+    return silu * x[1]
+
+
+@_means("geglu")
+def _geglu(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
+    g: Array = x[0]
+    gelu: Array = g / 2 * (1 + np.tanh(np.float32(np.sqrt(2 / np.pi)) * (g + np.float32(0.044715) * g**3)))
+    return gelu * x[1]
+
+
+@_means("select_outputs")
+def _select_outputs(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
+    return x[0][context.batch.outputs]  # type: ignore[no-any-return]
+
+
+@_means("quantize")
+def _quantize(x: list[Any], attrs: dict[str, Any], context: Context) -> Q8:
+    return quantize(x[0])
+
+
+def _then_quantize(op: str) -> Meaning:
+    return lambda x, attrs, context: quantize(MEANINGS[op](x, attrs, context))
+
+
+MEANINGS |= {f"{op}_q8": _then_quantize(op) for op in ("rms_norm", "swiglu", "geglu")}
+
+
+def quantize(x: Array) -> Q8:
+    """[n, k] -> q8, in float32, as the op table says."""
+    blocks = x.astype(np.float32).reshape(len(x), -1, Q8_BLOCK)
+    largest = np.abs(blocks).max(-1, keepdims=True)
+    inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
+    q = np.clip(np.rint(blocks * inverse), -127, 127)
+    return Q8(q.astype(np.int8).reshape(x.shape), (largest / np.float32(127))[..., 0])
+
+
+def dequantize(x: Q8, dtype: type[np.floating[Any]] = np.float32) -> Array:
+    """The numbers a q8 value stands for."""
+    return (x.q.reshape(*x.scale.shape, Q8_BLOCK) * x.scale.astype(dtype)[..., None]).reshape(x.q.shape)
+
+
+def _sequences(batch: Batch) -> list[tuple[slice, int]]:
+    starts = [int(start) for start in batch.row_starts]
+    return [(slice(a, b), s) for a, b, s in zip(starts, starts[1:], batch.sequences, strict=False) if b > a]
+
+
+# ---------------------------------------------------------------- running a program
+
+
+def run(
+    program: Program,
+    weights: Mapping[str, Array],
+    batch: Batch,
+    cache: Cache | None = None,
+    dtype: type[np.floating[Any]] = np.float32,
+    arena_bytes: int = 0,
+) -> Array:
+    """Logits [outputs, vocab] of one step; ``cache`` is changed in place.
+
+    With ``arena_bytes`` (from ``memory.plan``) every temporary lives at its planned offset in an arena that starts as
+    NaN and turns to NaN behind each last use, so that a wrong plan shows. Only with float32.
+    """
+    context = Context(batch, Cache() if cache is None else cache, dtype)
+    store = _Arena(program, arena_bytes) if arena_bytes else _Loose()
+    expect(not arena_bytes or dtype is np.float32, "an arena holds float32")
+    given = {"tokens": batch.tokens, "positions": batch.positions}
+
+    def read(value: Value) -> Any:
+        if value.kind == "weight":
+            return weights[value.name].astype(dtype, copy=False)
+        return given[value.name] if value.kind == "input" else store.read(value)
+
+    for i, instruction in enumerate(program.instructions):
+        inputs = [read(value) for value in instruction.inputs]
+        results = MEANINGS[instruction.op](inputs, dict(instruction.attrs), context)
+        results = results if isinstance(results, list) else [results]
+        for value, result in zip(instruction.outputs, results, strict=True):
+            store.write(value, result if isinstance(result, Q8) else result.astype(dtype, copy=False))
+        store.done(i, instruction)
+    logits: Array = store.read(program.output)
+    return logits.copy()
+
+
+class _Loose:
+    """Every temporary in an array of its own."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[Value, Any] = {}
+
+    def read(self, value: Value) -> Any:
+        found = self.arrays[value.storage]
+        return found if isinstance(found, Q8) else found.reshape(-1, *value.shape)
+
+    def write(self, value: Value, result: Any) -> None:
+        self.arrays[value] = result
+
+    def done(self, i: int, instruction: Instruction) -> None:
+        pass
+
+
+class _Arena:
+    """Every temporary at its planned offset. 0xFF bytes are NaN as float32 and -1 as int8."""
+
+    def __init__(self, program: Program, n_bytes: int):
+        self.bytes = np.full(n_bytes, 0xFF, np.uint8)
+        self.sizes: dict[Value, tuple[int, int]] = {}  # rows, bytes in use
+        self.lives = lifetimes(program)
+
+    def read(self, value: Value) -> Any:
+        rows, size = self.sizes[value.storage]
+        raw = self.bytes[value.offset : value.offset + size]
+        if value.dtype != "q8":
+            return raw.view(np.float32).reshape(rows, *value.shape)
+        k = value.shape[0]
+        q, scale = raw[: rows * k], raw[rows * k : rows * (k + k // 8)]
+        return Q8(q.view(np.int8).reshape(rows, k), scale.view(np.float32).reshape(rows, k // Q8_BLOCK))
+
+    def write(self, value: Value, result: Any) -> None:
+        parts = result if isinstance(result, Q8) else (result,)
+        raw = np.concatenate([np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in parts])
+        expect(value.offset % 64 == 0 and value.offset + raw.size <= self.bytes.size, f"{value.name} outside the arena")
+        self.bytes[value.offset : value.offset + raw.size] = raw
+        self.sizes[value] = len(parts[0]), raw.size
+
+    def done(self, i: int, instruction: Instruction) -> None:
+        for value in {*instruction.outputs, *(v.storage for v in instruction.inputs if v.kind == "temp")}:
+            if self.lives[value][1] == i:
+                self.bytes[value.offset : value.offset + self.sizes[value][1]] = 0xFF

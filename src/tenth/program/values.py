@@ -1,0 +1,101 @@
+"""What a program is made of: values, instructions, the program itself. Plain data; nothing here computes.
+
+A program is a list of instructions over values. Every temporary is written by exactly one instruction, before it is
+read. The number of rows of a step is known only when it runs, so a shape says what ONE row holds, and ``rows`` says
+which of the two row counts applies: "tokens" (every token of the step) or "outputs" (only rows that need logits).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from tenth.program.builder import Builder
+
+Rows = Literal["tokens", "outputs"]
+Kind = Literal["input", "weight", "temp"]
+Dtype = Literal["f32", "i32", "q8"]
+Attr = int | float | str | tuple[int, ...] | tuple[float, ...]
+
+Q8_BLOCK = 32  # values that share one scale in the q8 type
+Q8_BLOCK_BYTES = 52  # int8 values, their scale and sums: native/kernels/table.h
+Q8_ROW_STEP = 16  # q8 buffers hold a multiple of this many rows: the many-row kernels read rows in such groups
+
+
+@dataclass(eq=False)
+class Value:
+    """One buffer, or a view of one.
+
+    ``shape`` is per row for inputs and temps, and the whole shape ([out, in], rows first) for weights, whose ``rows``
+    is None. The dtype of a weight is always "f32": what it means; how the file stores it is not the program's business.
+    ``base`` is None for a value that owns its bytes; a view (another shape of the same numbers) names the owner.
+    ``offset`` is bytes from the start of the arena, set by ``memory.plan``; -1 before, and for inputs and weights.
+    """
+
+    name: str
+    kind: Kind
+    shape: tuple[int, ...]
+    rows: Rows | None = None
+    dtype: Dtype = "f32"
+    base: Value | None = None
+    offset: int = -1
+    builder: Builder | None = field(default=None, repr=False)
+
+    def __add__(self, other: Value) -> Value:
+        if self.builder is None:
+            raise AssertionError(f"{self.name} belongs to no builder: only a program under construction adds")
+        return self.builder.emit("add", (self, other))[0]
+
+    @property
+    def storage(self) -> Value:
+        """The value that owns the bytes: itself, or the base of a view."""
+        return self.base or self
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row in the arena."""
+        n = math.prod(self.shape)
+        return n // Q8_BLOCK * Q8_BLOCK_BYTES if self.dtype == "q8" else 4 * n
+
+
+@dataclass(eq=False)
+class Instruction:
+    """One step of a program. ``op`` names a row of ``ops.OPS``, which says what inputs, outputs and attrs mean."""
+
+    op: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    attrs: dict[str, Attr] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class KvLayer:
+    """Keys and values that one layer keeps between steps. ``window``: how far back attention looks, 0 = everything."""
+
+    layer: int
+    n_kv_heads: int
+    head_dim: int
+    window: int = 0
+
+
+@dataclass(eq=False)
+class Program:
+    """A whole model step: from ``inputs`` ("tokens" and "positions", int32) to ``output`` (logits, rows "outputs").
+
+    ``weights``: by tensor name of the file, in order of first use. ``state``: what is kept between steps, by layer.
+    """
+
+    instructions: list[Instruction]
+    weights: dict[str, Value]
+    inputs: dict[str, Value]
+    output: Value
+    state: list[KvLayer]
+    architecture: str = ""
+    context_tokens: int = 0
+
+    @property
+    def vocab_size(self) -> int:
+        """How many logits a row has."""
+        return self.output.shape[0]

@@ -1,0 +1,253 @@
+"""The border to the native core: a planned program becomes a native plan, a Batch becomes a step.
+
+The only module that imports ``tenth._core``. It knows programs, not models; weights come as places in files.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tenth.batch import F32, PAGE_TOKENS, Batch, StepResult
+from tenth.errors import ModelFileError, RequestError, ResourceError
+from tenth.program.values import Instruction, Program, Value
+
+try:
+    from tenth import _core
+except ImportError as error:  # the wheel was built for another Python, or the build was skipped
+    raise ResourceError(f"tenth's native core could not be loaded: {error}", "reinstall with: pip install .") from error
+
+KV_FORMATS = {"f16": 0, "q8_0": 1}
+ARENA, MATRIX, VECTOR, TOKENS, POSITIONS = range(5)  # native/plan/plan.h, Operand::Kind
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class MatrixSource:
+    """Where the rows of a weight matrix lie: ``n_bytes`` from byte ``offset`` of ``path``, in GGUF type ``gguf_id``."""
+
+    path: Path
+    offset: int
+    n_bytes: int
+    gguf_id: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a runtime is laid out for. ``arena_bytes`` is what ``program.memory.plan`` gave for the two row counts."""
+
+    n_threads: int
+    max_rows: int
+    max_outputs: int
+    context_tokens: int
+    n_pages: int
+    kv_format: str
+    arena_bytes: int
+
+
+@dataclass(frozen=True)
+class InstructionProfile:
+    """Counters of one instruction: calls, seconds (until all workers had met), bytes of weights read per call."""
+
+    op: str
+    calls: int
+    seconds: float
+    weight_bytes: int
+
+
+def physical_processors() -> list[int]:
+    """Processors this process may use, one per physical core."""
+    return list(_core.physical_processors())
+
+
+def kernel_isa() -> str:
+    """The instruction set that the kernels use. ResourceError when TENTH_ISA asks for one this CPU lacks."""
+    try:
+        return str(_core.kernel_isa())
+    except RuntimeError as error:
+        raise _isa_error(error) from None
+
+
+def kv_page_bytes(program: Program, kv_format: str) -> int:
+    """Bytes of one page of keys and values over all layers."""
+    layers = [(layer.n_kv_heads, layer.head_dim) for layer in program.state]
+    return int(_core.page_bytes(layers, KV_FORMATS[kv_format]))
+
+
+class Runtime:
+    """A program with its weights in memory, ready to compute steps. Not thread-safe: one step at a time.
+
+    ``matrices``: where each 2-D weight lies; ``vectors``: the others, as float32. Raises ModelFileError when a file
+    ends early, ResourceError when memory does not suffice.
+    """
+
+    def __init__(
+        self, program: Program, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], limits: Limits,
+        progress: Progress | None = None,
+    ):
+        self.program, self.limits = program, limits
+        self.max_rows, self.max_outputs = limits.max_rows, limits.max_outputs
+        self.n_pages, self.context_tokens = limits.n_pages, limits.context_tokens
+        self.vocab_size = program.vocab_size
+        try:
+            self._plan = _core.Plan(
+                limits.n_threads, limits.max_rows, limits.max_outputs, self.vocab_size, limits.context_tokens,
+                limits.arena_bytes, limits.n_pages, KV_FORMATS[limits.kv_format],
+            )
+            self._places = self._load(matrices, vectors, progress)
+        except MemoryError as error:
+            raise ResourceError(
+                "there is not enough memory for this model", "choose a smaller model or a smaller --context"
+            ) from error
+        except RuntimeError as error:
+            raise _isa_error(error) from None
+        self._build()
+
+    # ---- building
+
+    def _load(
+        self, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], progress: Progress | None
+    ) -> dict[str, tuple[int, int]]:
+        places = {name: (VECTOR, self._plan.add_vector(np.ascontiguousarray(v.ravel()))) for name, v in vectors.items()}
+        total, done = sum(source.n_bytes for source in matrices.values()), 0
+        files: dict[Path, int] = {}
+        try:
+            # In file order: a cold disk is read once from front to back.
+            for name, source in sorted(matrices.items(), key=lambda item: (str(item[1].path), item[1].offset)):
+                if source.path not in files:
+                    files[source.path] = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
+                out_rows, columns = self.program.weights[name].shape
+                places[name] = MATRIX, self._add(files[source.path], name, source, out_rows, columns)
+                done += source.n_bytes
+                if progress:
+                    progress("loading", done, total)
+        except OSError as error:
+            raise ModelFileError(f"cannot read {source.path}: {error.strerror}") from error
+        finally:
+            for file in files.values():
+                os.close(file)
+        return places
+
+    def _add(self, file: int, name: str, source: MatrixSource, out_rows: int, columns: int) -> int:
+        try:
+            return int(self._plan.add_matrix(source.gguf_id, file, source.offset, out_rows, columns))
+        except RuntimeError as error:
+            raise ModelFileError(
+                f"tensor {name} of {source.path}: {error}", "the file is damaged or still being written: pull it again"
+            ) from None
+
+    def _build(self) -> None:
+        for layer in self.program.state:
+            self._plan.add_layer(layer.layer, layer.n_kv_heads, layer.head_dim)
+        for instruction in self.program.instructions:
+            self._plan.add_instruction(
+                instruction.op, self._operands(instruction.inputs), self._operands(instruction.outputs),
+                _attributes(instruction),
+            )
+        self._plan.finish(self._operand(self.program.output))
+
+    def _operands(self, values: Iterable[Value]) -> list[tuple[int, int, int, int, bool]]:
+        return [self._operand(value) for value in values]
+
+    def _operand(self, value: Value) -> tuple[int, int, int, int, bool]:
+        """(kind, place, numbers per row, row count, is q8): native/plan/plan.h, Operand."""
+        rows = int(value.rows == "outputs")
+        if value.kind == "weight":
+            kind, place = self._places[value.name]
+            return kind, place, math.prod(value.shape), 0, False
+        if value.kind == "input":
+            return (TOKENS if value.name == "tokens" else POSITIONS), 0, 1, rows, False
+        return ARENA, value.storage.offset, math.prod(value.shape), rows, value.dtype == "q8"
+
+    # ---- running
+
+    def step(self, batch: Batch) -> StepResult:
+        """Compute one step. Without ``batch.sampling`` the result is empty and ``logits()`` has what was computed."""
+        self._plan.step(batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs)
+        if batch.sampling is None or not len(batch.outputs):
+            return StepResult(np.zeros(0, np.int32), np.zeros(0, np.float32), [], [])
+        tokens, logprobs, top_ids, top_logprobs = self._plan.sample(batch.sampling.packed())
+        n_top = batch.sampling.n_top
+        return StepResult(
+            tokens, logprobs, [row[:n] for row, n in zip(top_ids, n_top, strict=True)],
+            [row[:n] for row, n in zip(top_logprobs, n_top, strict=True)],
+        )
+
+    def logits(self) -> F32:
+        """The logits [m, vocab] of the last step's output rows, copied."""
+        logits: F32 = self._plan.logits()
+        return logits
+
+    # ---- looking inside
+
+    @property
+    def isa(self) -> str:
+        """The instruction set of the kernels."""
+        return str(self._plan.isa)
+
+    @property
+    def n_threads(self) -> int:
+        """How many workers compute a step."""
+        return int(self._plan.n_threads)
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of one page of keys and values over all layers."""
+        return int(self._plan.page_bytes)
+
+    def memory(self) -> dict[str, int]:
+        """Bytes set aside, by kind. KV and workspace count as resident only once used."""
+        return {
+            "weights_bytes": int(self._plan.weight_bytes),
+            "kv_bytes": self.page_bytes * self.n_pages,
+            "workspace_bytes": self.limits.arena_bytes,
+        }
+
+    def profile(self) -> list[InstructionProfile]:
+        """Counters since the start or the last reset, one entry per instruction of the program."""
+        return [InstructionProfile(*row) for row in self._plan.profile()]
+
+    def reset_profile(self) -> None:
+        """Set all counters to zero."""
+        self._plan.reset_counters()
+
+    def close(self) -> None:
+        """Give the memory back. The runtime cannot be used afterwards."""
+        del self._plan
+
+
+def _attributes(instruction: Instruction) -> dict[str, Any]:
+    """The attrs of an instruction under the names of native/plan/plan.h, Attributes."""
+    attributes: dict[str, Any] = dict(instruction.attrs)
+    if instruction.op == "rope":
+        attributes["half_pairing"] = attributes.pop("pairing") == "half"
+        attributes["head_dim"] = instruction.inputs[0].shape[1]
+    for name in ("biases", "inv_freq"):
+        if name in attributes:
+            attributes[name] = list(attributes[name])
+    return attributes
+
+
+def _isa_error(error: RuntimeError) -> ResourceError:
+    message, _, hint = str(error).partition("\nhint: ")
+    return ResourceError(message, hint or None)
+
+
+def pages_for(n_tokens: int) -> int:
+    """How many pages hold that many tokens."""
+    return -(-n_tokens // PAGE_TOKENS)
+
+
+def check_kv_format(program: Program, kv_format: str) -> None:
+    """Refuse a KV format that the model's heads do not fit. Raises RequestError."""
+    for layer in program.state:
+        if kv_format == "q8_0" and layer.head_dim % 32:
+            raise RequestError(
+                f"kv format q8_0 needs heads of a multiple of 32, this model's have {layer.head_dim}", "use --kv-format f16"
+            )
