@@ -101,6 +101,11 @@ class Chat:
             except KeyboardInterrupt:
                 message("(Ctrl-D or /exit leaves)", dim=True)
                 continue
+            except RequestError as error:  # a line that is not UTF-8
+                if not self.editor.live:
+                    raise
+                message(str(error))
+                continue
             if text is None or text.strip() in ("/exit", "/quit", "/bye"):
                 return None
             if text.strip():

@@ -127,7 +127,7 @@ def show(machine: Machine, folder: Path, measured: dict[str, Any], findings: lis
         ("CPU", machine.cpu),
         ("cores", f"{machine.cores} physical, {machine.logical_cpus} logical"),
         ("instructions", " ".join(machine.flags) or "none that matter"),
-        ("caches", f"L2 {in_units(machine.l2_bytes)}, L3 {in_units(machine.l3_bytes)}"),
+        ("caches", f"L2 {machine.l2_bytes >> 20} MiB, L3 {machine.l3_bytes >> 20} MiB"),
         ("memory", f"{in_units(machine.memory_bytes)}, {in_units(machine.available_bytes)} free"),
         ("huge pages", machine.huge_pages),
         ("data folder", str(folder)),

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
+from tenth.cli.terminal import is_terminal, write_line
+
+TYPE_CHECKING = False  # importing typing takes a tenth of the time that --help may take
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -80,13 +82,13 @@ def _dispatch(args: list[str]) -> int:
 
         return complete()
     if not args:
-        args.append("chat" if _is_terminal(sys.stdin) else "ask")  # what is piped in is the question
+        args.append("chat" if is_terminal(sys.stdin) else "ask")  # what is piped in is the question
     first = args[0]
     if first in ("-h", "--help") or args == ["help"]:
-        print(help_text())
+        write_line(help_text())
         return 0
     if first in ("-V", "--version"):
-        print(f"tenth {_version()}")
+        write_line(f"tenth {_version()}")
         return 0
     if first == "help":
         args[:] = [args[1], "--help"]
@@ -96,10 +98,6 @@ def _dispatch(args: list[str]) -> int:
     from tenth.cli.app import run
 
     return run(name, args[1:])
-
-
-def _is_terminal(stream: object) -> bool:
-    return stream is not None and stream.isatty()  # type: ignore[attr-defined,no-any-return]
 
 
 def help_text() -> str:

@@ -6,12 +6,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tenth.cli.flags import load_settings
 from tenth.cli.terminal import in_units, is_terminal, visible
 from tenth.config import EngineConfig
 
+if TYPE_CHECKING:
+    from tenth.library import Progress
+
+LOADING = "loading"  # what tenth.load reports while it reads weights
 SHOW_AFTER_S = 0.4  # a load that is done by then shows nothing
 
 
@@ -27,18 +31,28 @@ def open_model(name: str | None, engine: EngineConfig, template: str | None = No
     """The model (None: the default one), closed at the end. ``template``: text of a chat template."""
     if name is None:
         name = default_model()
-    status = StatusLine()
     settings = load_settings(engine)
     if template is not None:
         settings["template"] = template
-    try:
-        model = load_model(name, progress=status, **settings)
-    finally:
-        status.clear()
+    with showing_progress() as progress:
+        model = load_model(name, progress=progress, **settings)
     try:
         yield model
     finally:
         model.close()
+
+
+@contextmanager
+def showing_progress() -> Iterator[Progress]:
+    """A Progress: one line for loading, which takes seconds; the bars of ``tenth pull`` for a download."""
+    from tenth.cli.progress import progress_bar
+
+    status = StatusLine()
+    with progress_bar(transient=True) as bars:
+        try:
+            yield lambda what, done, total: (status if what == LOADING else bars)(what, done, total)
+        finally:
+            status.clear()
 
 
 def default_model() -> str:

@@ -6,12 +6,14 @@ title or the clipboard. In a pipe the text is passed on unchanged.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from typing import Any, TextIO
 
 from tenth.errors import ResourceError
+
+TYPE_CHECKING = False  # typing itself is not imported: `tenth --help` passes through here
+if TYPE_CHECKING:
+    from typing import Any, TextIO
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 # Control characters become their pictures (U+2400…); C1 and DEL too. Newline and tab stay.
@@ -60,6 +62,8 @@ def write_line(text: str = "") -> None:
 
 def write_json(value: Any) -> None:
     """One JSON document to standard output, on one line unless it goes to a terminal."""
+    import json
+
     indent = 2 if is_terminal(sys.stdout) else None
     write_line(json.dumps(value, ensure_ascii=False, indent=indent, default=str))
 

@@ -33,13 +33,10 @@ def command(
 def open_tokenizer(model: str) -> Any:
     """The tokenizer of a model. Tests put one of their own here."""
     import tenth
-    from tenth.cli.opening import StatusLine
+    from tenth.cli.opening import showing_progress
     from tenth.library import resolve
 
-    status = StatusLine()
-    try:
-        path = resolve(model, progress=status)
-    finally:
-        status.clear()
+    with showing_progress() as progress:
+        path = resolve(model, progress=progress)
     opened = tenth.open_tokenizer(path)
     return getattr(opened, "tokenizer", opened)
