@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.cli.conftest import Piece
+from .fake import Piece
 
 THINKING = [Piece("Hm, ", "thinking"), Piece("light.", "thinking"), Piece("\n\nBlue."), Piece("\n")]
 

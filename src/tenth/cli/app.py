@@ -42,8 +42,11 @@ def build_all() -> Any:
 
 def run(name: str, args: list[str]) -> int:
     """Runs one command and gives its exit code; errors are raised for main to print."""
+    command = build(name)
     try:
-        code = build(name).main(args=args, prog_name=f"tenth {name}", standalone_mode=False)
+        # Not command.main(): that would turn Ctrl-C and a closed pipe into exit codes of its own, silently.
+        with command.make_context(f"tenth {name}", args) as context:
+            code = command.invoke(context)
     except typer.Exit as done:
         return done.exit_code
     return code if isinstance(code, int) else 0

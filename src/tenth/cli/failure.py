@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from tenth.cli.terminal import message
 from tenth.errors import ResourceError, TenthError
 
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h
@@ -19,12 +20,12 @@ def report(error: BaseException, command: str | None) -> int:
         return OUTPUT_CLOSED
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
-    message, hint, code = explain(error, command)
+    what, hint, code = explain(error, command)
     try:
         flush_output()
     except OSError:
         _drop_output()
-    say(f"tenth: {message}")
+    say(f"tenth: {what}")
     if hint:
         say(f"hint: {hint}")
     return code
@@ -49,13 +50,8 @@ def explain(error: BaseException, command: str | None) -> tuple[str, str | None,
 
 
 def say(text: str) -> None:
-    """One line to standard error, whatever ``text`` holds; a closed standard error is no reason to fail."""
-    from tenth.cli.terminal import visible
-
-    try:
-        print(visible(" ".join(text.splitlines())), file=sys.stderr, flush=True)
-    except (OSError, ValueError, AttributeError):
-        _drop(2)
+    """``text`` as one line to standard error."""
+    message(" ".join(text.splitlines()))
 
 
 def flush_output() -> None:
@@ -65,17 +61,12 @@ def flush_output() -> None:
 
 
 def _drop_output() -> None:
-    _drop(1)
-
-
-def _drop(descriptor: int) -> None:
-    """Points a closed stream nowhere, so that Python's own flush at exit stays silent."""
+    """Points standard output nowhere, so that Python's own flush at exit stays silent."""
     try:
-        stream = sys.stdout if descriptor == 1 else sys.stderr
-        if stream is None or stream.fileno() != descriptor:  # replaced, as tests do
+        if sys.stdout is None or sys.stdout.fileno() != 1:  # replaced, as tests do
             return
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, descriptor)
+        os.dup2(nowhere, 1)
         os.close(nowhere)
     except (OSError, ValueError):
         pass
