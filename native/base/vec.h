@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #if defined(TENTH_AVX512) || defined(TENTH_AVX2)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12's own _mm512_undefined: bug 105593
 #include <immintrin.h>
 #else
 #include <cmath>
@@ -19,7 +20,21 @@
 // Keeps the compiler from merging loads through `p` before and after this point (GCC otherwise spills; see docs).
 #define TENTH_HIDE(p) asm("" : "+r"(p))
 
+// Unrolls the next loop; in the scalar twin, whose every operation is a loop already, it only costs compile time.
+#define TENTH_PRAGMA(text) _Pragma(#text)
+#if defined(TENTH_AVX512) || defined(TENTH_AVX2)
+#define TENTH_UNROLL(n) TENTH_PRAGMA(GCC unroll n)
+#else
+#define TENTH_UNROLL(n)
+#endif
+
 namespace tenth::TENTH_ISA {
+
+#if defined(TENTH_AVX512) || defined(TENTH_AVX2)
+constexpr bool SCALAR_TWIN = false;
+#else
+constexpr bool SCALAR_TWIN = true;
+#endif
 
 #if defined(TENTH_AVX512)
 
@@ -57,6 +72,12 @@ TENTH_INLINE I32 xori(I32 a, I32 b) { return {_mm512_xor_si512(a.v, b.v)}; }
 TENTH_INLINE I32 addi(I32 a, I32 b) { return {_mm512_add_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 subi(I32 a, I32 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 muli(I32 a, I32 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
+TENTH_INLINE I32 maxi(I32 a, I32 b) { return {_mm512_max_epi32(a.v, b.v)}; }
+TENTH_INLINE I32 mini(I32 a, I32 b) { return {_mm512_min_epi32(a.v, b.v)}; }
+TENTH_INLINE int32_t sum_lanes(I32 a) { return _mm512_reduce_add_epi32(a.v); }
+TENTH_INLINE int32_t max_lanes(I32 a) { return _mm512_reduce_max_epi32(a.v); }
+TENTH_INLINE void store_i8(void* p, I32 a) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(a.v)); }  // low byte of each lane
+TENTH_INLINE I32 shr_by(I32 a, int n) { return {_mm512_srl_epi32(a.v, _mm_cvtsi32_si128(n))}; }  // n known at run time only
 template <int N> TENTH_INLINE I32 shl(I32 a) { return {_mm512_slli_epi32(a.v, N)}; }
 template <int N> TENTH_INLINE I32 shr(I32 a) { return {_mm512_srli_epi32(a.v, N)}; }
 TENTH_INLINE I32 load_u8(const void* p) { return {_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p))}; }  // LANES bytes -> LANES ints
@@ -103,6 +124,24 @@ TENTH_INLINE I32 xori(I32 a, I32 b) { return {_mm256_xor_si256(a.v, b.v)}; }
 TENTH_INLINE I32 addi(I32 a, I32 b) { return {_mm256_add_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 subi(I32 a, I32 b) { return {_mm256_sub_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 muli(I32 a, I32 b) { return {_mm256_mullo_epi32(a.v, b.v)}; }
+TENTH_INLINE I32 maxi(I32 a, I32 b) { return {_mm256_max_epi32(a.v, b.v)}; }
+TENTH_INLINE I32 mini(I32 a, I32 b) { return {_mm256_min_epi32(a.v, b.v)}; }
+TENTH_INLINE int32_t sum_lanes(I32 a) {
+  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(a.v), _mm256_extracti128_si256(a.v, 1));
+  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
+TENTH_INLINE int32_t max_lanes(I32 a) {
+  __m128i s = _mm_max_epi32(_mm256_castsi256_si128(a.v), _mm256_extracti128_si256(a.v, 1));
+  s = _mm_max_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+  return _mm_cvtsi128_si32(_mm_max_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
+TENTH_INLINE void store_i8(void* p, I32 a) {
+  const __m256i low = _mm256_set1_epi32(0x0c080400);  // byte 0 of each dword, per 128-bit half
+  const __m256i b = _mm256_shuffle_epi8(a.v, low);
+  _mm_storel_epi64((__m128i*)p, _mm_unpacklo_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1)));
+}
+TENTH_INLINE I32 shr_by(I32 a, int n) { return {_mm256_srl_epi32(a.v, _mm_cvtsi32_si128(n))}; }
 template <int N> TENTH_INLINE I32 shl(I32 a) { return {_mm256_slli_epi32(a.v, N)}; }
 template <int N> TENTH_INLINE I32 shr(I32 a) { return {_mm256_srli_epi32(a.v, N)}; }
 TENTH_INLINE I32 load_u8(const void* p) { return {_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p))}; }
@@ -183,6 +222,12 @@ TENTH_INLINE I32 xori(I32 a, I32 b) { TENTH_EACH a.v[i] ^= b.v[i]; return a; }
 TENTH_INLINE I32 addi(I32 a, I32 b) { TENTH_EACH a.v[i] = (int32_t)((uint32_t)a.v[i] + (uint32_t)b.v[i]); return a; }
 TENTH_INLINE I32 subi(I32 a, I32 b) { TENTH_EACH a.v[i] = (int32_t)((uint32_t)a.v[i] - (uint32_t)b.v[i]); return a; }
 TENTH_INLINE I32 muli(I32 a, I32 b) { TENTH_EACH a.v[i] = (int32_t)((uint32_t)a.v[i] * (uint32_t)b.v[i]); return a; }
+TENTH_INLINE I32 maxi(I32 a, I32 b) { TENTH_EACH a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return a; }
+TENTH_INLINE I32 mini(I32 a, I32 b) { TENTH_EACH a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return a; }
+TENTH_INLINE int32_t sum_lanes(I32 a) { uint32_t s = 0; TENTH_EACH s += (uint32_t)a.v[i]; return (int32_t)s; }
+TENTH_INLINE int32_t max_lanes(I32 a) { int32_t m = a.v[0]; TENTH_EACH m = a.v[i] > m ? a.v[i] : m; return m; }
+TENTH_INLINE void store_i8(void* p, I32 a) { TENTH_EACH ((int8_t*)p)[i] = (int8_t)a.v[i]; }
+TENTH_INLINE I32 shr_by(I32 a, int n) { TENTH_EACH a.v[i] = (int32_t)((uint32_t)a.v[i] >> n); return a; }
 template <int N> TENTH_INLINE I32 shl(I32 a) { TENTH_EACH a.v[i] = (int32_t)((uint32_t)a.v[i] << N); return a; }
 template <int N> TENTH_INLINE I32 shr(I32 a) { TENTH_EACH a.v[i] = (int32_t)((uint32_t)a.v[i] >> N); return a; }
 TENTH_INLINE I32 load_u8(const void* p) { I32 r; TENTH_EACH r.v[i] = ((const uint8_t*)p)[i]; return r; }

@@ -8,17 +8,20 @@ namespace tenth {
 constexpr int kPageTokens = 32;  // tokens per page of the KV cache; also the chunk that attention walks
 constexpr int kQueryTile = 8;    // queries that share one reading of a page
 
-enum class KvFormat : int { f16 = 0, q8_0 = 1 };
+enum class KvFormat : int { f16 = 0, q8_0 = 1, f32 = 2 };
 
 // Where keys and values of one layer lie inside a page. Keys are transposed (one SIMD lane = one token), values not.
 //   f16:  keys [kv_heads][head_dim][32], values [kv_heads][32][head_dim], 2 bytes each
+//   f32:  as f16 with 4 bytes each; for comparison with references, at twice the memory
 //   q8_0: keys [kv_heads]{ scales f32 [head_dim/32][32], int8 [head_dim][32] }, values [kv_heads]{ scales f32 [32][head_dim/32],
 //         int8 [32][head_dim] }: one scale per 32 numbers of one token
 struct KvShape {
   int n_kv_heads, head_dim;
   KvFormat format;
   int64_t head_bytes() const {
-    return format == KvFormat::f16 ? int64_t(head_dim) * kPageTokens * 2 : int64_t(head_dim) * kPageTokens + int64_t(head_dim / 32) * kPageTokens * 4;
+    const int64_t numbers = int64_t(head_dim) * kPageTokens;
+    if (format == KvFormat::q8_0) return numbers + numbers / 32 * 4;
+    return numbers * (format == KvFormat::f32 ? 4 : 2);
   }
   int64_t layer_bytes() const { return 2 * n_kv_heads * head_bytes(); }  // keys of all heads, then values of all heads
 };

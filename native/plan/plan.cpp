@@ -44,7 +44,7 @@ int Plan::add_vector(const float* data, int64_t n) {
 
 void Plan::add_layer(int layer, int n_kv_heads, int head_dim) {
   expect(n_kv_heads > 0 && head_dim > 0 && !layers_.count(layer), "plan: layer " + std::to_string(layer));
-  expect(limits_.kv_format == KvFormat::f16 || head_dim % 32 == 0, "plan: q8_0 keys need heads of a multiple of 32");
+  expect(limits_.kv_format != KvFormat::q8_0 || head_dim % 32 == 0, "plan: q8_0 keys need heads of a multiple of 32");
   layers_[layer] = LayerKv{KvShape{n_kv_heads, head_dim, limits_.kv_format}, 0};
 }
 

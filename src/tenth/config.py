@@ -18,7 +18,7 @@ class EngineConfig:
 
     threads: int = _setting(0, "Worker threads; 0 means one per physical core.")
     context_tokens: int = _setting(0, "Longest sequence in tokens; 0 means the model's own limit, at most 8192.")
-    kv_format: str = _setting("f16", "How keys and values are stored: f16 or q8_0.")
+    kv_format: str = _setting("f16", "How keys and values are stored: f16, q8_0 (half the memory) or f32 (for comparisons).")
     chunk_tokens: int = _setting(256, "Most prompt tokens computed in one step.")
     max_sequences: int = _setting(8, "Most sequences that generate in one step.")
     kv_tokens: int = _setting(0, "Tokens the KV cache holds over all sequences; 0 means one full context.")
@@ -31,8 +31,8 @@ class EngineConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or not low <= value <= high:
                 raise RequestError(f"setting {name} is {value!r}, expected a whole number from {low} to {high}")
-        if self.kv_format not in ("f16", "q8_0"):
-            raise RequestError(f"setting kv_format is {self.kv_format!r}, expected f16 or q8_0")
+        if self.kv_format not in ("f16", "q8_0", "f32"):
+            raise RequestError(f"setting kv_format is {self.kv_format!r}, expected f16, q8_0 or f32")
 
 
 def settings() -> list[tuple[str, Any, str]]:

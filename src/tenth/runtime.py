@@ -23,7 +23,7 @@ try:
 except ImportError as error:  # the wheel was built for another Python, or the build was skipped
     raise ResourceError(f"tenth's native core could not be loaded: {error}", "reinstall with: pip install .") from error
 
-KV_FORMATS = {"f16": 0, "q8_0": 1}
+KV_FORMATS = {"f16": 0, "q8_0": 1, "f32": 2}  # native/kernels/ops_table.h, KvFormat
 ARENA, MATRIX, VECTOR, TOKENS, POSITIONS = range(5)  # native/plan/plan.h, Operand::Kind
 Progress = Callable[[str, int, int], None]
 

@@ -15,14 +15,29 @@ constexpr float kLowest = -3.0e38f;  // stands for minus infinity: differences s
 
 // ---- reading keys and values of one page, by format
 
-struct F16Keys {
-  const uint8_t* data;
-  F16Keys(const uint8_t* head, int) : data(head) {}
-  template <int Q> TENTH_INLINE void scores(const F16Keys& k, const float* const* q, int head_dim, int token, F32* s) {
+struct Half {
+  using Stored = uint16_t;
+  TENTH_INLINE F32 load(const Stored* p) { return load_f16(p); }
+  TENTH_INLINE float one(Stored x) { return f16_to_f32(x); }
+  TENTH_INLINE void store(Stored* p, F32 x) { store_f16(p, x); }
+  TENTH_INLINE Stored round(float x) { return f32_to_f16(x); }
+};
+struct Single {
+  using Stored = float;
+  TENTH_INLINE F32 load(const Stored* p) { return loadf(p); }
+  TENTH_INLINE float one(Stored x) { return x; }
+  TENTH_INLINE void store(Stored* p, F32 x) { storef(p, x); }
+  TENTH_INLINE Stored round(float x) { return x; }
+};
+
+template <class T> struct FloatKeys {
+  const typename T::Stored* data;
+  FloatKeys(const uint8_t* head, int) : data((const typename T::Stored*)head) {}
+  template <int Q> TENTH_INLINE void scores(const FloatKeys& k, const float* const* q, int head_dim, int token, F32* s) {
     for (int i = 0; i < Q; i++) s[i] = zerof();
-    const uint8_t* p = k.data + 2 * token;
-    for (int d = 0; d < head_dim; d++, p += 2 * kPageTokens) {
-      const F32 key = load_f16(p);
+    const auto* p = k.data + token;
+    for (int d = 0; d < head_dim; d++, p += kPageTokens) {
+      const F32 key = T::load(p);
       for (int i = 0; i < Q; i++) s[i] = fma(splatf(q[i][d]), key, s[i]);
     }
   }
@@ -48,18 +63,18 @@ struct Q8Keys {
   }
 };
 
-struct F16Values {
-  const uint8_t* data;
+template <class T> struct FloatValues {
+  const typename T::Stored* data;
   int head_dim;
-  F16Values(const uint8_t* head, int dim) : data(head), head_dim(dim) {}
-  template <int Q> TENTH_INLINE void accumulate(const F16Values& v, const float* p, int n_tokens, int d, F32* acc) {
-    const uint8_t* at = v.data + 2 * d;
-    for (int t = 0; t < n_tokens; t++, at += 2 * v.head_dim) {
-      const F32 value = load_f16(at);
+  FloatValues(const uint8_t* head, int dim) : data((const typename T::Stored*)head), head_dim(dim) {}
+  template <int Q> TENTH_INLINE void accumulate(const FloatValues& v, const float* p, int n_tokens, int d, F32* acc) {
+    const auto* at = v.data + d;
+    for (int t = 0; t < n_tokens; t++, at += v.head_dim) {
+      const F32 value = T::load(at);
       for (int i = 0; i < Q; i++) acc[i] = fma(splatf(p[i * kPageTokens + t]), value, acc[i]);
     }
   }
-  static float one(const F16Values& v, int token, int d) { return f16_to_f32(((const uint16_t*)v.data)[token * v.head_dim + d]); }
+  static float one(const FloatValues& v, int token, int d) { return T::one(v.data[token * v.head_dim + d]); }
 };
 
 struct Q8Values {
@@ -201,13 +216,13 @@ float round_q8(const float* x, int8_t* q) {
   return top / 127.0f;
 }
 
-void store_f16_head(const float* k, const float* v, uint8_t* keys, uint8_t* values, int head_dim, int slot) {
-  uint16_t* key = (uint16_t*)keys + slot;
-  uint16_t* value = (uint16_t*)values + slot * head_dim;
-  for (int d = 0; d < head_dim; d++) key[d * kPageTokens] = f32_to_f16(k[d]);
+template <class T> void store_float_head(const float* k, const float* v, uint8_t* keys, uint8_t* values, int head_dim, int slot) {
+  auto* key = (typename T::Stored*)keys + slot;
+  auto* value = (typename T::Stored*)values + slot * head_dim;
+  for (int d = 0; d < head_dim; d++) key[d * kPageTokens] = T::round(k[d]);
   int d = 0;
-  for (; d + LANES <= head_dim; d += LANES) store_f16(value + d, loadf(v + d));
-  for (; d < head_dim; d++) value[d] = f32_to_f16(v[d]);
+  for (; d + LANES <= head_dim; d += LANES) T::store(value + d, loadf(v + d));
+  for (; d < head_dim; d++) value[d] = T::round(v[d]);
 }
 
 void store_q8_head(const float* k, const float* v, uint8_t* keys, uint8_t* values, int head_dim, int slot) {
@@ -230,14 +245,20 @@ void kv_store(const float* k, const float* v, uint8_t* layer, const KvShape& sha
   for (int h = 0; h < shape.n_kv_heads; h++) {
     uint8_t *keys = layer + h * head_bytes, *values = keys + shape.n_kv_heads * head_bytes;
     const float *kh = k + h * shape.head_dim, *vh = v + h * shape.head_dim;
-    if (shape.format == KvFormat::f16) store_f16_head(kh, vh, keys, values, shape.head_dim, slot);
-    else store_q8_head(kh, vh, keys, values, shape.head_dim, slot);
+    switch (shape.format) {
+      case KvFormat::f16: store_float_head<Half>(kh, vh, keys, values, shape.head_dim, slot); break;
+      case KvFormat::f32: store_float_head<Single>(kh, vh, keys, values, shape.head_dim, slot); break;
+      case KvFormat::q8_0: store_q8_head(kh, vh, keys, values, shape.head_dim, slot); break;
+    }
   }
 }
 
 void attention(const AttentionTile& tile) {
-  if (tile.shape.format == KvFormat::f16) by_queries<F16Keys, F16Values>(tile);
-  else by_queries<Q8Keys, Q8Values>(tile);
+  switch (tile.shape.format) {
+    case KvFormat::f16: return by_queries<FloatKeys<Half>, FloatValues<Half>>(tile);
+    case KvFormat::f32: return by_queries<FloatKeys<Single>, FloatValues<Single>>(tile);
+    case KvFormat::q8_0: return by_queries<Q8Keys, Q8Values>(tile);
+  }
 }
 
 }  // namespace tenth::TENTH_ISA

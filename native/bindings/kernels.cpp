@@ -1,0 +1,219 @@
+// bindings/kernels.cpp: the linear kernels one by one, for tests and diagnosis. The plan calls them natively.
+//
+// Everything is checked here, so that no call from Python can read or write out of bounds.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+#include <memory>
+#include <thread>
+
+#include "kernels/isa_error.h"
+#include "kernels/table.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace tenth;
+
+namespace {
+
+using Bytes2 = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Bytes1 = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Floats2 = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Floats1 = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+template <class T> nb::ndarray<nb::numpy, T> give(std::unique_ptr<T[]> data, std::vector<size_t> shape) {
+  T* p = data.release();
+  nb::capsule owner(p, [](void* q) noexcept { delete[] (T*)q; });
+  return nb::ndarray<nb::numpy, T>(p, shape.size(), shape.data(), owner);
+}
+
+const KernelTable& table_named(const std::string& isa) {
+  const KernelTable* table = kernel_table_for(isa.c_str());
+  if (!table) throw nb::value_error(("instruction set '" + isa + "' is unknown or this CPU lacks it").c_str());
+  return *table;
+}
+
+const FormatKernels& format_named(const KernelTable& table, const std::string& name) {
+  for (int i = 0; i < table.n_formats; i++)
+    if (name == table.formats[i].name) return table.formats[i];
+  throw nb::value_error(("no kernels for weight format '" + name + "'").c_str());
+}
+
+int64_t blocks_of(const FormatKernels& format, int64_t k) {
+  if (k <= 0 || k > (1 << 28) || k % format.block_weights)
+    throw nb::value_error(("k = " + std::to_string(k) + " is not a positive multiple of " +
+                           std::to_string(format.block_weights)).c_str());
+  return k / format.block_weights;
+}
+
+// Checks that `packed` is out_rows x k weights; gives the number of panels.
+int64_t panels_of(const FormatKernels& format, const Bytes1& packed, int64_t out_rows, int64_t k) {
+  if (out_rows <= 0 || out_rows > (1 << 28))
+    throw nb::value_error(("out_rows = " + std::to_string(out_rows) + " is not a positive number of rows").c_str());
+  const int64_t n = (out_rows + PANEL_ROWS - 1) / PANEL_ROWS, bytes = n * blocks_of(format, k) * format.panel_block_bytes;
+  if ((int64_t)packed.size() != bytes)
+    throw nb::value_error(("packed holds " + std::to_string(packed.size()) + " bytes, expected " +
+                           std::to_string(bytes)).c_str());
+  return n;
+}
+
+nb::ndarray<nb::numpy, uint8_t> pack(const std::string& isa, const std::string& name, Bytes2 raw) {
+  const FormatKernels& format = format_named(table_named(isa), name);
+  const int64_t rows = (int64_t)raw.shape(0), row_bytes = (int64_t)raw.shape(1);
+  if (rows == 0 || row_bytes == 0 || row_bytes % format.block_bytes)
+    throw nb::value_error(("rows of " + std::to_string(row_bytes) + " bytes are not whole blocks of " +
+                           std::to_string(format.block_bytes)).c_str());
+  const int64_t n_blocks = row_bytes / format.block_bytes, panel_bytes = n_blocks * format.panel_block_bytes;
+  const int64_t n_panels = (rows + PANEL_ROWS - 1) / PANEL_ROWS;
+  std::unique_ptr<uint8_t[]> out(new uint8_t[(size_t)(n_panels * panel_bytes)]);
+  for (int64_t p = 0; p < n_panels; p++) {
+    const int64_t n = std::min<int64_t>(PANEL_ROWS, rows - p * PANEL_ROWS);
+    format.pack(raw.data() + p * PANEL_ROWS * row_bytes, row_bytes, (int)n, n_blocks, out.get() + p * panel_bytes);
+  }
+  return give(std::move(out), {(size_t)(n_panels * panel_bytes)});
+}
+
+nb::ndarray<nb::numpy, float> decode_row(const std::string& isa, const std::string& name, Bytes1 packed,
+                                         int64_t out_rows, int64_t k, int64_t row) {
+  const FormatKernels& format = format_named(table_named(isa), name);
+  panels_of(format, packed, out_rows, k);
+  if (row < 0 || row >= out_rows)
+    throw nb::value_error(("row " + std::to_string(row) + " is not in 0 .. " + std::to_string(out_rows - 1)).c_str());
+  const int64_t n_blocks = blocks_of(format, k);
+  std::unique_ptr<float[]> out(new float[(size_t)k]);
+  format.decode_row(packed.data() + row / PANEL_ROWS * n_blocks * format.panel_block_bytes, n_blocks,
+                    (int)(row % PANEL_ROWS), out.get());
+  return give(std::move(out), {(size_t)k});
+}
+
+std::vector<uint8_t> quantized(const KernelTable& table, const float* x, int64_t n, int64_t k, int misalign) {
+  std::vector<uint8_t> q8((size_t)(q8_bytes(n, k) + misalign));
+  table.quantize(x, k, n, k, 0, (n + TILE_ROWS - 1) / TILE_ROWS, q8.data() + misalign);
+  return q8;
+}
+
+nb::tuple quantize(const std::string& isa, Floats2 x) {
+  const KernelTable& table = table_named(isa);
+  const int64_t n = (int64_t)x.shape(0), k = (int64_t)x.shape(1), blocks = k / Q8_BLOCK;
+  if (n == 0 || k == 0 || k % Q8_BLOCK) throw nb::value_error("x needs rows of a positive multiple of 32 values");
+  const std::vector<uint8_t> q8 = quantized(table, x.data(), n, k, 0);
+  std::unique_ptr<int8_t[]> q(new int8_t[(size_t)(n * k)]);
+  std::unique_ptr<float[]> scale(new float[(size_t)(n * blocks)]);
+  for (int64_t row = 0; row < n; row++) {
+    const int64_t tile = row / TILE_ROWS, rows = std::min<int64_t>(TILE_ROWS, n - tile * TILE_ROWS);
+    const int64_t columns = rows <= 4 ? rows : (rows + 3) / 4 * 4, c = row % TILE_ROWS;
+    for (int64_t b = 0; b < blocks; b++) {
+      const uint8_t* block = q8.data() + tile * TILE_ROWS * blocks * Q8_BYTES + b * columns * Q8_BYTES;
+      std::memcpy(q.get() + row * k + b * Q8_BLOCK, block + Q8_BLOCK * c, Q8_BLOCK);
+      std::memcpy(scale.get() + row * blocks + b, block + Q8_BLOCK * columns + 4 * c, 4);
+    }
+  }
+  return nb::make_tuple(give(std::move(q), {(size_t)n, (size_t)k}), give(std::move(scale), {(size_t)n, (size_t)blocks}));
+}
+
+// Runs slices of the panels on `splits` threads. `misalign` moves every buffer that many bytes (a multiple of 4) from
+// its alignment. y gets gaps between rows, which are checked to be untouched.
+nb::ndarray<nb::numpy, float> product(const std::string& isa, const std::string& name, Bytes1 packed, int64_t out_rows,
+                                      int64_t k, Floats2 x, int splits, std::optional<Floats1> bias,
+                                      std::optional<Floats2> residual, int misalign) {
+  const KernelTable& table = table_named(isa);
+  const FormatKernels& format = format_named(table, name);
+  const int64_t n_panels = panels_of(format, packed, out_rows, k), n = (int64_t)x.shape(0);
+  if (n == 0 || (int64_t)x.shape(1) != k) throw nb::value_error("x must be [rows, k] with at least one row");
+  if (splits < 1 || splits > 64) throw nb::value_error("splits must be 1 .. 64");
+  if (misalign < 0 || misalign > 60 || misalign % 4) throw nb::value_error("misalign must be 0, 4, .. 60");
+  if (bias && (int64_t)bias->size() != out_rows) throw nb::value_error("bias must be [out_rows]");
+  if (residual && ((int64_t)residual->shape(0) != n || (int64_t)residual->shape(1) != out_rows))
+    throw nb::value_error("residual must be [rows, out_rows]");
+
+  constexpr int GAP = 5;
+  constexpr float UNTOUCHED = 12345.0f;
+  std::vector<uint8_t> panels(packed.size() + (size_t)misalign);
+  std::memcpy(panels.data() + misalign, packed.data(), packed.size());
+  std::vector<uint8_t> floats((size_t)(4 * n * k + misalign));
+  std::memcpy(floats.data() + misalign, x.data(), (size_t)(4 * n * k));
+  const float* x_data = (const float*)(floats.data() + misalign);
+  std::vector<uint8_t> q8;
+  if (format.q8_input) q8 = quantized(table, x_data, n, k, misalign);
+  const int64_t y_stride = out_rows + GAP;
+  std::vector<float> y((size_t)(n * y_stride + misalign / 4), UNTOUCHED);
+
+  Product p;
+  p.panels = panels.data() + misalign;
+  p.n_blocks = blocks_of(format, k);
+  p.out_rows = out_rows;
+  p.x = format.q8_input ? (const void*)(q8.data() + misalign) : (const void*)x_data;
+  p.x_stride = k;
+  p.n_rows = n;
+  p.y = y.data() + misalign / 4;
+  p.y_stride = y_stride;
+  p.bias = bias ? bias->data() : nullptr;
+  p.residual = residual ? residual->data() : nullptr;
+  p.residual_stride = out_rows;
+  {
+    nb::gil_scoped_release unlocked;
+    std::vector<std::thread> threads;
+    for (int s = 0; s < splits; s++) {
+      Product slice = p;
+      slice.first_panel = n_panels * s / splits;
+      slice.last_panel = n_panels * (s + 1) / splits;
+      threads.emplace_back([&format, slice] { format.product(slice); });
+    }
+    for (std::thread& t : threads) t.join();
+  }
+  std::unique_ptr<float[]> out(new float[(size_t)(n * out_rows)]);
+  for (int64_t r = 0; r < n; r++) {
+    std::memcpy(out.get() + r * out_rows, p.y + r * y_stride, (size_t)(4 * out_rows));
+    for (int i = 0; i < GAP; i++)
+      if (p.y[r * y_stride + out_rows + i] != UNTOUCHED) throw std::runtime_error("a kernel wrote past its row");
+  }
+  return give(std::move(out), {(size_t)n, (size_t)out_rows});
+}
+
+std::vector<std::string> kernel_isas() {
+  const KernelTable* tables[16];
+  std::vector<std::string> names;
+  for (int i = 0, n = kernel_tables(tables, 16); i < n; i++) names.push_back(tables[i]->isa);
+  return names;
+}
+
+nb::list formats() {
+  nb::list rows;
+  const KernelTable* table = nullptr;
+  kernel_tables(&table, 1);
+  if (!table) return rows;
+  for (int i = 0; i < table->n_formats; i++) {
+    const FormatKernels& f = table->formats[i];
+    rows.append(nb::make_tuple(f.name, f.gguf_id, f.block_weights, f.block_bytes, f.panel_block_bytes, f.q8_input));
+  }
+  return rows;
+}
+
+}  // namespace
+
+void bind_kernels(nb::module_& m) {
+  nb::register_exception_translator([](const std::exception_ptr& error, void*) {
+    try {
+      std::rethrow_exception(error);
+    } catch (const IsaError& e) {
+      const nb::object type = nb::module_::import_("tenth.errors").attr("ResourceError");
+      const nb::object value = type(e.what(), e.hint.c_str());
+      PyErr_SetObject(type.ptr(), value.ptr());
+    }
+  });
+  m.def("kernel_isas", &kernel_isas, "Instruction sets this CPU can run, slowest first.");
+  m.def("kernel_isa", [] { return kernel_table().isa; }, "The instruction set in use. Raises ResourceError.");
+  m.def("formats", &formats,
+        "Weight formats: (name, gguf_id, block_weights, block_bytes, panel_block_bytes, q8_input).");
+  m.def("pack", &pack, "isa"_a, "format"_a, "raw"_a, "File rows, uint8 [rows, row_bytes], as panels: uint8 [bytes].");
+  m.def("decode_row", &decode_row, "isa"_a, "format"_a, "packed"_a, "out_rows"_a, "k"_a, "row"_a,
+        "One row of packed weights as float32 [k].");
+  m.def("quantize", &quantize, "isa"_a, "x"_a, "x, float32 [n, k], as int8 [n, k] and scales float32 [n, k / 32].");
+  m.def("product", &product, "isa"_a, "format"_a, "packed"_a, "out_rows"_a, "k"_a, "x"_a, "splits"_a = 1,
+        "bias"_a = nb::none(), "residual"_a = nb::none(), "misalign"_a = 0,
+        "x @ W.T (+ bias) (+ residual), float32 [n, out_rows], computed in `splits` slices on as many threads.");
+}

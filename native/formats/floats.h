@@ -1,0 +1,27 @@
+// formats/floats.h: weights that are floats in the file: F32, F16, BF16. Activations stay float32 with these.
+//
+// A "block" is one weight; a panel is [k][16 rows], as many bytes as the file.
+#pragma once
+#include "formats/format.h"
+
+namespace tenth::TENTH_ISA {
+
+struct F32Weights {
+  static constexpr const char* NAME = "F32";
+  static constexpr int GGUF_ID = 0, BYTES = 4;
+  TENTH_INLINE F32 load(const uint8_t* p) { return loadf((const float*)p); }
+};
+
+struct F16Weights {
+  static constexpr const char* NAME = "F16";
+  static constexpr int GGUF_ID = 1, BYTES = 2;
+  TENTH_INLINE F32 load(const uint8_t* p) { return load_f16(p); }
+};
+
+struct BF16Weights {
+  static constexpr const char* NAME = "BF16";
+  static constexpr int GGUF_ID = 30, BYTES = 2;
+  TENTH_INLINE F32 load(const uint8_t* p) { return load_bf16(p); }
+};
+
+}  // namespace tenth::TENTH_ISA

@@ -1,0 +1,109 @@
+// kernels/dispatch.cpp: which kernel tables this CPU can run, and which one is used.
+#include <cpuid.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "kernels/isa_error.h"
+#include "kernels/table.h"
+
+namespace tenth {
+
+namespace scalar { extern const KernelTable TABLE; }
+namespace avx2 { extern const KernelTable TABLE; }
+namespace avx512 { extern const KernelTable TABLE; }
+
+namespace {
+
+// What the CPU has and the operating system saves across task switches.
+struct Cpu {
+  bool sse42 = false, avx2 = false, avx512 = false;
+
+  Cpu() {
+    unsigned a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return;
+    sse42 = c & bit_SSE4_2;
+    if (!(c & bit_OSXSAVE)) return;
+    const bool fma = c & bit_FMA, f16c = c & bit_F16C;
+    unsigned low, high;
+    asm("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
+    constexpr unsigned YMM = 0x06, ZMM = 0xe6;  // xcr0 bits: SSE and AVX; those and the three parts of AVX-512
+    avx2 = (low & YMM) == YMM && fma && f16c && (b & bit_AVX2) && (b & bit_BMI2);
+    avx512 = avx2 && (low & ZMM) == ZMM && (b & bit_AVX512F) && (b & bit_AVX512BW) && (b & bit_AVX512VL) &&
+             (b & bit_AVX512DQ) && (c & bit_AVX512VNNI);
+  }
+};
+
+const Cpu& cpu() {
+  static const Cpu found;
+  return found;
+}
+
+struct Isa {
+  const KernelTable* table;
+  bool available;
+  const char* needs;
+};
+
+// From slowest to fastest.
+constexpr int N_ISAS = 3;
+struct Isas { Isa list[N_ISAS]; };
+Isas isas() {
+  return {{{&scalar::TABLE, cpu().sse42, "SSE4.2"},
+           {&avx2::TABLE, cpu().avx2, "AVX2, FMA, F16C and BMI2"},
+           {&avx512::TABLE, cpu().avx512, "AVX-512 F, BW, VL, DQ and VNNI"}}};
+}
+
+const KernelTable& choose() {
+  const char* wanted = std::getenv("TENTH_ISA");
+  const KernelTable* best = nullptr;
+  std::string names;
+  for (const Isa& isa : isas().list) {
+    if (wanted && *wanted && !std::strcmp(wanted, isa.table->isa)) {
+      if (isa.available) return *isa.table;
+      throw IsaError(std::string("TENTH_ISA=") + wanted + ": this CPU lacks " + isa.needs,
+                     "unset TENTH_ISA to use the best kernels this CPU can run");
+    }
+    names += (names.empty() ? "" : ", ") + std::string(isa.table->isa);
+    if (isa.available) best = isa.table;
+  }
+  if (wanted && *wanted)
+    throw IsaError(std::string("TENTH_ISA=") + wanted + " is not known; expected one of " + names,
+                   "unset TENTH_ISA to use the best kernels this CPU can run");
+  if (!best) throw IsaError("this CPU lacks SSE4.2, which tenth needs", "run tenth on an x86-64 CPU made after 2011");
+  return *best;
+}
+
+}  // namespace
+
+const KernelTable& kernel_table() {
+  static const KernelTable& chosen = choose();
+  return chosen;
+}
+
+int kernel_tables(const KernelTable** out, int capacity) {
+  int n = 0;
+  for (const Isa& isa : isas().list) {
+    if (!isa.available) continue;
+    if (n < capacity) out[n] = isa.table;
+    n++;
+  }
+  return n;
+}
+
+const KernelTable* kernel_table_for(const char* name) {
+  for (const Isa& isa : isas().list)
+    if (isa.available && !std::strcmp(name, isa.table->isa)) return isa.table;
+  return nullptr;
+}
+
+const FormatKernels* find_format(const KernelTable& table, uint32_t gguf_id) {
+  for (int i = 0; i < table.n_formats; i++)
+    if (table.formats[i].gguf_id == gguf_id) return &table.formats[i];
+  return nullptr;
+}
+
+bool cpu_is_supported() { return cpu().sse42; }
+
+}  // namespace tenth

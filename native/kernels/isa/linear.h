@@ -1,0 +1,198 @@
+// kernels/isa/linear.h: every kernel of a quantised format, made from its description in formats/.
+//
+// The arithmetic, per output element and in this order on every ISA and for every number of rows; per 32 weights:
+//   t = float(isum0) * scale0;  t = fma(float(isum1), scale1, t) if there are two;  y = fma(t, xs, y)
+//   y = fma(min, xs * sum(q), y) for each minimum
+// isum is the exact integer sum of (byte - offset) * q. One SIMD lane is one output row, so nothing is ever added
+// across lanes and a column's result does not depend on the columns beside it.
+#pragma once
+#include "formats/format.h"
+#include "kernels/isa/dot.h"
+#include "kernels/isa/store.h"
+
+namespace tenth::TENTH_ISA {
+
+constexpr int PANELS_PER_PASS = 8;     // of a product with several tiles: their weights stay in L2 while tiles pass over
+// Columns that share the unpacked weights in registers. The scalar twin takes them one by one: it is there to be right,
+// and each further instantiation of it costs seconds of compiling.
+constexpr int GROUP = SCALAR_TWIN ? 1 : 4;
+constexpr int PREFETCH_BYTES = 3072;   // 2-4 KB ahead was best in research; only with 4 columns or more, it slows one
+
+// G columns, column 0 of them at `q`; `sums` points at their first scale. Rows of sums are `sums_stride` bytes apart.
+template <class Format, int G>
+TENTH_INLINE void add_block(const I32* w, const Scales& s, const uint8_t* q, const uint8_t* sums, int sums_stride,
+                            F32* y) {
+  constexpr int N = 8 / Format::SCALES;
+  constexpr bool HAS_OFFSET =
+      Format::OFFSET_SHIFT != NO_OFFSET && !(WIDE_BYTES_ARE_SIGNED && Format::MAX_WEIGHT > 127);
+  F32 t[G];
+TENTH_UNROLL(2)
+  for (int part = 0; part < Format::SCALES; part++) {
+    I32 isum[G];
+TENTH_UNROLL(4)
+    for (int g = 0; g < G; g++) {
+      if constexpr (HAS_OFFSET) {
+        const int row = Format::SCALES == 2 ? 1 + part : 3;  // -sum of these 16, or of all 32
+        isum[g] = shl<(HAS_OFFSET ? Format::OFFSET_SHIFT : 0)>(bcast4(sums + row * sums_stride + 4 * g));
+      } else {
+        isum[g] = zeroi();
+      }
+    }
+    dot_columns<Format::MAX_WEIGHT, N, G>(isum, w + N * part, q + 4 * N * part);
+TENTH_UNROLL(4)
+    for (int g = 0; g < G; g++)
+      t[g] = part == 0 ? mulf(to_f32(isum[g]), s.scale[0]) : fma(to_f32(isum[g]), s.scale[1], t[g]);
+  }
+TENTH_UNROLL(4)
+  for (int g = 0; g < G; g++) {
+    const F32 xs = as_f32(bcast4(sums + 4 * g));
+    y[g] = fma(t[g], xs, y[g]);
+    if constexpr (Format::MINS == 1) y[g] = fma(s.min[0], as_f32(bcast4(sums + 4 * sums_stride + 4 * g)), y[g]);
+    if constexpr (Format::MINS == 2) {
+TENTH_UNROLL(2)
+      for (int part = 0; part < 2; part++) {
+        const I32 negative = bcast4(sums + (1 + part) * sums_stride + 4 * g);
+        y[g] = fma(s.min[part], mulf(to_f32(subi(zeroi(), negative)), xs), y[g]);
+      }
+    }
+  }
+}
+
+template <class Format> TENTH_INLINE void prefetch_sub_block(const uint8_t* p, int sub) {
+  constexpr int SUB_BYTES = Format::PANEL_BYTES / (Format::WEIGHTS / 32);
+TENTH_UNROLL(16)
+  for (int i = 0; i < SUB_BYTES; i += 64) __builtin_prefetch(p + sub * SUB_BYTES + PREFETCH_BYTES + i);
+}
+
+// 1 to 4 columns: the sums stay in registers. y: [C][16].
+template <class Format, int C>
+__attribute__((noinline)) void few_columns(const uint8_t* p, int64_t n_blocks, const uint8_t* x, float* y) {
+  constexpr int HALVES = PANEL_ROWS / LANES;
+  F32 sum[HALVES][C];
+  for (int half = 0; half < HALVES; half++)
+    for (int c = 0; c < C; c++) sum[half][c] = zerof();
+  for (int64_t b = 0; b < n_blocks; b++, p += Format::PANEL_BYTES) {
+    typename Format::Head head[HALVES];
+TENTH_UNROLL(2)
+    for (int half = 0; half < HALVES; half++) head[half] = Format::head(p, LANES * half);
+#pragma GCC unroll 1
+    for (int sub = 0; sub < Format::WEIGHTS / 32; sub++, x += C * Q8_BYTES) {
+      if (C == 4) prefetch_sub_block<Format>(p, sub);
+TENTH_UNROLL(2)
+      for (int half = 0; half < HALVES; half++) {
+        I32 w[8];
+        Format::weights(p, LANES * half, sub, w);
+        add_block<Format, C>(w, Format::scales(head[half], p, LANES * half, sub), x, x + 32 * C, 4 * C, sum[half]);
+      }
+    }
+  }
+  for (int half = 0; half < HALVES; half++)
+    for (int c = 0; c < C; c++) storef(y + PANEL_ROWS * c + LANES * half, sum[half][c]);
+}
+
+// A multiple of GROUP columns up to 16: weights are unpacked once per 32 k, the sums live in y ([columns][16], in L1).
+template <class Format>
+__attribute__((noinline)) void many_columns(const uint8_t* p, int64_t n_blocks, const uint8_t* x, int columns, float* y) {
+  constexpr int HALVES = PANEL_ROWS / LANES;
+  std::memset(y, 0, sizeof(float) * PANEL_ROWS * (size_t)columns);
+  for (int64_t b = 0; b < n_blocks; b++, p += Format::PANEL_BYTES) {
+    typename Format::Head head[HALVES];
+TENTH_UNROLL(2)
+    for (int half = 0; half < HALVES; half++) head[half] = Format::head(p, LANES * half);
+#pragma GCC unroll 1
+    for (int sub = 0; sub < Format::WEIGHTS / 32; sub++, x += columns * Q8_BYTES) {
+      prefetch_sub_block<Format>(p, sub);
+TENTH_UNROLL(2)
+      for (int half = 0; half < HALVES; half++) {
+        I32 w[8];
+        Format::weights(p, LANES * half, sub, w);
+        const Scales s = Format::scales(head[half], p, LANES * half, sub);
+        float* sums_y = y + LANES * half;
+        TENTH_HIDE(sums_y);
+#pragma GCC unroll 1
+        for (int c = 0; c < columns; c += GROUP, sums_y += GROUP * PANEL_ROWS) {
+          F32 sum[GROUP];
+          for (int g = 0; g < GROUP; g++) sum[g] = loadf(sums_y + PANEL_ROWS * g);
+          add_block<Format, GROUP>(w, s, x + 32 * c, x + 32 * columns + 4 * c, 4 * columns, sum);
+          for (int g = 0; g < GROUP; g++) storef(sums_y + PANEL_ROWS * g, sum[g]);
+        }
+      }
+    }
+  }
+}
+
+template <class Format>
+TENTH_INLINE void tile_columns(const uint8_t* p, int64_t n_blocks, const uint8_t* x, int columns, float* y) {
+  if constexpr (!SCALAR_TWIN) {
+    switch (columns) {
+      case 1: return few_columns<Format, 1>(p, n_blocks, x, y);
+      case 2: return few_columns<Format, 2>(p, n_blocks, x, y);
+      case 3: return few_columns<Format, 3>(p, n_blocks, x, y);
+      case 4: return few_columns<Format, 4>(p, n_blocks, x, y);
+    }
+  }
+  many_columns<Format>(p, n_blocks, x, columns <= 4 ? columns : (columns + 3) / 4 * 4, y);
+}
+
+template <class Format> void linear_product(const Product& p) {
+  const int64_t panel_bytes = p.n_blocks * Format::PANEL_BYTES;
+  const int64_t tile_bytes = p.n_blocks * (Format::WEIGHTS / 32) * Q8_BYTES * TILE_ROWS;
+  alignas(64) float y[TILE_ROWS * PANEL_ROWS];
+  for (int64_t first = p.first_panel; first < p.last_panel; first += PANELS_PER_PASS) {
+    const int64_t last = first + PANELS_PER_PASS < p.last_panel ? first + PANELS_PER_PASS : p.last_panel;
+    for (int64_t row = 0; row < p.n_rows; row += TILE_ROWS) {
+      const uint8_t* x = (const uint8_t*)p.x + row / TILE_ROWS * tile_bytes;
+      const int columns = (int)(p.n_rows - row < TILE_ROWS ? p.n_rows - row : TILE_ROWS);
+      for (int64_t panel = first; panel < last; panel++) {
+        tile_columns<Format>(p.panels + panel * panel_bytes, p.n_blocks, x, columns, y);
+        store_panel(p, panel, row, columns, y);
+      }
+    }
+  }
+}
+
+template <class Format>
+void linear_pack(const uint8_t* rows, int64_t row_bytes, int n_rows, int64_t n_blocks, uint8_t* panel) {
+  std::memset(panel, 0, (size_t)(n_blocks * Format::PANEL_BYTES));
+  for (int64_t b = 0; b < n_blocks; b++)
+    for (int lane = 0; lane < n_rows; lane++) {
+      typename Format::Block block;
+      std::memcpy(&block, rows + lane * row_bytes + b * Format::BYTES, sizeof block);
+      Format::pack(block, lane, panel + b * Format::PANEL_BYTES);
+    }
+}
+
+// The same unpacking as the product, so that a format is written down once. w = scale * (byte - offset), then + min:
+// two roundings, as GGUF's reference has them.
+template <class Format> void linear_decode_row(const uint8_t* p, int64_t n_blocks, int lane, float* out) {
+  constexpr int offset = Format::OFFSET_SHIFT == NO_OFFSET ? 0 : 1 << (Format::OFFSET_SHIFT & 31);
+  const int first = lane / LANES * LANES, pick = lane % LANES;
+  alignas(64) uint8_t bytes[8][4 * LANES];
+  alignas(64) float scale[2][LANES], min[2][LANES];
+  for (int64_t b = 0; b < n_blocks; b++, p += Format::PANEL_BYTES) {
+    const typename Format::Head head = Format::head(p, first);
+    for (int sub = 0; sub < Format::WEIGHTS / 32; sub++, out += 32) {
+      I32 w[8];
+      Format::weights(p, first, sub, w);
+      for (int i = 0; i < 8; i++) storei(bytes[i], w[i]);
+      const Scales s = Format::scales(head, p, first, sub);
+      for (int part = 0; part < 2; part++) {
+        storef(scale[part], s.scale[part]);
+        storef(min[part], s.min[part]);
+      }
+      for (int k = 0; k < 32; k++) {
+        const float q = (float)((int)bytes[k / 4][4 * pick + k % 4] - offset);
+        const float v = scale[Format::SCALES == 2 ? k / 16 : 0][pick] * q;
+        out[k] = Format::MINS == 0 ? v : v + min[Format::MINS == 2 ? k / 16 : 0][pick];
+      }
+    }
+  }
+}
+
+template <class Format> constexpr FormatKernels linear_row() {
+  static_assert(sizeof(typename Format::Block) == Format::BYTES);
+  return {Format::NAME, Format::GGUF_ID, Format::WEIGHTS, Format::BYTES, Format::PANEL_BYTES, true,
+          linear_pack<Format>, linear_decode_row<Format>, linear_product<Format>};
+}
+
+}  // namespace tenth::TENTH_ISA

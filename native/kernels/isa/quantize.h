@@ -1,0 +1,64 @@
+// kernels/isa/quantize.h: rounds activations to int8 with one scale per 32 values. The layout is in kernels/table.h.
+//
+// Per block: max = max|x|, q = round-half-even(x * (127 / max)) within +-127, scale = max / 127, all in float32. An Inf or
+// NaN in a block gives the block an Inf or NaN scale, so that it shows in the result; it never traps. 127 / max is kept
+// finite, which only matters for max below 4e-37.
+#pragma once
+#include <bit>
+#include <cfloat>
+
+#include "base/vec.h"
+#include "kernels/table.h"
+
+namespace tenth::TENTH_ISA {
+
+// One block of one row: q to `q`; five numbers to sums[0], sums[stride], ...: scale, -sum, -sum, -sum, scale * sum.
+TENTH_INLINE void quantize_block(const float* x, uint8_t* q, uint8_t* sums, int stride) {
+  constexpr int N = Q8_BLOCK / LANES;
+  F32 v[N];
+  I32 size = zeroi();  // the bits of |x| order as integers do; NaN comes out above Inf
+  for (int i = 0; i < N; i++) {
+    v[i] = loadf(x + LANES * i);
+    size = maxi(size, andi(as_i32(v[i]), splati(INT32_MAX)));
+  }
+  const float max = std::bit_cast<float>(max_lanes(size));
+  float inverse = max > 0 ? 127.0f / max : 0.0f;
+  if (inverse > FLT_MAX) inverse = FLT_MAX;
+  const F32 factor = splatf(inverse);
+  I32 total[2] = {zeroi(), zeroi()};
+  for (int i = 0; i < N; i++) {
+    const I32 rounded = maxi(mini(round_i32(mulf(v[i], factor)), splati(127)), splati(-127));
+    store_i8(q + LANES * i, rounded);
+    total[2 * i / N] = addi(total[2 * i / N], rounded);
+  }
+  const int32_t sum0 = sum_lanes(total[0]), sum1 = sum_lanes(total[1]), sum = sum0 + sum1;
+  const float scale = max / 127.0f, scaled = scale * (float)sum;
+  const int32_t negative[3] = {-sum0, -sum1, -sum};
+  std::memcpy(sums, &scale, 4);
+  for (int i = 0; i < 3; i++) std::memcpy(sums + (i + 1) * stride, &negative[i], 4);
+  std::memcpy(sums + 4 * stride, &scaled, 4);
+}
+
+static void quantize_tiles(const float* x, int64_t x_stride, int64_t n_rows, int64_t k, int64_t tile_begin,
+                           int64_t tile_end, void* q8) {
+  const int64_t n_blocks = k / Q8_BLOCK;
+  for (int64_t tile = tile_begin; tile < tile_end; tile++) {
+    uint8_t* out = (uint8_t*)q8 + tile * TILE_ROWS * n_blocks * Q8_BYTES;
+    const int64_t row0 = tile * TILE_ROWS;
+    const int rows = (int)(n_rows - row0 < TILE_ROWS ? n_rows - row0 : TILE_ROWS);
+    const int columns = rows <= 4 ? rows : (rows + 3) / 4 * 4;
+    for (int r = 0; r < columns; r++)
+      for (int64_t b = 0; b < n_blocks; b++) {
+        uint8_t* block = out + b * columns * Q8_BYTES;
+        uint8_t* sums = block + Q8_BLOCK * columns + 4 * r;
+        if (r < rows) {
+          quantize_block(x + (row0 + r) * x_stride + b * Q8_BLOCK, block + Q8_BLOCK * r, sums, 4 * columns);
+        } else {
+          std::memset(block + Q8_BLOCK * r, 0, Q8_BLOCK);
+          for (int i = 0; i < 5; i++) std::memset(sums + 4 * columns * i, 0, 4);
+        }
+      }
+  }
+}
+
+}  // namespace tenth::TENTH_ISA

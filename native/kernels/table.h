@@ -1,0 +1,76 @@
+// kernels/table.h: the linear kernels as the rest of the core sees them: one row per weight format, one table per ISA.
+//
+// y = W x (+ bias) (+ residual). Weights are packed once, at load, into panels of 16 output rows. Activations are either
+// float32 rows or "q8": rounded to int8 with one scale per 32 values, laid out in tiles of 16 rows (see quantize).
+// The bits of y are the same for every number of rows, every split into panel or tile ranges, and every ISA.
+// This header holds no code that could be compiled for a new CPU and linked into an old one's path.
+#pragma once
+#include <cstdint>
+
+namespace tenth {
+
+constexpr int PANEL_ROWS = 16;  // output rows interleaved in one panel; a lane is one row
+constexpr int TILE_ROWS = 16;   // activation rows in one q8 tile
+constexpr int Q8_BLOCK = 32;    // activation values that share one scale
+constexpr int Q8_BYTES = 52;    // bytes of one row's block in a q8 buffer: 32 int8, scale, 3 sums, scale * sum
+
+// Bytes of a q8 buffer for n_rows rows of k values (k a multiple of 32). Align it to 64.
+static inline int64_t q8_bytes(int64_t n_rows, int64_t k) {
+  return (n_rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS * (k / Q8_BLOCK) * Q8_BYTES;
+}
+
+// One matrix product, or the slice [first_panel, last_panel) of its output columns. No pointer needs alignment; panels
+// are fastest at 64 bytes. Plain data: nothing is checked by the kernel.
+struct Product {
+  const uint8_t* panels = nullptr;  // ceil(out_rows / 16) panels of n_blocks * panel_block_bytes bytes each
+  int64_t n_blocks = 0;             // k / block_weights
+  int64_t out_rows = 0;             // rows of W; the last panel may be partial, nothing is written past it
+  int64_t first_panel = 0, last_panel = 0;
+  const void* x = nullptr;          // q8 buffer (q8_input), or float32 rows of n_blocks values, x_stride floats apart
+  int64_t x_stride = 0;             // floats; unused for q8
+  int64_t n_rows = 0;               // rows of x and of y
+  float* y = nullptr;               // [n_rows, out_rows], rows y_stride floats apart
+  int64_t y_stride = 0;
+  const float* bias = nullptr;      // [out_rows] or null; added first
+  const float* residual = nullptr;  // rows residual_stride floats apart, or null; added last; may be y itself
+  int64_t residual_stride = 0;
+};
+
+struct FormatKernels {
+  const char* name;            // as in GGUF: "Q4_K"
+  uint32_t gguf_id;            // ggml_type
+  int block_weights;           // 1, 32 or 256
+  int block_bytes;             // of one block of one row in the file
+  int64_t panel_block_bytes;   // of one block of 16 rows in a panel
+  bool q8_input;               // false: x is float32 (F32, F16, BF16)
+  // Packs n_rows (1..16) file rows, row_bytes apart, into one panel; missing rows become zero weights.
+  void (*pack)(const uint8_t* rows, int64_t row_bytes, int n_rows, int64_t n_blocks, uint8_t* panel);
+  // Decodes row `lane` (0..15) of one panel: n_blocks * block_weights floats, the bits of GGUF's reference decode.
+  void (*decode_row)(const uint8_t* panel, int64_t n_blocks, int lane, float* out);
+  void (*product)(const Product&);
+};
+
+struct KernelTable {
+  const char* isa;  // "scalar", "avx2", "avx512", ...
+  const FormatKernels* formats;
+  int n_formats;
+  // Rounds tiles [tile_begin, tile_end) of n_rows float32 rows (x_stride floats apart, k values) into a q8 buffer. Tile t
+  // is rows 16t.. and begins at byte t * 16 * (k / 32) * 52; each tile may be written by another thread. In a tile, per
+  // block of 32 k, with C columns (rows of x in the tile, rounded up to a multiple of 4 when more than 4):
+  //   C * 32 int8 q | C floats scale | C int32 -sum(q[0:16]) | C int32 -sum(q[16:32]) | C int32 -sum(q) | C floats scale * sum(q)
+  void (*quantize)(const float* x, int64_t x_stride, int64_t n_rows, int64_t k, int64_t tile_begin, int64_t tile_end,
+                   void* q8);
+};
+
+// The best table this CPU can run, chosen once; the environment variable TENTH_ISA overrides. Throws IsaError (isa_error.h).
+const KernelTable& kernel_table();
+// The table of one ISA by name; null when the name is unknown or the CPU lacks it.
+const KernelTable* kernel_table_for(const char* isa);
+// Every table this CPU can run, best last. Returns how many there are (at most `capacity` are written).
+int kernel_tables(const KernelTable** out, int capacity);
+// The row of one GGUF type id, or null.
+const FormatKernels* find_format(const KernelTable& table, uint32_t gguf_id);
+// Whether the CPU has SSE4.2, without which nothing here runs.
+bool cpu_is_supported();
+
+}  // namespace tenth
