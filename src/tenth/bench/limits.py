@@ -56,7 +56,7 @@ def read_bandwidth(threads: int, seconds: float, n_bytes: int) -> Rate:
 
 
 def int8_rate(threads: int, seconds: float, isa: str = "") -> Rate:
-    """Byte multiply-adds per second of ``threads`` together; ``isa``: "" for the widest this CPU has."""
+    """Byte multiply-adds per second of ``threads`` together; ``isa``: "" for the one the kernels use."""
     from tenth import runtime
 
     return Rate.of(runtime.int8_rate(threads, seconds, isa))

@@ -129,19 +129,18 @@ def show_profile(model: str, engine: EngineConfig, flags: InspectFlags) -> None:
 
 
 def show_kernels(as_json: bool) -> None:
-    """Weight formats by instruction sets. Needs no model."""
+    """Weight formats by the instruction sets this CPU can run. Needs no model."""
     from tenth import runtime
 
-    rows, isa = runtime.kernel_rows(), runtime.kernel_isa()
+    isas, isa, formats = runtime.kernel_isas(), runtime.kernel_isa(), runtime.kernel_formats()
     if as_json:
-        write_json({"isa": isa, "formats": rows})
+        write_json({"isa": isa, "isas": isas, "formats": formats})
         return
-    isas = sorted({name for row in rows for name in row["isas"]}, key=lambda name: (len(name), name))
-    cells = [("format", "weights", "bytes", "input", *isas)]
-    for row in rows:
-        marks = tuple("-" if name not in row["isas"] else "used" if name == isa else "yes" for name in isas)
+    cells: list[tuple[str, ...]] = [("format", "weights", "bytes", "input", *isas)]
+    for row in formats:
+        marks = ("used" if name == isa else "yes" for name in isas)
         cells.append((row["format"], str(row["block_weights"]), str(row["block_bytes"]),
                       "int8" if row["q8_input"] else "float32", *marks))
     write_line(table(cells, right=frozenset({1, 2})))
     write_line()
-    write_line(f"this CPU uses {isa}; TENTH_ISA=NAME tries another")
+    write_line(f"a block of so many weights takes so many bytes; this CPU uses {isa} (TENTH_ISA=NAME tries another)")
