@@ -35,7 +35,7 @@ def test_the_widest_instruction_set_multiplies_at_least_as_fast_as_plain_code():
 @pytest.mark.parametrize("wrong", [(0, 0.1, 1 << 20), (1, 0.0, 1 << 20), (1, float("nan"), 1 << 20), (4, 0.1, 100),
                                    (2000, 0.1, 1 << 30)])
 def test_the_native_loops_refuse_what_cannot_be_measured(wrong):
-    with pytest.raises(ValueError, match="must be|smaller"):
+    with pytest.raises(ValueError, match=r"must be|smaller"):
         limits.read_bandwidth(*wrong)
 
 

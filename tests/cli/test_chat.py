@@ -49,7 +49,8 @@ def test_a_conversation_grows(chat, model, capsys):
 
 
 @pytest.mark.parametrize(("lines", "message"), [
-    (["one\\", "two"], "one\ntwo"), (['"""one', 'two"""'], "one\ntwo"), (['"""', "one", "", "two", '"""'], "one\n\ntwo"),
+    (["one\\", "two"], "one\ntwo"), (['"""one', 'two"""'], "one\ntwo"),
+    (['"""', "one", "", "two", '"""'], "one\n\ntwo"),
     (['"""one"""'], "one"), (["one\\"], "one"), (['"""', "one"], "one"), ([" /no command"], " /no command"),
 ])
 def test_a_message_can_have_several_lines(chat, model, lines, message):

@@ -20,7 +20,8 @@ def test_help_names_every_command_with_its_line(tenth):
     result = tenth("--help")
     assert result.code == 0
     for name, line in COMMANDS.items():
-        assert name in result.out and line in result.out
+        assert name in result.out
+        assert line in result.out
     assert tenth("-h").out == tenth("help").out == result.out
 
 
@@ -38,7 +39,8 @@ def test_every_command_explains_itself(tenth, name):
 
 
 def test_help_imports_nothing_slow(shell_env):
-    code = f"import sys; from tenth.cli.main import main; main(['--help']); print([m for m in {SLOW} if m in sys.modules])"
+    code = ("import sys; from tenth.cli.main import main; main(['--help']); "
+            f"print([m for m in {SLOW} if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], env=shell_env, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 

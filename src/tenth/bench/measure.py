@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tenth.bench.limits import Rate
-from tenth.errors import RequestError, ResourceError
+from tenth.errors import ResourceError, TenthError
 
 TEXT = ("The measure of an engine is what it does with the machine it is given: how many of the bytes it must read "
         "arrive in a second, and how many of the products it must form are formed. ")
@@ -110,7 +110,7 @@ def prompt_ids(model: Any, n: int) -> list[int]:
     """``n`` token ids of plain text, or small ids when the file holds no vocabulary."""
     try:
         ids = [int(token) for token in model.tokenize(TEXT, special=False)]
-    except RequestError:
+    except TenthError:
         ids = list(range(1, 17))
     if not ids:
         ids = [1]

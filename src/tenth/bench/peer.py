@@ -22,7 +22,7 @@ from tenth.errors import RequestError, ResourceError
 
 PACKAGE = "llama-cpp-python"
 DRIVER = Path(__file__).with_name("peer_driver.py")
-# Seen on a virtual machine whose CPU lists AMX: the package's build for "this CPU" faults at its first tile instruction.
+# Seen on a virtual machine whose CPU lists AMX: a build for "this CPU" faults at its first tile instruction.
 WITHOUT_AMX = ("if this is a virtual machine whose CPU lists AMX, install the package again with "
                "CMAKE_ARGS='-DCMAKE_C_FLAGS=-mno-amx-int8 -DCMAKE_CXX_FLAGS=-mno-amx-int8' set")
 PATIENCE_S = 900  # for one answer; a peer that takes longer is taken for hung
@@ -40,7 +40,7 @@ class PackagePeer:
         self.process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> PackagePeer:
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in __exit__)
+        self.errors = tempfile.TemporaryFile("w+")
         try:
             self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                             stderr=self.errors, text=True, errors="replace")
@@ -64,20 +64,26 @@ class PackagePeer:
 
     def measure(self) -> Speed:
         """One turn."""
-        assert self.process is not None and self.process.stdin is not None, "the peer is not running"
+        process = self._running()
+        assert process.stdin is not None, "the peer was started without a pipe"
         try:
-            self.process.stdin.write(json.dumps({"prompt": self.ids, "n_generate": self.shape.n_generate}) + "\n")
-            self.process.stdin.flush()
+            process.stdin.write(json.dumps({"prompt": self.ids, "n_generate": self.shape.n_generate}) + "\n")
+            process.stdin.flush()
         except OSError:
             raise self._failed("ended") from None
         times = self._answer()
         return Speed(len(self.ids) / times["prompt_s"], self.shape.n_generate / times["generate_s"])
 
+    def _running(self) -> subprocess.Popen[str]:
+        assert self.process is not None, "the peer is not running"
+        return self.process
+
     def _answer(self) -> dict[str, Any]:
-        assert self.process is not None and self.process.stdout is not None, "the peer is not running"
-        if not select.select([self.process.stdout], [], [], PATIENCE_S)[0]:
+        process = self._running()
+        assert process.stdout is not None, "the peer was started without a pipe"
+        if not select.select([process.stdout], [], [], PATIENCE_S)[0]:
             raise self._failed(f"did not answer within {PATIENCE_S} s")
-        line = self.process.stdout.readline()
+        line = process.stdout.readline()
         try:
             answer = json.loads(line)
         except ValueError:
@@ -87,11 +93,11 @@ class PackagePeer:
         return answer
 
     def _failed(self, how: str) -> ResourceError:
-        assert self.process is not None, "the peer is not running"
+        process = self._running()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(1)
-        if (self.process.returncode or 0) < 0:
-            return ResourceError(f"the peer was ended by signal {-self.process.returncode}", WITHOUT_AMX)
+            process.wait(1)
+        if process.returncode is not None and process.returncode < 0:
+            return ResourceError(f"the peer was ended by signal {-process.returncode}", WITHOUT_AMX)
         self.errors.seek(0)
         lines = self.errors.read().strip().splitlines()
         return ResourceError(f"the peer {how}" + (f": {lines[-1]}" if lines else ""),
@@ -159,8 +165,9 @@ def find_interpreter() -> Path:
     if private.exists():
         return private
     folder = private_folder()
+    commands = f"python3 -m venv '{folder}' && '{folder}/bin/pip' install {PACKAGE}"
     raise RequestError(f"--against llama.cpp needs the package {PACKAGE}, which is not installed",
-                       f"add --install-peer, or run: python3 -m venv '{folder}' && '{folder}/bin/pip' install {PACKAGE}")
+                       f"add --install-peer, or run: {commands}")
 
 
 def install() -> Path:

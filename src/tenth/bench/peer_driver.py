@@ -10,27 +10,28 @@ import ctypes
 import json
 import sys
 import time
+from typing import Any
 
-import llama_cpp as L
+import llama_cpp as L  # type: ignore[import-not-found]  # the interpreter that runs this has it, not ours
 
 
-def load(path, threads, n_context):
+def load(path: str, threads: int, n_context: int) -> Any:
     """A context of llama.cpp's defaults, on the CPU alone."""
     L.llama_backend_init()
     settings = L.llama_model_default_params()
     settings.n_gpu_layers = 0
     model = L.llama_model_load_from_file(path.encode(), settings)
     if not model:
-        raise SystemExit("llama.cpp cannot load " + path)
+        raise SystemExit(f"llama.cpp cannot load {path}")
     wanted = L.llama_context_default_params()
     wanted.n_ctx, wanted.n_threads, wanted.n_threads_batch = n_context, threads, threads
     context = L.llama_init_from_model(model, wanted)
     if not context:
-        raise SystemExit("llama.cpp cannot make a context of %d tokens" % n_context)
+        raise SystemExit(f"llama.cpp cannot make a context of {n_context} tokens")
     return context
 
 
-def decode(context, ids):
+def decode(context: Any, ids: list[int]) -> None:
     """Computes the tokens ``ids`` as one batch, and waits for it."""
     tokens = (L.llama_token * len(ids))(*ids)
     if L.llama_decode(context, L.llama_batch_get_one(tokens, len(ids))) != 0:
@@ -38,7 +39,7 @@ def decode(context, ids):
     L.llama_synchronize(context)
 
 
-def timed(context, batches):
+def timed(context: Any, batches: list[list[int]]) -> float:
     """Seconds to compute the batches from an empty context."""
     L.llama_memory_clear(L.llama_get_memory(context), True)
     start = time.perf_counter()
@@ -47,12 +48,12 @@ def timed(context, batches):
     return time.perf_counter() - start
 
 
-def reply(value):
+def reply(value: dict[str, Any]) -> None:
     """One line to whoever asked."""
     print(json.dumps(value), flush=True)
 
 
-def main():
+def main() -> None:
     """Arguments: model file, threads, tokens of context."""
     quiet = L.llama_log_callback(lambda *_: None)
     L.llama_log_set(quiet, ctypes.c_void_p(0))

@@ -1,4 +1,4 @@
-"""From turns to figures: medians, spreads, shares of the machine's limits, ratios to the peer; as data and as a table."""
+"""From turns to figures: medians, spreads, shares of the machine's limits, ratios to the peer."""
 
 from __future__ import annotations
 
@@ -64,12 +64,13 @@ def _ratio(mine: Sequence[float], theirs: Sequence[float]) -> float:
 def lines(result: dict[str, Any]) -> list[tuple[str, ...]]:
     """The figures as rows of a table: what, tokens/s, spread, share of the limit, peer's tokens/s, ratio."""
     peer = result.get("peer")
-    rows = [("", "tokens/s", "spread", "share of limit") + (("peer", "ratio") if peer else ())]
+    head = ("", "tokens/s", "spread", "share of limit")
+    rows: list[tuple[str, ...]] = [head + (("peer", "ratio") if peer else ())]
     parts = (("prompt", "share_of_int8", "int8"), ("generation", "share_of_read", "read"))
     for part, share, limit in parts:
         own = result[part]
         speed = own["tokens_per_second"]
-        row = (f"{part}, {own['n_tokens']} tokens", f"{speed['median']:.1f}", f"{100 * speed['spread']:.0f} %",
+        row: tuple[str, ...] = (f"{part}, {own['n_tokens']} tokens", f"{speed['median']:.1f}", f"{100 * speed['spread']:.0f} %",
                f"{100 * own[share]:.0f} % {limit}")
         if peer:
             row += (f"{peer[part]['tokens_per_second']['median']:.1f}", f"{peer[part]['ratio']:.2f}")

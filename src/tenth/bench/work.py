@@ -14,7 +14,9 @@ class Stored(Protocol):
     """The part of a TensorInfo this needs."""
 
     @property
-    def n_bytes(self) -> int: ...
+    def n_bytes(self) -> int:
+        """Size in the file."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from tenth.cli.flags import AnswerFlags, SamplingFlags
@@ -116,7 +116,7 @@ def as_json(model: Any, stream: Any, with_logprobs: bool) -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """``value`` with dataclasses and NumPy numbers as what JSON knows."""
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
+        return plain({f.name: getattr(value, f.name) for f in fields(value)})
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -126,5 +126,6 @@ def plain(value: Any) -> Any:
 
 def numbers(source: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """The fields ``names`` of a mapping or an object."""
-    get = source.get if isinstance(source, Mapping) else lambda name: getattr(source, name, None)
-    return {name: plain(get(name)) for name in names}
+    if isinstance(source, Mapping):
+        return {name: plain(source.get(name)) for name in names}
+    return {name: plain(getattr(source, name, None)) for name in names}

@@ -9,9 +9,7 @@ import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from tenth.bench import limits
 from tenth.bench.machine import Machine, read_machine
@@ -43,7 +41,7 @@ class PeerFlags:
                                metavar="PEER")
     install_peer: bool = flag(False, "Install the peer's PyPI package in the data folder first.",
                               names=("--install-peer",))
-    against_bin: Path | None = flag(None, "Measure this llama-bench in turn.", metavar="PATH")
+    against_bin: Path | None = flag(None, "Measure this llama-bench in turn.", metavar="PATH")  # noqa: RUF009
     against_args: str = flag("", "Further arguments for --against-bin, in one string.", metavar="ARGS")
 
 
@@ -102,7 +100,7 @@ def run(model: Any, shape: Shape, engine: EngineConfig, peers: PeerFlags, machin
                                lambda what, done, total: status(f"{what}, {done} of {total} steps", 0, 0))
         finally:
             status.clear()
-        result = {"model": str(getattr(model, "name", "")), "file": str(file), "threads": engine.threads,
+        result: dict[str, Any] = {"model": str(model.name), "file": str(file), "threads": engine.threads,
                   "repetitions": shape.repetitions, "settings": dataclasses.asdict(engine),
                   "machine": dataclasses.asdict(machine)} | figures(turns, work, shape)
         if peer is not None:

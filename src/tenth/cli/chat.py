@@ -57,9 +57,9 @@ def converse(first: Question, history: bool) -> None:
     """Runs the chat until /exit or the end of the input."""
     check(first)
     settings = first.sampling.chosen()
-    for name in ("think", "thinking_budget"):
-        if getattr(first.flags, name) is not None:
-            settings[name] = getattr(first.flags, name)
+    for key in ("think", "thinking_budget"):
+        if getattr(first.flags, key) is not None:
+            settings[key] = getattr(first.flags, key)
     system = None if first.flags.system is None else checked(first.flags.system, "the system text")
     talk = Conversation(system, settings=settings)
     template = read_text_file(first.flags.template, "the template") if first.flags.template else None
@@ -210,7 +210,11 @@ class Chat:
 def describe(model: Any) -> str:
     """One line about a model."""
     about = plain(getattr(model, "description", ""))
-    return ", ".join(f"{k} {v}" for k, v in about.items()) if isinstance(about, dict) else str(about)
+    if not isinstance(about, dict):
+        return str(about)
+    formats = " ".join(about.get("formats", {}))
+    return (f"{about.get('architecture')}, {about.get('parameters', 0) / 1e6:,.0f} M parameters ({formats}), "
+            f"context of {about.get('context_tokens')} tokens")
 
 
 def speed_line(stream: Any) -> str:

@@ -25,6 +25,6 @@ def command(shell: Annotated[Shell, typer.Argument(help="Which shell.")]) -> Non
     bash: eval "$(tenth completion bash)" in ~/.bashrc. zsh: the same in ~/.zshrc, after compinit.
     fish: tenth completion fish > ~/.config/fish/completions/tenth.fish
     """
-    from typer.completion import get_completion_script
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]  # not in __all__
 
     write_line(get_completion_script(prog_name="tenth", complete_var=COMPLETE_VARIABLE, shell=shell.value))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -99,7 +99,7 @@ def existing(folder: Path) -> Path:
 
 def measure_all(machine: Machine, folder: Path, status: StatusLine, findings: list[Finding]) -> dict[str, Any]:
     """Every limit that can be measured; what fails becomes a finding."""
-    steps = {
+    steps: dict[str, Callable[[], limits.Rate]] = {
         "read_bytes_per_second": lambda: limits.read_bandwidth(
             machine.cores, 1.0, limits.buffer_bytes(machine.l3_bytes, machine.available_bytes)),
         "int8_multiply_adds_per_second": lambda: limits.int8_rate(machine.cores, 0.5),

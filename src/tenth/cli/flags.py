@@ -41,11 +41,12 @@ class SamplingFlags:
     repetition_penalty: float | None = flag(None, "Divide the score of tokens already used; 1 means off.", min=0.0)
     presence_penalty: float | None = flag(None, "Subtract this from tokens that already occurred.")
     frequency_penalty: float | None = flag(None, "Subtract this for each time a token occurred.")
-    logit_bias: list[str] | None = flag(None, "Add VALUE to the score of token ID; may be repeated.",
-                                        metavar="ID=VALUE")
+    logit_bias: list[str] | None = flag(  # noqa: RUF009
+        None, "Add VALUE to the score of token ID; may be repeated.", metavar="ID=VALUE")
     seed: int | None = flag(None, "Start of the random numbers: the same seed gives the same text.",
                             min=0, max=(1 << 64) - 1)
-    stop: list[str] | None = flag(None, "End the answer before this text; may be repeated.", metavar="TEXT")
+    stop: list[str] | None = flag(  # noqa: RUF009
+        None, "End the answer before this text; may be repeated.", metavar="TEXT")
     max_tokens: int | None = flag(None, "Most tokens to generate.", min=1, metavar="N")
     top_logprobs: int | None = flag(None, "Also give the N likeliest tokens of each step (with --json).",
                                     min=0, metavar="N")

@@ -13,6 +13,7 @@ from tenth.errors import ResourceError
 
 TYPE_CHECKING = False  # typing itself is not imported: `tenth --help` passes through here
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, TextIO
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
@@ -83,7 +84,7 @@ def message(text: str, dim: bool = False) -> None:
         pass
 
 
-def table(rows: list[tuple[str, ...]], right: frozenset[int] = frozenset()) -> str:
+def table(rows: Sequence[tuple[str, ...]], right: frozenset[int] = frozenset()) -> str:
     """``rows`` in aligned columns, two spaces apart; columns in ``right`` are aligned to the right."""
     if not rows:
         return ""
