@@ -168,9 +168,7 @@ def inverse_frequencies(dims: int, base: float) -> tuple[float, ...]:
     return tuple(base ** (-2 * j / dims) for j in range(dims // 2))
 
 
-def _yarn(
-    m: Metadata, prefix: str, inv_freq: tuple[float, ...], base: float, factor: float, pairing: str
-) -> Rope:
+def _yarn(m: Metadata, prefix: str, inv_freq: tuple[float, ...], base: float, factor: float, pairing: str) -> Rope:
     """YaRN (Peng et al. 2023, sections 3.2 to 3.4): slow dimensions are stretched, fast ones stay, a ramp between."""
     key = f"{prefix}.rope.scaling"
     require(factor >= 1, f"{key}.factor is {factor}, expected at least 1 for yarn")

@@ -46,9 +46,7 @@ class Builder:
 
     def finish(self, output: Value, architecture: str = "", context_tokens: int = 0) -> Program:
         """The program, with ``output`` as its logits."""
-        return Program(
-            self.instructions, self.weights, self.inputs, output, self.state, architecture, context_tokens
-        )
+        return Program(self.instructions, self.weights, self.inputs, output, self.state, architecture, context_tokens)
 
 
 class Weights:

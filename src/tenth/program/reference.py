@@ -66,7 +66,8 @@ class Context(NamedTuple):
     dtype: type[np.floating[Any]]
 
 
-Meaning = Callable[[list[Any], dict[str, Any], Context], Any]
+Attrs = dict[str, Any]
+Meaning = Callable[[list[Any], Attrs, Context], Any]
 MEANINGS: dict[str, Meaning] = {}
 
 
@@ -82,18 +83,19 @@ def _means(op: str) -> Callable[[Meaning], Meaning]:
 
 
 @_means("embed")
-def _embed(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
-    return x[1][x[0]] * np.float32(attrs["scale"])  # type: ignore[no-any-return]
+def _embed(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    rows: Array = x[1][x[0]]
+    return rows * np.float32(attrs["scale"])
 
 
 @_means("rms_norm")
-def _rms_norm(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
-    mean = (x[0] ** 2).mean(-1, keepdims=True, dtype=context.dtype)
-    return x[0] / np.sqrt(mean + np.float32(attrs["eps"])) * x[1]  # type: ignore[no-any-return]
+def _rms_norm(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    mean: Array = (x[0] ** 2).mean(-1, keepdims=True)
+    return x[0] / np.sqrt(mean + np.float32(attrs["eps"])) * x[1]
 
 
 @_means("linear")
-def _linear(x: list[Any], attrs: dict[str, Any], context: Context) -> list[Array]:
+def _linear(x: list[Any], attrs: Attrs, context: Context) -> list[Array]:
     n = attrs["n_weights"]
     rest = iter(x[1 + n :])
     a = dequantize(x[0], context.dtype) if isinstance(x[0], Q8) else x[0]
@@ -103,8 +105,8 @@ def _linear(x: list[Any], attrs: dict[str, Any], context: Context) -> list[Array
 
 
 @_means("rope_angles")
-def _rope_angles(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
-    frequency = np.asarray(attrs["inv_freq"], np.float32)
+def _rope_angles(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    frequency: Array = np.asarray(attrs["inv_freq"], np.float32)
     if len(x) == 2:
         frequency = frequency / x[1].astype(np.float32)
     angle = x[0].astype(np.float32)[:, None] * frequency
@@ -115,7 +117,7 @@ def _rope_angles(x: list[Any], attrs: dict[str, Any], context: Context) -> Array
 
 
 @_means("rope")
-def _rope(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
+def _rope(x: list[Array], attrs: Attrs, context: Context) -> Array:
     dims = x[1].shape[-1]
     cos, sin = x[1][:, None, : dims // 2], x[1][:, None, dims // 2 :]
     first = slice(0, dims // 2) if attrs["pairing"] == "half" else slice(0, dims, 2)
@@ -127,7 +129,7 @@ def _rope(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
 
 
 @_means("kv_store")
-def _kv_store(x: list[Any], attrs: dict[str, Any], context: Context) -> list[Array]:
+def _kv_store(x: list[Array], attrs: Attrs, context: Context) -> list[Array]:
     k, v = x
     for rows, sequence in _sequences(context.batch):
         positions = context.batch.positions[rows]
@@ -140,7 +142,7 @@ def _kv_store(x: list[Any], attrs: dict[str, Any], context: Context) -> list[Arr
 
 
 @_means("attention")
-def _attention(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
+def _attention(x: list[Array], attrs: Attrs, context: Context) -> Array:
     q = x[0]
     result: Array = np.zeros_like(q)
     for rows, sequence in _sequences(context.batch):
@@ -160,42 +162,42 @@ def _attention(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
 
 
 @_means("add")
-def _add(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
-    return x[0] + x[1]  # type: ignore[no-any-return]
+def _add(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    return x[0] + x[1]
 
 
 @_means("scale")
-def _scale(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
-    return x[0] * np.float32(attrs["factor"])  # type: ignore[no-any-return]
+def _scale(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    return x[0] * np.float32(attrs["factor"])
 
 
 @_means("softcap")
-def _softcap(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
+def _softcap(x: list[Array], attrs: Attrs, context: Context) -> Array:
     cap = np.float32(attrs["cap"])
-    return cap * np.tanh(x[0] / cap)  # type: ignore[no-any-return]
+    return cap * np.tanh(x[0] / cap)
 
 
 @_means("swiglu")
-def _swiglu(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
+def _swiglu(x: list[Array], attrs: Attrs, context: Context) -> Array:
     with np.errstate(over="ignore"):  # exp(-x) = inf gives 0, which is right
         silu: Array = x[0] / (1 + np.exp(-x[0]))
     return silu * x[1]
 
 
 @_means("geglu")
-def _geglu(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
+def _geglu(x: list[Array], attrs: Attrs, context: Context) -> Array:
     g: Array = x[0]
     gelu: Array = g / 2 * (1 + np.tanh(np.float32(np.sqrt(2 / np.pi)) * (g + np.float32(0.044715) * g**3)))
     return gelu * x[1]
 
 
 @_means("select_outputs")
-def _select_outputs(x: list[Any], attrs: dict[str, Any], context: Context) -> Array:
-    return x[0][context.batch.outputs]  # type: ignore[no-any-return]
+def _select_outputs(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    return x[0][context.batch.outputs]
 
 
 @_means("quantize")
-def _quantize(x: list[Any], attrs: dict[str, Any], context: Context) -> Q8:
+def _quantize(x: list[Array], attrs: Attrs, context: Context) -> Q8:
     return quantize(x[0])
 
 

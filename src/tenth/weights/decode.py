@@ -30,13 +30,14 @@ def _half(blocks: Blocks, at: int) -> Floats:
 def _planes(packed: Blocks, run: int, width: int) -> Blocks:
     """Unpack ``width``-bit numbers: each run of ``run`` bytes gives its lowest bits, then the next ones, and so on."""
     shifts = np.arange(0, 8, width, dtype=np.uint8)[:, None]
-    planes = (packed.reshape(len(packed), -1, 1, run) >> shifts) & np.uint8((1 << width) - 1)
-    return planes.reshape(len(packed), packed.shape[1] * (8 // width))
+    n, n_bytes = packed.shape
+    planes = (packed.reshape(n, n_bytes // run, 1, run) >> shifts) & np.uint8((1 << width) - 1)
+    return planes.reshape(n, n_bytes * (8 // width))
 
 
 def _scaled(scales: Floats, numbers: NDArray[np.float32], offsets: Floats | None = None) -> Floats:
     """``scale * number - offset``, one scale per group of numbers: [n, groups], [n, weights] -> [n, weights]."""
-    grouped = scales[:, :, None] * numbers.reshape(*scales.shape, -1)
+    grouped = scales[:, :, None] * numbers.reshape(*scales.shape, numbers.shape[1] // scales.shape[1])
     if offsets is not None:
         grouped -= offsets[:, :, None]
     return grouped.reshape(numbers.shape)

@@ -58,7 +58,7 @@ def _text_lookalike(start: bytes) -> Lookalike:
         return Lookalike("a web page, probably an error or login page saved in place of the model", _AGAIN)
     if start.startswith((b"{", b"[")):
         return Lookalike("JSON text, perhaps a configuration file or an error message from a server", _NEED_GGUF)
-    if start.startswith(b"gguf"[: max(len(start), 1)]) and len(start) < 4:
+    if 0 < len(start) < 4 and b"gguf".startswith(start):
         return Lookalike("only the first bytes of a GGUF file", _AGAIN)
     if start and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start):
         return Lookalike("a text file", _NEED_GGUF)

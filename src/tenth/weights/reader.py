@@ -33,7 +33,7 @@ class Budget:
     header_bytes: int = 512 << 20
     keys: int = 1 << 16
     tensors: int = 1 << 16
-    strings: int = 1 << 21  # strings inside arrays
+    strings: int = 3 << 19  # strings inside arrays: some 1.5 million
     arrays: int = 1 << 16  # arrays inside arrays
 
     def spend(self, reader: HeaderReader, what: str, amount: int) -> None:

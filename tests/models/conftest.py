@@ -1,0 +1,109 @@
+"""Tiny random models of every architecture: one fixture that runs each test on all of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from tenth.models import ARCHITECTURES, build
+from tenth.weights.metadata import Metadata
+
+VOCAB = 37
+COMMON = {
+    "embedding_length": 64,
+    "block_count": 2,
+    "feed_forward_length": 96,
+    "attention.head_count": 4,
+    "attention.head_count_kv": 2,
+    "attention.layer_norm_rms_epsilon": 1e-5,
+    "context_length": 128,
+    "rope.freq_base": 10000.0,
+}
+YARN = {
+    "rope.scaling.type": "yarn",
+    "rope.scaling.factor": 4.0,
+    "rope.scaling.original_context_length": 32,
+}
+HEAD_32 = {"attention.key_length": 32, "attention.value_length": 32}
+# name: architecture, keys beside COMMON, optional tensors that this file has
+TINY = {
+    "llama": ("llama", {"vocab_size": VOCAB}, ("output",)),
+    "llama_tied_scaled": ("llama", {}, ("rope_freqs",)),
+    "llama_biases_part_rope": ("llama", {"rope.dimension_count": 8, **YARN}, ("output", "bias")),
+    "qwen2": ("qwen2", {}, ("output",)),
+    "qwen2_tied_yarn": ("qwen2", YARN, ()),
+    "qwen3": ("qwen3", HEAD_32, ()),
+    "gemma3": ("gemma3", {"block_count": 7, "attention.sliding_window": 5, **HEAD_32}, ()),
+    "gemma3_capped_linear": (
+        "gemma3",
+        {
+            "attention.sliding_window": 5,
+            "attention.sliding_window_pattern": 2,
+            "final_logit_softcapping": 3.0,
+            "rope.scaling.type": "linear",
+            "rope.scaling.factor": 8.0,
+        },
+        ("output",),
+    ),
+}
+
+
+@dataclass
+class TinyModel:
+    architecture: str
+    values: dict
+    shapes: dict
+
+    @property
+    def metadata(self):
+        return Metadata(self.values)
+
+    def build(self):
+        return build(self.architecture, self.metadata, self.shapes)
+
+    def config(self):
+        return ARCHITECTURES[self.architecture].read_config(self.metadata)
+
+    def weights(self):
+        rng = np.random.default_rng(7)
+        drawn = {name: rng.standard_normal(shape) * shape[-1] ** -0.5 for name, shape in self.shapes.items()}
+        norms = {name: 1 + 0.2 * w * w.size**0.5 for name, w in drawn.items() if name.endswith("norm.weight")}
+        factors = {name: 1 + np.abs(w) for name, w in drawn.items() if name == "rope_freqs.weight"}
+        return {name: w.astype(np.float32) for name, w in {**drawn, **norms, **factors}.items()}
+
+
+def make(name, **changes):
+    """The tiny model of that name, with some keys changed (None: removed) before its tensors are shaped."""
+    architecture, keys, optional = TINY[name]
+    values = {f"{architecture}.{key}": value for key, value in {**COMMON, **keys}.items()}
+    model = ARCHITECTURES[architecture]
+    declared = model.tensors(model.read_config(Metadata(values)))
+    shapes = {
+        tensor.rstrip("?"): tuple(VOCAB if size == "vocab" else size for size in shape)
+        for tensor, shape in declared.items()
+        if not tensor.endswith("?") or any(part in tensor.split(".")[0] + tensor.split(".")[-1] for part in optional)
+    }
+    for key, value in changes.items():
+        values[f"{architecture}.{key}"] = value
+    return TinyModel(architecture, {k: v for k, v in values.items() if v is not None}, shapes)
+
+
+@pytest.fixture(params=TINY)
+def tiny(request):
+    return make(request.param)
+
+
+@pytest.fixture(params=sorted(ARCHITECTURES))
+def one_of_each(request):
+    """One tiny model per architecture: for what does not depend on variants."""
+    return make(request.param)
+
+
+@pytest.fixture
+def make_tiny():
+    return make
+
+
+@pytest.fixture
+def tiny_architectures():
+    return {architecture for architecture, _, _ in TINY.values()}

@@ -1,0 +1,180 @@
+import math
+
+import numpy as np
+import pytest
+
+from tenth.errors import ModelFileError
+from tenth.models import ARCHITECTURES, build
+from tenth.models.tensors import match
+
+CONTRADICTIONS = [
+    ({"attention.head_count_kv": 3}, "head_count 4 is not a multiple of attention.head_count_kv 3"),
+    ({"attention.head_count": 5, "attention.head_count_kv": 5, "attention.key_length": None}, "64 is not a multiple"),
+    ({"attention.key_length": 32, "attention.value_length": 16}, "key_length 32 differs from .*value_length 16"),
+    ({"rope.dimension_count": 1024}, "rope.dimension_count 1024 is more than the head's"),
+    ({"rope.dimension_count": 7}, "dimension_count .* is 7, expected an even number"),
+    ({"rope.freq_base": 1.0}, "rope.freq_base is 1.0, expected more than 1"),
+    ({"rope.freq_base": -5.0}, "rope.freq_base is -5.0"),
+    ({"rope.freq_base": math.inf}, "rope.freq_base is inf"),
+    ({"rope.scaling.type": "longrope"}, "rope.scaling.type is 'longrope', expected none, linear or yarn"),
+    ({"rope.scaling.type": "yarn", "rope.scaling.factor": 0.5}, "factor is 0.5, expected at least 1 for yarn"),
+    (
+        {"rope.scaling.type": "yarn", "rope.scaling.yarn_beta_slow": 40.0},
+        r"yarn_beta_slow 40.0 is not below .*yarn_beta_fast 32.0",
+    ),
+    ({"rope.scaling.type": "yarn", "rope.scaling.yarn_ext_factor": 0.0}, "this variant of yarn is not supported"),
+    ({"rope.scaling.factor": math.nan}, "rope.scaling.factor is nan"),
+    ({"attention.layer_norm_rms_epsilon": 0.0}, "layer_norm_rms_epsilon is 0.0"),
+    ({"attention.layer_norm_rms_epsilon": math.inf}, "layer_norm_rms_epsilon is inf"),
+    ({"attention.layer_norm_rms_epsilon": None}, "layer_norm_rms_epsilon is missing"),
+    ({"block_count": 0}, "block_count is 0"),
+    ({"block_count": 1 << 31}, "block_count is 2147483648"),
+    ({"embedding_length": 0}, "embedding_length is 0"),
+    ({"attention.head_count": 0}, "head_count is 0"),
+    ({"attention.head_count": 1 << 40}, "head_count is 1099511627776"),
+    ({"attention.head_count": [4, 4]}, "head_count is of type array of int, expected a whole number"),
+    ({"feed_forward_length": "96"}, "feed_forward_length is of type str"),
+    ({"context_length": 0}, "context_length is 0"),
+    ({"expert_count": 8}, "expert_count is 8: mixture-of-experts"),
+    ({"attention.causal": False}, "causal is false"),
+    ({"vocab_size": 36}, "vocab_size is 36, but token_embd.weight has 37 rows"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), CONTRADICTIONS, ids=[m[:40] for _, m in CONTRADICTIONS])
+def test_values_that_contradict_each_other_are_named(one_of_each, changes, message):
+    tiny = one_of_each
+    changes = {f"{tiny.architecture}.{key}": value for key, value in changes.items()}
+    tiny.values = {key: value for key, value in {**tiny.values, **changes}.items() if value is not None}
+    with pytest.raises(ModelFileError, match=message):
+        tiny.build()
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])
+def test_a_window_that_would_be_felt_is_refused_where_layers_have_none(make_tiny, name):
+    make_tiny(name, **{"attention.sliding_window": 128}).build()
+    with pytest.raises(ModelFileError, match="sliding_window is 127 with context_length 128"):
+        make_tiny(name, **{"attention.sliding_window": 127}).build()
+
+
+def test_an_unknown_architecture_is_refused_with_the_list_of_known_ones(make_tiny):
+    with pytest.raises(ModelFileError) as caught:
+        build("mamba", make_tiny("llama").metadata, {})
+    assert "'mamba' is not supported" in caught.value.message
+    assert all(name in caught.value.hint for name in ARCHITECTURES)
+
+
+def test_linear_scaling_divides_frequencies_and_old_files_need_no_type(make_tiny):
+    plain = np.array(make_tiny("qwen2").config().rope.inv_freq)
+    assert np.allclose(plain, 10000.0 ** (-np.arange(8) / 8))
+    for keys in (
+        {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0},
+        {"rope.scaling.factor": 4.0},
+        {"rope.scale_linear": 4.0},
+    ):
+        assert np.allclose(make_tiny("qwen2", **keys).config().rope.inv_freq, plain / 4)
+    off = make_tiny("qwen2", **{"rope.scaling.type": "none", "rope.scaling.factor": 4.0})
+    assert np.allclose(off.config().rope.inv_freq, plain)
+
+
+def test_yarn_keeps_fast_dimensions_stretches_slow_ones_and_scales(make_tiny):
+    plain = np.array(make_tiny("qwen2").config().rope.inv_freq)
+    keys = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 4096}
+    rope = make_tiny("qwen2", **keys).config().rope
+    ratio = plain / np.array(rope.inv_freq)
+    # Turns over 4096 positions: 652 206 65 21 6.5 2.1 0.65 0.21; 32 turns lie at pair 2.6, one at 5.6.
+    assert np.allclose(ratio[:3], 1)
+    assert np.allclose(ratio[6:], 4)
+    assert (np.diff(ratio) >= -1e-12).all()
+    assert 1 < ratio[3] < ratio[4] < ratio[5] < 4
+    assert rope.scale == pytest.approx(1 + 0.1 * math.log(4))
+    # What transformers 5.23's ROPE_INIT_FUNCTIONS["yarn"] gives for these values, in float32.
+    recorded = [1.0, 0.3162278, 0.1, 0.02569351, 0.00625, 0.001383497, 0.00025, 7.905695e-05]
+    assert np.allclose(rope.inv_freq, recorded, rtol=3e-7)
+
+
+def test_gemma3_has_one_global_layer_in_six_and_a_local_base(make_tiny):
+    c = make_tiny("gemma3", **{"rope.freq_base": None}).config()
+    assert [c.is_global(i) for i in range(7)] == [False] * 5 + [True, False]
+    assert c.rope.inv_freq[1] == pytest.approx(1e6 ** (-1 / 16))
+    assert c.local_rope.inv_freq[1] == pytest.approx(1e4 ** (-1 / 16))
+    state = make_tiny("gemma3").build().state
+    assert [s.window for s in state] == [5, 5, 5, 5, 5, 0, 5]
+    assert all(make_tiny("gemma3", **{"attention.sliding_window": None}).config().is_global(i) for i in range(7))
+
+
+def test_gemma3_scaling_stretches_global_layers_only(make_tiny):
+    c = make_tiny("gemma3", **{"rope.scaling.type": "linear", "rope.scaling.factor": 8.0}).config()
+    assert (c.rope.inv_freq[0], c.local_rope.inv_freq[0]) == (1 / 8, 1)
+
+
+def test_gemma3_of_62_layers_scales_scores_by_the_share_of_dim(make_tiny):
+    assert make_tiny("gemma3").config().attention_scale == pytest.approx(32**-0.5)
+    assert make_tiny("gemma3", block_count=62).config().attention_scale == pytest.approx((64 / 4) ** -0.5)
+    explicit = {"block_count": 62, "attention.scale": 0.25}
+    assert make_tiny("gemma3", **explicit).config().attention_scale == 0.25
+
+
+def test_a_missing_tensor_is_named(one_of_each):
+    del one_of_each.shapes["blk.1.ffn_up.weight"]
+    with pytest.raises(ModelFileError, match=r"tensor blk.1.ffn_up.weight is missing"):
+        one_of_each.build()
+
+
+def test_a_file_without_tensors_is_refused(one_of_each):
+    one_of_each.shapes = {}
+    with pytest.raises(ModelFileError, match=r"tensor token_embd.weight \(and \d+ more\) is missing"):
+        one_of_each.build()
+
+
+def test_a_tensor_without_a_place_is_named(one_of_each):
+    one_of_each.shapes["blk.0.ffn_gate_exps.weight"] = (4, 8, 8)
+    with pytest.raises(ModelFileError, match=r"no place for tensor blk.0.ffn_gate_exps.weight"):
+        one_of_each.build()
+
+
+def test_a_layer_too_many_is_refused(one_of_each):
+    one_of_each.shapes["blk.99.attn_q.weight"] = one_of_each.shapes["blk.0.attn_q.weight"]
+    with pytest.raises(ModelFileError, match=r"no place for tensor blk.99"):
+        one_of_each.build()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "expected"),
+    [
+        ("blk.0.attn_k.weight", (64, 31), r"shape \[64, 31\], expected"),
+        ("output_norm.weight", (65,), r"shape \[65\], expected \[64\]"),
+        ("token_embd.weight", (37, 63), r"shape \[37, 63\], expected \[37, 64\]"),
+        ("token_embd.weight", (0, 64), r"shape \[0, 64\]"),
+        ("token_embd.weight", (37, 64, 1), r"shape \[37, 64, 1\]"),
+        ("blk.1.attn_norm.weight", (), r"shape \[\], expected \[64\]"),
+    ],
+)
+def test_a_misshapen_tensor_is_named_with_the_shape_it_should_have(one_of_each, name, shape, expected):
+    one_of_each.shapes[name] = shape
+    with pytest.raises(ModelFileError, match=expected):
+        one_of_each.build()
+
+
+def test_output_and_token_table_agree_on_the_vocabulary(make_tiny):
+    tiny = make_tiny("llama")
+    tiny.shapes["output.weight"] = (38, 64)
+    with pytest.raises(ModelFileError, match=r"output.weight has shape \[38, 64\], expected \[37, 64\]"):
+        tiny.build()
+
+
+def test_tensors_known_to_mean_nothing_are_ignored():
+    assert match({"a.weight": ("n",)}, {"a.weight": (2,), "blk.0.attn_rot_embd.weight": (4,)}) == {"a.weight": (2,)}
+
+
+def test_optional_tensors_are_used_when_there(make_tiny):
+    tied, with_all = make_tiny("llama_tied_scaled").build(), make_tiny("llama_biases_part_rope").build()
+    assert "output.weight" not in tied.weights
+    assert tied.instructions[0].inputs[1].name == "rope_freqs.weight"
+    assert tied.instructions[-1].inputs[1].name == "token_embd.weight"
+    assert {"blk.0.attn_output.bias", "blk.1.ffn_down.bias", "output.weight"} <= set(with_all.weights)
+
+
+def test_the_program_knows_its_architecture_and_context(make_tiny):
+    program = make_tiny("qwen3").build()
+    assert (program.architecture, program.context_tokens, program.vocab_size) == ("qwen3", 128, 37)

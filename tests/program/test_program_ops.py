@@ -1,0 +1,121 @@
+import inspect
+
+import numpy as np
+import pytest
+
+from tenth.program import builder, ops, reference
+from tenth.program.reference import Batch, Cache, Context, dequantize, quantize
+
+
+def meaning(op, *inputs, batch=None, cache=None, dtype=np.float32, **attrs):
+    context = Context(batch or Batch.single([0]), cache or Cache(), dtype)
+    return reference.MEANINGS[op](list(inputs), attrs, context)
+
+
+def test_two_ops_cannot_share_a_name():
+    with pytest.raises(AssertionError, match="two ops are named add"):
+        ops._op("a b")(ops.OPS["add"].rule)
+
+
+def test_every_op_has_a_specification_and_a_reference():
+    assert set(reference.MEANINGS) == set(ops.OPS)
+    assert all(len(op.doc) > 20 and "->" in op.doc for op in ops.OPS.values())
+
+
+def test_every_op_but_those_of_passes_can_be_written_in_a_model_file():
+    of_passes = {"quantize", "rms_norm_q8", "swiglu_q8", "geglu_q8", "kv_store", "add"}
+    functions = {name for name, f in vars(builder).items() if inspect.isfunction(f)}
+    assert set(ops.OPS) - of_passes <= functions
+
+
+def test_rms_norm_works_on_the_last_dimension():
+    x = np.array([[[3.0, 4.0], [0.0, 2.0]]], np.float32)
+    result = meaning("rms_norm", x, np.array([1.0, 10.0], np.float32), eps=0.0)
+    root = np.sqrt(12.5)
+    assert np.allclose(result, [[[3 / root, 40 / root], [0, 20 / np.sqrt(2)]]])
+
+
+@pytest.mark.parametrize(("pairing", "index"), [("half", [0, 2, 1, 3]), ("pairs", [0, 1, 2, 3])])
+def test_rope_multiplies_each_pair_as_a_complex_number(pairing, index):
+    x = np.random.default_rng(0).standard_normal((3, 2, 6)).astype(np.float32)
+    angles = meaning("rope_angles", np.array([0, 1, 7]), inv_freq=(1.0, 0.25), scale=1.0)
+    result = meaning("rope", x, angles, pairing=pairing)
+    pairs = x[..., index].reshape(3, 2, 2, 2)
+    turned = (pairs[..., 0] + 1j * pairs[..., 1]) * np.exp(1j * np.outer([0, 1, 7], [1, 0.25]))[:, None]
+    assert np.allclose(result[..., index], np.stack([turned.real, turned.imag], -1).reshape(3, 2, 4), atol=1e-6)
+    assert np.array_equal(result[..., 4:], x[..., 4:])  # beyond dims nothing turns
+
+
+def test_rope_angles_are_divided_by_factors_and_scaled():
+    angles = meaning("rope_angles", np.array([3]), np.array([2.0, 4.0], np.float32), inv_freq=(1.0, 1.0), scale=2.0)
+    assert np.allclose(angles, 2 * np.array([[np.cos(1.5), np.cos(0.75), np.sin(1.5), np.sin(0.75)]]))
+
+
+def test_attention_sees_the_window_and_nothing_later():
+    batch = Batch.single([0] * 5)
+    v = np.eye(5, dtype=np.float32)[:, None, :]
+    cache = Cache()
+    meaning("kv_store", np.zeros_like(v), v, batch=batch, cache=cache, layer=0)
+    attrs = {"layer": 0, "n_kv_heads": 1, "head_dim": 5, "scale": 1.0, "softcap": 0.0}
+    everything = meaning("attention", np.zeros_like(v), batch=batch, cache=cache, window=0, **attrs)
+    assert np.allclose(everything, np.tril(np.ones((5, 5))) / np.arange(1, 6)[:, None])
+    two = meaning("attention", np.zeros_like(v), batch=batch, cache=cache, window=2, **attrs)
+    assert np.allclose(two[0], [1, 0, 0, 0, 0])
+    assert np.allclose(two[4], [0, 0, 0, 0.5, 0.5])
+
+
+def test_attention_caps_scores_before_the_softmax_and_groups_heads():
+    batch, cache = Batch.single([0, 0]), Cache()
+    k = np.array([[[1.0], [0.0]], [[3.0], [0.0]]], np.float32)  # [2 positions, 2 kv heads, 1]
+    v = np.array([[[1.0], [5.0]], [[2.0], [7.0]]], np.float32)
+    meaning("kv_store", k, v, batch=batch, cache=cache, layer=3)
+    attrs = {"layer": 3, "n_kv_heads": 2, "head_dim": 1, "scale": 2.0, "softcap": 1.5, "window": 0}
+    result = meaning("attention", np.ones((2, 4, 1), np.float32), batch=batch, cache=cache, **attrs)
+    scores = 1.5 * np.tanh(np.array([2.0, 6.0]) / 1.5)
+    first = np.exp(scores) @ [1, 2] / np.exp(scores).sum()
+    assert np.allclose(result[1], [first, first, 6, 6])
+
+
+def test_activations_are_what_their_formulas_say():
+    g, up = np.array([[-200.0, -1.0, 0.0, 2.0]], np.float32), np.array([[1.0, 2.0, 3.0, 4.0]], np.float32)
+    assert np.allclose(meaning("swiglu", g, up), g / (1 + np.exp(-g.astype(np.float64))) * up)
+    gelu = g / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (g + 0.044715 * g.astype(np.float64) ** 3)))
+    assert np.allclose(meaning("geglu", g, up), gelu * up)
+    assert np.allclose(meaning("softcap", 100 * g, cap=5.0), [[-5, -5, 0, 5]])
+
+
+def test_quantize_rounds_half_to_even_and_keeps_the_largest():
+    x = np.zeros((2, 64), np.float32)
+    x[0, :5] = [127, 0.5, 1.5, -2.5, -127]
+    q = quantize(x)
+    assert q.q[0, :5].tolist() == [127, 0, 2, -2, -127]
+    assert q.scale.tolist() == [[1, 0], [0, 0]]
+    assert np.array_equal(dequantize(q)[1], np.zeros(64))
+
+
+def test_quantize_is_off_by_at_most_half_a_step():
+    x = np.random.default_rng(0).standard_normal((5, 96)).astype(np.float32)
+    q = quantize(x)
+    error = np.abs(dequantize(q) - x).reshape(5, 3, 32)
+    assert (error <= q.scale[..., None] * 0.5001).all()
+
+
+def test_linear_has_several_weights_some_with_bias():
+    rng = np.random.default_rng(0)
+    x, a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, 4), (5, 4), (2, 4)))
+    bias = np.array([1.0, 2.0], np.float32)
+    first, second = meaning("linear", x, a, b, bias, n_weights=2, biases=(0, 1), residual=0)
+    assert np.allclose(first, x @ a.T)
+    assert np.allclose(second, x @ b.T + bias)
+    (added,) = meaning("linear", x, b, bias, second, n_weights=1, biases=(1,), residual=1)
+    assert np.allclose(added, 2 * second)
+
+
+def test_a_batch_keeps_its_sequences_apart():
+    batch = Batch(np.zeros(3), np.array([0, 1, 0]), np.array([0, 2, 3]), np.array([2]), sequences=(7, 4))
+    cache = Cache()
+    k = np.arange(3, dtype=np.float32).reshape(3, 1, 1)
+    meaning("kv_store", k, k, batch=batch, cache=cache, layer=0)
+    assert cache.kv[0, 7][0].ravel().tolist() == [0, 1]
+    assert cache.kv[0, 4][0].ravel().tolist() == [2]
+    assert meaning("select_outputs", k, batch=batch).ravel().tolist() == [2]

@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+
+from tenth.program import passes
+from tenth.program.check import check
+from tenth.program.listing import listing
+from tenth.program.reference import Batch, run
+
+
+def ops(program):
+    return [i.op for i in program.instructions]
+
+
+BATCH = Batch.single([1, 5, 2, 10, 3, 0, 7], outputs=[3, 6])
+
+
+def logits(program, weights):
+    return run(program, weights, BATCH, dtype=np.float64)
+
+
+@pytest.mark.parametrize("chosen", [(p,) for p in passes.PASSES] + [passes.PASSES], ids=lambda c: c[0].__name__)
+def test_passes_keep_the_logits_of_unquantised_weights(program, weights, chosen):
+    improved = passes.optimise(program, set(), chosen)
+    assert np.allclose(logits(improved, weights), logits(program, weights), rtol=1e-12)
+
+
+@pytest.mark.parametrize("left_out", passes.PASSES, ids=lambda p: p.__name__)
+def test_any_pass_can_be_left_out_and_rounding_is_the_only_difference(program, weights, matrices, left_out):
+    rounded = passes.optimise(program, matrices, (passes.quantize_once,))
+    chosen = tuple(p for p in passes.PASSES if p is not left_out)
+    improved = passes.optimise(program, matrices, chosen)
+    expected = program if left_out is passes.quantize_once else rounded
+    assert np.allclose(logits(improved, weights), logits(expected, weights), rtol=1e-12)
+
+
+def test_q8_rounding_changes_the_logits_a_little(program, weights, matrices):
+    exact, rounded = logits(program, weights), logits(passes.optimise(program, matrices), weights)
+    nmse = ((rounded - exact) ** 2).sum() / (exact**2).sum()
+    assert 1e-8 < nmse < 1e-2
+
+
+def test_optimise_leaves_its_input_alone(program, matrices):
+    before = listing(program)
+    improved = passes.optimise(program, matrices)
+    assert listing(program) == before
+    mine = {v for i in program.instructions for v in (*i.inputs, *i.outputs)}
+    assert not mine & {v for i in improved.instructions for v in (*i.inputs, *i.outputs)}
+
+
+def test_linears_of_one_input_become_one(program, weights):
+    merged = check(passes.merge_linears(program, set()))
+    first = next(i for i in merged.instructions if i.op == "linear")
+    assert [v.name for v in first.inputs[1:]] == ["attn_q.weight", "attn_k.weight", "attn_v.weight", "attn_k.bias"]
+    assert first.attrs == {"n_weights": 3, "biases": (0, 1, 0), "residual": 0}
+    assert ops(merged).count("linear") == ops(program).count("linear") - 4
+
+
+def test_each_value_is_rounded_once(program, matrices):
+    rounded = check(passes.quantize_once(program, matrices))
+    inputs = [i.inputs[0].storage for i in rounded.instructions if i.op == "quantize"]
+    assert len(inputs) == len(set(inputs)) == 7
+    assert all(i.inputs[0].dtype == "q8" for i in rounded.instructions if i.op == "linear")
+
+
+def test_only_linears_of_quantised_weights_are_rounded(program):
+    rounded = check(passes.quantize_once(program, {"ffn_down.weight"}))
+    q8 = [i.inputs[1].name for i in rounded.instructions if i.op == "linear" and i.inputs[0].dtype == "q8"]
+    assert q8 == ["ffn_down.weight", "ffn_down.weight"]
+
+
+def test_residual_adds_vanish_into_linears(program):
+    folded = check(passes.fold_residual(program, set()))
+    assert "add" not in ops(folded)
+    assert [i.attrs["residual"] for i in folded.instructions if i.op == "linear"].count(1) == 3
+
+
+def test_norms_and_activations_write_q8_when_nobody_reads_their_floats(program, matrices):
+    improved = passes.optimise(program, matrices)
+    assert ops(improved).count("rms_norm_q8") == 2
+    assert ops(improved).count("rms_norm") == 1  # of q, which rope reads
+    assert "swiglu_q8" in ops(improved)
+    assert "geglu_q8" in ops(improved)
+    assert ops(passes.optimise(program, {"attn_q.weight"})).count("rms_norm_q8") == 0  # k and v read the floats
+
+
+def test_only_output_rows_go_on_behind_the_last_attention(program):
+    early = check(passes.select_early(program, set()))
+    after = early.instructions[ops(early).index("attention") + 1 :]
+    assert all(v.rows == "outputs" for i in after for v in i.outputs)
+    before = early.instructions[: ops(early).index("attention") + 1]
+    assert all(v.rows == "tokens" for i in before for v in i.outputs)
+
+
+def test_copies_have_offsets_of_their_own(program):
+    twin = passes.copy(program)
+    twin.instructions[0].outputs[0].offset = 77
+    assert program.instructions[0].outputs[0].offset == -1
+    assert listing(passes.copy(program)) == listing(program)

@@ -1,0 +1,62 @@
+"""Runs programs and model files natively, without an engine: the tests' own small scheduler."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tenth.batch import Batch
+from tenth.config import EngineConfig
+from tenth.load import open_runtime
+from tenth.program import memory
+from tenth.runtime import Limits, MatrixSource, Runtime, pages_for
+
+DATA = Path(__file__).parent.parent / "data"
+
+
+def i32(values):
+    return np.ascontiguousarray(values, np.int32)
+
+
+def open_golden(case, **settings):
+    return open_runtime(DATA / f"golden_{case}.gguf", EngineConfig(**settings)).runtime
+
+
+def golden(case):
+    return dict(np.load(DATA / f"golden_{case}.npz"))
+
+
+def step_logits(runtime, rows):
+    """One step. rows: (tokens, first position, pages) per sequence; logits of every row."""
+    starts = np.cumsum([0, *(len(tokens) for tokens, _, _ in rows)])
+    batch = Batch(
+        i32(np.concatenate([tokens for tokens, _, _ in rows])),
+        i32(np.concatenate([np.arange(first, first + len(tokens)) for tokens, first, _ in rows])),
+        i32(starts), [i32(pages) for _, _, pages in rows], i32(np.arange(starts[-1])),
+    )
+    runtime.step(batch)
+    return runtime.logits()
+
+
+def all_logits(runtime, tokens, chunk=None, pages=None):
+    """Logits [n, vocab] of one sequence, computed `chunk` rows at a time."""
+    pages = np.arange(pages_for(len(tokens))) if pages is None else pages
+    chunk = min(chunk or len(tokens), runtime.max_outputs)
+    pieces = [step_logits(runtime, [(tokens[i : i + chunk], i, pages)]) for i in range(0, len(tokens), chunk)]
+    return np.concatenate(pieces)
+
+
+def open_program(program, weights, folder, rows=64, kv_format="f32", threads=2):
+    """A runtime for any program: 2-D weights go through an F32 file, the others directly."""
+    matrices, vectors, at = {}, {}, 0
+    path = folder / "weights.bin"
+    with path.open("wb") as file:
+        for name in program.weights:
+            data = np.ascontiguousarray(weights[name], np.float32)
+            if data.ndim == 1:
+                vectors[name] = data
+            else:
+                matrices[name] = MatrixSource(path, at, data.nbytes, 0)
+                at += file.write(data.tobytes())
+    arena = memory.plan(program, {"tokens": rows, "outputs": rows})
+    limits = Limits(threads, rows, rows, 256, 16, kv_format, arena)
+    return Runtime(program, matrices, vectors, limits)

@@ -1,0 +1,84 @@
+"""Every op of the table: the native result against its meaning in NumPy (program/reference.py)."""
+
+import numpy as np
+import pytest
+
+from tenth.program import builder as b
+from tenth.program import passes
+from tenth.program.ops import OPS
+from tenth.program.reference import Batch, Cache, run
+from tests.runtime.native import open_program, step_logits
+
+VOCAB, DIM, HEADS, KV_HEADS, HEAD_DIM = 40, 96, 6, 2, 16
+SHAPES = {
+    "embd.weight": (VOCAB, DIM), "norm.weight": (DIM,), "head_norm.weight": (HEAD_DIM,), "a.weight": (DIM, DIM),
+    "a.bias": (DIM,), "c.weight": (DIM, DIM), "kv.weight": (KV_HEADS * HEAD_DIM, DIM), "factors.weight": (6,),
+    "out.weight": (VOCAB, DIM),
+}  # fmt: skip
+INV_FREQ = tuple(1e4 ** (-j / 6) for j in range(6))
+
+
+def attend(x, w, **attrs):
+    q, k = b.heads(b.linear(x, w.c), HEADS), b.heads(b.linear(x, w.kv), KV_HEADS)
+    return b.attention(q, k, b.scale(k, 1.5), layer=0, scale=0.25, **attrs)
+
+
+def rotate(x, angles, pairing):
+    return b.flat(b.rope(b.heads(x, HEADS), angles, pairing))
+
+
+# What stands between the embedding and the output matrix. The name begins with the op that is tested.
+BODIES = {
+    "embed": lambda x, p, w: x,
+    "rms_norm": lambda x, p, w: b.rms_norm(x, w.norm, 1e-5),
+    "rms_norm of heads": lambda x, p, w: b.flat(b.rms_norm(b.heads(x, HEADS), w.head_norm, 1e-5)),
+    "linear": lambda x, p, w: b.linear(x, w.c),
+    "linear with bias": lambda x, p, w: b.linear(x, w.a),
+    "linear with residual": lambda x, p, w: x + b.linear(x, w.c),
+    "linear merged": lambda x, p, w: b.linear(x, w.a) + b.linear(x, w.c),
+    "rope_angles": lambda x, p, w: rotate(x, b.rope_angles(p, INV_FREQ, 1.25, w.factors), "half"),
+    "rope half": lambda x, p, w: rotate(x, b.rope_angles(p, INV_FREQ), "half"),
+    "rope pairs": lambda x, p, w: rotate(x, b.rope_angles(p, INV_FREQ), "pairs"),
+    "kv_store": lambda x, p, w: attend(x, w),
+    "attention": lambda x, p, w: attend(x, w),
+    "attention windowed": lambda x, p, w: attend(x, w, window=7),
+    "attention softcapped": lambda x, p, w: attend(x, w, softcap=2.0),
+    "add": lambda x, p, w: x + b.linear(x, w.c) + x,
+    "scale": lambda x, p, w: b.scale(x, 0.37),
+    "softcap": lambda x, p, w: b.softcap(x, 1.5),
+    "swiglu": lambda x, p, w: b.swiglu(x, b.linear(x, w.c)),
+    "geglu": lambda x, p, w: b.geglu(x, b.linear(x, w.c)),
+    "select_outputs": lambda x, p, w: x,
+}  # fmt: skip
+Q8_OPS = {"quantize", "rms_norm_q8", "swiglu_q8", "geglu_q8"}  # need quantised weights: test_native_goldens.py
+
+
+def program_of(body):
+    builder = b.Builder(SHAPES)
+    w = b.Weights(builder)
+    x = b.embed(builder.inputs["tokens"], w.embd, scale=1.1)
+    y = b.select_outputs(body(x, builder.inputs["positions"], w))
+    return builder.finish(b.linear(y, w.out), "test", 256)
+
+
+def weights():
+    rng = np.random.default_rng(7)
+    return {name: rng.normal(0, 1 if name == "embd.weight" else 0.3, shape).astype(np.float32) for name, shape in SHAPES.items()}
+
+
+def test_every_op_of_the_table_is_tested_here():
+    assert {name.split()[0] for name in BODIES} | Q8_OPS == set(OPS)
+
+
+@pytest.mark.parametrize("optimised", [False, True], ids=["as written", "optimised"])
+@pytest.mark.parametrize("name", BODIES)
+def test_the_native_op_means_what_the_reference_says(name, optimised, tmp_path):
+    program = program_of(BODIES[name])
+    if optimised:
+        program = passes.optimise(program, set())
+    runtime = open_program(program, weights(), tmp_path)
+    tokens, cache = np.random.default_rng(1).integers(0, VOCAB, 45), Cache()
+    for first, last in ((0, 33), (33, 45)):  # the second step looks back into pages of the first
+        native = step_logits(runtime, [(tokens[first:last], first, [3, 1])])
+        meant = run(program_of(BODIES[name]), weights(), Batch.single(tokens[first:last], first), cache, dtype=np.float64)
+        np.testing.assert_allclose(native, meant, rtol=2e-5, atol=2e-5 * np.abs(meant).max())

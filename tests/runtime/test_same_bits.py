@@ -1,0 +1,82 @@
+"""Logits are the same bits for every thread count, chunk size, batch, prefix reuse and instruction set."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tenth import _core
+from tests.runtime.native import all_logits, golden, open_golden, step_logits
+
+CASES = ["quantised", "kquants", "gemma3", "llama"]
+KV = ["f16", "q8_0"]
+
+
+def fits(case, kv_format):
+    return kv_format != "q8_0" or case in ("quantised", "kquants", "gemma3")  # heads of a multiple of 32
+
+
+PAIRS = [(case, kv) for case in CASES for kv in KV if fits(case, kv)]
+
+
+@pytest.mark.parametrize(("case", "kv_format"), PAIRS)
+def test_threads_and_chunks_do_not_change_the_logits(case, kv_format):
+    tokens = golden(case)["tokens"]
+    whole = all_logits(open_golden(case, kv_format=kv_format, threads=1), tokens)
+    for threads in (1, 2, 3):
+        runtime = open_golden(case, kv_format=kv_format, threads=threads)
+        for chunk in (1, 5, 16, 17):
+            assert np.array_equal(whole, all_logits(runtime, tokens, chunk)), (threads, chunk)
+
+
+@pytest.mark.parametrize(("case", "kv_format"), PAIRS)
+def test_batch_mates_do_not_change_the_logits(case, kv_format):
+    tokens = golden(case)["tokens"]
+    runtime = open_golden(case, kv_format=kv_format, threads=2)
+    alone = all_logits(runtime, tokens)
+    other = tokens[::-1]
+    step_logits(runtime, [(tokens[:7], 0, [5, 1]), (other[:4], 0, [2, 3])])
+    together = step_logits(runtime, [(other[4:9], 4, [2, 3]), (tokens[7:20], 7, [5, 1])])
+    assert np.array_equal(together[5:], alone[7:20])
+
+
+def test_a_reused_page_gives_the_logits_of_a_fresh_one():
+    tokens = golden("quantised")["tokens"]
+    assert len(tokens) > 33, "the golden must be longer than a page"
+    runtime = open_golden("quantised")
+    fresh = all_logits(runtime, tokens, pages=[4, 2])
+    reused = step_logits(runtime, [(tokens[32:], 32, [4, 7])])  # page 4 as the first request left it
+    assert np.array_equal(reused, fresh[32:])
+
+
+def test_stale_pages_do_not_change_the_logits():
+    tokens = golden("gemma3")["tokens"]
+    runtime = open_golden("gemma3")
+    first = all_logits(runtime, tokens)
+    all_logits(runtime, tokens[::-1])
+    assert np.array_equal(all_logits(runtime, tokens, chunk=3), first)
+
+
+HASH = """
+import hashlib
+from tests.runtime.native import all_logits, golden, open_golden
+digest = hashlib.sha256()
+for case, kv in {pairs}:
+    digest.update(all_logits(open_golden(case, kv_format=kv), golden(case)["tokens"], chunk=18).tobytes())
+print(digest.hexdigest())
+"""
+
+
+def logits_hash(isa):
+    environment = {**os.environ, "TENTH_ISA": isa, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    command = [sys.executable, "-c", HASH.format(pairs=PAIRS)]
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+def test_every_instruction_set_gives_the_same_logits():
+    hashes = {isa: logits_hash(isa) for isa in _core.kernel_isas()}
+    assert len(hashes["scalar"].strip()) == hashlib.sha256().digest_size * 2
+    assert len(set(hashes.values())) == 1, hashes
