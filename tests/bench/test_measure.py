@@ -128,3 +128,10 @@ def test_prompts_have_the_length_asked_for_with_or_without_a_vocabulary():
     bare = Model()
     bare.tokenize = lambda *_, **__: (_ for _ in ()).throw(RequestError("no vocabulary"))
     assert len(prompt_ids(bare, 40)) == 40
+
+
+def test_every_kv_format_of_the_runtime_has_its_bytes():
+    from tenth.bench.work import KV_BYTES
+    from tenth.runtime import KV_FORMATS
+
+    assert set(KV_BYTES) == set(KV_FORMATS)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32}  # per number
+KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32, "f32": 4.0}  # per number
 
 
 class Stored(Protocol):

@@ -19,7 +19,8 @@ def command(
     flags: AnswerFlags,
     question: Annotated[list[str] | None, typer.Argument(help="The question; piped text is added to it.",
                                                          show_default=False)] = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Another model than the default one.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", metavar="MODEL",
+                                                  help="Another model than the default one.")] = None,
 ) -> None:
     """Ask the default model a question.
 

@@ -23,6 +23,9 @@ from tenth.errors import RequestError
 SHORT = {"context_tokens": "context", "kv_format": "kv"}
 
 
+_METAVARS = {int: "N", float: "X", str: "TEXT"}  # what help shows for a flag's value
+
+
 def flag(default: Any, help: str, **how: Any) -> Any:
     """A field of a group: ``how`` is passed to typer.Option (min, max, metavar); ``names`` replaces its spellings."""
     return field(default=default, metadata={"help": help, **how})
@@ -146,6 +149,9 @@ def _parameter(spec: Field[Any], kind: Any) -> inspect.Parameter:
     if names is None and (kind is bool or bool in get_args(kind)):
         names = (f"--{dashed}/--no-{dashed}",)
     names = names or tuple(dict.fromkeys(f"--{n.replace('_', '-')}" for n in (SHORT.get(spec.name, spec.name), dashed)))
+    for plain, metavar in _METAVARS.items():
+        if kind is plain or plain in get_args(kind):
+            how.setdefault("metavar", metavar)
     assert spec.default is not MISSING, f"flag {spec.name} has no default"
     option = Annotated[kind, typer.Option(*names, show_default=spec.default is not None, **how)]
     return inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, default=spec.default, annotation=option)

@@ -53,9 +53,7 @@ def _names(option: Any) -> str:
         names += " / " + ", ".join(option.secondary_opts)
     if option.is_flag:
         return names
-    value = option.metavar or {"integer": "N", "integer range": "N", "float": "X", "float range": "X"}.get(
-        option.type.name, "TEXT")
-    return f"{names} {value}"
+    return f"{names} {option.metavar or 'TEXT'}"
 
 
 def _default(option: Any) -> str:
