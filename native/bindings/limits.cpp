@@ -9,7 +9,6 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 void bind_limits(nb::module_& m) {
-  m.def("limit_isas", &tenth::limit_isas, "Instruction sets of this build that this CPU can run, the widest last.");
   m.def("read_bandwidth", &tenth::read_bandwidth, "threads"_a, "seconds"_a, "n_bytes"_a,
         nb::call_guard<nb::gil_scoped_release>(), "Bytes per second of each pass over n_bytes of memory.");
   m.def("int8_rate", &tenth::int8_rate, "threads"_a, "seconds"_a, "isa"_a = "",

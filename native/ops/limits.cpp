@@ -12,6 +12,8 @@
 #include <stdexcept>
 #include <thread>
 
+#include "kernels/table.h"
+
 namespace tenth {
 namespace scalar { extern const LimitLoops limit_loops; }
 namespace avx2 { extern const LimitLoops limit_loops; }
@@ -85,33 +87,18 @@ std::vector<double> timed_passes(int n_threads, double seconds, const std::funct
   return passes;
 }
 
-struct Isa { const char* name; bool runs; const LimitLoops* loops; };
+struct Isa { const char* name; const LimitLoops* loops; };
+constexpr Isa ISAS[] = {{"scalar", &scalar::limit_loops}, {"avx2", &avx2::limit_loops}, {"avx512", &avx512::limit_loops}};
 
-std::vector<Isa> isas() {
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
-  return {{"scalar", true, &scalar::limit_loops}, {"avx2", avx2, &avx2::limit_loops},
-          {"avx512", avx512, &avx512::limit_loops}};
-}
-
+// The loops of `isa`, or of the instruction set that the kernels use when it is empty.
 const LimitLoops& loops_of(const std::string& isa) {
-  const LimitLoops* found = nullptr;
-  for (const Isa& row : isas())
-    if (row.runs && (isa.empty() || isa == row.name)) found = row.loops;
-  if (!found) throw std::invalid_argument("this CPU has no instruction set named " + isa);
-  return *found;
+  const std::string wanted = isa.empty() ? kernel_table().isa : isa;
+  for (const Isa& row : ISAS)
+    if (wanted == row.name && kernel_table_for(row.name)) return *row.loops;
+  throw std::invalid_argument("this CPU has no instruction set named " + wanted);
 }
 
 }  // namespace
-
-std::vector<std::string> limit_isas() {
-  std::vector<std::string> names;
-  for (const Isa& row : isas())
-    if (row.runs) names.emplace_back(row.name);
-  return names;
-}
 
 std::vector<double> read_bandwidth(int n_threads, double seconds, size_t n_bytes) {
   const LimitLoops& loops = loops_of("");

@@ -13,14 +13,11 @@ struct LimitLoops {
   int64_t (*multiply_add)(int64_t n_rounds);                 // gives the number of multiply-adds done
 };
 
-// The instruction sets of this build that this CPU can run, the widest last.
-std::vector<std::string> limit_isas();
-
 // Bytes per second that `n_threads` read together from `n_bytes` of memory, one figure per pass (at least 3 passes,
 // then until `seconds` have gone). Throws std::bad_alloc, std::invalid_argument.
 std::vector<double> read_bandwidth(int n_threads, double seconds, size_t n_bytes);
 
-// Multiply-adds of bytes per second of `n_threads` together, one figure per pass; `isa` empty means the widest.
+// Multiply-adds of bytes per second of `n_threads` together, one figure per pass; `isa` empty means the kernels'.
 std::vector<double> int8_rate(int n_threads, double seconds, const std::string& isa);
 
 }  // namespace tenth

@@ -1,0 +1,122 @@
+"""The most this machine can do, measured: reading memory, multiplying bytes, reading the disk.
+
+A virtual machine's memory can change its speed between two runs, so a share of a limit is only good with the limit
+measured right beside it: bench measures both in every repetition.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tenth.errors import ResourceError
+
+LEAST_BUFFER_BYTES = 512 << 20
+MOST_BUFFER_BYTES = 4 << 30
+DISK_CHUNK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Units per second over several passes. ``best`` is the limit: slower passes were disturbed by something."""
+
+    best: float
+    median: float
+    passes: int
+
+    @classmethod
+    def of(cls, rates: Sequence[float]) -> Rate:
+        """The summary of one rate per pass."""
+        return cls(max(rates), statistics.median(rates), len(rates))
+
+
+def buffer_bytes(l3_bytes: int, available_bytes: int) -> int:
+    """How much to read: four times the last cache, so that little of it is still there, but a quarter of free memory.
+
+    Raises ResourceError when even the least is too much.
+    """
+    most = min(MOST_BUFFER_BYTES, available_bytes // 4)
+    if most < LEAST_BUFFER_BYTES:
+        raise ResourceError(f"{available_bytes >> 20} MiB of memory are free, measuring needs "
+                            f"{4 * LEAST_BUFFER_BYTES >> 20} MiB", "close other programs")
+    return min(max(LEAST_BUFFER_BYTES, 4 * l3_bytes), most)
+
+
+def read_bandwidth(threads: int, seconds: float, n_bytes: int) -> Rate:
+    """Bytes per second that ``threads`` read together from a buffer of ``n_bytes``."""
+    from tenth import runtime
+
+    return Rate.of(runtime.read_bandwidth(threads, seconds, n_bytes))
+
+
+def int8_rate(threads: int, seconds: float, isa: str = "") -> Rate:
+    """Byte multiply-adds per second of ``threads`` together; ``isa``: "" for the one the kernels use."""
+    from tenth import runtime
+
+    return Rate.of(runtime.int8_rate(threads, seconds, isa))
+
+
+def disk_rate(path: Path, most_bytes: int = 256 << 20) -> Rate:
+    """Bytes per second of reading the file ``path`` in order, past the page cache where the file system allows it.
+
+    Without direct reads the file's pages are dropped from the cache first. Raises ResourceError.
+    """
+    try:
+        return Rate.of(_read_direct(path, most_bytes))
+    except OSError:
+        pass
+    try:
+        return Rate.of(_read_dropped(path, most_bytes))
+    except OSError as error:
+        raise ResourceError(f"cannot read {path}: {error.strerror}") from error
+
+
+def disk_rate_of_folder(folder: Path, n_bytes: int = 256 << 20) -> Rate:
+    """The same for a folder without files of its own: through a temporary file that is written first."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            chunk = os.urandom(DISK_CHUNK_BYTES)
+            for _ in range(n_bytes // len(chunk)):
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+            return disk_rate(Path(file.name), n_bytes)
+    except OSError as error:
+        raise ResourceError(f"cannot measure the disk of {folder}: {error.strerror}") from error
+
+
+def _read_direct(path: Path, most_bytes: int) -> list[float]:
+    return _read(os.open(path, os.O_RDONLY | os.O_DIRECT), most_bytes)
+
+
+def _read_dropped(path: Path, most_bytes: int) -> list[float]:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    return _read(descriptor, most_bytes)
+
+
+def _read(descriptor: int, most_bytes: int) -> list[float]:
+    """Rates of reading in chunks, sixteen chunks a pass; closes the descriptor."""
+    rates, done = [], 0
+    with os.fdopen(descriptor, "rb", buffering=0) as file, mmap.mmap(-1, DISK_CHUNK_BYTES) as aligned:
+        while done < most_bytes:
+            start, got = time.perf_counter(), 0
+            for _ in range(16):
+                n = file.readinto(aligned) or 0
+                got += n
+                if n < DISK_CHUNK_BYTES:
+                    break
+            if got:
+                rates.append(got / (time.perf_counter() - start))
+            done += got
+            if got < 16 * DISK_CHUNK_BYTES:
+                break
+    if not rates:
+        raise OSError(0, "the file is empty")
+    return rates

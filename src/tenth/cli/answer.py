@@ -1,0 +1,131 @@
+"""One question, one answer: what ``ask`` and ``run`` share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from tenth.cli.flags import AnswerFlags, SamplingFlags
+from tenth.cli.opening import open_model
+from tenth.cli.prompt import checked, read_text_file
+from tenth.cli.terminal import is_terminal, write, write_json, write_line
+from tenth.config import EngineConfig
+from tenth.errors import RequestError
+
+USAGE = ("prompt_tokens", "completion_tokens", "cached_tokens")
+TIMINGS = ("load_s", "first_token_s", "prompt_tokens_per_second", "generated_tokens_per_second")
+
+
+@dataclass(frozen=True)
+class Question:
+    """Everything that shapes one answer. ``model`` None: the default model."""
+
+    model: str | None
+    prompt: str
+    sampling: SamplingFlags
+    engine: EngineConfig
+    flags: AnswerFlags
+
+
+def answer(question: Question) -> None:
+    """Prints the answer to standard output as it is generated, or as one JSON object at the end."""
+    flags, settings = question.flags, question.sampling.chosen()
+    check(question)
+    template = read_text_file(flags.template, "the template") if flags.template else None
+    with open_model(question.model, question.engine, template) as model:
+        stream = start(model, question, settings)
+        if flags.json:
+            for _ in stream:
+                pass
+            write_json(as_json(model, stream, bool(settings.get("top_logprobs"))))
+        else:
+            show = is_terminal(sys.stdout) if flags.show_thinking is None else flags.show_thinking
+            show_stream(stream, show)
+
+
+def check(question: Question) -> None:
+    """Raises RequestError for flags that exclude each other, before anything slow happens."""
+    flags = question.flags
+    chat_only = {"--system": flags.system, "--think": flags.think or None, "--template": flags.template,
+                 "--thinking-budget": flags.thinking_budget}
+    for name, value in chat_only.items():
+        if flags.raw and value is not None:
+            raise RequestError(f"--raw and {name} exclude each other", "raw text has no template, roles or thinking")
+    if flags.think is False and flags.thinking_budget is not None:
+        raise RequestError("--no-think and --thinking-budget exclude each other")
+    if question.sampling.top_logprobs and not flags.json:
+        raise RequestError("--top-logprobs needs --json", "the plain answer has no place for them")
+
+
+def start(model: Any, question: Question, settings: dict[str, Any]) -> Any:
+    """The stream of the answer."""
+    flags = question.flags
+    if flags.raw:
+        return model.generate(question.prompt, **settings)
+    messages = [{"role": "user", "content": question.prompt}]
+    if flags.system is not None:
+        messages.insert(0, {"role": "system", "content": checked(flags.system, "the system text")})
+    return model.chat(messages, think=flags.think, thinking_budget=flags.thinking_budget, **settings)
+
+
+def show_stream(stream: Iterable[Any], show_thinking: bool) -> None:
+    """Prints the pieces of an answer: thinking dimmed (or left out), an empty line, then the content.
+
+    Leaves the cursor at the start of a line. On any interruption the stream is cancelled.
+    """
+    thinking, last, started = False, "", False
+    try:
+        for piece in stream:
+            kind = getattr(piece, "kind", "content")
+            text = str(piece)
+            if kind == "thinking" and not show_thinking:
+                continue
+            if thinking and kind != "thinking":
+                write("\n\n" if not last.endswith("\n") else "\n")
+                text = text.lstrip("\n")
+            thinking, started = kind == "thinking", started or bool(text)
+            last = text or last
+            write(text, dim=thinking)
+        if not started or not last.endswith("\n"):
+            write_line()
+    except BaseException:
+        cancel = getattr(stream, "cancel", None)
+        if cancel is not None:
+            cancel()
+        raise
+
+
+def as_json(model: Any, stream: Any, with_logprobs: bool) -> dict[str, Any]:
+    """The whole answer as the object that ``--json`` prints."""
+    result = {
+        "model": str(getattr(model, "name", "")),
+        "text": str(stream.text),
+        "thinking": str(stream.thinking or ""),
+        "finish_reason": stream.finish_reason,
+        "usage": numbers(stream.usage, USAGE),
+        "timings": numbers(stream.timings, TIMINGS),
+        "memory": dict(model.memory()),
+    }
+    if with_logprobs:
+        result["logprobs"] = plain(stream.logprobs)
+    return result
+
+
+def plain(value: Any) -> Any:
+    """``value`` with dataclasses and NumPy numbers as what JSON knows."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain({f.name: getattr(value, f.name) for f in fields(value)})
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value.item() if hasattr(value, "item") else value
+
+
+def numbers(source: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """The fields ``names`` of a mapping or an object."""
+    if isinstance(source, Mapping):
+        return {name: plain(source.get(name)) for name in names}
+    return {name: plain(getattr(source, name, None)) for name in names}

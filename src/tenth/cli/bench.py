@@ -1,0 +1,147 @@
+"""``tenth bench MODEL``: how fast, what share of this machine's measured limits, and against llama.cpp."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shlex
+import sys
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tenth.bench import limits
+from tenth.bench.machine import Machine, read_machine
+from tenth.bench.measure import Shape, Tenth, prompt_ids, take_turns
+from tenth.bench.report import figures, lines
+from tenth.bench.work import count
+from tenth.cli.flags import ModelArgument, flag
+from tenth.cli.opening import StatusLine, open_model
+from tenth.cli.terminal import in_units, message, table, write_json, write_line
+from tenth.config import EngineConfig
+from tenth.errors import RequestError
+
+
+@dataclass(frozen=True)
+class BenchFlags:
+    """What is measured."""
+
+    prompt_tokens: int = flag(512, "Tokens of the prompt.", min=2, metavar="N")
+    generate_tokens: int = flag(128, "Tokens to generate.", min=2, metavar="N")
+    repetitions: int = flag(5, "Turns measured, after one to warm up.", min=1, metavar="N")
+    json: bool = flag(False, "Print one JSON object.", names=("--json",))
+
+
+@dataclass(frozen=True)
+class PeerFlags:
+    """Whom tenth is measured against."""
+
+    against: str | None = flag(None, "Measure a peer in turn, on the same file, threads and prompt: llama.cpp.",
+                               metavar="PEER")
+    install_peer: bool = flag(False, "Install the peer's PyPI package in the data folder first.",
+                              names=("--install-peer",))
+    against_bin: Path | None = flag(None, "Measure this llama-bench in turn.", metavar="PATH")  # noqa: RUF009
+    against_args: str = flag("", "Further arguments for --against-bin, in one string.", metavar="ARGS")
+
+
+def command(model: ModelArgument, flags: BenchFlags, peers: PeerFlags, engine: EngineConfig) -> None:
+    """Measure how fast a model runs, and its share of what this machine could do.
+
+    Prompt processing is set against the measured rate of byte multiply-adds, generation against the measured read
+    bandwidth; both limits are measured again beside every turn.
+    """
+    check(peers)
+    machine = read_machine()
+    shape = Shape(flags.prompt_tokens, flags.generate_tokens, flags.repetitions)
+    engine = settled(engine, shape, machine)
+    with open_model(model, engine) as opened:
+        result = run(opened, shape, engine, peers, machine)
+    if flags.json:
+        write_json(result)
+    else:
+        show(result)
+
+
+def check(peers: PeerFlags) -> None:
+    """Raises RequestError for peer flags that cannot be used."""
+    if peers.against not in (None, "llama.cpp"):
+        raise RequestError(f"--against knows no peer {peers.against!r}", "there is: llama.cpp")
+    if peers.against and peers.against_bin:
+        raise RequestError("--against and --against-bin exclude each other")
+    if peers.install_peer and not peers.against:
+        raise RequestError("--install-peer needs --against llama.cpp")
+    if peers.against_args and not peers.against_bin:
+        raise RequestError("--against-args needs --against-bin")
+
+
+def settled(engine: EngineConfig, shape: Shape, machine: Machine) -> EngineConfig:
+    """The settings with everything decided that both sides must share: threads, context, no reuse of prompts."""
+    return dataclasses.replace(
+        engine, threads=engine.threads or machine.cores, prefix_reuse=False,
+        context_tokens=engine.context_tokens or max(shape.n_prompt, shape.n_generate) + 64)
+
+
+def run(model: Any, shape: Shape, engine: EngineConfig, peers: PeerFlags, machine: Machine) -> dict[str, Any]:
+    """Measures and gives everything as one object."""
+    loaded = model.loaded
+    work = count(loaded.program, loaded.header.tensors, engine.kv_format)
+    file = Path(loaded.header.paths[0])
+    ids = prompt_ids(model, shape.n_prompt)
+    n_bytes = limits.buffer_bytes(machine.l3_bytes, machine.available_bytes)
+
+    def machine_limits() -> tuple[limits.Rate, limits.Rate]:
+        return (limits.read_bandwidth(engine.threads, 0.5, n_bytes), limits.int8_rate(engine.threads, 0.2))
+
+    status = StatusLine()
+    with peer_for(peers, file, engine.threads, ids, shape) as peer:
+        try:
+            turns = take_turns(Tenth(model, ids, shape), peer, machine_limits, shape.repetitions,
+                               lambda what, done, total: status(f"{what}, {done} of {total} steps", 0, 0))
+        finally:
+            status.clear()
+        result: dict[str, Any] = {"model": str(model.name), "file": str(file), "threads": engine.threads,
+                  "repetitions": shape.repetitions, "settings": dataclasses.asdict(engine),
+                  "machine": dataclasses.asdict(machine)} | figures(turns, work, shape)
+        if peer is not None:
+            result["peer"] = {"name": peer.name, "version": peer.version, "command": peer.command} | result["peer"]
+    return result
+
+
+def peer_for(peers: PeerFlags, file: Path, threads: int, ids: list[int], shape: Shape) -> AbstractContextManager[Any]:
+    """The peer asked for, ready to be entered; entering gives None when none is."""
+    from tenth.bench import peer
+
+    if peers.against_bin is not None:
+        try:
+            extra = shlex.split(peers.against_args)
+        except ValueError as error:
+            raise RequestError(f"--against-args cannot be split: {error}") from None
+        return peer.BinaryPeer(peers.against_bin, file, threads, shape, extra)
+    if peers.against is None:
+        return contextlib.nullcontext(None)
+    if peers.install_peer:
+        message(f"installing {peer.PACKAGE} in {peer.private_folder()}")
+        return peer.PackagePeer(file, threads, ids, shape, peer.install())
+    return peer.PackagePeer(file, threads, ids, shape, peer.find_interpreter())
+
+
+def show(result: dict[str, Any]) -> None:
+    """The result as a table."""
+    read = result["limits"]["read_bytes_per_second"]
+    int8 = result["limits"]["int8_multiply_adds_per_second"]
+    generation = result["generation"]
+    write_line(f"{result['model']}, {result['threads']} threads, median of {result['repetitions']} turns")
+    write_line(f"{result['machine']['cpu']}")
+    write_line()
+    write_line(table(lines(result), right=frozenset({1, 2, 3, 4, 5})))
+    write_line()
+    write_line(f"a generated token touches {in_units(generation['bytes_per_token'])}: "
+               f"{in_units(generation['weight_bytes_per_token'])} of weights, "
+               f"{in_units(generation['kv_bytes_per_token'])} of keys and values")
+    write_line(f"limits measured beside each turn: read {in_units(read['median'])}/s "
+               f"(spread {100 * read['spread']:.0f} %), "
+               f"int8 {int8['median'] / 1e9:.0f} G multiply-adds/s (spread {100 * int8['spread']:.0f} %)")
+    if "peer" in result:
+        write_line(f"peer: {result['peer']['version'] or result['peer']['name']}")
+    sys.stdout.flush()

@@ -1,0 +1,72 @@
+"""Turns any exception into one line, a hint and an exit code: no stack trace unless ``--debug`` asked for one."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tenth.cli.terminal import message
+from tenth.errors import ResourceError, TenthError
+
+INTERNAL = 70  # EX_SOFTWARE of sysexits.h
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+OUTPUT_CLOSED = 141  # 128 + SIGPIPE
+
+
+def report(error: BaseException, command: str | None) -> int:
+    """Prints ``error`` to standard error and gives the exit code. ``command``: for the hint of a wrong option."""
+    if isinstance(error, BrokenPipeError):
+        _drop_output()
+        return OUTPUT_CLOSED
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    what, hint, code = explain(error, command)
+    try:
+        flush_output()
+    except OSError:
+        _drop_output()
+    say(f"tenth: {what}")
+    if hint:
+        say(f"hint: {hint}")
+    return code
+
+
+def explain(error: BaseException, command: str | None) -> tuple[str, str | None, int]:
+    """(message, hint, exit code) of any exception."""
+    if isinstance(error, TenthError):
+        return error.message, error.hint, error.exit_code
+    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":  # typer's name for Ctrl-C and Ctrl-D
+        return "interrupted", None, INTERRUPTED
+    if hasattr(error, "format_message"):  # a wrong option or argument, found by typer
+        target = f"tenth {command} --help" if command else "tenth --help"
+        return str(error.format_message()).rstrip("."), f"{target} says what it takes", 2
+    if isinstance(error, MemoryError):
+        return "not enough memory", "close other programs, or use a smaller model or context", ResourceError.exit_code
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}", None, ResourceError.exit_code
+    what = f"internal error: {type(error).__name__}: {error}"
+    return what, "this is a fault of tenth: run again with --debug and report what it prints", INTERNAL
+
+
+def say(text: str) -> None:
+    """``text`` as one line to standard error."""
+    message(" ".join(text.splitlines()))
+
+
+def flush_output() -> None:
+    """Writes out what standard output still holds."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _drop_output() -> None:
+    """Points standard output nowhere, so that Python's own flush at exit stays silent."""
+    try:
+        if sys.stdout is None or sys.stdout.fileno() != 1:  # replaced, as tests do
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
+    except (OSError, ValueError):
+        pass

@@ -1,0 +1,107 @@
+"""bench, inspect and doctor: their flags, and what they print, with a stand-in for the model."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tenth.bench import limits
+from tenth.program.values import KvLayer
+
+from .fake import FakeStream
+
+
+class Program:
+    instructions = ()
+    state = (KvLayer(0, 1, 64),)
+
+
+@pytest.fixture
+def measured(model, monkeypatch):
+    """The model of bench, and limits that take no time."""
+    model.loaded = SimpleNamespace(program=Program(), header=SimpleNamespace(tensors={}, paths=(Path("/m.gguf"),)))
+    model.tokenize = lambda text, special=True: [1, 2, 3]
+
+    def generate(ids, **settings):
+        model.asked.append((ids, settings))
+        stream = FakeStream([])
+        stream.usage = {"prompt_tokens": len(ids), "completion_tokens": settings["max_tokens"], "cached_tokens": 0}
+        return stream
+
+    model.generate = generate
+    rate = limits.Rate(2e10, 2e10, 3)
+    monkeypatch.setattr(limits, "read_bandwidth", lambda *_: rate)
+    monkeypatch.setattr(limits, "int8_rate", lambda *_: rate)
+    return model
+
+
+def test_bench_prints_a_table(tenth, measured):
+    result = tenth("bench", "m", "--repetitions", "2")
+    assert (result.code, result.err) == (0, "")
+    assert "prompt, 512 tokens" in result.out
+    assert "generation, 128 tokens" in result.out
+    assert "read 20 GB/s" in result.out
+    assert measured.closed == 1
+
+
+def test_bench_gives_json_with_runs_limits_and_settings(tenth, measured):
+    result = json.loads(tenth("bench", "m", "--json", "--repetitions", "2", "--prompt-tokens", "16").out)
+    assert result["prompt"]["tokens_per_second"]["runs"] == [100.0, 100.0]
+    assert result["generation"]["tokens_per_second"]["median"] == 40.0
+    assert result["generation"]["kv_bytes_per_token"] == round(2 * 64 * 2 * 64.5)
+    assert result["limits"]["read_bytes_per_second"]["median"] == 2e10
+    assert result["settings"]["prefix_reuse"] is False
+    assert result["file"] == "/m.gguf"
+    assert "peer" not in result
+
+
+def test_bench_runs_a_warm_up_and_both_parts_of_every_turn(tenth, measured):
+    tenth("bench", "m", "--repetitions", "3")
+    assert [(len(ids), s["max_tokens"]) for ids, s in measured.asked] == [(512, 1), (1, 128)] * 4
+    name, settings = measured.loads[0]
+    assert name == "m"
+    assert settings["context"] >= 512
+    assert settings["threads"] >= 1
+
+
+@pytest.mark.parametrize("flags", [
+    ("--against", "vllm"), ("--install-peer",), ("--against-args", "-fa 1"), ("--repetitions", "0"),
+    ("--against", "llama.cpp", "--against-bin", "x"), ("--prompt-tokens", "1"),
+])
+def test_flags_that_make_no_sense_are_refused_before_anything_is_loaded(tenth, measured, flags):
+    assert tenth("bench", "m", *flags).code == 2
+    assert measured.loads == []
+
+
+def test_inspect_says_what_it_needs(tenth):
+    assert tenth("inspect").code == 2
+    assert tenth("inspect", "m", "--program", "--profile").code == 2
+
+
+def test_doctor_describes_the_machine_without_measuring(tenth):
+    result = tenth("doctor", "--no-measure")
+    assert result.code == 0
+    assert "CPU" in result.out
+    assert "nothing is missing" in result.out or "note:" in result.out
+
+
+def test_doctor_gives_json(tenth, monkeypatch):
+    rate = limits.Rate(2e10, 1e10, 3)
+    monkeypatch.setattr(limits, "read_bandwidth", lambda *_: rate)
+    monkeypatch.setattr(limits, "int8_rate", lambda *_: rate)
+    monkeypatch.setattr(limits, "disk_rate_of_folder", lambda *_: rate)
+    result = json.loads(tenth("doctor", "--json").out)
+    assert result["measured"]["read_bytes_per_second"]["best"] == 2e10
+    assert set(result["measured"]) == {"read_bytes_per_second", "int8_multiply_adds_per_second",
+                                       "disk_bytes_per_second"}
+    assert result["machine"]["cores"] >= 1
+
+
+def test_doctor_tells_a_missing_package_and_gives_4(tenth, monkeypatch):
+    from tenth.cli import doctor
+
+    monkeypatch.setattr(doctor, "PACKAGES", ("numpy", "surely_not_installed"))
+    result = tenth("doctor", "--no-measure")
+    assert result.code == 4
+    assert "missing: the package surely_not_installed is not installed" in result.out
