@@ -1,4 +1,8 @@
-"""Logits and token ids from llama.cpp, through its C API as the package llama-cpp-python gives it."""
+"""Logits and token ids from llama.cpp, through its C API as the package llama-cpp-python gives it.
+
+Weights stay in the file's layout (`use_extra_bufts` off): the AMX layout of llama.cpp 0.3.36's copy crashes where these
+figures were taken. Layout is speed; the arithmetic, int8 inputs with one scale per block, is the same.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,9 @@ import llama_cpp
 import numpy as np
 
 N_THREADS = 2
+# Without a callback llama.cpp prints a line per tensor; it must outlive every call.
+silent = llama_cpp.llama_log_callback(lambda level, text, data: None)
+llama_cpp.llama_log_set(silent, None)
 
 
 def tokenize(path: Path, text: str) -> list[int]:
@@ -19,7 +26,9 @@ def tokenize(path: Path, text: str) -> list[int]:
 def logits(path: Path, tokens: list[int], kv: str) -> np.ndarray:
     """Float32 [n, vocab] of one batch. kv: "f16" (llama.cpp's default, flash attention auto) or "f32" (flash off)."""
     n = len(tokens)
-    model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+    model_params = llama_cpp.llama_model_default_params()
+    model_params.use_extra_bufts = False
+    model = llama_cpp.llama_model_load_from_file(str(path).encode(), model_params)
     params = llama_cpp.llama_context_default_params()
     params.n_ctx, params.n_batch, params.n_ubatch = n + 32, n, min(n, 512)
     params.n_threads = params.n_threads_batch = N_THREADS
