@@ -53,12 +53,3 @@ def test_importing_is_quick_and_brings_in_nothing_large():
     seconds, large = min(fresh(code).split(maxsplit=1) for _ in range(3))
     assert float(seconds) < 0.15
     assert large == "[]"
-
-
-def test_load_stays_a_function_when_the_module_of_that_name_is_imported():
-    code = (
-        "import sys, types, tenth; module = types.ModuleType('tenth.load');"
-        "sys.modules['tenth.load'] = module; tenth.load = module;"  # what importing tenth/load.py does
-        "print(tenth.load.__name__, callable(tenth.load))"
-    )
-    assert fresh(code) == "load True"

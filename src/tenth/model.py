@@ -22,7 +22,7 @@ from tenth.sampling import SamplingParams, make_params, recommended
 from tenth.stream import Feed, Stream, ThinkingBudget, TokenReader
 
 if TYPE_CHECKING:
-    from tenth.load import Loaded
+    from tenth.loader import Loaded
     from tenth.text.template import ChatTemplate
     from tenth.text.tokenizer import Tokenizer
 
@@ -49,7 +49,7 @@ def load(
     setting or name) or ResourceError.
     """
     from tenth.library import resolve
-    from tenth.load import open_runtime
+    from tenth.loader import open_runtime
 
     started = time.perf_counter()
     config = _config({"threads": threads, "context_tokens": context, "kv_format": kv}, settings)

@@ -12,7 +12,7 @@ import tenth
 from tenth.config import EngineConfig
 from tenth.engine.engine import Engine
 from tenth.engine.request import GO_ON, Request, TokenChoice
-from tenth.load import open_runtime
+from tenth.loader import open_runtime
 
 DATA = Path(__file__).parents[1] / "data"
 FILE = DATA / "golden_chat.gguf"
