@@ -216,6 +216,7 @@ double sum_weights(const Row& row, float inverse, SampleScratch& scratch) {
 
 // Fills scratch.weights for the first n keys.
 void weigh(const Row& row, int32_t n, float inverse, SampleScratch& scratch) {
+  std::fill_n(scratch.keys.begin() + n, 15, make_key(NEVER, 0));  // the last vector may reach beyond n
   passes().weigh(scratch.keys.data(), n, row.greatest, inverse, scratch.weights.data());
 }
 
