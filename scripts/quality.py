@@ -3,12 +3,13 @@
     python scripts/quality.py MODEL.gguf                        what is measured already; measures what is missing
     python scripts/quality.py MODEL.gguf --engine tenth --json
 
-The reference is scripts/exact.py: the file's own weights, decoded, and float64 from there on. So the figures say what an
-engine's arithmetic costs, not what quantising the model cost. Text: the first 501 tokens of tests/data/ordinary_text.txt,
-that is 500 predictions, computed as one sequence in one call.
+The reference is scripts/exact.py: the file's own weights, decoded, and float64 from there on. So the figures say what
+an engine's arithmetic costs, not what quantising the model cost. Text: the first 501 tokens of
+tests/data/ordinary_text.txt, that is 500 predictions, computed as one sequence in one call.
 
-    mean KL, max KL       Kullback-Leibler divergence of the engine from exact, nats per token
+    mean, median, max KL  Kullback-Leibler divergence of the engine from exact, nats per token
     perplexity, ratio     of the text; ratio to exact's
+    ±                     standard error over the positions: a ratio this close to 1 says nothing
     top-1                 share of positions where the likeliest token is the same
 
 Engines: exact; int8, f16kv, int8+f16kv (exact with one or both of the roundings that engines use); llama.cpp (its
@@ -41,9 +42,12 @@ class Quality:
 
     engine: str
     mean_kl: float
+    mean_kl_error: float  # standard error over the positions, as the next one
+    median_kl: float
     max_kl: float
     perplexity: float
     perplexity_ratio: float
+    perplexity_ratio_error: float
     top1_agreement: float
     n_predictions: int
 
@@ -128,13 +132,18 @@ def compare(engine: str, found: np.ndarray, expected: np.ndarray, tokens: list[i
         ours.append(q[np.arange(len(q)), actual])
         exacts.append(p[np.arange(len(p)), actual])
     kl = np.concatenate(divergence)
-    perplexity, of_exact = (float(np.exp(-np.concatenate(part).mean())) for part in (ours, exacts))
+    surprise = -np.concatenate(ours)
+    excess = surprise + np.concatenate(exacts)
+    ratio = float(np.exp(excess.mean()))
     return Quality(
         engine=engine,
         mean_kl=float(kl.mean()),
+        mean_kl_error=float(kl.std(ddof=1) / len(kl) ** 0.5),
+        median_kl=float(np.median(kl)),
         max_kl=float(kl.max()),
-        perplexity=perplexity,
-        perplexity_ratio=perplexity / of_exact,
+        perplexity=float(np.exp(surprise.mean())),
+        perplexity_ratio=ratio,
+        perplexity_ratio_error=float(ratio * excess.std(ddof=1) / len(excess) ** 0.5),
         top1_agreement=float(np.concatenate(agrees).mean()),
         n_predictions=len(kl),
     )
@@ -173,10 +182,11 @@ def main() -> int:
         print(json.dumps({"model": options.model.name, "engines": [asdict(row) for row in rows]}, indent=2))
         return 0
     print(f"{options.model.name}: {rows[0].n_predictions} predictions, against float64 on the same file")
-    print(f"{'engine':16} {'mean KL':>9} {'max KL':>9} {'perplexity':>10} {'ratio':>8} {'top-1':>7}")
+    print(f"{'engine':16} {'mean KL':>18} {'median':>9} {'max KL':>9} {'perplexity':>10} {'ratio':>16} {'top-1':>7}")
     for r in rows:
-        figures = f"{r.mean_kl:9.2e} {r.max_kl:9.2e} {r.perplexity:10.4f} {r.perplexity_ratio:8.5f}"
-        print(f"{r.engine:16} {figures} {100 * r.top1_agreement:6.1f}%")
+        divergence = f"{r.mean_kl:9.2e} ± {r.mean_kl_error:6.0e} {r.median_kl:9.2e} {r.max_kl:9.2e}"
+        perplexity = f"{r.perplexity:10.4f} {r.perplexity_ratio:7.4f} ± {r.perplexity_ratio_error:6.4f}"
+        print(f"{r.engine:16} {divergence} {perplexity} {100 * r.top1_agreement:6.1f}%")
     return 0
 
 
