@@ -262,5 +262,6 @@ def check_kv_format(program: Program, kv_format: str) -> None:
     for layer in program.state:
         if kv_format == "q8_0" and layer.head_dim % 32:
             raise RequestError(
-                f"kv format q8_0 needs heads of a multiple of 32, this model's have {layer.head_dim}", "use --kv-format f16"
+                f"kv format q8_0 needs heads of a multiple of 32, this model's have {layer.head_dim}",
+                "use --kv-format f16",
             )
