@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 
 class MetadataSource(Protocol):
-    """The part of ``weights.Metadata`` that text reads. Each getter returns ``default`` for a missing key, else raises."""
+    """The part of ``weights.Metadata`` that text reads. A getter gives ``default`` for a missing key, else raises."""
 
+    # ruff: noqa: D102 — the names say it all
     def has(self, key: str) -> bool: ...
-    def keys(self) -> Any: ...
+    def keys(self) -> Iterable[str]: ...
     def get_int(self, key: str, default: Any = ...) -> Any: ...
     def get_str(self, key: str, default: Any = ...) -> Any: ...
     def get_bool(self, key: str, default: Any = ...) -> Any: ...

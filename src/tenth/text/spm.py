@@ -46,7 +46,7 @@ class ScoreEncoder:
         self._word = lru_cache(_CACHED_WORDS)(self._encode_word)
 
     def encode(self, text: str, *, first: bool) -> list[int]:
-        """The ids of ``text``. ``first``: it starts the text or follows a special token, so a space may be put before."""
+        """The ids of ``text``. ``first``: at the start or after a special token, where a space may be put."""
         if not text:
             return []
         text = text.replace(" ", SPACE)
@@ -117,5 +117,6 @@ class ScoreEncoder:
             elif token is not None:
                 ids.append(token)
             else:
-                as_bytes = [self._bytes[byte] for byte in text.encode()]
-                ids += [self._unknown_id if None in as_bytes else i for i in as_bytes[: 1 if None in as_bytes else None]]
+                as_bytes = [i for byte in text.encode() if (i := self._bytes[byte]) is not None]
+                known = len(as_bytes) == len(text.encode()) or self._unknown_id is None
+                ids += as_bytes if known else [self._unknown_id or 0]

@@ -94,7 +94,7 @@ class Tokenizer:
         return data.decode("utf-8", "replace")
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes that ``token`` stands for; a control token's are its name. Raises RequestError outside the range."""
+        """The bytes of ``token``; a control token's are its name. Raises RequestError outside the range."""
         if not 0 <= token < self.vocab_size:
             raise RequestError(f"token id {token} is outside the vocabulary, expected 0 to {self.vocab_size - 1}")
         return self.vocabulary.pieces[token]
@@ -195,7 +195,7 @@ def _flag(metadata: MetadataSource, name: str, default: bool) -> bool:
 
 
 def _strip_after(metadata: MetadataSource, vocabulary: Vocabulary) -> frozenset[int]:
-    """Phi-3's special tokens swallow the white space after them; only the model's name tells (llama.cpp does the same)."""
+    """Phi-3's special tokens swallow the white space after them; only the model's name tells (so too in llama.cpp)."""
     name = (metadata.get_str("general.name", default="") or "").lower()
     if "phi-3" not in name and "phi3" not in name:
         return frozenset()

@@ -20,7 +20,8 @@ from tenth.text.metadata import MetadataSource
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 SPACE = "\u2581"  # how SentencePiece writes a space
 
-_END_TEXTS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
+_END_TEXTS = (
+              "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
               "<|endoftext|>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
               "<end_of_utterance>", "<turn|>", "<|tool_response>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "[e~[",
               "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>",
@@ -75,7 +76,8 @@ def read_vocabulary(metadata: MetadataSource, tokens: Sequence[str], *, byte_lev
         raise ModelFileError("tokenizer.ggml.tokens is empty, expected at least one token")
     types = _read_types(metadata, len(tokens))
     raw = _raw_bytes(tokens, types)
-    names = {tokens[i]: i for i in np.flatnonzero((types == CONTROL) | (types == USER_DEFINED) | (types == UNKNOWN)).tolist()}
+    special = (types == CONTROL) | (types == USER_DEFINED) | (types == UNKNOWN)
+    names = {tokens[i]: i for i in np.flatnonzero(special).tolist()}
     stops = _stop_ids(metadata, tokens, types, names)
     visible = _visible(names)
     hidden = set(np.flatnonzero((types == CONTROL) | (types == UNKNOWN) | ((types == UNUSED) & byte_level)).tolist())
@@ -83,7 +85,8 @@ def read_vocabulary(metadata: MetadataSource, tokens: Sequence[str], *, byte_lev
         size=len(tokens), types=types, pieces=_pieces(tokens, raw, byte_level=byte_level),
         special={text: i for text, i in names.items() if text},
         hidden=frozenset((hidden | stops) - visible),
-        bos_id=_token_id(metadata, "bos_token_id", len(tokens)), eos_id=_token_id(metadata, "eos_token_id", len(tokens)),
+        bos_id=_token_id(metadata, "bos_token_id", len(tokens)),
+        eos_id=_token_id(metadata, "eos_token_id", len(tokens)),
         stop_ids=frozenset(stops))
 
 
@@ -93,7 +96,7 @@ def _read_types(metadata: MetadataSource, size: int) -> npt.NDArray[np.uint8]:
     if values is None:
         return np.full(size, NORMAL, np.uint8)
     if len(values) < size:
-        raise ModelFileError(f"tokenizer.ggml.token_type has {len(values)} entries, expected {size}, one for each token")
+        raise ModelFileError(f"tokenizer.ggml.token_type has {len(values)} entries, expected {size}")
     types = np.asarray(values, dtype=np.int64)[:size]
     return np.where((types >= NORMAL) & (types <= BYTE), types, NORMAL).astype(np.uint8)
 
@@ -108,13 +111,14 @@ def _stop_ids(metadata: MetadataSource, tokens: Sequence[str], types: npt.NDArra
     wanted = {*_END_TEXTS, *_END_TEXTS_IF_CONTROL}
     by_text = {text: i for i, text in enumerate(tokens) if text in wanted}
     # gpt-oss and solar-open end an answer elsewhere: there <|end|> only closes one message of several.
-    if by_text.keys() >= {"<|return|>", "<|call|>", "<|end|>"} or by_text.keys() >= {"<|calls|>", "<|flush|>", "<|end|>"}:
+    if any(by_text.keys() >= {other, calls, "<|end|>"} for other, calls in (
+            ("<|return|>", "<|call|>"), ("<|flush|>", "<|calls|>"))):
         del by_text["<|end|>"]
     stops = {i for text, i in by_text.items() if text in _END_TEXTS or types[i] == CONTROL}
     for text, i in by_text.items():
         if i in stops:
             names[text] = i  # some files give these the normal type
-    stops |= {i for key in _END_KEYS if (i := _token_id(metadata, key, len(tokens))) is not None}
+    stops |= {end for key in _END_KEYS if (end := _token_id(metadata, key, len(tokens))) is not None}
     return stops
 
 
