@@ -23,6 +23,8 @@ from tenth.stream import Feed, Stream, ThinkingBudget, TokenReader
 
 if TYPE_CHECKING:
     from tenth.loader import Loaded
+    from tenth.text.families import ThinkingFamily
+    from tenth.text.stream import DeltaStream
     from tenth.text.template import ChatTemplate
     from tenth.text.tokenizer import Tokenizer
 
@@ -70,7 +72,7 @@ class _Text:
     """What a model needs to read and write text."""
 
     tokenizer: Tokenizer
-    template: ChatTemplate | None  # None: the file has none
+    template: ChatTemplate
 
 
 class Model:
@@ -122,8 +124,6 @@ class Model:
         RequestError at once for what cannot be answered.
         """
         text, params = self._text, make_params(sampling).completed(self.defaults)
-        if text.template is None:
-            raise RequestError("the model file has no chat template", "use generate(), or load it with a template")
         budget = _checked_budget(thinking_budget)
         rendered = text.template.render(_checked_messages(messages), add_generation_prompt=True, thinking=think)
         return self._chat_stream(rendered, params, budget)
@@ -131,15 +131,23 @@ class Model:
     def _chat_stream(self, rendered: str, params: SamplingParams, budget: int | None) -> Stream:
         from tenth.text.stream import DeltaStream
 
-        tokenizer = self._text.tokenizer
-        deltas = DeltaStream(rendered)
-        if budget == 0 and deltas.in_thinking:  # the prompt itself opens thinking: close it there
+        tokenizer, family = self._text.tokenizer, self._text.template.family
+        deltas = DeltaStream(family, rendered)
+        if budget == 0 and deltas.thinking:  # the prompt itself opens thinking: close it there
             rendered += deltas.closing_text
-            deltas = DeltaStream(rendered)
+            deltas = DeltaStream(family, rendered)
         ids = tokenizer.encode(rendered, special=True, parse_special=True)
-        closing = tokenizer.encode(deltas.closing_text, special=False, parse_special=True)
+        if family is None:
+            return self._start(ids, params, deltas, None)
+        closing = tokenizer.encode(family.closing_text, special=False, parse_special=True)
         limit = None if budget is None else ThinkingBudget(budget, tuple(closing))
-        return self._start(ids, params, deltas, limit)
+        return self._start(ids, params, deltas, limit, show_control=self._marks_are_hidden(family))
+
+    def _marks_are_hidden(self, family: ThinkingFamily) -> bool:
+        """Whether the marks of thinking are control tokens, which plain decoding leaves out."""
+        tokenizer = self._text.tokenizer
+        marks = tokenizer.encode(family.opening + family.closing, special=False, parse_special=True)
+        return not tokenizer.vocabulary.hidden.isdisjoint(marks)
 
     def generate(
         self, prompt: str | list[int] | list[str] | list[list[int]], **sampling: Any
@@ -162,12 +170,15 @@ class Model:
         ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
         return self._start(ids, params.completed(self.defaults), None, None)
 
-    def _start(self, ids: list[int], params: SamplingParams, deltas: Any, budget: ThinkingBudget | None) -> Stream:
+    def _start(
+        self, ids: list[int], params: SamplingParams, deltas: DeltaStream | None, budget: ThinkingBudget | None,
+        show_control: bool = False,
+    ) -> Stream:
         tokenizer = self._text.tokenizer
         from tenth.text.stream import StopStrings, TextStream
 
         stops = StopStrings(params.stop) if params.stop else None
-        feed = Feed(TokenReader(TextStream(tokenizer), deltas, stops), len(ids), budget)
+        feed = Feed(TokenReader(TextStream(tokenizer, special=show_control), deltas, stops), len(ids), budget)
         request = Request(ids, feed, _token_choice(params), params.max_tokens, tokenizer.stop_ids)
         self._engine.submit(request)
         engine = self._engine
@@ -227,9 +238,7 @@ class Model:
         from tenth.text.template import ChatTemplate
         from tenth.text.tokenizer import Tokenizer
 
-        has_template = self._template is not None or metadata.has("tokenizer.chat_template")
-        template = ChatTemplate.from_metadata(metadata, self._template) if has_template else None
-        return _Text(Tokenizer.from_metadata(metadata), template)
+        return _Text(Tokenizer.from_metadata(metadata), ChatTemplate.from_metadata(metadata, self._template))
 
 
 def _config(named: dict[str, Any], settings: dict[str, Any]) -> EngineConfig:

@@ -75,9 +75,7 @@ class TextStreamLike(Protocol):
 class DeltaStreamLike(Protocol):
     """tenth.text's DeltaStream."""
 
-    @property
-    def in_thinking(self) -> bool:
-        """Whether the next text belongs to thinking."""
+    thinking: bool  # whether the next text belongs to thinking
 
     def push(self, text: str, /) -> list[tuple[Kind, str]]:
         """Text split by kind."""
@@ -108,7 +106,7 @@ class TokenReader:
     @property
     def in_thinking(self) -> bool:
         """Whether the model is thinking."""
-        return self._deltas is not None and self._deltas.in_thinking
+        return self._deltas is not None and self._deltas.thinking
 
     def push(self, token: int) -> list[Piece]:
         """What one more token makes certain."""

@@ -26,13 +26,13 @@ class Deltas:
     """Thinking is what stands before the first |."""
 
     def __init__(self):
-        self.in_thinking = True
+        self.thinking = True
 
     def push(self, text):
-        if not self.in_thinking:
+        if not self.thinking:
             return [("content", text)]
         before, bar, after = text.partition("|")
-        self.in_thinking = not bar
+        self.thinking = not bar
         return [(kind, part) for kind, part in (("thinking", before), ("content", after)) if part]
 
     def finish(self):
