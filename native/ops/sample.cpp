@@ -148,7 +148,7 @@ struct Passes {
 };
 
 Passes choose_passes() {
-  const char* wanted = std::getenv("TENTH_ISA_OVERRIDE");
+  const char* wanted = std::getenv("TENTH_ISA");
   const auto may = [&](const char* name) { return wanted == nullptr || !*wanted || std::strcmp(wanted, name) == 0; };
   __builtin_cpu_init();
   if (may("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -216,6 +216,7 @@ double sum_weights(const Row& row, float inverse, SampleScratch& scratch) {
 
 // Fills scratch.weights for the first n keys.
 void weigh(const Row& row, int32_t n, float inverse, SampleScratch& scratch) {
+  std::fill_n(scratch.keys.begin() + n, 15, make_key(NEVER, 0));  // the last vector may reach beyond n
   passes().weigh(scratch.keys.data(), n, row.greatest, inverse, scratch.weights.data());
 }
 

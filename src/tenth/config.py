@@ -18,7 +18,7 @@ class EngineConfig:
 
     threads: int = _setting(0, "Worker threads; 0 means one per physical core.")
     context_tokens: int = _setting(0, "Longest sequence in tokens; 0 means the model's own limit, at most 8192.")
-    kv_format: str = _setting("f16", "How keys and values are stored: f16, q8_0 (half the memory) or f32 (for comparisons).")
+    kv_format: str = _setting("f16", "How keys and values are stored: f16, q8_0 (half the memory) or f32 (exact).")
     chunk_tokens: int = _setting(256, "Most prompt tokens computed in one step.")
     max_sequences: int = _setting(8, "Most sequences that generate in one step.")
     kv_tokens: int = _setting(0, "Tokens the KV cache holds over all sequences; 0 means one full context.")

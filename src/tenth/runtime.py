@@ -68,10 +68,30 @@ def physical_processors() -> list[int]:
 
 def kernel_isa() -> str:
     """The instruction set that the kernels use. ResourceError when TENTH_ISA asks for one this CPU lacks."""
-    try:
-        return str(_core.kernel_isa())
-    except RuntimeError as error:
-        raise _isa_error(error) from None
+    return str(_core.kernel_isa())
+
+
+def kernel_isas() -> list[str]:
+    """Instruction sets this CPU can run, slowest first."""
+    return list(_core.kernel_isas())
+
+
+def kernel_formats() -> list[dict[str, Any]]:
+    """Weight formats that have kernels: name, weights and bytes of a block, whether activations are rounded to int8."""
+    return [
+        {"format": name, "block_weights": weights, "block_bytes": n_bytes, "q8_input": q8_input}
+        for name, _, weights, n_bytes, _, q8_input in _core.formats()
+    ]
+
+
+def read_bandwidth(threads: int, seconds: float, n_bytes: int) -> list[float]:
+    """Bytes per second of each pass over a buffer of ``n_bytes`` by ``threads`` workers."""
+    return list(_core.read_bandwidth(threads, seconds, n_bytes))
+
+
+def int8_rate(threads: int, seconds: float, isa: str = "") -> list[float]:
+    """Byte multiply-adds per second of each pass; ``isa`` "" is the one the kernels use."""
+    return list(_core.int8_rate(threads, seconds, isa))
 
 
 def kv_page_bytes(program: Program, kv_format: str) -> int:
@@ -105,8 +125,6 @@ class Runtime:
             raise ResourceError(
                 "there is not enough memory for this model", "choose a smaller model or a smaller --context"
             ) from error
-        except RuntimeError as error:
-            raise _isa_error(error) from None
         self._build()
 
     # ---- building
@@ -234,11 +252,6 @@ def _attributes(instruction: Instruction) -> dict[str, Any]:
     return attributes
 
 
-def _isa_error(error: RuntimeError) -> ResourceError:
-    message, _, hint = str(error).partition("\nhint: ")
-    return ResourceError(message, hint or None)
-
-
 def pages_for(n_tokens: int) -> int:
     """How many pages hold that many tokens."""
     return -(-n_tokens // PAGE_TOKENS)
@@ -249,5 +262,6 @@ def check_kv_format(program: Program, kv_format: str) -> None:
     for layer in program.state:
         if kv_format == "q8_0" and layer.head_dim % 32:
             raise RequestError(
-                f"kv format q8_0 needs heads of a multiple of 32, this model's have {layer.head_dim}", "use --kv-format f16"
+                f"kv format q8_0 needs heads of a multiple of 32, this model's have {layer.head_dim}",
+                "use --kv-format f16",
             )

@@ -6,7 +6,7 @@ import numpy as np
 
 from tenth.batch import Batch
 from tenth.config import EngineConfig
-from tenth.load import open_runtime
+from tenth.loader import open_runtime
 from tenth.program import memory
 from tenth.runtime import Limits, MatrixSource, Runtime, pages_for
 

@@ -63,7 +63,8 @@ def program_of(body):
 
 def weights():
     rng = np.random.default_rng(7)
-    return {name: rng.normal(0, 1 if name == "embd.weight" else 0.3, shape).astype(np.float32) for name, shape in SHAPES.items()}
+    spread = {"embd.weight": 1.0}
+    return {name: rng.normal(0, spread.get(name, 0.3), shape).astype(np.float32) for name, shape in SHAPES.items()}
 
 
 def test_every_op_of_the_table_is_tested_here():
@@ -80,5 +81,6 @@ def test_the_native_op_means_what_the_reference_says(name, optimised, tmp_path):
     tokens, cache = np.random.default_rng(1).integers(0, VOCAB, 45), Cache()
     for first, last in ((0, 33), (33, 45)):  # the second step looks back into pages of the first
         native = step_logits(runtime, [(tokens[first:last], first, [3, 1])])
-        meant = run(program_of(BODIES[name]), weights(), Batch.single(tokens[first:last], first), cache, dtype=np.float64)
+        batch = Batch.single(tokens[first:last], first)
+        meant = run(program_of(BODIES[name]), weights(), batch, cache, dtype=np.float64)
         np.testing.assert_allclose(native, meant, rtol=2e-5, atol=2e-5 * np.abs(meant).max())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tenth import _core
 from tenth.batch import SAMPLE_NOT_A_NUMBER, SAMPLE_NOTHING_ALLOWED, Sampling
 
@@ -102,7 +103,8 @@ def test_penalties_and_bias_and_mask_agree():
     allowed = random.random((m, 1024)) < 0.5
     mask = np.packbits(allowed, axis=1, bitorder="little").view(np.uint32)
     history = [random.integers(0, vocab, 50 * i).astype(np.int32) % 300 for i in range(m)]
-    bias = [(random.integers(0, vocab, 9).astype(np.int32), random.normal(0, 5, 9).astype(np.float32)) for _ in range(m)]
+    ids, values = random.integers(0, vocab, (m, 9)), random.normal(0, 5, (m, 9))
+    bias = list(zip(ids.astype(np.int32), values.astype(np.float32), strict=True))
     for temperature in (0, 0.8):
         for extra in ({}, {"mask": mask}):
             s = settings(m, temperature=temperature, repetition=1.3, presence=0.4, frequency=0.2, bias=bias,
@@ -242,9 +244,12 @@ def test_arrays_of_the_wrong_type_are_refused():
 
 def test_every_instruction_set_gives_the_same_bits():
     """Runs this file's comparison with the meaning once per set; one the CPU lacks falls back to the plain one."""
-    code = "import tests.sample.test_sample as t\nfor n in t.FILTERS: t.same(t.rows(3, 999, 5), t.settings(3, **t.FILTERS[n], n_top=9))"
+    code = (
+        "import tests.sample.test_sample as t\n"
+        "for n in t.FILTERS: t.same(t.rows(3, 999, 5), t.settings(3, **t.FILTERS[n], n_top=9))"
+    )
     root = Path(__file__).parents[2]
     for isa in ("scalar", "avx2", "avx512"):
-        environment = {**os.environ, "TENTH_ISA_OVERRIDE": isa}
+        environment = {**os.environ, "TENTH_ISA": isa}
         done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, (isa, done.stderr)

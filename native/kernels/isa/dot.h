@@ -12,39 +12,48 @@ constexpr bool WIDE_BYTES_ARE_SIGNED = true;
 constexpr bool WIDE_BYTES_ARE_SIGNED = false;
 #endif
 
-// sum[g] += w[0..N-1] . column g, where column g is the 4 N bytes at x + 32 g; activations are within +-127.
-template <int MAX_WEIGHT, int N, int G> TENTH_INLINE void dot_columns(I32* sum, const I32* w, const uint8_t* x) {
+// sum[p][g] += w[p][0..N-1] . column g for P panels, where column g is the 4 N bytes at x + 32 g; activations are within
+// +-127. Two panels share each broadcast of x, which matters where loads are the limit.
+template <int MAX_WEIGHT, int N, int P, int G>
+TENTH_INLINE void dot_columns(I32 (*sum)[G], const I32 (*w)[8], int first, const uint8_t* x) {
 #if defined(TENTH_AVX2)
+  static_assert(P == 1);
   const __m256i ones = _mm256_set1_epi16(1);
   if constexpr (MAX_WEIGHT <= 127) {
     // As many dwords as fit are added in 16 bits before one widening: 8 of 4 bits, 4 of 5 bits, 2 of 6 bits.
     constexpr int MOST = 32767 / (2 * 127 * MAX_WEIGHT), CHAIN = MOST < N ? MOST : N;
     __m256i t[G];
-TENTH_UNROLL(8)
+    TENTH_UNROLL(8)
     for (int i = 0; i < N; i++) {
-TENTH_UNROLL(4)
+      TENTH_UNROLL(4)
       for (int g = 0; g < G; g++) {
-        const __m256i p = _mm256_maddubs_epi16(w[i].v, bcast4(x + 32 * g + 4 * i).v);
-        t[g] = i % CHAIN == 0 ? p : _mm256_add_epi16(t[g], p);
-        if (i % CHAIN == CHAIN - 1 || i == N - 1) sum[g].v = _mm256_add_epi32(sum[g].v, _mm256_madd_epi16(t[g], ones));
+        const __m256i v = _mm256_maddubs_epi16(w[0][first + i].v, bcast4(x + 32 * g + 4 * i).v);
+        t[g] = i % CHAIN == 0 ? v : _mm256_add_epi16(t[g], v);
+        if (i % CHAIN == CHAIN - 1 || i == N - 1)
+          sum[0][g].v = _mm256_add_epi32(sum[0][g].v, _mm256_madd_epi16(t[g], ones));
       }
     }
   } else {
-TENTH_UNROLL(8)
+    TENTH_UNROLL(8)
     for (int i = 0; i < N; i++) {
-      const __m256i signed_w = _mm256_xor_si256(w[i].v, _mm256_set1_epi8(-128)), size = _mm256_abs_epi8(signed_w);
-TENTH_UNROLL(4)
+      const __m256i signed_w = _mm256_xor_si256(w[0][first + i].v, _mm256_set1_epi8(-128));
+      const __m256i size = _mm256_abs_epi8(signed_w);
+      TENTH_UNROLL(4)
       for (int g = 0; g < G; g++) {
-        const __m256i p = _mm256_maddubs_epi16(size, _mm256_sign_epi8(bcast4(x + 32 * g + 4 * i).v, signed_w));
-        sum[g].v = _mm256_add_epi32(sum[g].v, _mm256_madd_epi16(p, ones));
+        const __m256i v = _mm256_maddubs_epi16(size, _mm256_sign_epi8(bcast4(x + 32 * g + 4 * i).v, signed_w));
+        sum[0][g].v = _mm256_add_epi32(sum[0][g].v, _mm256_madd_epi16(v, ones));
       }
     }
   }
 #else
-TENTH_UNROLL(8)
+  TENTH_UNROLL(8)
   for (int i = 0; i < N; i++) {
-TENTH_UNROLL(4)
-    for (int g = 0; g < G; g++) sum[g] = dot4<(MAX_WEIGHT <= 127)>(sum[g], w[i], bcast4(x + 32 * g + 4 * i));
+    TENTH_UNROLL(4)
+    for (int g = 0; g < G; g++) {
+      const I32 v = bcast4(x + 32 * g + 4 * i);
+      TENTH_UNROLL(2)
+      for (int p = 0; p < P; p++) sum[p][g] = dot4<(MAX_WEIGHT <= 127)>(sum[p][g], w[p][first + i], v);
+    }
   }
 #endif
 }

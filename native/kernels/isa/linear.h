@@ -9,143 +9,201 @@
 #include "formats/format.h"
 #include "kernels/isa/dot.h"
 #include "kernels/isa/store.h"
+#if defined(TENTH_AMX)
+#include "kernels/isa/tiles.h"
+#endif
 
 namespace tenth::TENTH_ISA {
 
-constexpr int PANELS_PER_PASS = 8;     // of a product with several tiles: their weights stay in L2 while tiles pass over
-// Columns that share the unpacked weights in registers. The scalar twin takes them one by one: it is there to be right,
-// and each further instantiation of it costs seconds of compiling.
-constexpr int GROUP = SCALAR_TWIN ? 1 : 4;
-constexpr int PREFETCH_BYTES = 3072;   // 2-4 KB ahead was best in research; only with 4 columns or more, it slows one
+constexpr int PANELS_PER_PASS = 8;  // of a product with several tiles: their weights stay in L2 while tiles pass over
 
-// G columns, column 0 of them at `q`; `sums` points at their first scale. Rows of sums are `sums_stride` bytes apart.
-template <class Format, int G>
-TENTH_INLINE void add_block(const I32* w, const Scales& s, const uint8_t* q, const uint8_t* sums, int sums_stride,
-                            F32* y) {
+// Software prefetch, bytes ahead of the reading. Few columns wait for memory: 1 KB ahead takes one row on a Sapphire
+// Rapids from 0.8 to 0.93 .. 1.0 of the read bandwidth, 4 KB loses again. Many columns compute for longer.
+constexpr int PREFETCH_FEW = 1024, PREFETCH_MANY = 3072;
+
+// How many panels and columns meet in registers when there are many columns. AVX-512 has room for the weights of two
+// panels; formats with two scales then take two columns. AVX2's 16 registers hold 8 rows of one panel. The scalar twin
+// takes columns one by one: it is there to be right, and each instantiation of it costs seconds of compiling.
+template <class Format> constexpr int PANELS_AT_ONCE = !SCALAR_TWIN && LANES == PANEL_ROWS ? 2 : 1;
+template <class Format, int P> constexpr int COLUMNS_AT_ONCE = SCALAR_TWIN ? 1 : P == 2 && Format::SCALES == 2 ? 2 : 4;
+
+// The weights of P panels times G columns. Column 0 is at `q`; `sums` points at its scale, and the five rows of numbers
+// per column (see table.h) are `sums_stride` bytes apart.
+template <class Format, int P, int G>
+TENTH_INLINE void add_block(const I32 (*w)[8], const Scales* s, const uint8_t* q, const uint8_t* sums, int sums_stride,
+                            F32 (*y)[G]) {
   constexpr int N = 8 / Format::SCALES;
   constexpr bool HAS_OFFSET =
       Format::OFFSET_SHIFT != NO_OFFSET && !(WIDE_BYTES_ARE_SIGNED && Format::MAX_WEIGHT > 127);
-  F32 t[G];
-TENTH_UNROLL(2)
+  F32 t[P][G];
+  TENTH_UNROLL(2)
   for (int part = 0; part < Format::SCALES; part++) {
-    I32 isum[G];
-TENTH_UNROLL(4)
+    I32 isum[P][G];
+    TENTH_UNROLL(4)
     for (int g = 0; g < G; g++) {
+      I32 start = zeroi();
       if constexpr (HAS_OFFSET) {
         const int row = Format::SCALES == 2 ? 1 + part : 3;  // -sum of these 16, or of all 32
-        isum[g] = shl<(HAS_OFFSET ? Format::OFFSET_SHIFT : 0)>(bcast4(sums + row * sums_stride + 4 * g));
-      } else {
-        isum[g] = zeroi();
+        start = shl<(HAS_OFFSET ? Format::OFFSET_SHIFT : 0)>(bcast4(sums + row * sums_stride + 4 * g));
       }
+      TENTH_UNROLL(2)
+      for (int p = 0; p < P; p++) isum[p][g] = start;
     }
-    dot_columns<Format::MAX_WEIGHT, N, G>(isum, w + N * part, q + 4 * N * part);
-TENTH_UNROLL(4)
-    for (int g = 0; g < G; g++)
-      t[g] = part == 0 ? mulf(to_f32(isum[g]), s.scale[0]) : fma(to_f32(isum[g]), s.scale[1], t[g]);
+    dot_columns<Format::MAX_WEIGHT, N, P, G>(isum, w, N * part, q + 4 * N * part);
+    TENTH_UNROLL(2)
+    for (int p = 0; p < P; p++) {
+      TENTH_UNROLL(4)
+      for (int g = 0; g < G; g++)
+        t[p][g] = part == 0 ? mulf(to_f32(isum[p][g]), s[p].scale[0]) : fma(to_f32(isum[p][g]), s[p].scale[1], t[p][g]);
+    }
   }
-TENTH_UNROLL(4)
+  TENTH_UNROLL(4)
   for (int g = 0; g < G; g++) {
     const F32 xs = as_f32(bcast4(sums + 4 * g));
-    y[g] = fma(t[g], xs, y[g]);
-    if constexpr (Format::MINS == 1) y[g] = fma(s.min[0], as_f32(bcast4(sums + 4 * sums_stride + 4 * g)), y[g]);
-    if constexpr (Format::MINS == 2) {
-TENTH_UNROLL(2)
-      for (int part = 0; part < 2; part++) {
-        const I32 negative = bcast4(sums + (1 + part) * sums_stride + 4 * g);
-        y[g] = fma(s.min[part], mulf(to_f32(subi(zeroi(), negative)), xs), y[g]);
-      }
-    }
-  }
-}
-
-template <class Format> TENTH_INLINE void prefetch_sub_block(const uint8_t* p, int sub) {
-  constexpr int SUB_BYTES = Format::PANEL_BYTES / (Format::WEIGHTS / 32);
-TENTH_UNROLL(16)
-  for (int i = 0; i < SUB_BYTES; i += 64) __builtin_prefetch(p + sub * SUB_BYTES + PREFETCH_BYTES + i);
-}
-
-// 1 to 4 columns: the sums stay in registers. y: [C][16].
-template <class Format, int C>
-__attribute__((noinline)) void few_columns(const uint8_t* p, int64_t n_blocks, const uint8_t* x, float* y) {
-  constexpr int HALVES = PANEL_ROWS / LANES;
-  F32 sum[HALVES][C];
-  for (int half = 0; half < HALVES; half++)
-    for (int c = 0; c < C; c++) sum[half][c] = zerof();
-  for (int64_t b = 0; b < n_blocks; b++, p += Format::PANEL_BYTES) {
-    typename Format::Head head[HALVES];
-TENTH_UNROLL(2)
-    for (int half = 0; half < HALVES; half++) head[half] = Format::head(p, LANES * half);
-#pragma GCC unroll 1
-    for (int sub = 0; sub < Format::WEIGHTS / 32; sub++, x += C * Q8_BYTES) {
-      if (C == 4) prefetch_sub_block<Format>(p, sub);
-TENTH_UNROLL(2)
-      for (int half = 0; half < HALVES; half++) {
-        I32 w[8];
-        Format::weights(p, LANES * half, sub, w);
-        add_block<Format, C>(w, Format::scales(head[half], p, LANES * half, sub), x, x + 32 * C, 4 * C, sum[half]);
-      }
-    }
-  }
-  for (int half = 0; half < HALVES; half++)
-    for (int c = 0; c < C; c++) storef(y + PANEL_ROWS * c + LANES * half, sum[half][c]);
-}
-
-// A multiple of GROUP columns up to 16: weights are unpacked once per 32 k, the sums live in y ([columns][16], in L1).
-template <class Format>
-__attribute__((noinline)) void many_columns(const uint8_t* p, int64_t n_blocks, const uint8_t* x, int columns, float* y) {
-  constexpr int HALVES = PANEL_ROWS / LANES;
-  std::memset(y, 0, sizeof(float) * PANEL_ROWS * (size_t)columns);
-  for (int64_t b = 0; b < n_blocks; b++, p += Format::PANEL_BYTES) {
-    typename Format::Head head[HALVES];
-TENTH_UNROLL(2)
-    for (int half = 0; half < HALVES; half++) head[half] = Format::head(p, LANES * half);
-#pragma GCC unroll 1
-    for (int sub = 0; sub < Format::WEIGHTS / 32; sub++, x += columns * Q8_BYTES) {
-      prefetch_sub_block<Format>(p, sub);
-TENTH_UNROLL(2)
-      for (int half = 0; half < HALVES; half++) {
-        I32 w[8];
-        Format::weights(p, LANES * half, sub, w);
-        const Scales s = Format::scales(head[half], p, LANES * half, sub);
-        float* sums_y = y + LANES * half;
-        TENTH_HIDE(sums_y);
-#pragma GCC unroll 1
-        for (int c = 0; c < columns; c += GROUP, sums_y += GROUP * PANEL_ROWS) {
-          F32 sum[GROUP];
-          for (int g = 0; g < GROUP; g++) sum[g] = loadf(sums_y + PANEL_ROWS * g);
-          add_block<Format, GROUP>(w, s, x + 32 * c, x + 32 * columns + 4 * c, 4 * columns, sum);
-          for (int g = 0; g < GROUP; g++) storef(sums_y + PANEL_ROWS * g, sum[g]);
+    TENTH_UNROLL(2)
+    for (int p = 0; p < P; p++) {
+      y[p][g] = fma(t[p][g], xs, y[p][g]);
+      if constexpr (Format::MINS == 1)
+        y[p][g] = fma(s[p].min[0], as_f32(bcast4(sums + 4 * sums_stride + 4 * g)), y[p][g]);
+      if constexpr (Format::MINS == 2) {
+        TENTH_UNROLL(2)
+        for (int part = 0; part < 2; part++) {
+          const I32 negative = bcast4(sums + (1 + part) * sums_stride + 4 * g);
+          y[p][g] = fma(s[p].min[part], mulf(to_f32(subi(zeroi(), negative)), xs), y[p][g]);
         }
       }
     }
   }
 }
 
-template <class Format>
-TENTH_INLINE void tile_columns(const uint8_t* p, int64_t n_blocks, const uint8_t* x, int columns, float* y) {
-  if constexpr (!SCALAR_TWIN) {
-    switch (columns) {
-      case 1: return few_columns<Format, 1>(p, n_blocks, x, y);
-      case 2: return few_columns<Format, 2>(p, n_blocks, x, y);
-      case 3: return few_columns<Format, 3>(p, n_blocks, x, y);
-      case 4: return few_columns<Format, 4>(p, n_blocks, x, y);
+template <class Format, int AHEAD> TENTH_INLINE void prefetch_sub_block(const uint8_t* p, int sub) {
+  constexpr int SUB_BYTES = Format::PANEL_BYTES / (Format::WEIGHTS / 32);
+  TENTH_UNROLL(16)
+  for (int i = 0; i < SUB_BYTES; i += 64) __builtin_prefetch(p + sub * SUB_BYTES + AHEAD + i);
+}
+
+// 1 to 4 columns: the sums stay in registers. y: [C][16].
+template <class Format, int C>
+__attribute__((noinline)) void few_columns(const uint8_t* p, int64_t n_blocks, const uint8_t* x, float* y) {
+  constexpr int HALVES = PANEL_ROWS / LANES;
+  F32 sum[HALVES][1][C];
+  for (int half = 0; half < HALVES; half++)
+    for (int c = 0; c < C; c++) sum[half][0][c] = zerof();
+  for (int64_t b = 0; b < n_blocks; b++, p += Format::PANEL_BYTES) {
+    typename Format::Head head[HALVES];
+    TENTH_UNROLL(2)
+    for (int half = 0; half < HALVES; half++) head[half] = Format::head(p, LANES * half);
+#pragma GCC unroll 1
+    for (int sub = 0; sub < Format::WEIGHTS / 32; sub++, x += C * Q8_BYTES) {
+      prefetch_sub_block<Format, C == 4 ? PREFETCH_MANY : PREFETCH_FEW>(p, sub);
+      TENTH_UNROLL(2)
+      for (int half = 0; half < HALVES; half++) {
+        I32 w[1][8];
+        Format::weights(p, LANES * half, sub, w[0]);
+        const Scales s = Format::scales(head[half], p, LANES * half, sub);
+        add_block<Format, 1, C>(w, &s, x, x + 32 * C, 4 * C, sum[half]);
+      }
     }
   }
-  many_columns<Format>(p, n_blocks, x, columns <= 4 ? columns : (columns + 3) / 4 * 4, y);
+  for (int half = 0; half < HALVES; half++)
+    for (int c = 0; c < C; c++) storef(y + PANEL_ROWS * c + LANES * half, sum[half][0][c]);
+}
+
+// Up to 16 columns, a multiple of COLUMNS_AT_ONCE, times P panels, panel_bytes apart: weights are unpacked once per 32 k,
+// the sums live in y ([P][16 columns][16], in L1).
+template <class Format, int P>
+__attribute__((noinline)) void many_columns(const uint8_t* p, int64_t panel_bytes, int64_t n_blocks, const uint8_t* x,
+                                            int columns, float* y) {
+  constexpr int HALVES = PANEL_ROWS / LANES, G = COLUMNS_AT_ONCE<Format, P>, Y_PANEL = TILE_ROWS * PANEL_ROWS;
+  std::memset(y, 0, sizeof(float) * P * Y_PANEL);
+  for (int64_t b = 0; b < n_blocks; b++, p += Format::PANEL_BYTES) {
+    typename Format::Head head[P][HALVES];
+    TENTH_UNROLL(2)
+    for (int i = 0; i < P; i++) {
+      TENTH_UNROLL(2)
+      for (int half = 0; half < HALVES; half++) head[i][half] = Format::head(p + i * panel_bytes, LANES * half);
+    }
+#pragma GCC unroll 1
+    for (int sub = 0; sub < Format::WEIGHTS / 32; sub++, x += columns * Q8_BYTES) {
+      TENTH_UNROLL(2)
+      for (int i = 0; i < P; i++) prefetch_sub_block<Format, PREFETCH_MANY>(p + i * panel_bytes, sub);
+      TENTH_UNROLL(2)
+      for (int half = 0; half < HALVES; half++) {
+        I32 w[P][8];
+        Scales s[P];
+        TENTH_UNROLL(2)
+        for (int i = 0; i < P; i++) {
+          Format::weights(p + i * panel_bytes, LANES * half, sub, w[i]);
+          s[i] = Format::scales(head[i][half], p + i * panel_bytes, LANES * half, sub);
+        }
+        float* sums_y = y + LANES * half;
+        TENTH_HIDE(sums_y);
+#pragma GCC unroll 1
+        for (int c = 0; c < columns; c += G, sums_y += G * PANEL_ROWS) {
+          F32 sum[P][G];
+          TENTH_UNROLL(2)
+          for (int i = 0; i < P; i++)
+            for (int g = 0; g < G; g++) sum[i][g] = loadf(sums_y + Y_PANEL * i + PANEL_ROWS * g);
+          add_block<Format, P, G>(w, s, x + 32 * c, x + 32 * columns + 4 * c, 4 * columns, sum);
+          TENTH_UNROLL(2)
+          for (int i = 0; i < P; i++)
+            for (int g = 0; g < G; g++) storef(sums_y + Y_PANEL * i + PANEL_ROWS * g, sum[i][g]);
+        }
+      }
+    }
+  }
+}
+
+// One panel, or PANELS_AT_ONCE of them when n_panels allows it and there are many columns. Returns how many it did.
+template <class Format>
+TENTH_INLINE int tile_product(const uint8_t* p, int64_t panel_bytes, int64_t n_panels, int64_t n_blocks,
+                              const uint8_t* x, int columns, float* y) {
+  constexpr int P = PANELS_AT_ONCE<Format>;
+  if constexpr (!SCALAR_TWIN) {
+    switch (columns) {
+      case 1: few_columns<Format, 1>(p, n_blocks, x, y); return 1;
+      case 2: few_columns<Format, 2>(p, n_blocks, x, y); return 1;
+      case 3: few_columns<Format, 3>(p, n_blocks, x, y); return 1;
+      case 4: few_columns<Format, 4>(p, n_blocks, x, y); return 1;
+    }
+  }
+  const int padded = columns <= 4 ? columns : (columns + 3) / 4 * 4;
+  if (P > 1 && n_panels >= P) {
+    many_columns<Format, P>(p, panel_bytes, n_blocks, x, padded, y);
+    return P;
+  }
+  many_columns<Format, 1>(p, panel_bytes, n_blocks, x, padded, y);
+  return 1;
 }
 
 template <class Format> void linear_product(const Product& p) {
   const int64_t panel_bytes = p.n_blocks * Format::PANEL_BYTES;
   const int64_t tile_bytes = p.n_blocks * (Format::WEIGHTS / 32) * Q8_BYTES * TILE_ROWS;
-  alignas(64) float y[TILE_ROWS * PANEL_ROWS];
+  alignas(64) float y[PANELS_AT_ONCE<Format> * TILE_ROWS * PANEL_ROWS];
+#if defined(TENTH_AMX)
+  TileConfig config;
+#endif
   for (int64_t first = p.first_panel; first < p.last_panel; first += PANELS_PER_PASS) {
     const int64_t last = first + PANELS_PER_PASS < p.last_panel ? first + PANELS_PER_PASS : p.last_panel;
     for (int64_t row = 0; row < p.n_rows; row += TILE_ROWS) {
       const uint8_t* x = (const uint8_t*)p.x + row / TILE_ROWS * tile_bytes;
       const int columns = (int)(p.n_rows - row < TILE_ROWS ? p.n_rows - row : TILE_ROWS);
-      for (int64_t panel = first; panel < last; panel++) {
-        tile_columns<Format>(p.panels + panel * panel_bytes, p.n_blocks, x, columns, y);
-        store_panel(p, panel, row, columns, y);
+#if defined(TENTH_AMX)
+      if (columns > 4) {
+        const int padded = (columns + 3) / 4 * 4;
+        config.set(padded, 32 / Format::SCALES);
+        for (int64_t panel = first; panel < last; panel++) {
+          tile_columns<Format>(p.panels + panel * panel_bytes, p.n_blocks, x, padded, y);
+          store_panel(p, panel, row, columns, y);
+        }
+        continue;
+      }
+#endif
+      for (int64_t panel = first; panel < last;) {
+        const int done = tile_product<Format>(p.panels + panel * panel_bytes, panel_bytes, last - panel, p.n_blocks, x,
+                                              columns, y);
+        for (int i = 0; i < done; i++) store_panel(p, panel + i, row, columns, y + i * TILE_ROWS * PANEL_ROWS);
+        panel += done;
       }
     }
   }

@@ -54,7 +54,7 @@ def command(
 def show_program(model: str, engine: EngineConfig, flags: InspectFlags) -> None:
     """The program of a model's file, planned but without reading its weights."""
     from tenth.library import resolve
-    from tenth.load import optimised_program, plan_limits
+    from tenth.loader import optimised_program, plan_limits
     from tenth.program.listing import listing
     from tenth.weights.gguf import read_header
 

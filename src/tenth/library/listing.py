@@ -49,7 +49,7 @@ def _of_catalogue(model: catalogue.CatalogueModel) -> Entry:
 
 
 def _entry(key: str) -> Entry | None:
-    """What is known of the model folder with this key; None for an empty one."""
+    """What is known of the model folder with this key; None when it holds no bytes."""
     try:
         record = store.read_record(key)
         if record is not None:
@@ -58,11 +58,11 @@ def _entry(key: str) -> Entry | None:
     except ModelFileError:
         state = "damaged"
     files = [path for path in store.model_folder(key).rglob("*") if path.is_file() and not path.is_symlink()]
-    if not files:
-        return None
     model = next((model for model in catalogue.CATALOGUE.values() if model.key == key), None)
     description, licence, origin = (model.description, model.licence, model.origin) if model else ("", "", "")
     size_bytes = sum(path.stat().st_size for path in files)
+    if not size_bytes:
+        return None
     return Entry(model.name if model else key, state, size_bytes, "", "", False, origin, description, licence, None)
 
 

@@ -25,6 +25,7 @@ _NAME = re.compile(
 )
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)", re.IGNORECASE)
 _REMOTE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._+@()-]{0,199}")
+_SPELLING = "check the spelling; for a private one set HF_TOKEN"
 # GGUF files that are not language models: image projectors and calibration data.
 _OTHER_KINDS = re.compile(r"(^|[/._-])(mmproj|imatrix)([._-]|$)", re.IGNORECASE)
 
@@ -152,12 +153,17 @@ def _ask(hub: Any, repo: str) -> Any:
             f"{repo} asks for its licence to be accepted", "accept it on the model's page, then set HF_TOKEN"
         ) from error
     except errors.RepositoryNotFoundError as error:
-        raise RequestError(
-            f"the hub has no model {repo}, or it is private", "check the spelling; for a private one set HF_TOKEN"
-        ) from error
+        raise RequestError(f"the hub has no model {repo}, or it is private", _SPELLING) from error
     except errors.OfflineModeIsEnabled as error:
         raise ResourceError(
             f"{repo} is not here and HF_HUB_OFFLINE forbids asking the hub", "unset HF_HUB_OFFLINE"
+        ) from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        if status in (401, 403, 404):
+            raise RequestError(f"the hub refused {repo}: it answered {status}", _SPELLING) from error
+        raise ResourceError(
+            f"the hub could not answer about {repo}: it answered {status}", "try again later"
         ) from error
     except (httpx2.HTTPError, OSError, ValueError, TypeError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -108,6 +108,8 @@ def _pip_failure(requirement: str, log: str) -> ResourceError:
         return ResourceError(
             f"no room on the disk for the package {requirement}", "free some space; the next pull goes on from here"
         )
+    if re.search(r"NewConnectionError|ConnectTimeout|NameResolutionError|connection broken by", log):
+        reason = f"the package index could not be reached; {reason}"
     return ResourceError(
         f"pip could not download {requirement}: {reason}",
         "check the network and the package index that pip uses (`pip config list`); the next pull goes on from here",

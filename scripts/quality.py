@@ -1,0 +1,194 @@
+"""How far an engine's next-token distributions are from exact arithmetic on the same model file.
+
+    python scripts/quality.py MODEL.gguf                        what is measured already; measures what is missing
+    python scripts/quality.py MODEL.gguf --engine tenth --json
+
+The reference is scripts/exact.py: the file's own weights, decoded, and float64 from there on. So the figures say what
+an engine's arithmetic costs, not what quantising the model cost. Text: the first 501 tokens of
+tests/data/ordinary_text.txt, that is 500 predictions, computed as one sequence in one call.
+
+    mean, median, max KL  Kullback-Leibler divergence of the engine from exact, nats per token
+    perplexity, ratio     of the text; ratio to exact's
+    ±                     standard error over the positions: a ratio this close to 1 says nothing
+    top-1                 share of positions where the likeliest token is the same
+
+Engines: exact; int8, f16kv, int8+f16kv (exact with one or both of the roundings that engines use); llama.cpp (its
+defaults: float16 KV), llama.cpp-f32kv; tenth. Each engine's package is imported only when it has to be measured, so
+engines can be measured from different environments: logits (but never tenth's) are kept in --cache. exact needs gguf
+and torch, llama.cpp needs llama-cpp-python, tenth needs tenth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+TEXT = Path(__file__).parent.parent / "tests" / "data" / "ordinary_text.txt"
+N_PREDICTIONS = 500
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One engine on one file, against exact."""
+
+    engine: str
+    mean_kl: float
+    mean_kl_error: float  # standard error over the positions, as the next one
+    median_kl: float
+    max_kl: float
+    perplexity: float
+    perplexity_ratio: float
+    perplexity_ratio_error: float
+    top1_agreement: float
+    n_predictions: int
+
+
+def exact(activations: str = "exact", kv: str = "exact") -> Callable[[Path, list[int]], np.ndarray]:
+    """An engine function for exact.py with the given roundings."""
+
+    def logits(path: Path, tokens: list[int]) -> np.ndarray:
+        from exact import ExactModel
+
+        return ExactModel(path, activations=activations, kv=kv).logits(np.array(tokens)).astype(np.float32)
+
+    return logits
+
+
+def llama_cpp(kv: str) -> Callable[[Path, list[int]], np.ndarray]:
+    """An engine function for llama.cpp: kv "f16" is its default with flash attention on auto, "f32" has it off."""
+
+    def logits(path: Path, tokens: list[int]) -> np.ndarray:
+        import llama_peer
+
+        return llama_peer.logits(path, tokens, kv)
+
+    return logits
+
+
+def tenth(path: Path, tokens: list[int]) -> np.ndarray:
+    """Float32 [n, vocab] from tenth at its default settings."""
+    import tenth as engine
+
+    with engine.load(str(path)) as model:
+        return np.asarray(model.logits(tokens), dtype=np.float32)
+
+
+ENGINES: dict[str, Callable[[Path, list[int]], np.ndarray]] = {
+    "exact": exact(),
+    "int8": exact(activations="q8"),
+    "f16kv": exact(kv="f16"),
+    "int8+f16kv": exact(activations="q8", kv="f16"),
+    "llama.cpp": llama_cpp("f16"),
+    "llama.cpp-f32kv": llama_cpp("f32"),
+    "tenth": tenth,
+}
+
+
+def read_tokens(path: Path, cache: Path) -> list[int]:
+    """The first 501 tokens of the text, begin token included where the file asks for one; encoded by llama.cpp."""
+    kept = cache / "tokens.json"
+    if not kept.exists():
+        import llama_peer
+
+        tokens = llama_peer.tokenize(path, TEXT.read_text(encoding="utf-8"))
+        if len(tokens) <= N_PREDICTIONS:
+            raise SystemExit(f"the text has {len(tokens)} tokens for this model; {N_PREDICTIONS + 1} are needed")
+        kept.write_text(json.dumps(tokens[: N_PREDICTIONS + 1]), encoding="utf-8")
+    return json.loads(kept.read_text(encoding="utf-8"))
+
+
+def read_logits(engine: str, path: Path, cache: Path) -> np.ndarray:
+    """Float32 [500, vocab], from the cache or measured now."""
+    kept = cache / f"{engine}.npy"
+    if kept.exists():
+        return np.load(kept, mmap_mode="r")
+    start = time.monotonic()
+    logits = ENGINES[engine](path, read_tokens(path, cache)[:-1])
+    print(f"{engine}: {time.monotonic() - start:.0f} s", file=sys.stderr)
+    if engine != "tenth":  # tenth changes from run to run: always measured anew
+        np.save(kept, logits)
+    return logits
+
+
+def compare(engine: str, found: np.ndarray, expected: np.ndarray, tokens: list[int]) -> Quality:
+    """The figures of one engine; all sums in float64."""
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        raise SystemExit(f"{engine}: logits {found.shape} against {expected.shape}, or not all finite")
+    divergence, agrees, ours, exacts = [], [], [], []
+    for rows in pieces(len(expected)):
+        p, q = log_softmax(expected[rows]), log_softmax(found[rows])
+        divergence.append((np.exp(p) * (p - q)).sum(-1))
+        agrees.append(p.argmax(-1) == q.argmax(-1))
+        actual = np.array(tokens)[rows.start + 1 : rows.stop + 1]
+        ours.append(q[np.arange(len(q)), actual])
+        exacts.append(p[np.arange(len(p)), actual])
+    kl = np.concatenate(divergence)
+    surprise = -np.concatenate(ours)
+    excess = surprise + np.concatenate(exacts)
+    ratio = float(np.exp(excess.mean()))
+    return Quality(
+        engine=engine,
+        mean_kl=float(kl.mean()),
+        mean_kl_error=float(kl.std(ddof=1) / len(kl) ** 0.5),
+        median_kl=float(np.median(kl)),
+        max_kl=float(kl.max()),
+        perplexity=float(np.exp(surprise.mean())),
+        perplexity_ratio=ratio,
+        perplexity_ratio_error=float(ratio * excess.std(ddof=1) / len(excess) ** 0.5),
+        top1_agreement=float(np.concatenate(agrees).mean()),
+        n_predictions=len(kl),
+    )
+
+
+def pieces(n: int) -> Iterator[slice]:
+    """Slices of 50 rows: whole vocabularies of 500 rows in float64 would take gigabytes."""
+    yield from (slice(start, min(start + 50, n)) for start in range(0, n, 50))
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Float64 [n, vocab], natural logarithm."""
+    x = logits.astype(np.float64)
+    x -= x.max(-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+def main() -> int:
+    """Measure and print a table, or JSON with --json."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--engine", action="append", choices=list(ENGINES), help="repeatable; all when none is named")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "quality")
+    options = parser.parse_args()
+    if not options.model.is_file():
+        parser.error(f"no file {options.model}")
+    key = hashlib.sha256(TEXT.read_bytes() + options.model.stat().st_size.to_bytes(8, "little")).hexdigest()[:8]
+    cache = options.cache / f"{options.model.stem}-{key}"
+    cache.mkdir(parents=True, exist_ok=True)
+    tokens, expected = read_tokens(options.model, cache), read_logits("exact", options.model, cache)
+    rows = []
+    for engine in options.engine or ENGINES:
+        rows.append(compare(engine, read_logits(engine, options.model, cache), expected, tokens))
+    if options.json:
+        print(json.dumps({"model": options.model.name, "engines": [asdict(row) for row in rows]}, indent=2))
+        return 0
+    print(f"{options.model.name}: {rows[0].n_predictions} predictions, against float64 on the same file")
+    print(f"{'engine':16} {'mean KL':>18} {'median':>9} {'max KL':>9} {'perplexity':>10} {'ratio':>16} {'top-1':>7}")
+    for r in rows:
+        divergence = f"{r.mean_kl:9.2e} ± {r.mean_kl_error:6.0e} {r.median_kl:9.2e} {r.max_kl:9.2e}"
+        perplexity = f"{r.perplexity:10.4f} {r.perplexity_ratio:7.4f} ± {r.perplexity_ratio_error:6.4f}"
+        print(f"{r.engine:16} {divergence} {perplexity} {100 * r.top1_agreement:6.1f}%")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy
+from numpy.typing import NDArray
+
+
+def kernel_isas() -> list[str]:
+    """Instruction sets this CPU can run, slowest first."""
+
+def kernel_isa() -> str:
+    """The instruction set in use. Raises ResourceError."""
+
+def formats() -> list:
+    """
+    Weight formats: (name, gguf_id, block_weights, block_bytes, panel_block_bytes, q8_input).
+    """
+
+def pack(isa: str, format: str, raw: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> NDArray[numpy.uint8]:
+    """File rows, uint8 [rows, row_bytes], as panels: uint8 [bytes]."""
+
+def decode_row(isa: str, format: str, packed: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], out_rows: int, k: int, row: int) -> NDArray[numpy.float32]:
+    """One row of packed weights as float32 [k]."""
+
+def quantize(isa: str, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> tuple:
+    """x, float32 [n, k], as int8 [n, k] and scales float32 [n, k / 32]."""
+
+def product(isa: str, format: str, packed: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], out_rows: int, k: int, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], splits: int = 1, bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None, residual: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None, misalign: int = 0) -> NDArray[numpy.float32]:
+    """
+    x @ W.T (+ bias) (+ residual), float32 [n, out_rows], computed in `splits` slices on as many threads.
+    """
+
+def sample_rows(logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], packed: tuple) -> tuple:
+    """
+    Choose a token for each row of logits [m, vocab]. packed: tenth.batch.Sampling.packed().
+
+    Returns (tokens int32 [m], logprobs float32 [m], top_ids int32 [m, k], top_logprobs float32 [m, k]), k the
+    greatest n_top. A negative token is a SAMPLE_ reason of tenth.batch for having none.
+    """
+
+def random_unit(seed: int, counter: int) -> float:
+    """The number in [0, 1) that a draw uses."""
+
+class Plan:
+    """A flat program ready to run. Built and driven by tenth.runtime only."""
+
+    def __init__(self, n_threads: int, max_rows: int, max_outputs: int, vocab: int, context_tokens: int, arena_bytes: int, n_pages: int, kv_format: int) -> None: ...
+
+    def add_matrix(self, gguf_id: int, file: int, offset: int, out_rows: int, columns: int) -> int: ...
+
+    def add_vector(self, arg: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], /) -> int: ...
+
+    def add_layer(self, arg0: int, arg1: int, arg2: int, /) -> None: ...
+
+    def add_instruction(self, op: str, inputs: list, outputs: list, attributes: dict) -> None: ...
+
+    def finish(self, arg: tuple, /) -> None: ...
+
+    def step(self, tokens: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], positions: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], row_starts: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)], pages: list, outputs: Annotated[NDArray[numpy.int32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None: ...
+
+    def sample(self, packed: tuple) -> tuple: ...
+
+    def logits(self) -> NDArray[numpy.float32]: ...
+
+    def profile(self) -> list: ...
+
+    def reset_counters(self) -> None: ...
+
+    @property
+    def isa(self) -> str: ...
+
+    @property
+    def n_threads(self) -> int: ...
+
+    @property
+    def page_bytes(self) -> int: ...
+
+    @property
+    def weight_bytes(self) -> int: ...
+
+def physical_processors() -> list[int]:
+    """Processors this process may use, one per physical core."""
+
+def page_bytes(arg0: Sequence[tuple[int, int]], arg1: int, /) -> int: ...
+
+def read_bandwidth(threads: int, seconds: float, n_bytes: int) -> list[float]:
+    """Bytes per second of each pass over n_bytes of memory."""
+
+def int8_rate(threads: int, seconds: float, isa: str = '') -> list[float]:
+    """Byte multiply-adds per second of each pass."""

@@ -1,0 +1,350 @@
+"""The loop: one thread that owns the runtime. Requests come in through a queue, results go out through listeners.
+
+The thread sleeps in the queue while nothing is to do. A step that fails ends the requests that were in it; the others
+and the process go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from tenth.batch import F32, SAMPLE_NOT_A_NUMBER, Batch, StepResult
+from tenth.engine.pages import Pages
+from tenth.engine.request import FinishReason, Request, Sequence, Token, pages_for
+from tenth.engine.scheduler import Chunk, Limits, Scheduler, make_batch
+from tenth.errors import RequestError, ResourceError, TenthError
+
+T = TypeVar("T")
+
+
+class StepRuntime(Protocol):
+    """What the engine needs of tenth.runtime.Runtime."""
+
+    @property
+    def n_pages(self) -> int:
+        """Pages of the KV cache."""
+
+    @property
+    def max_rows(self) -> int:
+        """Most tokens in one step."""
+
+    @property
+    def max_outputs(self) -> int:
+        """Most rows with logits in one step."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Logits in a row."""
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest sequence."""
+
+    def step(self, batch: Batch) -> StepResult:
+        """Compute the rows of a batch; without sampling settings the result is not looked at."""
+
+    def logits(self) -> F32:
+        """Logits [m, vocab] of the last step, a copy."""
+
+    def close(self) -> None:
+        """Free everything."""
+
+
+@dataclass
+class EngineStats:
+    """Counts since the engine started."""
+
+    n_steps: int = 0
+    n_rows: int = 0
+    n_cached_tokens: int = 0
+    n_requests: int = 0
+    n_failed_steps: int = 0
+    n_preemptions: int = 0
+    step_s: float = 0.0
+
+
+class Engine:
+    """Runs requests on a runtime, several in one step. Every method may be called from any thread.
+
+    Closing it, or dropping the last reference to it, stops the thread, cancels what is unfinished and closes the
+    runtime.
+    """
+
+    def __init__(self, runtime: StepRuntime, *, max_sequences: int = 8, prefix_reuse: bool = True) -> None:
+        self._loop = _Loop(runtime, max_sequences, prefix_reuse)
+        thread = threading.Thread(target=self._loop.run, name="tenth-engine", daemon=True)
+        self._finalizer = weakref.finalize(self, _stop, self._loop, thread)
+        thread.start()
+
+    @property
+    def stats(self) -> EngineStats:
+        """Counts since the start; read them as a rough picture, they change while one looks."""
+        return self._loop.stats
+
+    @property
+    def limit_tokens(self) -> int:
+        """Most tokens that one sequence can have, prompt and answer together."""
+        return self._loop.scheduler.limit_tokens
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return not self._finalizer.alive
+
+    def submit(self, request: Request) -> None:
+        """Queue a request; its listener hears the rest. Raises RequestError when it can never be computed."""
+        self._loop.scheduler.check(len(request.prompt))
+        self._loop.check_ids(request.prompt)
+        self._loop.check_ids(request.choice.bias[0])
+        if not self._loop.post(lambda: self._loop.arrive(request)):
+            raise _closed()
+
+    def cancel(self, request: Request) -> None:
+        """End a request soon, in whatever phase it is. Nothing happens when it has ended already."""
+        self._loop.post(lambda: self._loop.end(request, "cancelled"))
+
+    def logits(self, ids: list[int]) -> F32:
+        """Logits [len(ids), vocab] after every token of a sequence; requests at work wait or are set back meanwhile.
+
+        Raises RequestError when the sequence is empty, too long, or has an id outside the vocabulary.
+        """
+        if not 0 < len(ids) <= self.limit_tokens:
+            raise RequestError(f"logits of {len(ids)} tokens were asked for, expected 1 to {self.limit_tokens}")
+        self._loop.check_ids(ids)
+        return self._call(lambda: self._loop.compute_logits(ids))
+
+    def forget_prefixes(self) -> None:
+        """Drop every cached page that no sequence uses."""
+        self._call(self._loop.scheduler.pages.clear)
+
+    def close(self) -> None:
+        """Cancel what is unfinished, stop the thread, close the runtime. May be called twice."""
+        self._finalizer()
+
+    def _call(self, function: Callable[[], T]) -> T:
+        """What a function gives on the engine's thread, between two steps."""
+        future: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(function())
+            except Exception as error:  # handed to the caller
+                future.set_exception(error)
+
+        if not self._loop.post(work):
+            raise _closed()
+        return future.result()
+
+
+def _closed() -> RequestError:
+    return RequestError("the model is closed", "load it again")
+
+
+def _stop(loop: _Loop, thread: threading.Thread) -> None:
+    loop.post(None)
+    if thread is not threading.current_thread():
+        thread.join()
+
+
+class _Loop:
+    """The engine's thread: everything here runs on it, except ``post`` and ``check_ids``."""
+
+    def __init__(self, runtime: StepRuntime, max_sequences: int, prefix_reuse: bool) -> None:
+        limits = Limits(
+            max_rows=runtime.max_rows,
+            max_sequences=min(max_sequences, runtime.max_outputs),
+            context_tokens=runtime.context_tokens,
+        )
+        self.runtime = runtime
+        self.scheduler = Scheduler(Pages(runtime.n_pages, prefix_reuse), limits)
+        self.sequences: dict[Request, Sequence] = {}
+        self.stats = EngineStats()
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()  # None: stop
+        self._is_open = True
+        self._door = threading.RLock()  # after closing, nothing gets into the inbox; a finaliser may post inside a post
+
+    def post(self, work: Callable[[], None] | None) -> bool:
+        """Have something done between two steps. False: the loop is closed, it will not be done."""
+        with self._door:
+            if self._is_open:
+                self._inbox.put(work)
+            return self._is_open
+
+    def run(self) -> None:
+        """Work until told to stop, then end what is left and close the runtime."""
+        try:
+            while self._take_messages():
+                self._step()
+        except Exception as error:  # our own bug: say so to everyone who waits
+            for request in list(self.sequences):
+                self._fail(request, _as_tenth_error(error))
+            raise
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        with self._door:
+            self._is_open = False
+        with contextlib.suppress(queue.Empty):
+            while True:
+                work = self._inbox.get_nowait()
+                if work is not None:
+                    work()
+        for request in list(self.sequences):
+            self.end(request, "cancelled")
+        self.runtime.close()
+
+    def _step(self) -> None:
+        """One step of the engine: plan, compute, note, deliver."""
+        chunks = self._announce(self.scheduler.plan())
+        result = self._compute(chunks)
+        if result is not None:
+            self.scheduler.advance(chunks)
+            self._deliver([c.sequence for c in chunks if c.sequence.n_pending == 0], result)
+
+    def _take_messages(self) -> bool:
+        """Do what was asked for since the last step; sleep while there is nothing to do. False: stop."""
+        while True:
+            try:
+                work = self._inbox.get(block=len(self.scheduler) == 0)
+            except queue.Empty:
+                return True
+            if work is None:
+                return False
+            work()
+
+    def _announce(self, chunks: list[Chunk]) -> list[Chunk]:
+        """Tell listeners whose first chunk this is; gives the chunks of those that are still at work then."""
+        for sequence, _ in chunks:
+            if not sequence.was_started:
+                sequence.was_started = True
+                self.stats.n_cached_tokens += sequence.n_computed
+                with self._failing(sequence.request):
+                    sequence.request.listener.started(sequence.n_computed)
+        return [chunk for chunk in chunks if chunk.sequence.request in self.sequences]
+
+    def _compute(self, chunks: list[Chunk]) -> StepResult | None:
+        """The result of a step, or None after failing every request in it (or when there is none)."""
+        if not chunks:
+            return None
+        started = time.perf_counter()
+        try:
+            result = self.runtime.step(make_batch(chunks))
+        except Exception as error:
+            self.stats.n_failed_steps += 1
+            for sequence, _ in chunks:
+                self._fail(sequence.request, _as_tenth_error(error))
+            return None
+        self.stats.n_steps += 1
+        self.stats.n_preemptions = self.scheduler.n_preemptions
+        self.stats.n_rows += sum(c.n_rows for c in chunks)
+        self.stats.step_s += time.perf_counter() - started
+        return result
+
+    def _deliver(self, sequences: list[Sequence], result: StepResult) -> None:
+        for i, sequence in enumerate(sequences):
+            if result.tokens[i] < 0:
+                self._fail(sequence.request, _sample_error(int(result.tokens[i])))
+                continue
+            top = zip(result.top_ids[i].tolist(), result.top_logprobs[i].tolist(), strict=True)
+            with self._failing(sequence.request):
+                self._follow(sequence, Token(int(result.tokens[i]), float(result.logprobs[i]), tuple(top)))
+
+    def _follow(self, sequence: Sequence, token: Token) -> None:
+        """Add a token to its sequence, tell the listener, and end the request when it is time."""
+        request = sequence.request
+        sequence.append([token.id])
+        if token.id in request.stop_ids:
+            self.end(request, "stop")
+            return
+        reaction = request.listener.token(token)
+        if reaction.stop:
+            self.end(request, "stop")
+            return
+        sequence.append(reaction.force[: sequence.max_tokens - sequence.n_generated])
+        if sequence.n_generated >= sequence.max_tokens:
+            self.end(request, "length")
+
+    def arrive(self, request: Request) -> None:
+        """Queue a request that was checked."""
+        self.stats.n_requests += 1
+        self.sequences[request] = Sequence(request, self.stats.n_requests, self.scheduler.limit_tokens)
+        self.scheduler.add(self.sequences[request])
+
+    def end(self, request: Request, reason: FinishReason) -> None:
+        """Drop a request and tell its listener why. Nothing happens when it has ended already."""
+        sequence = self.sequences.pop(request, None)
+        if sequence is not None:
+            self.scheduler.remove(sequence)
+            with contextlib.suppress(Exception):  # nobody is left to be told
+                request.listener.finished(reason, sequence.n_generated)
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        sequence = self.sequences.pop(request, None)
+        if sequence is not None:
+            self.scheduler.remove(sequence)
+            with contextlib.suppress(Exception):
+                request.listener.failed(error)
+
+    @contextlib.contextmanager
+    def _failing(self, request: Request) -> Iterator[None]:
+        """A listener that raises ends its own request only."""
+        try:
+            yield
+        except Exception as error:
+            self._fail(request, error)
+
+    def compute_logits(self, ids: list[int]) -> F32:
+        """Logits after every token, in chunks of as many rows as may have them."""
+        tokens = np.array(ids, np.int32)
+        pages = self.scheduler.make_room(pages_for(len(ids)))
+        parts = []
+        try:
+            for start in range(0, len(ids), min(self.runtime.max_outputs, self.runtime.max_rows)):
+                end = min(start + min(self.runtime.max_outputs, self.runtime.max_rows), len(ids))
+                rows = np.arange(end - start, dtype=np.int32)
+                table = np.array(pages[: pages_for(end)], np.int32)
+                starts = np.array([0, end - start], np.int32)
+                self.runtime.step(Batch(tokens[start:end], rows + np.int32(start), starts, [table], rows))
+                parts.append(self.runtime.logits())
+        finally:
+            self.scheduler.pages.release(pages)
+        return np.concatenate(parts)
+
+    def check_ids(self, ids: object) -> None:
+        """Raise RequestError when an id is outside the vocabulary."""
+        array = np.asarray(ids)
+        if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= self.runtime.vocab_size):
+            wrong = next(i for i in array.tolist() if not isinstance(i, int) or not 0 <= i < self.runtime.vocab_size)
+            raise RequestError(f"token id {wrong!r} is not in the vocabulary (0 to {self.runtime.vocab_size - 1})")
+
+
+def _as_tenth_error(error: Exception) -> TenthError:
+    if isinstance(error, TenthError):
+        return error
+    return ResourceError(
+        f"a step of the model failed: {error or type(error).__name__}",
+        "the requests in that step were ended; the model goes on with others",
+    )
+
+
+def _sample_error(code: int) -> TenthError:
+    if code == SAMPLE_NOT_A_NUMBER:
+        return ResourceError(
+            "the model computed logits that are not numbers",
+            "the model file may be damaged: check it with tenth verify",
+        )
+    return RequestError(
+        "no token is allowed: every logit is -inf", "loosen logit_bias or the grammar so that some token stays possible"
+    )
+

@@ -1,0 +1,276 @@
+"""The Model: what users load, ask and close. Brings file, text and engine together; computes nothing itself."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tenth.batch import F32
+from tenth.config import EngineConfig
+from tenth.engine.engine import Engine
+from tenth.engine.request import Request, TokenChoice
+from tenth.errors import ModelFileError, RequestError
+from tenth.sampling import SamplingParams, make_params, recommended
+from tenth.stream import Feed, Stream, ThinkingBudget, TokenReader
+
+if TYPE_CHECKING:
+    from tenth.loader import Loaded
+    from tenth.text.template import ChatTemplate
+    from tenth.text.tokenizer import Tokenizer
+
+Progress = Callable[[str, int, int], None]  # (what, done bytes, total bytes or 0)
+Message = Mapping[str, Any]
+
+MAX_MESSAGES = 4096
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    threads: int = 0,
+    context: int = 0,
+    kv: str = "f16",
+    template: str | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Model:
+    """Open a model: a path, a URL, a name of the catalogue or hf:org/repo:quant; downloads what is missing.
+
+    ``context`` is EngineConfig's context_tokens, ``kv`` its kv_format; any other of its fields may be given by name.
+    ``template``: text of a chat template to use instead of the file's. Raises ModelFileError, RequestError (unknown
+    setting or name) or ResourceError.
+    """
+    from tenth.library import resolve
+    from tenth.loader import open_runtime
+
+    started = time.perf_counter()
+    config = _config({"threads": threads, "context_tokens": context, "kv_format": kv}, settings)
+    path = resolve(str(name_or_path), progress=progress)
+    return Model(open_runtime(path, config, progress), config, template=template, started_s=started)
+
+
+def open_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer of a model file, which may be one without weights. Raises ModelFileError."""
+    from tenth.text.tokenizer import Tokenizer
+    from tenth.weights.gguf import read_header
+
+    return Tokenizer.from_metadata(read_header(Path(path)).metadata)
+
+
+@dataclass(frozen=True)
+class _Text:
+    """What a model needs to read and write text."""
+
+    tokenizer: Tokenizer
+    template: ChatTemplate | None  # None: the file has none
+
+
+class Model:
+    """An open model. Several requests may be at work at once; every method may be called from any thread.
+
+    Use it as a context manager, or close it: until then it holds its memory.
+    """
+
+    def __init__(
+        self, loaded: Loaded, config: EngineConfig, *, template: str | None = None, started_s: float | None = None
+    ) -> None:
+        self.loaded = loaded
+        self.config = config
+        self._template = template
+        self._engine = Engine(
+            loaded.runtime, max_sequences=config.max_sequences, prefix_reuse=config.prefix_reuse
+        )
+        try:
+            self.defaults = recommended(loaded.header.metadata)
+            if template is not None:
+                _ = self._text  # a template that cannot be read is said now
+        except BaseException:
+            self._engine.close()
+            raise
+        self._load_s = time.perf_counter() - started_s if started_s is not None else 0.0
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancel what is unfinished and free everything. May be called twice."""
+        self._engine.close()
+
+    def chat(
+        self,
+        messages: list[Message],
+        *,
+        think: bool | None = None,
+        thinking_budget: int | None = None,
+        **sampling: Any,
+    ) -> Stream:
+        """Answer a conversation: messages with "role" and "content", as the model's own template renders them.
+
+        think: ask a model that can for thinking or for none (None: as its template does). thinking_budget: most tokens
+        of thinking, after which it is closed and the answer goes on. Other keywords: SamplingParams, by name. Raises
+        RequestError at once for what cannot be answered.
+        """
+        text, params = self._text, make_params(sampling).completed(self.defaults)
+        if text.template is None:
+            raise RequestError("the model file has no chat template", "use generate(), or load it with a template")
+        budget = _checked_budget(thinking_budget)
+        rendered = text.template.render(_checked_messages(messages), add_generation_prompt=True, thinking=think)
+        return self._chat_stream(rendered, params, budget)
+
+    def _chat_stream(self, rendered: str, params: SamplingParams, budget: int | None) -> Stream:
+        from tenth.text.stream import DeltaStream
+
+        tokenizer = self._text.tokenizer
+        deltas = DeltaStream(rendered)
+        if budget == 0 and deltas.in_thinking:  # the prompt itself opens thinking: close it there
+            rendered += deltas.closing_text
+            deltas = DeltaStream(rendered)
+        ids = tokenizer.encode(rendered, special=True, parse_special=True)
+        closing = tokenizer.encode(deltas.closing_text, special=False, parse_special=True)
+        limit = None if budget is None else ThinkingBudget(budget, tuple(closing))
+        return self._start(ids, params, deltas, limit)
+
+    def generate(
+        self, prompt: str | list[int] | list[str] | list[list[int]], **sampling: Any
+    ) -> Stream | list[Stream]:
+        """Go on from a text or from token ids, without a template; a list of those gives a list of streams.
+
+        A text gets the begin and end tokens that the file asks for, and none of its own is read as a control token;
+        ids are taken as they are. Keywords: SamplingParams, by name. Raises RequestError for what cannot be answered.
+        """
+        params = make_params(sampling)
+        if isinstance(prompt, str) or (isinstance(prompt, list) and prompt and not isinstance(prompt[0], (str, list))):
+            return self._generate(prompt, params)
+        if not isinstance(prompt, list) or not prompt:
+            raise RequestError(f"the prompt is {prompt!r}, expected a text, token ids, or a list of those")
+        return [self._generate(one, params) for one in prompt]
+
+    def _generate(self, prompt: Any, params: SamplingParams) -> Stream:
+        if not isinstance(prompt, (str, list)):
+            raise RequestError(f"a prompt of the list is {prompt!r}, expected a text or token ids")
+        ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
+        return self._start(ids, params.completed(self.defaults), None, None)
+
+    def _start(self, ids: list[int], params: SamplingParams, deltas: Any, budget: ThinkingBudget | None) -> Stream:
+        tokenizer = self._text.tokenizer
+        from tenth.text.stream import StopStrings, TextStream
+
+        stops = StopStrings(params.stop) if params.stop else None
+        feed = Feed(TokenReader(TextStream(tokenizer), deltas, stops), len(ids), budget)
+        request = Request(ids, feed, _token_choice(params), params.max_tokens, tokenizer.stop_ids)
+        self._engine.submit(request)
+        engine = self._engine
+        return Stream(feed, lambda: engine.cancel(request), self._load_s, params.seed)
+
+    def tokenize(self, text: str, special: bool = True) -> list[int]:
+        """Token ids of a text; ``special``: with the begin and end tokens that the file asks for."""
+        if not isinstance(text, str):
+            raise RequestError(f"the text is {text!r}, expected a string")
+        return self._text.tokenizer.encode(text, special=special)
+
+    def detokenize(self, ids: list[int]) -> str:
+        """The text of token ids; control tokens give none."""
+        return self._text.tokenizer.decode(ids)
+
+    def logits(self, ids: list[int]) -> F32:
+        """Logits [len(ids), vocab] after every token. Needs no tokenizer."""
+        return self._engine.logits(list(ids))
+
+    def memory(self) -> dict[str, int]:
+        """peak_bytes of this process so far, and what weights, KV cache and workspace take."""
+        if self._engine.is_closed:
+            raise RequestError("the model is closed", "load it again")
+        by_kind: dict[str, int] = self.loaded.runtime.memory()
+        return {"peak_bytes": _peak_bytes(), **by_kind}
+
+    @property
+    def name(self) -> str:
+        """The name in the file, else the file's."""
+        header = self.loaded.header
+        return header.metadata.get_str("general.name", default="") or Path(header.paths[0]).stem
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """architecture, parameters, context_tokens (as loaded), and formats: weight format -> number of weights."""
+        tensors = self.loaded.header.tensors.values()
+        formats: Counter[str] = Counter()
+        for tensor in tensors:
+            formats[tensor.format] += int(np.prod(tensor.shape, dtype=np.int64))
+        return {
+            "architecture": self.loaded.header.metadata.architecture,
+            "parameters": sum(formats.values()),
+            "context_tokens": self.loaded.runtime.context_tokens,
+            "formats": dict(formats.most_common()),
+        }
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer. Raises ModelFileError when the file has none, or one that is not supported."""
+        return self._text.tokenizer
+
+    @cached_property
+    def _text(self) -> _Text:
+        metadata = self.loaded.header.metadata
+        if not metadata.has("tokenizer.ggml.model"):
+            raise ModelFileError("the model file has no tokenizer", "logits(ids) works without one")
+        from tenth.text.template import ChatTemplate
+        from tenth.text.tokenizer import Tokenizer
+
+        has_template = self._template is not None or metadata.has("tokenizer.chat_template")
+        template = ChatTemplate.from_metadata(metadata, self._template) if has_template else None
+        return _Text(Tokenizer.from_metadata(metadata), template)
+
+
+def _config(named: dict[str, Any], settings: dict[str, Any]) -> EngineConfig:
+    known = [f.name for f in fields(EngineConfig)]
+    for name in settings:
+        if name not in known:
+            raise RequestError(f"there is no setting {name!r}", f"there are: {', '.join(known)}")
+    return EngineConfig(**{**named, **settings})
+
+
+def _checked_messages(messages: Any) -> list[dict[str, Any]]:
+    if not isinstance(messages, (list, tuple)) or not 1 <= len(messages) <= MAX_MESSAGES:
+        raise RequestError(f"messages must be a list of 1 to {MAX_MESSAGES} messages")
+    for i, message in enumerate(messages):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or "content" not in message:
+            raise RequestError(f'message {i} is {message!r}, expected a dict with "role" and "content"')
+    return [dict(message) for message in messages]
+
+
+def _checked_budget(budget: Any) -> int | None:
+    if budget is not None and (not isinstance(budget, int) or isinstance(budget, bool) or not 0 <= budget <= 1 << 24):
+        raise RequestError(f"thinking_budget is {budget!r}, expected a whole number from 0 to {1 << 24}")
+    return budget
+
+
+def _token_choice(params: SamplingParams) -> TokenChoice:
+    """Complete settings as the engine takes them."""
+    bias = dict(params.logit_bias or {})
+    values: dict[str, Any] = {f.name: getattr(params, f.name) for f in fields(params)}
+    return TokenChoice(
+        temperature=values["temperature"], top_k=values["top_k"], top_p=values["top_p"], min_p=values["min_p"],
+        repetition=values["repetition_penalty"], presence=values["presence_penalty"],
+        frequency=values["frequency_penalty"], seed=values["seed"], n_top=values["top_logprobs"],
+        bias=(np.array(list(bias), np.int32), np.array(list(bias.values()), np.float32)),
+    )
+
+
+def _peak_bytes() -> int:
+    """Greatest resident size of this process, in bytes (VmHWM, proc(5)); 0 where the system does not say."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)

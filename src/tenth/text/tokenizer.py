@@ -1,0 +1,202 @@
+"""Text to token ids and back, as the model's own tokenizer does it, from the vocabulary inside a GGUF file.
+
+Special tokens are found first, so that text inside a prompt can never turn into a control token unless the caller
+asks for it (``parse_special``); what lies between goes to one of two encoders: merges (bpe.py) or scores (spm.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from tenth.errors import ModelFileError, RequestError
+from tenth.text.bpe import MergeEncoder
+from tenth.text.metadata import MetadataSource
+from tenth.text.pretokenizers import pretokenizer
+from tenth.text.spm import ScoreEncoder
+from tenth.text.vocabulary import CONTROL, SPACE, UNKNOWN, Vocabulary, read_vocabulary
+
+MODELS = ("gpt2", "llama", "gemma4")
+
+
+class _Encoder(Protocol):
+    def encode(self, text: str, *, first: bool) -> list[int]: ...
+
+
+class Tokenizer:
+    """Encodes and decodes text for one model. Safe to use from several threads."""
+
+    def __init__(self, vocabulary: Vocabulary, encoder: _Encoder, *, add_bos: bool, add_eos: bool, space_prefix: bool,
+                 strip_after: frozenset[int], escaped_spaces: bool):
+        self.vocabulary = vocabulary
+        self.vocab_size = vocabulary.size
+        self.bos_id, self.eos_id = vocabulary.bos_id, vocabulary.eos_id
+        self.stop_ids = vocabulary.stop_ids
+        self.add_bos = add_bos and self.bos_id is not None
+        self.add_eos = add_eos and self.eos_id is not None
+        self.space_prefix = space_prefix
+        self._encoder = encoder
+        self._strip_after = strip_after
+        self._escaped_spaces = escaped_spaces
+        secret = {i for i in vocabulary.special.values() if vocabulary.types[i] in (CONTROL, UNKNOWN)}
+        secret |= vocabulary.stop_ids
+        special = {_unescaped(text) if escaped_spaces else text: i for text, i in vocabulary.special.items()}
+        self._all_special = _Matcher(special)
+        self._user_defined = _Matcher({text: i for text, i in special.items() if i not in secret})
+
+    @classmethod
+    def from_metadata(cls, metadata: MetadataSource) -> Tokenizer:
+        """The tokenizer that the metadata describes. Keeps none of its lists. Raises ModelFileError for other kinds."""
+        return build_tokenizer(metadata)
+
+    def encode(self, text: str, *, special: bool = True, parse_special: bool = False) -> list[int]:
+        """The ids of ``text``.
+
+        ``special``: add the begin and end tokens that the file asks for. ``parse_special``: text such as <|im_start|>
+        becomes its token; a begin token that the text already starts with is then not added again. Raises RequestError
+        for a text that is no Unicode (lone surrogates).
+        """
+        _check_unicode(text)
+        if self._escaped_spaces:
+            text = _unescaped(text)
+        ids: list[int] = []
+        first = True
+        for part in (self._all_special if parse_special else self._user_defined).cut(text):
+            if isinstance(part, int):
+                ids.append(part)
+            else:
+                if ids and first and ids[-1] in self._strip_after:
+                    part = part.lstrip()
+                ids += self._encoder.encode(part, first=first)
+            first = isinstance(part, int)
+        return self._with_ends(ids, parsed=parse_special) if special else ids
+
+    def _with_ends(self, ids: list[int], *, parsed: bool) -> list[int]:
+        if self.add_bos and self.bos_id is not None and not (parsed and ids[:1] == [self.bos_id]):
+            ids.insert(0, self.bos_id)
+        if self.add_eos and self.eos_id is not None:
+            ids.append(self.eos_id)
+        return ids
+
+    def decode(self, ids: Iterable[int], *, special: bool = False, continuing: bool = False) -> str:
+        """The text of ``ids``; bytes that are no UTF-8 become U+FFFD.
+
+        ``special``: show control tokens. ``continuing``: the ids follow other text, so the space that a
+        SentencePiece-style vocabulary puts before the first word is kept.
+        """
+        hidden = frozenset() if special else self.vocabulary.hidden
+        data = b"".join([self.token_bytes(i) for i in ids if i not in hidden])
+        if self.space_prefix and not continuing and data.startswith(b" "):
+            data = data[1:]
+        return data.decode("utf-8", "replace")
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes of ``token``; a control token's are its name. Raises RequestError outside the range."""
+        if not 0 <= token < self.vocab_size:
+            raise RequestError(f"token id {token} is outside the vocabulary, expected 0 to {self.vocab_size - 1}")
+        return self.vocabulary.pieces[token]
+
+    def special_id(self, text: str) -> int | None:
+        """The id of the special token written ``text``, or None."""
+        return self.vocabulary.special.get(text)
+
+
+class _Matcher:
+    """Finds literal texts: leftmost, then longest. Without a regex of all texts, whose depth a file could choose."""
+
+    def __init__(self, ids: dict[str, int]):
+        self._ids = ids
+        starts = {text[0] for text in ids}
+        self._start = re.compile("[" + "".join(map(re.escape, sorted(starts))) + "]") if starts else None
+        lengths: dict[str, set[int]] = {}
+        for text in ids:
+            lengths.setdefault(text[:2], set()).add(len(text))
+        self._lengths = {key: sorted(values, reverse=True) for key, values in lengths.items()}
+
+    def cut(self, text: str) -> Iterator[str | int]:
+        """The stretches of plain text (never empty) and the ids found, in order."""
+        done, at = 0, 0
+        while self._start and (found := self._start.search(text, at)):
+            at = found.start()
+            token, length = self._longest(text, at)
+            if token is None:
+                at += 1
+                continue
+            if at > done:
+                yield text[done:at]
+            yield token
+            done = at = at + length
+        if done < len(text):
+            yield text[done:]
+
+    def _longest(self, text: str, at: int) -> tuple[int | None, int]:
+        for length in (*self._lengths.get(text[at : at + 2], ()), 1):
+            token = self._ids.get(text[at : at + length])
+            if token is not None:
+                return token, length
+        return None, 0
+
+
+def _unescaped(text: str) -> str:
+    return text.replace(SPACE, " ")
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(f"the text holds a lone surrogate at character {error.start}, which no UTF-8 can carry",
+                           hint="send valid Unicode") from None
+
+
+def build_tokenizer(metadata: MetadataSource) -> Tokenizer:
+    """See Tokenizer.from_metadata."""
+    model = metadata.get_str("tokenizer.ggml.model", default=None)
+    if model is None:
+        raise ModelFileError("the file has no tokenizer (key tokenizer.ggml.model)",
+                             hint="give token ids instead of text, or use a file with a vocabulary")
+    if model not in MODELS:
+        raise ModelFileError(f"tokenizer.ggml.model is {model!r}, expected one of {', '.join(MODELS)}",
+                             hint="WordPiece, Unigram and RWKV vocabularies are not supported; give token ids instead")
+    tokens = metadata.get_strs("tokenizer.ggml.tokens")
+    return _scored(metadata, tokens) if model == "llama" else _merged(metadata, tokens, model)
+
+
+def _merged(metadata: MetadataSource, tokens: Sequence[str], model: str) -> Tokenizer:
+    name = metadata.get_str("tokenizer.ggml.pre", default="") or "default"
+    row = pretokenizer("gemma4" if model == "gemma4" else name)
+    vocabulary = read_vocabulary(metadata, tokens, byte_level=row.byte_level)
+    encoder = MergeEncoder(tokens, metadata.get_strs("tokenizer.ggml.merges"), row)
+    return Tokenizer(vocabulary, encoder,
+                     add_bos=row.add_bos if model == "gemma4" else _flag(metadata, "add_bos_token", row.add_bos),
+                     add_eos=_flag(metadata, "add_eos_token", False), space_prefix=False,
+                     strip_after=frozenset(), escaped_spaces=not row.byte_level)
+
+
+def _scored(metadata: MetadataSource, tokens: Sequence[str]) -> Tokenizer:
+    vocabulary = read_vocabulary(metadata, tokens, byte_level=False)
+    scores = np.asarray(metadata.get_floats("tokenizer.ggml.scores"), dtype=np.float32)
+    if len(scores) < len(tokens) or not np.isfinite(scores).all():
+        raise ModelFileError(f"tokenizer.ggml.scores has {len(scores)} entries, expected {len(tokens)} finite numbers")
+    space_prefix = _flag(metadata, "add_space_prefix", True)
+    unknown = metadata.get_int("tokenizer.ggml.unknown_token_id", default=0)
+    encoder = ScoreEncoder(tokens, scores, vocabulary.types, space_prefix=space_prefix,
+                           unknown_id=unknown if 0 <= unknown < len(tokens) else None)
+    return Tokenizer(vocabulary, encoder, add_bos=_flag(metadata, "add_bos_token", True),
+                     add_eos=_flag(metadata, "add_eos_token", False), space_prefix=space_prefix,
+                     strip_after=_strip_after(metadata, vocabulary), escaped_spaces=True)
+
+
+def _flag(metadata: MetadataSource, name: str, default: bool) -> bool:
+    return bool(metadata.get_bool(f"tokenizer.ggml.{name}", default=default))
+
+
+def _strip_after(metadata: MetadataSource, vocabulary: Vocabulary) -> frozenset[int]:
+    """Phi-3's special tokens swallow the white space after them; only the model's name tells (so too in llama.cpp)."""
+    name = (metadata.get_str("general.name", default="") or "").lower()
+    if "phi-3" not in name and "phi3" not in name:
+        return frozenset()
+    return frozenset(i for text, i in vocabulary.special.items() if text not in ("<unk>", "<s>", "<|endoftext|>"))

@@ -1,0 +1,176 @@
+"""What each token id is: its bytes, its type, and which tokens are special. Compact: one byte string, one offset array.
+
+Token types and key names are those of GGUF (``tokenizer.ggml.token_type``: 1 normal, 2 unknown, 3 control,
+4 user-defined, 5 unused, 6 byte). Texts that mark the end of generation are those llama.cpp knows
+(``src/llama-vocab.cpp``), since many files name only one of theirs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tenth.errors import ModelFileError
+from tenth.text.metadata import MetadataSource
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+SPACE = "\u2581"  # how SentencePiece writes a space
+
+_END_TEXTS = (
+              "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
+              "<|endoftext|>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
+              "<end_of_utterance>", "<turn|>", "<|tool_response>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "[e~[",
+              "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>",
+              "<reponame>", "<|file_sep|>")
+_END_TEXTS_IF_CONTROL = ("</s>", "<eos>")  # plain text in some vocabularies
+_END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
+# Control tokens that structure an answer (thinking, channels): shown, so that streams can find them.
+_MARKERS = ("<think>", "</think>", "[THINK]", "[/THINK]", "<seed:think>", "</seed:think>", "<|START_THINKING|>",
+            "<|END_THINKING|>", "<|channel>", "<channel|>", "<thinking>", "</thinking>", "<unused94>", "<unused95>",
+            "<\uff5cbegin\u2581of\u2581thought\uff5c>")
+_HARMONY = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>", "<|end|>")
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
+
+
+def gpt2_byte_of() -> dict[str, int]:
+    """GPT-2's reading of printable characters as bytes: printable Latin-1 stands for itself, the rest for 256 + n."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    table = {chr(byte): byte for byte in printable}
+    hidden = [byte for byte in range(256) if byte not in set(printable)]
+    return table | {chr(256 + n): byte for n, byte in enumerate(hidden)}
+
+
+@dataclass(frozen=True)
+class TokenBytes:
+    """The bytes of every token, end to end: token ``i`` is ``blob[ends[i-1]:ends[i]]``."""
+
+    blob: bytes
+    ends: npt.NDArray[np.uint32]
+
+    def __getitem__(self, token: int) -> bytes:
+        start = int(self.ends[token - 1]) if token else 0
+        return self.blob[start : int(self.ends[token])]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Types, bytes and special tokens of a vocabulary. ``special``: text -> id of every token matched before words."""
+
+    size: int
+    types: npt.NDArray[np.uint8]
+    pieces: TokenBytes
+    special: dict[str, int]
+    hidden: frozenset[int]  # ids that decode to nothing unless special tokens are asked for
+    bos_id: int | None
+    eos_id: int | None
+    stop_ids: frozenset[int]
+
+
+def read_vocabulary(metadata: MetadataSource, tokens: Sequence[str], *, byte_level: bool) -> Vocabulary:
+    """The vocabulary of a file. ``tokens``: ``tokenizer.ggml.tokens``. Raises ModelFileError for what cannot be."""
+    if not len(tokens):
+        raise ModelFileError("tokenizer.ggml.tokens is empty, expected at least one token")
+    types = _read_types(metadata, len(tokens))
+    raw = _raw_bytes(tokens, types)
+    special = (types == CONTROL) | (types == USER_DEFINED) | (types == UNKNOWN)
+    names = {tokens[i]: i for i in np.flatnonzero(special).tolist()}
+    stops = _stop_ids(metadata, tokens, types, names)
+    visible = _visible(names)
+    hidden = set(np.flatnonzero((types == CONTROL) | (types == UNKNOWN) | ((types == UNUSED) & byte_level)).tolist())
+    return Vocabulary(
+        size=len(tokens), types=types, pieces=_pieces(tokens, raw, byte_level=byte_level),
+        special={text: i for text, i in names.items() if text},
+        hidden=frozenset((hidden | stops) - visible),
+        bos_id=_token_id(metadata, "bos_token_id", len(tokens)),
+        eos_id=_token_id(metadata, "eos_token_id", len(tokens)),
+        stop_ids=frozenset(stops))
+
+
+def _read_types(metadata: MetadataSource, size: int) -> npt.NDArray[np.uint8]:
+    """[size] uint8; all normal when the file does not say."""
+    values = metadata.get_ints("tokenizer.ggml.token_type", default=None)
+    if values is None:
+        return np.full(size, NORMAL, np.uint8)
+    if len(values) < size:
+        raise ModelFileError(f"tokenizer.ggml.token_type has {len(values)} entries, expected {size}")
+    types = np.asarray(values, dtype=np.int64)[:size]
+    return np.where((types >= NORMAL) & (types <= BYTE), types, NORMAL).astype(np.uint8)
+
+
+def _token_id(metadata: MetadataSource, name: str, size: int) -> int | None:
+    value = metadata.get_int(f"tokenizer.ggml.{name}", default=None)
+    return value if value is not None and 0 <= value < size else None
+
+
+def _stop_ids(metadata: MetadataSource, tokens: Sequence[str], types: npt.NDArray[np.uint8],
+              names: dict[str, int]) -> set[int]:
+    wanted = {*_END_TEXTS, *_END_TEXTS_IF_CONTROL}
+    by_text = {text: i for i, text in enumerate(tokens) if text in wanted}
+    # gpt-oss and solar-open end an answer elsewhere: there <|end|> only closes one message of several.
+    if any(by_text.keys() >= {other, calls, "<|end|>"} for other, calls in (
+            ("<|return|>", "<|call|>"), ("<|flush|>", "<|calls|>"))):
+        del by_text["<|end|>"]
+    stops = {i for text, i in by_text.items() if text in _END_TEXTS or types[i] == CONTROL}
+    for text, i in by_text.items():
+        if i in stops:
+            names[text] = i  # some files give these the normal type
+    stops |= {end for key in _END_KEYS if (end := _token_id(metadata, key, len(tokens))) is not None}
+    return stops
+
+
+def _visible(names: dict[str, int]) -> set[int]:
+    texts = _MARKERS + (_HARMONY if "<|channel|>" in names else ())
+    return {names[text] for text in texts if text in names}
+
+
+def _raw_bytes(tokens: Sequence[str], types: npt.NDArray[np.uint8]) -> dict[int, bytes]:
+    """Tokens whose text stands for itself (special), or for one byte."""
+    raw = {}
+    for i in np.flatnonzero(types != NORMAL).tolist():
+        match = _BYTE_TOKEN.match(tokens[i]) if types[i] == BYTE else None
+        if match:
+            raw[i] = bytes([int(match[1], 16)])
+        elif types[i] != UNUSED:
+            raw[i] = tokens[i].encode("utf-8", "replace")
+    return raw
+
+
+def _pieces(tokens: Sequence[str], raw: dict[int, bytes], *, byte_level: bool) -> TokenBytes:
+    """All tokens as bytes, made in a few array operations: a loop over 150 thousand strings costs ten times as much."""
+    code_points = np.frombuffer("".join(tokens).encode("utf-32-le", "surrogatepass"), np.uint32)
+    char_ends = np.cumsum(np.fromiter(map(len, tokens), np.int64, len(tokens)))
+    if byte_level:
+        lookup = np.full(0x200, 256, np.uint16)
+        for char, byte in gpt2_byte_of().items():
+            lookup[ord(char)] = byte
+        mapped = lookup[np.minimum(code_points, 0x1FF)]
+        plain = np.zeros(len(code_points) + 1, np.int64)
+        np.cumsum(mapped > 255, out=plain[1:])
+        foreign = np.flatnonzero(plain[char_ends] != plain[np.concatenate(([0], char_ends[:-1]))])
+        raw = {i: tokens[i].encode("utf-8", "replace") for i in foreign.tolist()} | raw
+        blob, ends = mapped.astype(np.uint8).tobytes(), char_ends
+    else:
+        code_points = np.where(code_points == ord(SPACE), ord(" "), code_points).astype("<u4")
+        code_points[(code_points >= 0xD800) & (code_points < 0xE000)] = ord("?")
+        widths = np.ones(len(code_points) + 1, np.int64)
+        widths[0] = 0
+        for limit in (0x80, 0x800, 0x10000):
+            widths[1:] += code_points >= limit
+        blob, ends = code_points.tobytes().decode("utf-32-le").encode(), np.cumsum(widths)[char_ends]
+    return _replace(blob, ends, raw)
+
+
+def _replace(blob: bytes, ends: npt.NDArray[np.int64], raw: dict[int, bytes]) -> TokenBytes:
+    """The same bytes with the tokens in ``raw`` exchanged."""
+    starts = np.concatenate(([0], ends[:-1]))
+    lengths = ends - starts
+    parts, at = [], 0
+    for token in sorted(raw):
+        parts += [blob[at : starts[token]], raw[token]]
+        at = int(ends[token])
+        lengths[token] = len(raw[token])
+    return TokenBytes(b"".join([*parts, blob[at:]]), np.cumsum(lengths).astype(np.uint32))

@@ -1,0 +1,139 @@
+"""A toy runtime for pure tests: what a row "computes" is a hash of everything that attention would see.
+
+Its pages hold (token, position, row digest) per slot, and the digest of a row depends on the digests that it finds
+through its page table in all slots before it. Wrong page bookkeeping of any kind (a page shared too early, overwritten,
+in the wrong order, with another prefix) changes the digest and so every later token.
+"""
+
+import threading
+import zlib
+
+import numpy as np
+
+from tenth.batch import PAGE_TOKENS, StepResult
+
+VOCAB = 997
+
+
+def digest(prefix_digests, token, position):
+    data = np.array([*prefix_digests, token, position], np.int64).tobytes()
+    return zlib.crc32(data)
+
+
+def next_token(row_digest, seed, counter):
+    return zlib.crc32(np.array([row_digest, seed, counter], np.int64).tobytes()) % VOCAB
+
+
+def expected(prompt, n, seed=0):
+    """The n tokens that follow a prompt, computed with no pages at all."""
+    tokens, digests, out = list(prompt), [], []
+    while len(out) < n:
+        for position in range(len(digests), len(tokens)):
+            digests.append(digest(digests, tokens[position], position))
+        out.append(next_token(digests[-1], seed, len(out)))
+        tokens.append(out[-1])
+    return out
+
+
+class ToyRuntime:
+    vocab_size = VOCAB
+
+    def __init__(self, n_pages=64, max_rows=64, max_outputs=8, context_tokens=1024):
+        self.n_pages, self.max_rows, self.max_outputs, self.context_tokens = (
+            n_pages, max_rows, max_outputs, context_tokens)
+        self.slots = np.full((n_pages, PAGE_TOKENS), -1, np.int64)
+        self.batches = []
+        self.fail_when = lambda batch: None  # returns an exception to raise, or None
+        self.gate = threading.Event()  # steps wait until it is set
+        self.gate.set()
+        self.closed = False
+        self.last = None
+
+    def step(self, batch):
+        assert self.gate.wait(10), "the test never opened the gate"
+        self.check(batch)
+        self.batches.append(batch)
+        if (error := self.fail_when(batch)) is not None:
+            raise error
+        row_digests = {}
+        for j, table in enumerate(batch.pages):
+            for row in range(batch.row_starts[j], batch.row_starts[j + 1]):
+                position = int(batch.positions[row])
+                seen = [int(self.slots[table[p // PAGE_TOKENS], p % PAGE_TOKENS]) for p in range(position)]
+                row_digests[row] = digest(seen, int(batch.tokens[row]), position)
+                self.slots[table[position // PAGE_TOKENS], position % PAGE_TOKENS] = row_digests[row]
+        outputs = [row_digests[row] for row in batch.outputs.tolist()]
+        self.last = np.array([[d % (i + 2) for i in range(VOCAB)] for d in outputs], np.float32)
+        s = batch.sampling
+        if s is None:
+            return None
+        tokens = [next_token(d, int(s.seed[i]), int(s.counter[i])) for i, d in enumerate(outputs)]
+        m = len(tokens)
+        top = [np.arange(n, dtype=np.int32) for n in s.n_top]
+        return StepResult(np.array(tokens, np.int32), np.zeros(m, np.float32), top, [t.astype(np.float32) for t in top])
+
+    def logits(self):
+        return self.last
+
+    def close(self):
+        self.closed = True
+
+    def check(self, batch):
+        """The promises that a batch makes."""
+        n, m = len(batch.tokens), len(batch.outputs)
+        assert not self.closed
+        assert 0 < n <= self.max_rows
+        assert m <= self.max_outputs
+        assert batch.row_starts[0] == 0
+        assert batch.row_starts[-1] == n == len(batch.positions)
+        assert (np.diff(batch.row_starts) > 0).all()
+        assert (np.diff(batch.outputs) > 0).all()
+        assert all(a.dtype == np.int32 for a in (batch.tokens, batch.positions, batch.row_starts, batch.outputs))
+        if batch.sampling is not None:
+            assert len(batch.sampling.temperature) == len(batch.sampling.history) == len(batch.sampling.bias) == m
+        written = set()
+        for j, table in enumerate(batch.pages):
+            positions = batch.positions[batch.row_starts[j] : batch.row_starts[j + 1]]
+            assert (np.diff(positions) == 1).all()
+            assert positions[-1] < len(table) * PAGE_TOKENS
+            assert positions[-1] < self.context_tokens
+            assert len(set(table.tolist())) == len(table)
+            mine = {int(table[p // PAGE_TOKENS]) for p in positions}
+            assert not mine & written, "two sequences write one page"
+            written |= mine
+        for j, table in enumerate(batch.pages):
+            first = int(batch.positions[batch.row_starts[j]]) // PAGE_TOKENS
+            assert not set(table[:first].tolist()) & written, "a page that another sequence reads is written"
+
+
+class Recorder:
+    """A listener that keeps what it hears."""
+
+    def __init__(self, react=None):
+        self.tokens, self.cached, self.reason, self.error, self.n_generated = [], None, None, None, None
+        self.react = react
+        self.done = threading.Event()
+        self.first = threading.Event()
+
+    def started(self, n_cached_tokens):
+        assert self.cached is None
+        self.cached = n_cached_tokens
+
+    def token(self, token):
+        from tenth.engine.request import GO_ON
+
+        self.tokens.append(token.id)
+        self.first.set()
+        return self.react(token) if self.react else GO_ON
+
+    def finished(self, reason, n_generated):
+        self.reason, self.n_generated = reason, n_generated
+        self.done.set()
+
+    def failed(self, error):
+        self.error = error
+        self.done.set()
+
+    def wait(self):
+        assert self.done.wait(10), "the request never ended"
+        return self

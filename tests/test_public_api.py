@@ -1,0 +1,55 @@
+"""The public API is exactly what is listed here, and importing it costs next to nothing."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import tenth
+
+ROOT = Path(__file__).parents[1]
+
+PUBLIC = {
+    "EngineConfig", "Model", "ModelFileError", "Piece", "RequestError", "ResourceError", "SamplingParams", "Stream",
+    "TenthError", "Timings", "TokenLogprob", "Usage", "__version__", "load", "open_tokenizer",
+}  # fmt: skip
+
+
+def fresh(code):
+    """What a new interpreter prints for this code."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_public_names_are_these():
+    assert set(tenth.__all__) == PUBLIC
+    assert len(tenth.__all__) == len(PUBLIC)
+    assert set(tenth.__all__) <= set(dir(tenth))
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_every_public_name_is_there_and_described(name):
+    value = getattr(tenth, name)
+    assert name == "__version__" or value.__doc__
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = tenth.nothing
+
+
+def test_the_version_is_that_of_the_package():
+    assert tenth.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def test_importing_is_quick_and_brings_in_nothing_large():
+    code = (
+        "import sys, time; t = time.perf_counter(); import tenth; t = time.perf_counter() - t;"
+        "print(t, sorted({'numpy', 'jinja2', 'tokenizers', 'tenth._core'} & set(sys.modules)))"
+    )
+    seconds, large = min(fresh(code).split(maxsplit=1) for _ in range(3))
+    assert float(seconds) < 0.15
+    assert large == "[]"
