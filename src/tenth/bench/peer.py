@@ -23,8 +23,8 @@ from tenth.errors import RequestError, ResourceError
 PACKAGE = "llama-cpp-python"
 DRIVER = Path(__file__).with_name("peer_driver.py")
 # Seen on a virtual machine whose CPU lists AMX: a build for "this CPU" faults at its first tile instruction.
-WITHOUT_AMX = ("if this is a virtual machine whose CPU lists AMX, install the package again with "
-               "CMAKE_ARGS='-DCMAKE_C_FLAGS=-mno-amx-int8 -DCMAKE_CXX_FLAGS=-mno-amx-int8' set")
+WITHOUT_AMX = ("if this is a virtual machine whose CPU lists AMX, build it again with -DCMAKE_C_FLAGS=-mno-amx-int8 "
+               "-DCMAKE_CXX_FLAGS=-mno-amx-int8 (for the package: in the environment variable CMAKE_ARGS)")
 PATIENCE_S = 900  # for one answer; a peer that takes longer is taken for hung
 
 
@@ -129,6 +129,8 @@ class BinaryPeer:
             raise ResourceError(f"cannot start {self.command[0]}: {error.strerror}") from error
         except subprocess.TimeoutExpired:
             raise ResourceError(f"{self.command[0]} did not end within {PATIENCE_S} s") from None
+        if done.returncode < 0:
+            raise ResourceError(f"{self.command[0]} was ended by signal {-done.returncode}", WITHOUT_AMX)
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise ResourceError(f"{self.command[0]} failed with exit code {done.returncode}: {last}",

@@ -70,8 +70,8 @@ def lines(result: dict[str, Any]) -> list[tuple[str, ...]]:
     for part, share, limit in parts:
         own = result[part]
         speed = own["tokens_per_second"]
-        row: tuple[str, ...] = (f"{part}, {own['n_tokens']} tokens", f"{speed['median']:.1f}", f"{100 * speed['spread']:.0f} %",
-               f"{100 * own[share]:.0f} % {limit}")
+        row: tuple[str, ...] = (f"{part}, {own['n_tokens']} tokens", f"{speed['median']:.1f}",
+                                f"{100 * speed['spread']:.0f} %", f"{100 * own[share]:.0f} % {limit}")
         if peer:
             row += (f"{peer[part]['tokens_per_second']['median']:.1f}", f"{peer[part]['ratio']:.2f}")
         rows.append(row)

@@ -14,6 +14,8 @@ from tenth.cli.terminal import table, write_json, write_line
 def command(
     model: ModelArgument,
     json: Annotated[bool, typer.Option("--json", help='Print {"ids": [...]}.')] = False,
+    parse_special: Annotated[bool, typer.Option("--parse-special", help="Read names of control tokens in the text "
+                                                                        "as these tokens.")] = False,
     no_special: Annotated[bool, typer.Option("--no-special", help="Leave out begin and end markers.")] = False,
 ) -> None:
     """Turn text from standard input into token ids.
@@ -22,7 +24,7 @@ def command(
     """
     tokenizer = open_tokenizer(model)
     text = read_input()
-    ids = [int(token) for token in tokenizer.encode(text, special=not no_special)]
+    ids = [int(token) for token in tokenizer.encode(text, special=not no_special, parse_special=parse_special)]
     if json:
         write_json({"ids": ids})
     elif ids:

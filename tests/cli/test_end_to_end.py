@@ -1,0 +1,157 @@
+"""The command line with the real engine on a tiny model, nothing stood in for."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tenth.bench import limits
+
+DATA = Path(__file__).parents[1] / "data"
+CHAT = DATA / "golden_chat.gguf"
+COMMAND = [sys.executable, "-m", "tenth"]
+GREEDY = ("--temperature", "0", "--max-tokens", "12")
+
+
+def test_the_flags_of_sampling_are_the_settings_of_sampling():
+    import tenth
+    from tenth.cli.flags import SamplingFlags
+
+    assert [f.name for f in fields(SamplingFlags)] == [f.name for f in fields(tenth.SamplingParams)]
+
+
+def test_run_answers_and_says_the_same_as_the_python_api(tenth):
+    import tenth as package
+
+    printed = tenth("run", CHAT, "Who are you?", *GREEDY)
+    assert (printed.code, printed.err) == (0, "")
+    with package.load(CHAT) as model:
+        stream = model.chat([{"role": "user", "content": "Who are you?"}], temperature=0.0, max_tokens=12)
+        assert "".join(stream) == stream.text
+        said = stream.text
+    result = json.loads(tenth("run", CHAT, "Who are you?", *GREEDY, "--json").out)
+    assert result["text"] == said
+    assert printed.out.rstrip("\n") == said.rstrip("\n")
+    assert result["usage"]["cached_tokens"] == 0
+    assert 0 < result["usage"]["completion_tokens"] <= 12
+    assert result["usage"]["prompt_tokens"] > len("Who are you?") / 4
+    assert result["timings"]["load_s"] > 0
+    assert result["timings"]["first_token_s"] > 0
+    assert result["memory"]["peak_bytes"] > result["memory"]["weights_bytes"] > 0
+
+
+def test_piped_text_and_argument_give_the_same_prompt(tenth):
+    def tokens(*args, **how):
+        return json.loads(tenth("run", CHAT, *args, *GREEDY, "--json", **how).out)["usage"]["prompt_tokens"]
+
+    assert tokens("a b") == tokens(stdin="a b\n")
+    assert tokens("a:", stdin="b") == tokens("a:\n\nb")
+
+
+def test_raw_text_is_continued_without_a_template(tenth):
+    plain = json.loads(tenth("run", CHAT, "the user", *GREEDY, "--raw", "--json").out)
+    chat = json.loads(tenth("run", CHAT, "the user", *GREEDY, "--json").out)
+    assert plain["usage"]["prompt_tokens"] < chat["usage"]["prompt_tokens"]
+
+
+def test_a_seed_gives_the_same_text_and_logprobs_are_listed(tenth):
+    args = ("run", CHAT, "Hi", "--seed", "5", "--temperature", "1.5", "--max-tokens", "8", "--top-logprobs", "2",
+            "--json")
+    first, second = json.loads(tenth(*args).out), json.loads(tenth(*args).out)
+    assert first["text"] == second["text"]
+    assert first["logprobs"] == second["logprobs"]
+    assert len(first["logprobs"]) == first["usage"]["completion_tokens"]
+
+
+def test_tokenize_gives_the_reference_s_ids(tenth):
+    golden = np.load(CHAT.with_suffix(".npz"))
+    result = tenth("tokenize", CHAT, "--json", "--parse-special", "--no-special", stdin=str(golden["text"]))
+    assert json.loads(result.out)["ids"] == golden["tokens"].tolist()
+
+
+def test_chat_keeps_the_conversation(tenth, tmp_path):
+    file = tmp_path / "talk.json"
+    result = tenth("chat", CHAT, *GREEDY, stdin=f"Hi\nAnd you?\n/save {file}\n/stats\n/nope\n")
+    assert result.code == 0
+    assert len(json.loads(file.read_text())["messages"]) == 4
+    assert "prompt tokens" in result.err
+    assert "there is no command /nope" in result.err
+
+
+@pytest.mark.parametrize(("name", "code"), [("none.gguf", 2), ("cut.gguf", 3), ("text.gguf", 3)])
+def test_files_that_cannot_be_used_are_refused_in_two_lines(tenth, tmp_path, name, code):
+    (tmp_path / "cut.gguf").write_bytes(CHAT.read_bytes()[:200_000])
+    (tmp_path / "text.gguf").write_text("hello")
+    result = tenth("run", tmp_path / name, "Hi")
+    assert (result.code, result.out) == (code, "")
+    assert 1 <= len(result.err.splitlines()) <= 2
+
+
+def test_ctrl_c_while_waiting_for_input_ends_with_130_and_one_line(shell_env):
+    process = subprocess.Popen([*COMMAND, "tokenize", str(CHAT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, env=shell_env)
+    time.sleep(2)  # long enough to have loaded the tokenizer; before that the answer must be the same
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, b"", b"tenth: interrupted\n")
+
+
+def test_inspect_shows_program_profile_and_kernels(tenth):
+    assert "embed" in tenth("inspect", CHAT, "--program").out
+    assert json.loads(tenth("inspect", CHAT, "--program", "--json").out)["program"][0]["op"]
+    profile = tenth("inspect", CHAT, "--profile", "--profile-tokens", "4")
+    assert (profile.code, profile.err) == (0, "")
+    assert profile.out.splitlines()[-1].startswith("total ")
+    kernels = json.loads(tenth("inspect", "--kernels", "--json").out)
+    assert kernels["isa"] in kernels["isas"]
+    assert {"F32", "Q4_0", "Q4_K", "Q8_0"} <= {row["format"] for row in kernels["formats"]}
+    assert "used" in tenth("inspect", "--kernels").out
+
+
+def test_bench_measures_the_real_engine(tenth, monkeypatch):
+    monkeypatch.setattr(limits, "buffer_bytes", lambda *_: 16 << 20)
+    result = tenth("bench", CHAT, "--json", "--repetitions", "1", "--prompt-tokens", "32", "--generate-tokens", "8")
+    assert (result.code, result.err) == (0, "")
+    figures = json.loads(result.out)
+    assert figures["prompt"]["tokens_per_second"]["median"] > 0
+    assert 0 < figures["generation"]["weight_bytes_per_token"] < CHAT.stat().st_size
+    assert figures["generation"]["share_of_read"] > 0
+
+
+def test_readme_s_python_runs_as_written(monkeypatch, capsys):
+    import tenth
+
+    load = tenth.load
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    for block in re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL):
+        exec(compile(block.replace('"smollm2:135m"', repr(str(CHAT))), "README.md", "exec"), {"load": load})
+    assert "Usage(" in capsys.readouterr().out
+
+
+@pytest.mark.model
+def test_the_first_token_comes_within_a_second_of_the_start(shell_env):
+    from tenth.errors import TenthError
+    from tenth.library import resolve
+
+    try:
+        model = resolve("smollm2:135m", download=False)
+    except TenthError as error:
+        pytest.skip(f"smollm2:135m is not in the library: {error.message}")
+
+    def seconds():
+        start = time.perf_counter()
+        process = subprocess.Popen([*COMMAND, "run", str(model), "Hello", "--max-tokens", "4"], env=shell_env,
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        assert process.stdout.read(1)
+        took = time.perf_counter() - start
+        process.communicate()
+        return took
+
+    assert min(seconds() for _ in range(3)) < 1.0
