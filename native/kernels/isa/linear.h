@@ -9,9 +9,6 @@
 #include "formats/format.h"
 #include "kernels/isa/dot.h"
 #include "kernels/isa/store.h"
-#if defined(TENTH_AMX)
-#include "kernels/isa/tiles.h"
-#endif
 
 namespace tenth::TENTH_ISA {
 
@@ -19,7 +16,7 @@ constexpr int PANELS_PER_PASS = 8;  // of a product with several tiles: their we
 
 // Software prefetch, bytes ahead of the reading. Few columns wait for memory: 1 KB ahead takes one row on a Sapphire
 // Rapids from 0.8 to 0.93 .. 1.0 of the read bandwidth, 4 KB loses again. Many columns compute for longer.
-constexpr int PREFETCH_FEW = 1024, PREFETCH_MANY = 3072;
+constexpr int PREFETCH_FEW = 1024, PREFETCH_MANY = 2048;
 
 // How many panels and columns meet in registers when there are many columns. AVX-512 has room for the weights of two
 // panels; formats with two scales then take two columns. AVX2's 16 registers hold 8 rows of one panel. The scalar twin
@@ -180,25 +177,11 @@ template <class Format> void linear_product(const Product& p) {
   const int64_t panel_bytes = p.n_blocks * Format::PANEL_BYTES;
   const int64_t tile_bytes = p.n_blocks * (Format::WEIGHTS / 32) * Q8_BYTES * TILE_ROWS;
   alignas(64) float y[PANELS_AT_ONCE<Format> * TILE_ROWS * PANEL_ROWS];
-#if defined(TENTH_AMX)
-  TileConfig config;
-#endif
   for (int64_t first = p.first_panel; first < p.last_panel; first += PANELS_PER_PASS) {
     const int64_t last = first + PANELS_PER_PASS < p.last_panel ? first + PANELS_PER_PASS : p.last_panel;
     for (int64_t row = 0; row < p.n_rows; row += TILE_ROWS) {
       const uint8_t* x = (const uint8_t*)p.x + row / TILE_ROWS * tile_bytes;
       const int columns = (int)(p.n_rows - row < TILE_ROWS ? p.n_rows - row : TILE_ROWS);
-#if defined(TENTH_AMX)
-      if (columns > 4) {
-        const int padded = (columns + 3) / 4 * 4;
-        config.set(padded, 32 / Format::SCALES);
-        for (int64_t panel = first; panel < last; panel++) {
-          tile_columns<Format>(p.panels + panel * panel_bytes, p.n_blocks, x, padded, y);
-          store_panel(p, panel, row, columns, y);
-        }
-        continue;
-      }
-#endif
       for (int64_t panel = first; panel < last;) {
         const int done = tile_product<Format>(p.panels + panel * panel_bytes, panel_bytes, last - panel, p.n_blocks, x,
                                               columns, y);
