@@ -79,7 +79,7 @@ template <class Format, int AHEAD> TENTH_INLINE void prefetch_sub_block(const ui
   for (int i = 0; i < SUB_BYTES; i += 64) __builtin_prefetch(p + sub * SUB_BYTES + AHEAD + i);
 }
 
-// 1 to 4 columns: the sums stay in registers. y: [C][16].
+// 1 to 3 columns: the sums stay in registers. y: [C][16].
 template <class Format, int C>
 __attribute__((noinline)) void few_columns(const uint8_t* p, int64_t n_blocks, const uint8_t* x, float* y) {
   constexpr int HALVES = PANEL_ROWS / LANES;
@@ -92,7 +92,7 @@ __attribute__((noinline)) void few_columns(const uint8_t* p, int64_t n_blocks, c
     for (int half = 0; half < HALVES; half++) head[half] = Format::head(p, LANES * half);
 #pragma GCC unroll 1
     for (int sub = 0; sub < Format::WEIGHTS / 32; sub++, x += C * Q8_BYTES) {
-      prefetch_sub_block<Format, C == 4 ? PREFETCH_MANY : PREFETCH_FEW>(p, sub);
+      prefetch_sub_block<Format, PREFETCH_FEW>(p, sub);
       TENTH_UNROLL(2)
       for (int half = 0; half < HALVES; half++) {
         I32 w[1][8];
@@ -161,7 +161,6 @@ TENTH_INLINE int tile_product(const uint8_t* p, int64_t panel_bytes, int64_t n_p
       case 1: few_columns<Format, 1>(p, n_blocks, x, y); return 1;
       case 2: few_columns<Format, 2>(p, n_blocks, x, y); return 1;
       case 3: few_columns<Format, 3>(p, n_blocks, x, y); return 1;
-      case 4: few_columns<Format, 4>(p, n_blocks, x, y); return 1;
     }
   }
   const int padded = columns <= 4 ? columns : (columns + 3) / 4 * 4;
