@@ -74,9 +74,18 @@ TENTH_INLINE I32 subi(I32 a, I32 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 muli(I32 a, I32 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 maxi(I32 a, I32 b) { return {_mm512_max_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 mini(I32 a, I32 b) { return {_mm512_min_epi32(a.v, b.v)}; }
-TENTH_INLINE int32_t sum_lanes(I32 a) { return _mm512_reduce_add_epi32(a.v); }
 TENTH_INLINE int32_t max_lanes(I32 a) { return _mm512_reduce_max_epi32(a.v); }
-TENTH_INLINE void store_i8(void* p, I32 a) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(a.v)); }  // low byte of each lane
+// 32 ints within a byte -> 32 bytes at p, and the sums of the first and the last 16.
+TENTH_INLINE void store_i8_and_sum(void* p, const I32* a, int32_t* sums) {
+  const __m128i low = _mm512_cvtepi32_epi8(a[0].v), high = _mm512_cvtepi32_epi8(a[1].v);
+  const __m256i b = _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+  _mm256_storeu_si256((__m256i*)p, b);
+  __m256i s = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), b);
+  s = _mm256_add_epi32(s, _mm256_shuffle_epi32(s, 0x4e));
+  s = _mm256_add_epi32(s, _mm256_shuffle_epi32(s, 0xb1));
+  sums[0] = _mm_cvtsi128_si32(_mm256_castsi256_si128(s));
+  sums[1] = _mm_cvtsi128_si32(_mm256_extracti128_si256(s, 1));
+}
 TENTH_INLINE I32 shr_by(I32 a, int n) { return {_mm512_srl_epi32(a.v, _mm_cvtsi32_si128(n))}; }  // n known at run time only
 template <int N> TENTH_INLINE I32 shl(I32 a) { return {_mm512_slli_epi32(a.v, N)}; }
 template <int N> TENTH_INLINE I32 shr(I32 a) { return {_mm512_srli_epi32(a.v, N)}; }
@@ -126,20 +135,20 @@ TENTH_INLINE I32 subi(I32 a, I32 b) { return {_mm256_sub_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 muli(I32 a, I32 b) { return {_mm256_mullo_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 maxi(I32 a, I32 b) { return {_mm256_max_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 mini(I32 a, I32 b) { return {_mm256_min_epi32(a.v, b.v)}; }
-TENTH_INLINE int32_t sum_lanes(I32 a) {
-  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(a.v), _mm256_extracti128_si256(a.v, 1));
-  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-  return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
-}
 TENTH_INLINE int32_t max_lanes(I32 a) {
   __m128i s = _mm_max_epi32(_mm256_castsi256_si128(a.v), _mm256_extracti128_si256(a.v, 1));
   s = _mm_max_epi32(s, _mm_shuffle_epi32(s, 0x4e));
   return _mm_cvtsi128_si32(_mm_max_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
 }
-TENTH_INLINE void store_i8(void* p, I32 a) {
-  const __m256i low = _mm256_set1_epi32(0x0c080400);  // byte 0 of each dword, per 128-bit half
-  const __m256i b = _mm256_shuffle_epi8(a.v, low);
-  _mm_storel_epi64((__m128i*)p, _mm_unpacklo_epi32(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1)));
+TENTH_INLINE void store_i8_and_sum(void* p, const I32* a, int32_t* sums) {
+  const __m256i c = _mm256_packs_epi16(_mm256_packs_epi32(a[0].v, a[1].v), _mm256_packs_epi32(a[2].v, a[3].v));
+  const __m256i b = _mm256_permutevar8x32_epi32(c, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  _mm256_storeu_si256((__m256i*)p, b);
+  __m256i s = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), b), _mm256_set1_epi16(1));
+  s = _mm256_add_epi32(s, _mm256_shuffle_epi32(s, 0x4e));
+  s = _mm256_add_epi32(s, _mm256_shuffle_epi32(s, 0xb1));
+  sums[0] = _mm_cvtsi128_si32(_mm256_castsi256_si128(s));
+  sums[1] = _mm_cvtsi128_si32(_mm256_extracti128_si256(s, 1));
 }
 TENTH_INLINE I32 shr_by(I32 a, int n) { return {_mm256_srl_epi32(a.v, _mm_cvtsi32_si128(n))}; }
 template <int N> TENTH_INLINE I32 shl(I32 a) { return {_mm256_slli_epi32(a.v, N)}; }
@@ -224,9 +233,13 @@ TENTH_INLINE I32 subi(I32 a, I32 b) { TENTH_EACH a.v[i] = (int32_t)((uint32_t)a.
 TENTH_INLINE I32 muli(I32 a, I32 b) { TENTH_EACH a.v[i] = (int32_t)((uint32_t)a.v[i] * (uint32_t)b.v[i]); return a; }
 TENTH_INLINE I32 maxi(I32 a, I32 b) { TENTH_EACH a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return a; }
 TENTH_INLINE I32 mini(I32 a, I32 b) { TENTH_EACH a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return a; }
-TENTH_INLINE int32_t sum_lanes(I32 a) { uint32_t s = 0; TENTH_EACH s += (uint32_t)a.v[i]; return (int32_t)s; }
 TENTH_INLINE int32_t max_lanes(I32 a) { int32_t m = a.v[0]; TENTH_EACH m = a.v[i] > m ? a.v[i] : m; return m; }
-TENTH_INLINE void store_i8(void* p, I32 a) { TENTH_EACH ((int8_t*)p)[i] = (int8_t)a.v[i]; }
+TENTH_INLINE void store_i8_and_sum(void* p, const I32* a, int32_t* sums) {
+  for (int half = 0; half < 2; half++) {
+    sums[half] = 0;
+    TENTH_EACH { ((int8_t*)p)[16 * half + i] = (int8_t)a[half].v[i]; sums[half] += a[half].v[i]; }
+  }
+}
 TENTH_INLINE I32 shr_by(I32 a, int n) { TENTH_EACH a.v[i] = (int32_t)((uint32_t)a.v[i] >> n); return a; }
 template <int N> TENTH_INLINE I32 shl(I32 a) { TENTH_EACH a.v[i] = (int32_t)((uint32_t)a.v[i] << N); return a; }
 template <int N> TENTH_INLINE I32 shr(I32 a) { TENTH_EACH a.v[i] = (int32_t)((uint32_t)a.v[i] >> N); return a; }

@@ -29,6 +29,7 @@ TENTH_INLINE void dot_columns(I32 (*sum)[G], const I32 (*w)[8], int first, const
       for (int g = 0; g < G; g++) {
         const __m256i v = _mm256_maddubs_epi16(w[0][first + i].v, bcast4(x + 32 * g + 4 * i).v);
         t[g] = i % CHAIN == 0 ? v : _mm256_add_epi16(t[g], v);
+        asm("" : "+x"(t[g]));  // else GCC regroups the sums into a tree that needs 40 registers
         if (i % CHAIN == CHAIN - 1 || i == N - 1)
           sum[0][g].v = _mm256_add_epi32(sum[0][g].v, _mm256_madd_epi16(t[g], ones));
       }
@@ -42,6 +43,7 @@ TENTH_INLINE void dot_columns(I32 (*sum)[G], const I32 (*w)[8], int first, const
       for (int g = 0; g < G; g++) {
         const __m256i v = _mm256_maddubs_epi16(size, _mm256_sign_epi8(bcast4(x + 32 * g + 4 * i).v, signed_w));
         sum[0][g].v = _mm256_add_epi32(sum[0][g].v, _mm256_madd_epi16(v, ones));
+        asm("" : "+x"(sum[0][g].v));
       }
     }
   }

@@ -9,9 +9,6 @@
 #include "formats/format.h"
 #include "kernels/isa/dot.h"
 #include "kernels/isa/store.h"
-#if defined(TENTH_AMX)
-#include "kernels/isa/tiles.h"
-#endif
 
 namespace tenth::TENTH_ISA {
 
@@ -19,7 +16,7 @@ constexpr int PANELS_PER_PASS = 8;  // of a product with several tiles: their we
 
 // Software prefetch, bytes ahead of the reading. Few columns wait for memory: 1 KB ahead takes one row on a Sapphire
 // Rapids from 0.8 to 0.93 .. 1.0 of the read bandwidth, 4 KB loses again. Many columns compute for longer.
-constexpr int PREFETCH_FEW = 1024, PREFETCH_MANY = 3072;
+constexpr int PREFETCH_FEW = 1024, PREFETCH_MANY = 2048;
 
 // How many panels and columns meet in registers when there are many columns. AVX-512 has room for the weights of two
 // panels; formats with two scales then take two columns. AVX2's 16 registers hold 8 rows of one panel. The scalar twin
@@ -82,7 +79,7 @@ template <class Format, int AHEAD> TENTH_INLINE void prefetch_sub_block(const ui
   for (int i = 0; i < SUB_BYTES; i += 64) __builtin_prefetch(p + sub * SUB_BYTES + AHEAD + i);
 }
 
-// 1 to 4 columns: the sums stay in registers. y: [C][16].
+// 1 to 3 columns: the sums stay in registers. y: [C][16].
 template <class Format, int C>
 __attribute__((noinline)) void few_columns(const uint8_t* p, int64_t n_blocks, const uint8_t* x, float* y) {
   constexpr int HALVES = PANEL_ROWS / LANES;
@@ -95,7 +92,7 @@ __attribute__((noinline)) void few_columns(const uint8_t* p, int64_t n_blocks, c
     for (int half = 0; half < HALVES; half++) head[half] = Format::head(p, LANES * half);
 #pragma GCC unroll 1
     for (int sub = 0; sub < Format::WEIGHTS / 32; sub++, x += C * Q8_BYTES) {
-      prefetch_sub_block<Format, C == 4 ? PREFETCH_MANY : PREFETCH_FEW>(p, sub);
+      prefetch_sub_block<Format, PREFETCH_FEW>(p, sub);
       TENTH_UNROLL(2)
       for (int half = 0; half < HALVES; half++) {
         I32 w[1][8];
@@ -164,7 +161,6 @@ TENTH_INLINE int tile_product(const uint8_t* p, int64_t panel_bytes, int64_t n_p
       case 1: few_columns<Format, 1>(p, n_blocks, x, y); return 1;
       case 2: few_columns<Format, 2>(p, n_blocks, x, y); return 1;
       case 3: few_columns<Format, 3>(p, n_blocks, x, y); return 1;
-      case 4: few_columns<Format, 4>(p, n_blocks, x, y); return 1;
     }
   }
   const int padded = columns <= 4 ? columns : (columns + 3) / 4 * 4;
@@ -180,25 +176,11 @@ template <class Format> void linear_product(const Product& p) {
   const int64_t panel_bytes = p.n_blocks * Format::PANEL_BYTES;
   const int64_t tile_bytes = p.n_blocks * (Format::WEIGHTS / 32) * Q8_BYTES * TILE_ROWS;
   alignas(64) float y[PANELS_AT_ONCE<Format> * TILE_ROWS * PANEL_ROWS];
-#if defined(TENTH_AMX)
-  TileConfig config;
-#endif
   for (int64_t first = p.first_panel; first < p.last_panel; first += PANELS_PER_PASS) {
     const int64_t last = first + PANELS_PER_PASS < p.last_panel ? first + PANELS_PER_PASS : p.last_panel;
     for (int64_t row = 0; row < p.n_rows; row += TILE_ROWS) {
       const uint8_t* x = (const uint8_t*)p.x + row / TILE_ROWS * tile_bytes;
       const int columns = (int)(p.n_rows - row < TILE_ROWS ? p.n_rows - row : TILE_ROWS);
-#if defined(TENTH_AMX)
-      if (columns > 4) {
-        const int padded = (columns + 3) / 4 * 4;
-        config.set(padded, 32 / Format::SCALES);
-        for (int64_t panel = first; panel < last; panel++) {
-          tile_columns<Format>(p.panels + panel * panel_bytes, p.n_blocks, x, padded, y);
-          store_panel(p, panel, row, columns, y);
-        }
-        continue;
-      }
-#endif
       for (int64_t panel = first; panel < last;) {
         const int done = tile_product<Format>(p.panels + panel * panel_bytes, panel_bytes, last - panel, p.n_blocks, x,
                                               columns, y);

@@ -37,6 +37,7 @@ TENTH_UNROLL(3)
 
 // 8 lanes leave AVX2 half the registers per column: 2 columns at a time there, 4 elsewhere.
 constexpr int FLOAT_COLUMNS = LANES == 8 ? 2 : 4;
+constexpr int FLOAT_PANELS = 8;  // stay in L2 while the columns, which stay in L1, pass over
 
 template <class Weights, int C>
 __attribute__((noinline)) void float_panel(const uint8_t* w, int64_t k, const float* x, int64_t x_stride, float* y) {
@@ -46,18 +47,21 @@ __attribute__((noinline)) void float_panel(const uint8_t* w, int64_t k, const fl
 template <class Weights> void float_product(const Product& p) {
   const int64_t k = p.n_blocks, panel_bytes = k * PANEL_ROWS * Weights::BYTES;
   alignas(64) float y[FLOAT_COLUMNS * PANEL_ROWS];
-  for (int64_t panel = p.first_panel; panel < p.last_panel; panel++) {
-    const uint8_t* w = p.panels + panel * panel_bytes;
+  for (int64_t first = p.first_panel; first < p.last_panel; first += FLOAT_PANELS) {
+    const int64_t last = first + FLOAT_PANELS < p.last_panel ? first + FLOAT_PANELS : p.last_panel;
     for (int64_t row = 0; row < p.n_rows; row += FLOAT_COLUMNS) {
       const float* x = (const float*)p.x + row * p.x_stride;
       const int columns = (int)(p.n_rows - row < FLOAT_COLUMNS ? p.n_rows - row : FLOAT_COLUMNS);
-      switch (columns) {
-        case 1: float_panel<Weights, 1>(w, k, x, p.x_stride, y); break;
-        case 2: float_panel<Weights, 2>(w, k, x, p.x_stride, y); break;
-        case 3: float_panel<Weights, FLOAT_COLUMNS == 4 ? 3 : 1>(w, k, x, p.x_stride, y); break;
-        default: float_panel<Weights, FLOAT_COLUMNS>(w, k, x, p.x_stride, y);
+      for (int64_t panel = first; panel < last; panel++) {
+        const uint8_t* w = p.panels + panel * panel_bytes;
+        switch (columns) {
+          case 1: float_panel<Weights, 1>(w, k, x, p.x_stride, y); break;
+          case 2: float_panel<Weights, 2>(w, k, x, p.x_stride, y); break;
+          case 3: float_panel<Weights, FLOAT_COLUMNS == 4 ? 3 : 1>(w, k, x, p.x_stride, y); break;
+          default: float_panel<Weights, FLOAT_COLUMNS>(w, k, x, p.x_stride, y);
+        }
+        store_panel(p, panel, row, columns, y);
       }
-      store_panel(p, panel, row, columns, y);
     }
   }
 }

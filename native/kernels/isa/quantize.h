@@ -25,15 +25,13 @@ TENTH_INLINE void quantize_block(const float* x, uint8_t* q, uint8_t* sums, int 
   float inverse = max > 0 ? 127.0f / max : 0.0f;
   if (inverse > FLT_MAX) inverse = FLT_MAX;
   const F32 factor = splatf(inverse);
-  I32 total[2] = {zeroi(), zeroi()};
-  for (int i = 0; i < N; i++) {
-    const I32 rounded = maxi(mini(round_i32(mulf(v[i], factor)), splati(127)), splati(-127));
-    store_i8(q + LANES * i, rounded);
-    total[2 * i / N] = addi(total[2 * i / N], rounded);
-  }
-  const int32_t sum0 = sum_lanes(total[0]), sum1 = sum_lanes(total[1]), sum = sum0 + sum1;
-  const float scale = max / 127.0f, scaled = scale * (float)sum;
-  const int32_t negative[3] = {-sum0, -sum1, -sum};
+  // Nothing exceeds 127, as |x| <= max; what is not a number came out as INT_MIN.
+  I32 rounded[N];
+  for (int i = 0; i < N; i++) rounded[i] = maxi(round_i32(mulf(v[i], factor)), splati(-127));
+  int32_t sum[2];
+  store_i8_and_sum(q, rounded, sum);
+  const int32_t total = sum[0] + sum[1], negative[3] = {-sum[0], -sum[1], -total};
+  const float scale = max / 127.0f, scaled = scale * (float)total;
   std::memcpy(sums, &scale, 4);
   for (int i = 0; i < 3; i++) std::memcpy(sums + (i + 1) * stride, &negative[i], 4);
   std::memcpy(sums + 4 * stride, &scaled, 4);
