@@ -82,6 +82,13 @@ class _Allowance(threading.local):
 _left = _Allowance()
 
 
+class _Namespace(Namespace):
+    """Jinja's, with a short name in messages: its own shows everything it holds, shared parts again and again."""
+
+    def __repr__(self) -> str:
+        return "<namespace>"
+
+
 def weigh(value: Any) -> int:
     """Characters in ``value``, plus a fixed weight per item, with shared parts counted each time they appear."""
     total, waiting = 0, [value]
@@ -98,6 +105,8 @@ def weigh(value: Any) -> int:
             waiting.extend(part.values())
         elif isinstance(part, int):
             total += part.bit_length() >> 3
+        elif isinstance(part, Namespace):  # its text shows all it holds, shared parts again and again
+            raise LimitReached("a namespace used as a value")
         if total > _left.weight:
             raise LimitReached("it makes more text or data than a chat needs")
     return total
@@ -119,6 +128,8 @@ def _metered(values: Iterable[Any]) -> Iterator[Any]:
 def _charged_filter(function: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         _left.step()
+        if any(isinstance(value, Namespace) for value in args):
+            raise LimitReached("a namespace used as a value")
         return charged(function(*args, **kwargs))
 
     # The marks by which Jinja knows what to pass (environment, context) live in the function's attributes.
@@ -126,8 +137,13 @@ def _charged_filter(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def _text(value: Any) -> str:
+    _left.charge(weigh(value))
+    return str(value)
+
+
 def _replace(text: Any, old: str, new: str, count: int | None = None) -> str:
-    text, old, new = str(text), str(old), str(new)
+    text, old, new = _text(text), _text(old), _text(new)
     found = text.count(old) if count is None else min(text.count(old), max(count, 0))
     _left.charge(len(text) + found * len(new))
     return text.replace(old, new, -1 if count is None else count)
@@ -137,9 +153,10 @@ def _join(environment: jinja2.Environment, values: Iterable[Any], d: str = "", a
     if attribute is not None:
         pick = jinja2.filters.make_attrgetter(environment, attribute)
         values = map(pick, values)
-    parts = [str(charged(value)) for value in _metered(values)]
-    _left.charge(max(len(parts) - 1, 0) * len(str(d)))
-    return str(d).join(parts)
+    d = _text(d)
+    parts = [_text(value) for value in _metered(values)]
+    _left.charge(max(len(parts) - 1, 0) * len(d))
+    return d.join(parts)
 
 
 def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: Any = None,
@@ -148,23 +165,25 @@ def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, s
     if indent is not None and not 0 <= int(indent) <= 16:
         raise LimitReached("tojson with an indent above 16")
     _left.charge(weigh(value) * (1 + (indent or 0)))
-    text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-    return str(charged(text))
+    text: str = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    _left.charge(len(text))
+    return text
 
 
 def _indent(text: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
     width = len(width) if isinstance(width, str) else width
     if not 0 <= width <= 64:
         raise LimitReached("indent by more than 64")
-    _left.charge((str(text).count("\n") + 2) * (width + 1))
-    return str(jinja2.filters.do_indent(str(text), width, first, blank))
+    text = _text(text)
+    _left.charge((text.count("\n") + 2) * (width + 1))
+    return str(jinja2.filters.do_indent(text, width, first, blank))
 
 
 def _format(text: str, *args: Any, **kwargs: Any) -> str:
     """printf-style, for plain values and widths of at most two digits."""
     if args and kwargs:
         raise jinja2.TemplateRuntimeError("format takes either positional or named values")
-    return str(_remainder(str(text), kwargs or args))
+    return str(_remainder(_text(text), kwargs or args))
 
 
 def _format_braces(form: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -180,7 +199,7 @@ def _format_braces(form: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         key = field or str(position)
         position += 1
         value = args[int(key)] if key.isdecimal() else kwargs[key]
-        plain = value if isinstance(value, (int, float)) and conversion is None else str(charged(value))
+        plain = value if isinstance(value, (int, float)) and conversion is None else _text(value)
         parts.append(charged(format(plain, spec or "")))
     return "".join(parts)
 
@@ -243,7 +262,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         self.filters = {name: _charged_filter(self.filters[name]) for name in _KEPT_FILTERS}
         self.filters |= {"replace": _replace, "join": jinja2.pass_environment(_join), "tojson": _tojson,
                          "indent": _indent, "format": _format}
-        self.globals = {"range": self._range, "dict": dict, "namespace": Namespace, "joiner": Joiner, "cycler": Cycler,
+        self.globals = {"range": self._range, "dict": dict, "namespace": _Namespace, "joiner": Joiner, "cycler": Cycler,
                         "raise_exception": _raise_exception, "strftime_now": _strftime_now}
         self.metered, self.step, self.charged = _metered, _left.step, charged
 
@@ -310,8 +329,9 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
 def _repeated(tree: nodes.Template) -> Iterator[nodes.For | nodes.Macro | nodes.CallBlock | nodes.Block]:
     """Every body that can run more than once."""
-    for kind in (nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block):
-        yield from tree.find_all(kind)
+    for node in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block)):
+        if isinstance(node, (nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block)):
+            yield node
 
 
 class _Rewrite(jinja2.visitor.NodeTransformer):
@@ -344,7 +364,7 @@ class _GenerationTag(jinja2.ext.Extension):
 
 
 def _raise_exception(message: Any = "") -> None:
-    raise TemplateRefused(str(message)[:500])
+    raise TemplateRefused(_text(message)[:500])
 
 
 def _strftime_now(form: str) -> str:
