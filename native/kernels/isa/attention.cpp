@@ -30,15 +30,28 @@ struct Single {
   TENTH_INLINE Stored round(float x) { return x; }
 };
 
+// How many registers of tokens, or of numbers of a value, are worked on at once: a sum is a chain of additions that wait
+// for each other, and about eight chains keep a core busy.
+template <int Q> constexpr int registers_at_once(int most) {
+  const int wanted = Q <= 2 ? 4 : Q <= 4 ? 2 : 1;
+  return wanted < most ? wanted : most;
+}
+template <int Q> constexpr int kTokenRegisters = registers_at_once<Q>(kPageTokens / LANES);
+
 template <class T> struct FloatKeys {
   const typename T::Stored* data;
   FloatKeys(const uint8_t* head, int) : data((const typename T::Stored*)head) {}
-  template <int Q> TENTH_INLINE void scores(const FloatKeys& k, const float* const* q, int head_dim, int token, F32* s) {
-    for (int i = 0; i < Q; i++) s[i] = zerof();
+  // s[i * V + v]: query i with the tokens from token + v * LANES on.
+  template <int Q, int V> TENTH_INLINE void scores(const FloatKeys& k, const float* const* q, int head_dim, int token, F32* s) {
+    for (int i = 0; i < Q * V; i++) s[i] = zerof();
     const auto* p = k.data + token;
     for (int d = 0; d < head_dim; d++, p += kPageTokens) {
-      const F32 key = T::load(p);
-      for (int i = 0; i < Q; i++) s[i] = fma(splatf(q[i][d]), key, s[i]);
+      F32 key[V];
+      for (int v = 0; v < V; v++) key[v] = T::load(p + v * LANES);
+      for (int i = 0; i < Q; i++) {
+        const F32 x = splatf(q[i][d]);
+        for (int v = 0; v < V; v++) s[i * V + v] = fma(x, key[v], s[i * V + v]);
+      }
     }
   }
 };
@@ -47,18 +60,24 @@ struct Q8Keys {
   const uint8_t* data;
   const float* scales;
   Q8Keys(const uint8_t* head, int head_dim) : data(head + int64_t(head_dim / 32) * kPageTokens * 4), scales((const float*)head) {}
-  template <int Q> TENTH_INLINE void scores(const Q8Keys& k, const float* const* q, int head_dim, int token, F32* s) {
-    for (int i = 0; i < Q; i++) s[i] = zerof();
+  template <int Q, int V> TENTH_INLINE void scores(const Q8Keys& k, const float* const* q, int head_dim, int token, F32* s) {
+    for (int i = 0; i < Q * V; i++) s[i] = zerof();
     const uint8_t* p = k.data + token;
     for (int b = 0; b < head_dim / 32; b++) {
-      F32 part[Q];
-      for (int i = 0; i < Q; i++) part[i] = zerof();
+      F32 part[Q * V];
+      for (int i = 0; i < Q * V; i++) part[i] = zerof();
       for (int d = 32 * b; d < 32 * b + 32; d++, p += kPageTokens) {
-        const F32 key = to_f32(load_i8(p));
-        for (int i = 0; i < Q; i++) part[i] = fma(splatf(q[i][d]), key, part[i]);
+        F32 key[V];
+        for (int v = 0; v < V; v++) key[v] = to_f32(load_i8(p + v * LANES));
+        for (int i = 0; i < Q; i++) {
+          const F32 x = splatf(q[i][d]);
+          for (int v = 0; v < V; v++) part[i * V + v] = fma(x, key[v], part[i * V + v]);
+        }
       }
-      const F32 scale = loadf(k.scales + b * kPageTokens + token);
-      for (int i = 0; i < Q; i++) s[i] = fma(part[i], scale, s[i]);
+      for (int v = 0; v < V; v++) {
+        const F32 scale = loadf(k.scales + b * kPageTokens + token + v * LANES);
+        for (int i = 0; i < Q; i++) s[i * V + v] = fma(part[i * V + v], scale, s[i * V + v]);
+      }
     }
   }
 };
@@ -67,11 +86,16 @@ template <class T> struct FloatValues {
   const typename T::Stored* data;
   int head_dim;
   FloatValues(const uint8_t* head, int dim) : data((const typename T::Stored*)head), head_dim(dim) {}
-  template <int Q> TENTH_INLINE void accumulate(const FloatValues& v, const float* p, int n_tokens, int d, F32* acc) {
-    const auto* at = v.data + d;
-    for (int t = 0; t < n_tokens; t++, at += v.head_dim) {
-      const F32 value = T::load(at);
-      for (int i = 0; i < Q; i++) acc[i] = fma(splatf(p[i * kPageTokens + t]), value, acc[i]);
+  // acc[i * V + v]: query i, the numbers from d + v * LANES on.
+  template <int Q, int V> TENTH_INLINE void accumulate(const FloatValues& values, const float* p, int n_tokens, int d, F32* acc) {
+    const auto* at = values.data + d;
+    for (int t = 0; t < n_tokens; t++, at += values.head_dim) {
+      F32 value[V];
+      for (int v = 0; v < V; v++) value[v] = T::load(at + v * LANES);
+      for (int i = 0; i < Q; i++) {
+        const F32 weight = splatf(p[i * kPageTokens + t]);
+        for (int v = 0; v < V; v++) acc[i * V + v] = fma(weight, value[v], acc[i * V + v]);
+      }
     }
   }
   static float one(const FloatValues& v, int token, int d) { return T::one(v.data[token * v.head_dim + d]); }
@@ -82,12 +106,16 @@ struct Q8Values {
   const float* scales;
   int head_dim;
   Q8Values(const uint8_t* head, int dim) : data(head + int64_t(dim / 32) * kPageTokens * 4), scales((const float*)head), head_dim(dim) {}
-  template <int Q> TENTH_INLINE void accumulate(const Q8Values& v, const float* p, int n_tokens, int d, F32* acc) {
-    const uint8_t* at = v.data + d;
-    const float* scale = v.scales + d / 32;
-    for (int t = 0; t < n_tokens; t++, at += v.head_dim, scale += v.head_dim / 32) {
-      const F32 value = mulf(to_f32(load_i8(at)), splatf(*scale));
-      for (int i = 0; i < Q; i++) acc[i] = fma(splatf(p[i * kPageTokens + t]), value, acc[i]);
+  template <int Q, int V> TENTH_INLINE void accumulate(const Q8Values& values, const float* p, int n_tokens, int d, F32* acc) {
+    const uint8_t* at = values.data + d;
+    const float* scales = values.scales;
+    for (int t = 0; t < n_tokens; t++, at += values.head_dim, scales += values.head_dim / 32) {
+      F32 value[V];
+      for (int v = 0; v < V; v++) value[v] = mulf(to_f32(load_i8(at + v * LANES)), splatf(scales[(d + v * LANES) / 32]));
+      for (int i = 0; i < Q; i++) {
+        const F32 weight = splatf(p[i * kPageTokens + t]);
+        for (int v = 0; v < V; v++) acc[i * V + v] = fma(weight, value[v], acc[i * V + v]);
+      }
     }
   }
   static float one(const Q8Values& v, int token, int d) { return float(int8_t(v.data[token * v.head_dim + d])) * v.scales[token * (v.head_dim / 32) + d / 32]; }
@@ -107,12 +135,13 @@ struct Running {  // the state of Q queries between pages, in the caller's scrat
 template <int Q, class Keys> void page_scores(const AttentionTile& t, const Running& r, const Keys& keys, int first) {
   const float* q[Q];
   for (int i = 0; i < Q; i++) q[i] = r.queries + i * t.shape.head_dim;
-  for (int token = 0; token < kPageTokens; token += LANES) {
-    F32 s[Q];
-    Keys::template scores<Q>(keys, q, t.shape.head_dim, token, s);
-    for (int i = 0; i < Q; i++) {
+  constexpr int V = kTokenRegisters<Q>;
+  for (int token = 0; token < kPageTokens; token += V * LANES) {
+    F32 s[Q * V];
+    Keys::template scores<Q, V>(keys, q, t.shape.head_dim, token, s);
+    for (int i = 0; i < Q * V; i++) {
       if (t.softcap > 0) s[i] = mulf(splatf(t.softcap), tanhf_(divf(s[i], splatf(t.softcap))));
-      storef(r.p + i * kPageTokens + token, s[i]);
+      storef(r.p + i / V * kPageTokens + token + i % V * LANES, s[i]);
     }
   }
   for (int i = 0; i < Q; i++) {
@@ -145,15 +174,23 @@ TENTH_INLINE void page_softmax(const Running& r, int i, int head_dim) {
   }
 }
 
+// Adds the values of a page for the numbers from d on, as far as whole groups of V registers go; gives the next d.
+template <int Q, int V, class Values>
+TENTH_INLINE int value_registers(const AttentionTile& t, const Running& r, const Values& values, int n_tokens, int d) {
+  const int head_dim = t.shape.head_dim;
+  for (; d + V * LANES <= head_dim; d += V * LANES) {
+    F32 acc[Q * V];
+    for (int i = 0; i < Q * V; i++) acc[i] = loadf(r.acc + i / V * head_dim + d + i % V * LANES);
+    Values::template accumulate<Q, V>(values, r.p, n_tokens, d, acc);
+    for (int i = 0; i < Q * V; i++) storef(r.acc + i / V * head_dim + d + i % V * LANES, acc[i]);
+  }
+  return d;
+}
+
 template <int Q, class Values> void page_values(const AttentionTile& t, const Running& r, const Values& values, int n_tokens) {
   const int head_dim = t.shape.head_dim;
-  int d = 0;
-  for (; d + LANES <= head_dim; d += LANES) {
-    F32 acc[Q];
-    for (int i = 0; i < Q; i++) acc[i] = loadf(r.acc + i * head_dim + d);
-    Values::template accumulate<Q>(values, r.p, n_tokens, d, acc);
-    for (int i = 0; i < Q; i++) storef(r.acc + i * head_dim + d, acc[i]);
-  }
+  int d = value_registers<Q, registers_at_once<Q>(4)>(t, r, values, n_tokens, 0);
+  d = value_registers<Q, 1>(t, r, values, n_tokens, d);
   for (; d < head_dim; d++)  // heads that are no multiple of a register
     for (int token = 0; token < n_tokens; token++)
       for (int i = 0; i < Q; i++) {
