@@ -21,9 +21,10 @@ HOSTILE = {
     "doubling by +": DOUBLE.replace("START", "'aaaa'").replace("STEP", "ns.x + ns.x"),
     "shared lists": DOUBLE.replace("START", "1").replace("STEP", "[ns.x, ns.x]"),
     "shared dicts": DOUBLE.replace("START", "1").replace("STEP", "dict(a=ns.x, b=ns.x)"),
-    "shared namespaces": DOUBLE.replace("START", "1").replace("STEP", "namespace(a=ns.x, b=ns.x)").replace("{{ ns.x }}",
-                                                                                     "{{ raise_exception(ns.x) }}"),
-    "large numbers": DOUBLE.replace("START", "99999").replace("STEP", "ns.x * ns.x"), "a power": "{{ 9 ** 99999999 }}",
+    "shared namespaces": DOUBLE.replace("START", "1").replace("STEP", "namespace(a=ns.x, b=ns.x)").replace(
+        "{{ ns.x }}", "{{ raise_exception(ns.x) }}"),
+    "large numbers": DOUBLE.replace("START", "99999").replace("STEP", "ns.x * ns.x"),
+    "a power": "{{ 9 ** 99999999 }}",
     "a recursive macro": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     "a wide format": "{{ '%1000000000s' % 'a' }}", "a wide brace format": "{{ '{:1000000000}'.format('a') }}",
     "ljust": "{{ 'a'.ljust(10**9) }}", "center": "{{ 'a' | center(1000000000) }}",
@@ -33,8 +34,10 @@ HOSTILE = {
     + "{% endfor %}", "deep nesting": "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "length": "x" * (2 << 20),
     "classes": "{{ ''.__class__.__mro__ }}", "format to classes": "{{ '{0.__class__}'.format(1) }}",
     "mapped classes": "{% for f in ['{0.__class__}'] | map(attribute='format') %}{{ f(1) }}{% endfor %}",
-    "attr": "{{ '' | attr('__class__') }}", "include": "{% include '/etc/passwd' %}", "append": "{{ messages.append(1) }}",
-    "change": "{{ messages[0].update(a=1) }}", "division": "{{ 1 / 0 }}", "syntax": "{% for %}", "undefined": "{{ a.b.c }}",
+    "attr": "{{ '' | attr('__class__') }}", "include": "{% include '/etc/passwd' %}",
+    "append": "{{ messages.append(1) }}",
+    "change": "{{ messages[0].update(a=1) }}", "division": "{{ 1 / 0 }}", "syntax": "{% for %}",
+    "undefined": "{{ a.b.c }}",
 }
 
 
@@ -55,10 +58,13 @@ def test_templates_run_off_the_calling_thread() -> None:
 
 
 def test_what_templates_expect_is_there() -> None:
-    text = ("{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% if ns.n > 1 %}{% break %}{% endif %}"
+    text = ("{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}"
+            "{% if ns.n > 1 %}{% break %}{% endif %}"
             "{% generation %}{{ m.content | trim }}{% endgeneration %}{% endfor %}\n"
-            "{{ tools | tojson(indent=1) }}{{ bos_token }}{{ strftime_now('%Y') | length }}{{ documents is none }}{{ x }}")
-    metadata = Metadata({"tokenizer.chat_template": text, "tokenizer.ggml.tokens": ["<s>"], "tokenizer.ggml.bos_token_id": 0})
+            "{{ tools | tojson(indent=1) }}{{ bos_token }}{{ strftime_now('%Y') | length }}"
+            "{{ documents is none }}{{ x }}")
+    metadata = Metadata({"tokenizer.chat_template": text, "tokenizer.ggml.tokens": ["<s>"],
+                         "tokenizer.ggml.bos_token_id": 0})
     prompt = ChatTemplate.from_metadata(metadata).render([*HI, *HI], tools=[{"é": "<"}], extra={"x": 7})
     assert prompt == 'hi[\n {\n  "é": "<"\n }\n]<s>4True7'
 
@@ -69,7 +75,8 @@ def test_a_conversation_of_a_megabyte_renders() -> None:
 
 
 def test_a_refused_system_message_joins_the_first_user_message() -> None:
-    template = ChatTemplate("{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHATML, "t")
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    template = ChatTemplate(refusal + CHATML, "t")
     assert "user\nBe brief\n\nhi<" in template.render([{"role": "system", "content": "Be brief"}, *HI])
     assert template.system_merged
     template.render(HI)
@@ -81,9 +88,9 @@ def test_the_templates_own_reason_is_told() -> None:
         ChatTemplate("{{ raise_exception('roles must alternate') }}", "t").render(HI)
 
 
-@pytest.mark.parametrize(("token", "start"), [("<|im_start|>", "<|im_start|>user\n"), ("<start_of_turn>", "<start_of_turn>user\n"),
-                                             ("<|start_header_id|>", "<|start_header_id|>user<|end_header_id|>"),
-                                             ("x", "User: hi")])
+@pytest.mark.parametrize(("token", "start"), [
+    ("<|im_start|>", "<|im_start|>user\n"), ("<start_of_turn>", "<start_of_turn>user\n"),
+    ("<|start_header_id|>", "<|start_header_id|>user<|end_header_id|>"), ("x", "User: hi")])
 def test_a_file_without_template_gets_one_by_vocabulary_and_says_so(token: str, start: str) -> None:
     template = ChatTemplate.from_metadata(Metadata({"tokenizer.ggml.tokens": [token]}))
     assert template.render(HI).startswith(start)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +12,8 @@ from tenth.text.pretokenizers import build_steps, pretokenizer, supported
 from tests.text.vocabularies import PUBLISHED, SPECIAL, TEXTS, Metadata, published, scored
 
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
-PROSE = st.lists(st.sampled_from([*"aAbZ019 \n\t\r.,'!/_-$²½é你한я١", "'s", "'LL", "  ", "e\u0301", "🙂", "\u3000"]), max_size=40)
+PROSE = st.lists(st.sampled_from([
+    *"aAbZ019 \n\t\r.,'!/_-$²½é你한я١", "'s", "'LL", "  ", "e\u0301", "🙂", "\u3000"]), max_size=40)
 TEXT = UNICODE | PROSE.map("".join) | st.sampled_from(TEXTS)
 
 
@@ -41,7 +44,7 @@ def test_text_survives_a_round_trip_and_streams_as_it_decodes(text: str) -> None
 
 @settings(max_examples=200, deadline=None)
 @given(ids=st.lists(st.integers(0, 278), max_size=30), special=st.booleans(), continuing=st.booleans())
-def test_any_ids_stream_as_they_decode_even_when_they_are_no_text(ids: list[int], special: bool, continuing: bool) -> None:
+def test_any_ids_stream_as_they_decode(ids: list[int], special: bool, continuing: bool) -> None:
     tokenizer = Tokenizer.from_metadata(scored())
     stream = TextStream(tokenizer, special=special, continuing=continuing)
     pieces = [*map(stream.push, ids), stream.finish()]
@@ -54,7 +57,7 @@ def _naive_scored_ids(metadata: Metadata, text: str) -> list[int]:
     ids = {token: i for i, token in enumerate(tokens) if types[i] in (1, 4, 5)}
     pieces = list(("▁" + text.replace(" ", "▁")) if text else "")
     while True:
-        pairs = [(-scores[ids[a + b]], at) for at, (a, b) in enumerate(zip(pieces, pieces[1:], strict=False)) if a + b in ids]
+        pairs = [(-scores[ids[a + b]], at) for at, (a, b) in enumerate(pairwise(pieces)) if a + b in ids]
         if not pairs:
             break
         at = min(pairs)[1]

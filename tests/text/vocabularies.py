@@ -8,9 +8,13 @@ from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-TEXTS = ["Hello world, it's 2024! I'll pay $1,234.50 for 12345 items.", "don't DON'T We'Ve camelCase HTMLParser 3.14159",
-         "für Straße naïve café 你好世界 こんにちは 한국어 Привет мир ١٢٣ ½ x²", "  spaces   tabs\t\tlines\n\n\r\nmore   ",
-         "def f(x):\n    return x + 1  # comment\n\n\nclass A:\n\tpass", "🙂👩‍👩‍👧 e\u0301 \u00a0\u3000 ... !!! --- /path/to/file"] * 2
+TEXTS = [
+         "Hello world, it's 2024! I'll pay $1,234.50 for 12345 items.",
+         "don't DON'T We'Ve camelCase HTMLParser 3.14159",
+         "für Straße naïve café 你好世界 こんにちは 한국어 Привет мир ١٢٣ ½ x²",
+         "  spaces   tabs\t\tlines\n\n\r\nmore   ",
+         "def f(x):\n    return x + 1  # comment\n\n\nclass A:\n\tpass",
+         "🙂👩‍👩‍👧 e\u0301 \u00a0\u3000 ... !!! --- /path/to/file"] * 2
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
@@ -80,7 +84,8 @@ def published(pre: str) -> tuple[Tokenizer, Metadata]:
     # Merges over whole lines, so that words cut wrongly come out as different ids.
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     library.train_from_iterator(TEXTS, trainers.BpeTrainer(
-        vocab_size=700, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+        vocab_size=700, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False))
     data = json.loads(library.to_str())
     data["normalizer"] = normalizer
     data["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
@@ -104,5 +109,6 @@ def scored(*, unused: bool = False) -> Metadata:
     if unused:
         types[tokens.index("ab")] = 5
     scores = [0.0] * 259 + [-float(n % 13) for n in range(len(pieces))] + [0.0]
-    return Metadata({"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types,
-                     "tokenizer.ggml.scores": scores, "tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2})
+    return Metadata({"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": tokens,
+                     "tokenizer.ggml.token_type": types, "tokenizer.ggml.scores": scores,
+                     "tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2})

@@ -143,10 +143,10 @@ def _text(value: Any) -> str:
 
 
 def _replace(text: Any, old: str, new: str, count: int | None = None) -> str:
-    text, old, new = _text(text), _text(old), _text(new)
-    found = text.count(old) if count is None else min(text.count(old), max(count, 0))
-    _left.charge(len(text) + found * len(new))
-    return text.replace(old, new, -1 if count is None else count)
+    whole, old, new = _text(text), _text(old), _text(new)
+    found = whole.count(old) if count is None or count < 0 else min(whole.count(old), count)
+    _left.charge(len(whole) + found * len(new))
+    return whole.replace(old, new, -1 if count is None else count)
 
 
 def _join(environment: jinja2.Environment, values: Iterable[Any], d: str = "", attribute: Any = None) -> str:
