@@ -23,7 +23,6 @@ from tenth.stream import Feed, Stream, ThinkingBudget, TokenReader
 
 if TYPE_CHECKING:
     from tenth.loader import Loaded
-    from tenth.text.families import ThinkingFamily
     from tenth.text.stream import DeltaStream
     from tenth.text.template import ChatTemplate
     from tenth.text.tokenizer import Tokenizer
@@ -141,13 +140,7 @@ class Model:
             return self._start(ids, params, deltas, None)
         closing = tokenizer.encode(family.closing_text, special=False, parse_special=True)
         limit = None if budget is None else ThinkingBudget(budget, tuple(closing))
-        return self._start(ids, params, deltas, limit, show_control=self._marks_are_hidden(family))
-
-    def _marks_are_hidden(self, family: ThinkingFamily) -> bool:
-        """Whether the marks of thinking are control tokens, which plain decoding leaves out."""
-        tokenizer = self._text.tokenizer
-        marks = tokenizer.encode(family.opening + family.closing, special=False, parse_special=True)
-        return not tokenizer.vocabulary.hidden.isdisjoint(marks)
+        return self._start(ids, params, deltas, limit)
 
     def generate(
         self, prompt: str | list[int] | list[str] | list[list[int]], **sampling: Any
@@ -172,14 +165,14 @@ class Model:
 
     def _start(
         self, ids: list[int], params: SamplingParams, deltas: DeltaStream | None, budget: ThinkingBudget | None,
-        show_control: bool = False,
     ) -> Stream:
         tokenizer = self._text.tokenizer
         from tenth.text.stream import StopStrings, TextStream
 
-        stops = StopStrings(params.stop) if params.stop else None
-        feed = Feed(TokenReader(TextStream(tokenizer, special=show_control), deltas, stops), len(ids), budget)
-        request = Request(ids, feed, _token_choice(params), params.max_tokens, tokenizer.stop_ids)
+        stops = StopStrings(tuple(params.stop)) if params.stop else None
+        feed = Feed(TokenReader(TextStream(tokenizer), deltas, stops), len(ids), budget)
+        stop_ids = frozenset[int]() if params.ignore_eos else tokenizer.stop_ids
+        request = Request(ids, feed, _token_choice(params), params.max_tokens, stop_ids)
         self._engine.submit(request)
         engine = self._engine
         return Stream(feed, lambda: engine.cancel(request), self._load_s, params.seed)

@@ -65,6 +65,7 @@ class SamplingParams:
     stop: str | Iterable[str] = ()
     max_tokens: int | None = None
     top_logprobs: int = 0
+    ignore_eos: bool = False  # go on past the model's end tokens (benchmarks)
 
     def __post_init__(self) -> None:
         for name, (_, low, high) in NUMBERS.items():
@@ -73,6 +74,8 @@ class SamplingParams:
             self._set(name, _count(name, getattr(self, name), least, most))
         if self.top_logprobs is None:
             self._set("top_logprobs", 0)
+        if not isinstance(self.ignore_eos, bool):
+            raise RequestError(f"ignore_eos is {self.ignore_eos!r}, expected True or False")
         self._set("stop", _stop_strings(self.stop))
         if self.logit_bias is not None:
             self._set("logit_bias", _biases(self.logit_bias))

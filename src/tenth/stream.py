@@ -198,7 +198,9 @@ class Feed:
         with self.changed:
             self.pieces += pieces
             self.n_generated = n_generated
-            self.last_s = time.perf_counter() if self.first_s is not None else None
+            if n_generated:
+                self.last_s = time.perf_counter()
+                self.first_s = self.first_s or self.last_s  # the only token may be one that ends the answer
             self.reason = reason
             self._notify(True)
 

@@ -53,6 +53,7 @@ class SamplingFlags:
     max_tokens: int | None = flag(None, "Most tokens to generate.", min=1, metavar="N")
     top_logprobs: int | None = flag(None, "Also give the N likeliest tokens of each step (with --json).",
                                     min=0, metavar="N")
+    ignore_eos: bool | None = flag(None, "Go on past the model's end tokens.", names=("--ignore-eos",))
 
     def chosen(self) -> dict[str, Any]:
         """The settings given on the command line, as the model's methods take them."""
