@@ -2,7 +2,7 @@
 
 import pytest
 
-from tenth.bench.machine import parse_cpuinfo, parse_size, read_machine, selected, usable_cores
+from tenth.bench.machine import busy_share, parse_cpuinfo, parse_size, read_machine, selected, usable_cores
 
 OLD = "processor\t: 0\nmodel name\t: Old CPU @ 2GHz\nflags\t\t: fpu sse4_2 xavx2\n\nprocessor\t: 1\nmodel name\t: B\n"
 
@@ -27,3 +27,4 @@ def test_this_machine_has_a_cpu_and_memory():
     machine = read_machine()
     assert 1 <= machine.cores == usable_cores() <= machine.logical_cpus
     assert 0 < machine.available_bytes <= machine.memory_bytes
+    assert 0 <= busy_share(0.05) <= 1

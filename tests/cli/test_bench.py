@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from tenth.bench import limits
+from tenth.cli import bench
 from tenth.program.values import KvLayer
 
 from .fake import FakeStream
@@ -33,6 +34,7 @@ def measured(model, monkeypatch):
     rate = limits.Rate(2e10, 2e10, 3)
     monkeypatch.setattr(limits, "read_bandwidth", lambda *_: rate)
     monkeypatch.setattr(limits, "int8_rate", lambda *_: rate)
+    monkeypatch.setattr(bench, "busy_share", lambda: 0.0)
     return model
 
 
@@ -43,6 +45,13 @@ def test_bench_prints_a_table(tenth, measured):
     assert "generation, 128 tokens" in result.out
     assert "read 20 GB/s" in result.out
     assert measured.closed == 1
+
+
+def test_bench_says_that_the_machine_is_busy(tenth, measured, monkeypatch):
+    monkeypatch.setattr(bench, "busy_share", lambda: 0.5)
+    result = tenth("bench", "m", "--repetitions", "1", "--json")
+    assert "other programs use 50 % of the CPUs" in result.err
+    assert json.loads(result.out)["busy_share"] == 0.5
 
 
 def test_bench_gives_json_with_runs_limits_and_settings(tenth, measured):

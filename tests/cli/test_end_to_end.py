@@ -30,18 +30,18 @@ def test_the_flags_of_sampling_are_the_settings_of_sampling():
 def test_run_answers_and_says_the_same_as_the_python_api(tenth):
     import tenth as package
 
-    printed = tenth("run", CHAT, "Who are you?", *GREEDY)
+    printed = tenth("run", CHAT, "Hi", *GREEDY)
     assert (printed.code, printed.err) == (0, "")
     with package.load(CHAT) as model:
-        stream = model.chat([{"role": "user", "content": "Who are you?"}], temperature=0.0, max_tokens=12)
+        stream = model.chat([{"role": "user", "content": "Hi"}], temperature=0.0, max_tokens=12)
         assert "".join(stream) == stream.text
         said = stream.text
-    result = json.loads(tenth("run", CHAT, "Who are you?", *GREEDY, "--json").out)
+    result = json.loads(tenth("run", CHAT, "Hi", *GREEDY, "--json").out)
     assert result["text"] == said
     assert printed.out.rstrip("\n") == said.rstrip("\n")
     assert result["usage"]["cached_tokens"] == 0
     assert 0 < result["usage"]["completion_tokens"] <= 12
-    assert result["usage"]["prompt_tokens"] > len("Who are you?") / 4
+    assert result["usage"]["prompt_tokens"] > 2
     assert result["timings"]["load_s"] > 0
     assert result["timings"]["first_token_s"] > 0
     assert result["memory"]["peak_bytes"] > result["memory"]["weights_bytes"] > 0
@@ -118,7 +118,7 @@ def test_inspect_shows_program_profile_and_kernels(tenth):
 def test_bench_measures_the_real_engine(tenth, monkeypatch):
     monkeypatch.setattr(limits, "buffer_bytes", lambda *_: 16 << 20)
     result = tenth("bench", CHAT, "--json", "--repetitions", "1", "--prompt-tokens", "32", "--generate-tokens", "8")
-    assert (result.code, result.err) == (0, "")
+    assert result.code == 0, result.err
     figures = json.loads(result.out)
     assert figures["prompt"]["tokens_per_second"]["median"] > 0
     assert 0 < figures["generation"]["weight_bytes_per_token"] < CHAT.stat().st_size

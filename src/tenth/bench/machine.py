@@ -43,6 +43,13 @@ def read_machine() -> Machine:
     )
 
 
+def busy_share(seconds: float = 0.5) -> float:
+    """The share of all CPUs that is in use now, 0 to 1, watched for so long while this process waits."""
+    import psutil
+
+    return float(psutil.cpu_percent(interval=seconds)) / 100
+
+
 def parse_cpuinfo(text: str) -> tuple[str, tuple[str, ...]]:
     """(model name, telling flags) of the first CPU in the text of /proc/cpuinfo."""
     name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tenth.bench import limits
-from tenth.bench.machine import Machine, read_machine
+from tenth.bench.machine import Machine, busy_share, read_machine
 from tenth.bench.measure import Shape, Tenth, prompt_ids, take_turns
 from tenth.bench.report import figures, lines
 from tenth.bench.work import count
@@ -21,6 +21,9 @@ from tenth.cli.opening import StatusLine, open_model
 from tenth.cli.terminal import in_units, message, table, write_json, write_line
 from tenth.config import EngineConfig
 from tenth.errors import RequestError
+
+# Above this, measured: with a compiler beside it, a peer of two OpenMP threads lost nine tenths of its speed.
+QUIET_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,10 @@ def run(model: Any, shape: Shape, engine: EngineConfig, peers: PeerFlags, machin
     def machine_limits() -> tuple[limits.Rate, limits.Rate]:
         return (limits.read_bandwidth(engine.threads, 0.5, n_bytes), limits.int8_rate(engine.threads, 0.2))
 
+    busy = busy_share()
+    if busy > QUIET_SHARE:
+        message(f"note: other programs use {100 * busy:.0f} % of the CPUs; figures will be low, and a ratio to a peer "
+                "says little: threads that wait for each other suffer unevenly")
     status = StatusLine()
     with peer_for(peers, file, engine.threads, ids, shape) as peer:
         try:
@@ -102,7 +109,7 @@ def run(model: Any, shape: Shape, engine: EngineConfig, peers: PeerFlags, machin
             status.clear()
         result: dict[str, Any] = {"model": str(model.name), "file": str(file), "threads": engine.threads,
                   "repetitions": shape.repetitions, "settings": dataclasses.asdict(engine),
-                  "machine": dataclasses.asdict(machine)} | figures(turns, work, shape)
+                  "busy_share": busy, "machine": dataclasses.asdict(machine)} | figures(turns, work, shape)
         if peer is not None:
             result["peer"] = {"name": peer.name, "version": peer.version, "command": peer.command} | result["peer"]
     return result
