@@ -13,7 +13,7 @@ Product product_of(const Instruction& i, const Step& s, int weight, int bias_inp
   const Operand &x = i.in[0], &y = i.out[weight];
   const Matrix& m = s.matrix(i.in[1 + weight]);
   Product p;
-  p.panels = m.panels.data();
+  p.panels = m.panels;
   p.n_blocks = m.n_blocks();
   p.out_rows = m.out_rows;
   p.x = s.arena + x.at;
@@ -63,7 +63,7 @@ void run_embed(const Instruction& i, Step& s, int thread) {
   for (int64_t r = share.begin; r < share.end; r++) {
     const int64_t token = s.batch->tokens[r];
     float* row = s.floats(y) + r * y.width;
-    m.format->decode_row(m.panels.data() + token / PANEL_ROWS * m.panel_bytes(), m.n_blocks(), int(token % PANEL_ROWS), row);
+    m.format->decode_row(m.panels + token / PANEL_ROWS * m.panel_bytes(), m.n_blocks(), int(token % PANEL_ROWS), row);
     if (i.attributes.scale != 1.0f) s.rows->scale(row, i.attributes.scale, row, y.width);
   }
 }

@@ -33,7 +33,7 @@ int Plan::add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_row
   const FormatKernels* kernels = find_format(*table_, gguf_id);
   expect(kernels, "plan: no kernels for format number " + std::to_string(gguf_id));
   expect(out_rows > 0 && columns > 0 && columns % kernels->block_weights == 0, std::string("plan: matrix shape does not fit ") + kernels->name);
-  matrices_.push_back(read_matrix(pool_, *kernels, file, offset, out_rows, columns));
+  matrices_.push_back(read_matrix(pool_, slabs_, *kernels, file, offset, out_rows, columns));
   return int(matrices_.size()) - 1;
 }
 
@@ -90,13 +90,14 @@ void Plan::finish(const Operand& logits) {
       if (o.q8) scratch = std::max(scratch, o.width * TILE_ROWS);  // one tile of floats, before rounding
   page_bytes_ = std::max<int64_t>(round_up(at, 4096), 4096);
   kv_ = Buffer(page_bytes_ * limits_.n_pages);
+  kv_.want_huge_pages();
   scratch_.assign(pool_.size(), std::vector<float>(scratch + 16));
   claims_ = std::vector<std::atomic<int64_t>>(instructions_.size());
 }
 
 int64_t Plan::weight_bytes() const {
   int64_t bytes = 0;
-  for (const Matrix& m : matrices_) bytes += int64_t(m.panels.size());
+  for (const Matrix& m : matrices_) bytes += m.n_panels() * m.panel_bytes();
   for (const auto& v : vectors_) bytes += int64_t(v.size()) * 4;
   return bytes;
 }

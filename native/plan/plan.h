@@ -135,6 +135,7 @@ class Plan {
   const KernelTable* table_;
   Limits limits_;
   Buffer arena_, kv_;
+  Slabs slabs_;
   int64_t page_bytes_ = 0, n_outputs_ = 0;
   std::vector<Matrix> matrices_;
   std::vector<std::vector<float>> vectors_;

@@ -56,19 +56,18 @@ void pack_pieces(void* argument, int) {
     }
     for (int64_t row = 0; row < n_rows; row += PANEL_ROWS)
       m.format->pack(raw.data() + row * m.row_bytes(), m.row_bytes(), int(std::min<int64_t>(PANEL_ROWS, n_rows - row)), m.n_blocks(),
-                     m.panels.data() + (first + row / PANEL_ROWS) * m.panel_bytes());
+                     m.panels + (first + row / PANEL_ROWS) * m.panel_bytes());
   }
 }
 
 }  // namespace
 
-Matrix read_matrix(Pool& pool, const FormatKernels& format, int file, int64_t offset, int64_t out_rows, int64_t columns) {
+Matrix read_matrix(Pool& pool, Slabs& slabs, const FormatKernels& format, int file, int64_t offset, int64_t out_rows, int64_t columns) {
   Matrix m;
   m.format = &format;
   m.out_rows = out_rows;
   m.columns = columns;
-  m.panels = Buffer(m.n_panels() * m.panel_bytes() + 4096);  // kernels may prefetch, never read, past the end
-  m.panels.want_huge_pages();
+  m.panels = slabs.take(m.n_panels() * m.panel_bytes());
   Job job;
   job.matrix = &m;
   job.file = file;

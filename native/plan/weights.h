@@ -11,7 +11,7 @@ namespace tenth {
 struct Matrix {
   const FormatKernels* format = nullptr;
   int64_t out_rows = 0, columns = 0;
-  Buffer panels;
+  uint8_t* panels = nullptr;  // in slabs that outlive it
   int64_t n_blocks() const { return columns / format->block_weights; }
   int64_t n_panels() const { return (out_rows + PANEL_ROWS - 1) / PANEL_ROWS; }
   int64_t panel_bytes() const { return n_blocks() * format->panel_block_bytes; }
@@ -21,6 +21,6 @@ struct Matrix {
 // Reads out_rows rows from a file at `offset` and packs them, in pieces claimed by all workers. The file is read with
 // pread into a small buffer per worker: no second copy of the matrix exists at any time. Throws std::runtime_error
 // when the file ends early or cannot be read.
-Matrix read_matrix(Pool& pool, const FormatKernels& format, int file, int64_t offset, int64_t out_rows, int64_t columns);
+Matrix read_matrix(Pool& pool, Slabs& slabs, const FormatKernels& format, int file, int64_t offset, int64_t out_rows, int64_t columns);
 
 }  // namespace tenth
