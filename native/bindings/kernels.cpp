@@ -205,6 +205,7 @@ void bind_kernels(nb::module_& m) {
       PyErr_SetObject(type.ptr(), value.ptr());
     }
   });
+  m.def("cpu_is_supported", &cpu_is_supported, "Whether the CPU has SSE4.2, without which nothing here runs.");
   m.def("kernel_isas", &kernel_isas, "Instruction sets this CPU can run, slowest first.");
   m.def("kernel_isa", [] { return kernel_table().isa; }, "The instruction set in use. Raises ResourceError.");
   m.def("formats", &formats,

@@ -51,6 +51,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'tenth' has no attribute {name!r}")
     from importlib import import_module
 
+    from tenth.cpu import require_supported_cpu
+
+    require_supported_cpu()
     value = getattr(import_module(f"tenth.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

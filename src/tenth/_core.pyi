@@ -5,6 +5,9 @@ import numpy
 from numpy.typing import NDArray
 
 
+def cpu_is_supported() -> bool:
+    """Whether the CPU has SSE4.2, without which nothing here runs."""
+
 def kernel_isas() -> list[str]:
     """Instruction sets this CPU can run, slowest first."""
 

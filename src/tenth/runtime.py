@@ -14,14 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from tenth import _core
 from tenth.batch import F32, PAGE_TOKENS, Batch, StepResult
 from tenth.errors import ModelFileError, RequestError, ResourceError
 from tenth.program.values import Instruction, Program, Value
-
-try:
-    from tenth import _core
-except ImportError as error:  # the wheel was built for another Python, or the build was skipped
-    raise ResourceError(f"tenth's native core could not be loaded: {error}", "reinstall with: pip install .") from error
 
 KV_FORMATS = {"f16": 0, "q8_0": 1, "f32": 2}  # native/kernels/ops_table.h, KvFormat
 ARENA, MATRIX, VECTOR, TOKENS, POSITIONS = range(5)  # native/plan/plan.h, Operand::Kind
