@@ -32,6 +32,7 @@ template <typename T> nb::ndarray<nb::numpy, T> new_array(std::initializer_list<
 
 Operand operand_from(nb::tuple t) {  // (kind, at, width, rows, q8), see runtime.py
   Operand o;
+  expect(nb::len(t) == 5, "plan: an operand has five parts");
   const int kind = nb::cast<int>(t[0]), rows = nb::cast<int>(t[3]);
   expect(kind >= 0 && kind <= 4 && (rows == 0 || rows == 1), "plan: operand kind or rows");
   o.kind = Operand::Kind(kind);
@@ -155,7 +156,9 @@ void bind_plan(nb::module_& m) {
       .def_prop_ro("weight_bytes", [](PyPlan& p) { return p.plan_.weight_bytes(); });
   m.def("physical_processors", [] { return physical_processors(); }, "Processors this process may use, one per physical core.");
   m.def("page_bytes", [](const std::vector<std::pair<int, int>>& layers, int kv_format) {
+    expect(kv_format >= 0 && kv_format <= 2, "page_bytes: no such KV format");
     int64_t at = 0;  // as Plan::finish lays them out
+    for (auto [heads, dim] : layers) expect(heads > 0 && dim > 0 && heads <= 1 << 20 && dim <= 1 << 20, "page_bytes: shape of a layer");
     for (auto [heads, dim] : layers) at = (at + KvShape{heads, dim, KvFormat(kv_format)}.layer_bytes() + 63) / 64 * 64;
     return std::max<int64_t>((at + 4095) / 4096 * 4096, 4096);
   });

@@ -77,7 +77,7 @@ namespace {
 template <class Make> void round_tiles(const Instruction& i, Step& s, int thread, Make make) {
   const Operand& y = i.out[0];
   const int64_t n = s.rows_of(y), k = y.width, n_tiles = (n + TILE_ROWS - 1) / TILE_ROWS;
-  float* scratch = (*s.scratch)[thread].data();
+  float* scratch = s.scratch_of(thread);
   const Share share(n_tiles, n_tiles == 1 ? (thread == 0 ? 0 : 1) : thread, n_tiles == 1 ? 1 : s.n_threads);
   for (int64_t tile = share.begin; tile < share.end && tile < n_tiles; tile++) {
     const int64_t first = tile * TILE_ROWS, rows = std::min<int64_t>(TILE_ROWS, n - first);

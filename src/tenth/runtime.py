@@ -100,7 +100,7 @@ class Runtime:
     """A program with its weights in memory, ready to compute steps. Not thread-safe: one step at a time.
 
     ``matrices``: where each 2-D weight lies; ``vectors``: the others, as float32. Raises ModelFileError when a file
-    ends early, ResourceError when memory does not suffice.
+    ends early or holds scales that are not finite, ResourceError when memory or threads do not suffice.
     """
 
     def __init__(
@@ -117,11 +117,14 @@ class Runtime:
                 limits.arena_bytes, limits.n_pages, KV_FORMATS[limits.kv_format],
             )
             self._places = self._load(matrices, vectors, progress)
+            self._build()
+        except RuntimeError as error:  # std::system_error
+            what = f"{limits.n_threads} workers cannot be started: {error}"
+            raise ResourceError(what, "use fewer --threads") from error
         except MemoryError as error:
             raise ResourceError(
                 "there is not enough memory for this model", "choose a smaller model or a smaller --context"
             ) from error
-        self._build()
 
     # ---- building
 
@@ -153,7 +156,8 @@ class Runtime:
             return int(self._plan.add_matrix(source.gguf_id, file, source.offset, out_rows, columns))
         except RuntimeError as error:
             raise ModelFileError(
-                f"tensor {name} of {source.path}: {error}", "the file is damaged or still being written: pull it again"
+                f"tensor {name} of {source.path}: {error}",
+                "the file is damaged, made wrongly or still being written: pull it again",
             ) from None
 
     def _build(self) -> None:
