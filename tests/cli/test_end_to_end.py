@@ -135,6 +135,29 @@ def test_readme_s_python_runs_as_written(monkeypatch, capsys):
     assert "Usage(" in capsys.readouterr().out
 
 
+ALONE = """
+import sys
+from tenth.cli.main import main
+
+def refuse(event, arguments):
+    if event.startswith("socket.") or event in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"):
+        raise AssertionError(f"{event} {arguments}")
+
+sys.addaudithook(refuse)  # sees what any library asks Python for
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_an_answer_opens_no_socket_and_starts_no_program(shell_env):
+    done = subprocess.run([sys.executable, "-c", ALONE, "run", str(CHAT), "Hi", *GREEDY], env=shell_env,
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+    asked = subprocess.run([sys.executable, "-c", ALONE, "run", "https://localhost:9/x.gguf", "Hi"], env=shell_env,
+                           stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert "socket." in asked.stderr, "the hook does not see sockets"
+
+
 def test_the_command_line_hides_thinking_in_a_pipe_and_shows_it_on_request(tenth, tmp_path):
     template = tmp_path / "template.jinja"
     template.write_text("{{ messages[0].content }}{{ '\\n<think>\\n' }}")
