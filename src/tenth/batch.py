@@ -20,6 +20,12 @@ F32 = NDArray[np.float32]
 
 PAGE_TOKENS = 32  # tokens whose keys and values share one page; prefixes are shared in whole pages
 
+
+def pages_for(n_tokens: int) -> int:
+    """How many pages hold that many tokens."""
+    return -(-n_tokens // PAGE_TOKENS)
+
+
 # What a negative token in StepResult.tokens means (native/ops/sample.h, SampleStatus, with the sign changed).
 SAMPLE_NOT_A_NUMBER = -1
 SAMPLE_NOTHING_ALLOWED = -2

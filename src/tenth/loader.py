@@ -6,12 +6,11 @@ Header -> architecture -> program -> passes -> memory plan -> native plan with w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import psutil
 
-from tenth.batch import F32
+from tenth.batch import F32, pages_for
 from tenth.config import EngineConfig
 from tenth.errors import ModelFileError, RequestError, ResourceError
 from tenth.models import build
@@ -25,14 +24,12 @@ from tenth.runtime import (
     Runtime,
     check_kv_format,
     kv_page_bytes,
-    pages_for,
     physical_processors,
 )
 from tenth.weights.formats import FORMATS
 from tenth.weights.gguf import (
     ModelFile,
     TensorInfo,
-    read_header,
     read_tensor,
     require_supported,
     require_unchanged,
@@ -53,9 +50,8 @@ class Loaded:
     config: EngineConfig
 
 
-def open_runtime(path: str | Path, config: EngineConfig, progress: Progress | None = None) -> Loaded:
-    """Load a model file. Raises ModelFileError, RequestError (settings) or ResourceError (memory)."""
-    header = read_header(Path(path))
+def open_runtime(header: ModelFile, config: EngineConfig, progress: Progress | None = None) -> Loaded:
+    """Load the model of a header. Raises ModelFileError, RequestError (settings) or ResourceError (memory)."""
     program = optimised_program(header)
     used = {name: header.tensors[name] for name in program.weights}
     require_supported(used)
@@ -109,7 +105,7 @@ def plan_limits(program: Program, config: EngineConfig) -> Limits:
     if program.context_tokens and context > program.context_tokens:
         raise RequestError(
             f"setting context_tokens is {context}, the model was trained for {program.context_tokens}",
-            f"use --context-tokens {program.context_tokens} or less",
+            f"use --context {program.context_tokens} or less",
         )
     max_outputs = max(config.max_sequences, OUTPUT_ROWS)
     max_rows = max(config.chunk_tokens, max_outputs)
@@ -130,7 +126,7 @@ def check_memory(header: ModelFile, program: Program, limits: Limits) -> None:
         raise ResourceError(
             f"this model needs {weights / 1e9:.1f} GB for weights, {kv / 1e9:.1f} GB for keys and values and "
             f"{limits.arena_bytes / 1e9:.1f} GB of workspace; {available / 1e9:.1f} GB are free",
-            "choose a smaller model, or less context with --context-tokens",
+            "choose a smaller model, or less context with --context",
         )
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tenth.text.stream import DeltaStream
     from tenth.text.template import ChatTemplate
     from tenth.text.tokenizer import Tokenizer
+    from tenth.weights.gguf import Metadata
 
 Progress = Callable[[str, int, int], None]  # (what, done bytes, total bytes or 0)
 Message = Mapping[str, Any]
@@ -51,11 +52,14 @@ def load(
     """
     from tenth.library import resolve
     from tenth.loader import open_runtime
+    from tenth.weights.gguf import read_header
 
     started = time.perf_counter()
     config = _config({"threads": threads, "context_tokens": context, "kv_format": kv}, settings)
-    path = resolve(str(name_or_path), progress=progress)
-    return Model(open_runtime(path, config, progress), config, template=template, started_s=started)
+    header = read_header(resolve(str(name_or_path), progress=progress))
+    # Before the weights: building a tokenizer takes 80 MB for a moment, which the weights then use again.
+    text = _text_if_any(header.metadata, template)
+    return Model(open_runtime(header, config, progress), config, text, started_s=started)
 
 
 def open_tokenizer(path: str | Path) -> Tokenizer:
@@ -74,6 +78,25 @@ class _Text:
     template: ChatTemplate
 
 
+def _read_text(metadata: Metadata, template: str | None = None) -> _Text:
+    if not metadata.has("tokenizer.ggml.model"):
+        raise ModelFileError("the model file has no tokenizer", "logits(ids) works without one")
+    from tenth.text.template import ChatTemplate
+    from tenth.text.tokenizer import Tokenizer
+
+    return _Text(Tokenizer.from_metadata(metadata), ChatTemplate.from_metadata(metadata, template))
+
+
+def _text_if_any(metadata: Metadata, template: str | None) -> _Text | None:
+    """None for a file without usable text, which is an error only when text is asked for, or a template was given."""
+    try:
+        return _read_text(metadata, template)
+    except ModelFileError:
+        if template is not None:
+            raise
+        return None
+
+
 class Model:
     """An open model. Several requests may be at work at once; every method may be called from any thread.
 
@@ -81,18 +104,16 @@ class Model:
     """
 
     def __init__(
-        self, loaded: Loaded, config: EngineConfig, *, template: str | None = None, started_s: float | None = None
+        self, loaded: Loaded, config: EngineConfig, text: _Text | None = None, *, started_s: float | None = None
     ) -> None:
         self.loaded = loaded
         self.config = config
-        self._template = template
+        self._given_text = text
         self._engine = Engine(
             loaded.runtime, max_sequences=config.max_sequences, prefix_reuse=config.prefix_reuse
         )
         try:
             self.defaults = recommended(loaded.header.metadata)
-            if template is not None:
-                _ = self._text  # a template that cannot be read is said now
         except BaseException:
             self._engine.close()
             raise
@@ -223,15 +244,9 @@ class Model:
         """The tokenizer. Raises ModelFileError when the file has none, or one that is not supported."""
         return self._text.tokenizer
 
-    @cached_property
+    @property
     def _text(self) -> _Text:
-        metadata = self.loaded.header.metadata
-        if not metadata.has("tokenizer.ggml.model"):
-            raise ModelFileError("the model file has no tokenizer", "logits(ids) works without one")
-        from tenth.text.template import ChatTemplate
-        from tenth.text.tokenizer import Tokenizer
-
-        return _Text(Tokenizer.from_metadata(metadata), ChatTemplate.from_metadata(metadata, self._template))
+        return self._given_text or _read_text(self.loaded.header.metadata)  # which says what is wrong
 
 
 def _config(named: dict[str, Any], settings: dict[str, Any]) -> EngineConfig:

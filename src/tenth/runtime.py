@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tenth import _core
-from tenth.batch import F32, PAGE_TOKENS, Batch, StepResult
+from tenth.batch import F32, Batch, StepResult
 from tenth.errors import ModelFileError, RequestError, ResourceError
 from tenth.program.values import Instruction, Program, Value
 
@@ -252,16 +252,11 @@ def _attributes(instruction: Instruction) -> dict[str, Any]:
     return attributes
 
 
-def pages_for(n_tokens: int) -> int:
-    """How many pages hold that many tokens."""
-    return -(-n_tokens // PAGE_TOKENS)
-
-
 def check_kv_format(program: Program, kv_format: str) -> None:
     """Refuse a KV format that the model's heads do not fit. Raises RequestError."""
     for layer in program.state:
         if kv_format == "q8_0" and layer.head_dim % 32:
             raise RequestError(
                 f"kv format q8_0 needs heads of a multiple of 32, this model's have {layer.head_dim}",
-                "use --kv-format f16",
+                "use --kv f16",
             )

@@ -4,13 +4,14 @@ import json
 
 import pytest
 
+from tenth.cli import opening
 from tenth.cli.answer import Question
 from tenth.cli.chat import HELP, Chat
 from tenth.cli.conversation import Conversation
 from tenth.cli.editor import Editor
 from tenth.cli.flags import AnswerFlags, SamplingFlags
 from tenth.config import EngineConfig
-from tenth.errors import RequestError, ResourceError
+from tenth.errors import ModelFileError, RequestError, ResourceError
 
 from .fake import Piece
 
@@ -139,6 +140,34 @@ def test_model_shows_or_changes_the_model(chat, model, tmp_path, capsys):
     assert "fake:1b: fake, 1B parameters" in capsys.readouterr().err
     assert chat(f"/model {file}").next == str(file)
     assert chat("/model /nonexistent.gguf").next is None
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_chat_with_the_one_before(tenth, model, monkeypatch, tmp_path):
+    def load(name, **settings):
+        if "broken" in name:
+            raise ModelFileError("this file is damaged")
+        return load_good(name, **settings)
+
+    load_good = model.load
+    monkeypatch.setattr(opening, "load_model", load)
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF")
+    result = tenth("chat", "m", stdin=f"Why?\n/model {broken}\nAnd green?\n")
+    assert result.code == 0
+    assert "this file is damaged" in result.err
+    assert [name for name, _ in model.loads] == ["m", "m"]
+    assert [m["content"] for m in model.asked[-1][1]] == ["Why?", "It is Rayleigh scattering.", "And green?"]
+    assert tenth("chat", str(broken), stdin="Why?\n").code == 3
+
+
+def test_stats_are_those_of_a_stopped_answer_too(chat, model, capsys):
+    model.pieces = [Piece("It "), KeyboardInterrupt()]
+    chat("Why?", "/stats")
+    assert "completion tokens" in capsys.readouterr().err
+
+
+def test_help_fits_a_terminal_of_80_columns():
+    assert max(map(len, HELP.splitlines())) <= 80
 
 
 def test_lines_piped_into_chat_are_asked_one_by_one(tenth, model):

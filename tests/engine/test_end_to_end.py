@@ -13,6 +13,7 @@ from tenth.config import EngineConfig
 from tenth.engine.engine import Engine
 from tenth.engine.request import GO_ON, Request, TokenChoice
 from tenth.loader import open_runtime
+from tenth.weights.gguf import read_header
 
 DATA = Path(__file__).parents[1] / "data"
 FILE = DATA / "golden_chat.gguf"
@@ -49,7 +50,7 @@ class Heard:
 
 def engine_of(file=FILE, **settings):
     config = EngineConfig(**settings)
-    runtime = open_runtime(file, config).runtime
+    runtime = open_runtime(read_header(file), config).runtime
     return Engine(runtime, max_sequences=config.max_sequences, prefix_reuse=config.prefix_reuse)
 
 
@@ -230,6 +231,9 @@ def test_logits_memory_and_description(model):
         (lambda m: m.generate([1] * 100_000), "context"),
         (lambda m: m.logits([]), "expected 1"),
         (lambda m: m.tokenize(3), "string"),
+        (lambda m: m.generate([True, False]), "token id True"),
+        (lambda m: m.generate([1.5]), "token id 1.5"),
+        (lambda m: m.detokenize(["a"]), "token id 'a'"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_at_once(model, call, match):
@@ -257,3 +261,9 @@ def test_a_closed_model_refuses_and_can_be_closed_again():
 def test_unknown_settings_are_refused():
     with pytest.raises(tenth.RequestError, match="thread_count"):
         tenth.load(FILE, thread_count=2)
+
+
+@pytest.mark.parametrize(("name", "value"), [("threads", True), ("prefix_reuse", "no"), ("kv", "f8")])
+def test_settings_of_the_wrong_kind_are_refused(name, value):
+    with pytest.raises(tenth.RequestError, match=name):
+        tenth.load(FILE, **{name: value})

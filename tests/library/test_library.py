@@ -68,7 +68,7 @@ def test_a_name_that_means_nothing_is_a_request_error_with_a_hint(name):
 
 
 def test_a_close_name_is_suggested():
-    with pytest.raises(RequestError, match=r"did you mean smollm2:135m"):
+    with pytest.raises(RequestError, match=r"did you mean smollm2:135m\?"):
         resolve("smolm2:135m")
 
 

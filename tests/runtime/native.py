@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tenth.batch import Batch
+from tenth.batch import Batch, pages_for
 from tenth.config import EngineConfig
 from tenth.loader import open_runtime
 from tenth.program import memory
-from tenth.runtime import Limits, MatrixSource, Runtime, pages_for
+from tenth.runtime import Limits, MatrixSource, Runtime
+from tenth.weights.gguf import read_header
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -18,7 +19,7 @@ def i32(values):
 
 
 def open_golden(case, **settings):
-    return open_runtime(DATA / f"golden_{case}.gguf", EngineConfig(**settings)).runtime
+    return open_runtime(read_header(DATA / f"golden_{case}.gguf"), EngineConfig(**settings)).runtime
 
 
 def golden(case):

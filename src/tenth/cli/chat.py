@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
@@ -17,22 +18,23 @@ from tenth.cli.opening import default_model, open_model
 from tenth.cli.prompt import checked, read_text_file
 from tenth.cli.terminal import in_units, is_terminal, message, table
 from tenth.config import EngineConfig
-from tenth.errors import RequestError
+from tenth.errors import RequestError, TenthError
 
 HELP = """\
-/system TEXT      set the instructions the model gets first (without TEXT: show them; "none" removes them)
-/set NAME VALUE   change a sampling setting, think or thinking_budget (without: show; VALUE "default" resets)
+/system TEXT      instructions for the model (without: show; "none" removes)
+/set NAME VALUE   change temperature, think, thinking_budget or another setting
+                  (without: show what is set; VALUE "default" resets)
 /retry            answer the last question again
 /clear            forget the conversation
-/save FILE        write the conversation: JSON when FILE ends in .json, else Markdown
+/save FILE        write the conversation: JSON for .json, else Markdown
 /load FILE        read a conversation saved as JSON
 /stats            show what the last answer cost
-/model [NAME]     show the model, or change to another and keep the conversation
+/model [NAME]     show the model, or go on with another one
 /help             show this
 /exit             leave (Ctrl-D too)
 
-A line that ends in \\ goes on in the next one; between two lines of \"\"\" everything is one message.
-Ctrl-C stops an answer."""
+A line that ends in \\ goes on in the next one; between two lines of \"\"\"
+everything is one message. Ctrl-C stops an answer."""
 
 
 def command(
@@ -63,14 +65,23 @@ def converse(first: Question, history: bool) -> None:
     system = None if first.flags.system is None else checked(first.flags.system, "the system text")
     talk = Conversation(system, settings=settings)
     template = read_text_file(first.flags.template, "the template") if first.flags.template else None
-    name: str | None = first.model or default_model()
+    start = first.model or default_model()
+    name: str | None = start
+    before: str | None = None  # the model to return to
     with Editor(history) as editor:
         while name is not None:
-            with open_model(name, first.engine, template) as model:
+            with ExitStack() as opened:
+                try:  # a template belongs to the model it was given for
+                    model = opened.enter_context(open_model(name, first.engine, template if name == start else None))
+                except (TenthError, KeyboardInterrupt) as error:
+                    if before is None:
+                        raise
+                    complain(error)
+                    name, before = before, None
+                    continue
                 chat = Chat(model, talk, editor, first.flags.show_thinking)
                 chat.greet()
-                name = chat.loop()
-            template = None  # a template belongs to the model it was given for
+                name, before = chat.loop(), name
 
 
 class Chat:
@@ -130,8 +141,7 @@ class Chat:
         except KeyboardInterrupt:
             message("(stopped)", dim=True)
         except Exception as error:  # the conversation must outlive any one failure
-            what, hint, _ = explain(error, None)
-            message(what + (f"\nhint: {hint}" if hint else ""))
+            complain(error)
 
     def ask(self, text: str) -> None:
         """Answers ``text``. Ctrl-C keeps the part that was answered; an error takes the question back."""
@@ -146,6 +156,7 @@ class Chat:
                 self.talk.add("assistant", said)
             else:
                 self.talk.take_back()
+            self.last = stream or self.last
             message("\n(stopped)", dim=True)
             return
         except BaseException:
@@ -205,6 +216,12 @@ class Chat:
         resolve(name, download=False)  # raises here, while this model is still open, when there is no such model
         self.next_model = name
         return None
+
+
+def complain(error: BaseException) -> None:
+    """Says what went wrong; the chat goes on."""
+    what, hint, _ = explain(error, None)
+    message(what + (f"\nhint: {hint}" if hint else ""))
 
 
 def describe(model: Any) -> str:

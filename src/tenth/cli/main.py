@@ -88,7 +88,9 @@ def _dispatch(args: list[str]) -> int:
         write_line(help_text())
         return 0
     if first in ("-V", "--version"):
-        write_line(f"tenth {_version()}")
+        import tenth
+
+        write_line(f"tenth {tenth.__version__}")
         return 0
     if first == "help":
         args[:] = [args[1], "--help"]
@@ -120,15 +122,6 @@ commands:
   --debug                shows the whole trace when something fails
 
 {EXIT_CODES}"""
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("tenth")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def _unknown(name: str) -> Exception:

@@ -14,7 +14,15 @@ HEAD = """\
 Made by `python -m tenth.cli.reference` from the commands; a test says that it is current.
 
 `tenth` alone opens a chat, or answers what is piped in. Data goes to standard output, messages and progress to standard
-error. `--debug` anywhere shows the whole trace when something fails. `NO_COLOR` switches colours off.
+error. `--debug` anywhere shows the whole trace when something fails.
+
+| environment variable | what it does |
+|---|---|
+| `TENTH_HOME` | The data folder: models, the chat's history. `tenth doctor` says which it is. |
+| `TENTH_ISA` | Use the kernels of this instruction set: scalar, avx2 or avx512. For diagnosis: the text is the same. |
+| `NO_COLOR` | No colours. |
+
+Downloads also heed the variables of pip and of huggingface-hub, such as `PIP_INDEX_URL`, `HF_ENDPOINT` and `HF_TOKEN`.
 """
 
 

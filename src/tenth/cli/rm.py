@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from tenth.cli.flags import known_models
 from tenth.cli.terminal import in_units, write_json, write_line
 from tenth.errors import RequestError
 
 
 def command(
-    names: Annotated[list[str], typer.Argument(help="Names as `tenth list` shows them.")],
+    names: Annotated[list[str], typer.Argument(help="Names as `tenth list` shows them.", autocompletion=known_models)],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was deleted as JSON.")] = False,
 ) -> None:

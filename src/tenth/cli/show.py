@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tenth.cli.flags import known_models
 from tenth.cli.terminal import in_units, write_json, write_line
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="A name, or the path of a GGUF file.")],
+    name: Annotated[str, typer.Argument(help="A name, or the path of a GGUF file.", autocompletion=known_models)],
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
     """Show what a model is."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tenth.cli.flags import known_models
 from tenth.cli.progress import progress_bar
 from tenth.cli.terminal import message, write_json, write_line
 from tenth.errors import ModelFileError
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def command(
-    names: Annotated[list[str] | None, typer.Argument(help="Names as `tenth list` shows them; none means all.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Names as `tenth list` shows them; none means all.",
+                                                      autocompletion=known_models)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Check that a model's file is what it should be.

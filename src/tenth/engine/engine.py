@@ -18,9 +18,9 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from tenth.batch import F32, SAMPLE_NOT_A_NUMBER, Batch, StepResult
+from tenth.batch import F32, SAMPLE_NOT_A_NUMBER, Batch, StepResult, pages_for
 from tenth.engine.pages import Pages
-from tenth.engine.request import FinishReason, Request, Sequence, Token, pages_for
+from tenth.engine.request import FinishReason, Request, Sequence, Token
 from tenth.engine.scheduler import Chunk, Limits, Scheduler, make_batch
 from tenth.errors import RequestError, ResourceError, TenthError
 
@@ -323,10 +323,10 @@ class _Loop:
 
     def check_ids(self, ids: object) -> None:
         """Raise RequestError when an id is outside the vocabulary."""
-        array = np.asarray(ids)
-        if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= self.runtime.vocab_size):
-            wrong = next(i for i in array.tolist() if not isinstance(i, int) or not 0 <= i < self.runtime.vocab_size)
-            raise RequestError(f"token id {wrong!r} is not in the vocabulary (0 to {self.runtime.vocab_size - 1})")
+        array, n = np.asarray(ids), self.runtime.vocab_size
+        if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= n):
+            wrong = next(i for i in array.tolist() if type(i) is not int or not 0 <= i < n)
+            raise RequestError(f"token id {wrong!r} is not in the vocabulary (0 to {n - 1})")
 
 
 def _as_tenth_error(error: Exception) -> TenthError:

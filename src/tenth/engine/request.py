@@ -127,8 +127,3 @@ class Sequence:
     def page_tokens(self, index: int) -> bytes:
         """The ids in one full page, as bytes."""
         return self._buffer[index * PAGE_TOKENS : (index + 1) * PAGE_TOKENS].tobytes()
-
-
-def pages_for(n_tokens: int) -> int:
-    """Pages that hold so many tokens."""
-    return -(-n_tokens // PAGE_TOKENS)

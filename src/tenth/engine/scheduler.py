@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tenth.batch import PAGE_TOKENS, Batch, Sampling
+from tenth.batch import PAGE_TOKENS, Batch, Sampling, pages_for
 from tenth.engine.pages import Pages
-from tenth.engine.request import Sequence, TokenChoice, pages_for
+from tenth.engine.request import Sequence, TokenChoice
 from tenth.errors import RequestError
 
 

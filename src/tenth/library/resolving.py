@@ -106,7 +106,7 @@ def _existing_file(path: Path) -> Path:
 def _suggestion(name: str) -> str:
     import difflib
 
-    known = [model.name for model in catalogue.CATALOGUE.values()] + [record.name for record in _records()]
-    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    known = {model.name for model in catalogue.CATALOGUE.values()} | {record.name for record in _records()}
+    close = difflib.get_close_matches(name.lower(), sorted(known), n=3, cutoff=0.5)
     start = f"did you mean {' or '.join(close)}? " if close else ""
     return f"{start}`tenth list --all` shows the names; hf:org/repo:QUANT, https:// addresses and paths work too"

@@ -9,6 +9,7 @@ import jinja2
 
 from tenth.errors import ModelFileError, RequestError, TenthError
 from tenth.text import sandbox
+from tenth.text.allowance import LimitReached
 from tenth.text.families import SWITCHES, ThinkingFamily, family_of
 from tenth.text.metadata import MetadataSource
 
@@ -117,7 +118,7 @@ class ChatTemplate:
             return sandbox.run(self.text, variables)
         except sandbox.TemplateRefused as error:
             raise RequestError(f"the chat template refuses this conversation: {error}", hint=_HINT) from None
-        except sandbox.LimitReached as error:
+        except LimitReached as error:
             raise self._error(f"the chat template was stopped: {error}", hint=_HINT) from None
         except jinja2.TemplateSyntaxError as error:
             reason = f"line {error.lineno}: {error.message}"

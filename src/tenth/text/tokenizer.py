@@ -95,8 +95,8 @@ class Tokenizer:
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes of ``token``; a control token's are its name. Raises RequestError outside the range."""
-        if not 0 <= token < self.vocab_size:
-            raise RequestError(f"token id {token} is outside the vocabulary, expected 0 to {self.vocab_size - 1}")
+        if not isinstance(token, (int, np.integer)) or not 0 <= token < self.vocab_size:
+            raise RequestError(f"token id {token!r} is outside the vocabulary, expected 0 to {self.vocab_size - 1}")
         return self.vocabulary.pieces[token]
 
     def special_id(self, text: str) -> int | None:

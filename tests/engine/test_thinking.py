@@ -1,0 +1,125 @@
+"""Thinking from end to end: template, native model and streams, on the tiny chat model.
+
+The tiny model's words mean nothing, so either the template opens the thought, or a script puts words in its mouth.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tenth
+from tenth.config import EngineConfig
+from tenth.loader import open_runtime
+from tenth.model import Model, _read_text
+from tenth.weights.gguf import read_header
+
+FILE = Path(__file__).parents[1] / "data" / "golden_chat.gguf"
+TURN = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{{ '<|im_start|>assistant\n' }}")
+PROMPT = "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n<think>\n"  # as OPENING renders the question
+OPENING = TURN + "{{ '<think>\n' }}"  # the template begins the thought
+ABLE = TURN + "{# the model itself may begin with <think> #}"
+QUESTION = [{"role": "user", "content": "Why?"}]
+CLOSING = "\n</think>\n\n"
+GREEDY = {"temperature": 0.0, "ignore_eos": True}
+
+
+@pytest.fixture(scope="module")
+def opened():
+    with tenth.load(FILE, template=OPENING, threads=1) as model:
+        yield model
+
+
+def ids_of(model, text):
+    return model.tokenizer.encode(text, special=False, parse_special=True)
+
+
+@pytest.mark.parametrize("budget", [1, 4])
+def test_a_spent_budget_closes_the_thought_and_the_answer_goes_on_from_there(opened, budget):
+    stream = opened.chat(QUESTION, thinking_budget=budget, max_tokens=30, **GREEDY)
+    thought = [choice.token for choice in stream.logprobs][:budget]
+    prompt = ids_of(opened, PROMPT)
+    assert stream.usage.prompt_tokens == len(prompt)
+    assert stream.thinking == opened.tokenizer.decode(thought).strip("\n")
+    seen = [*prompt, *thought, *ids_of(opened, CLOSING)]
+    n_left = 30 - (len(seen) - len(prompt))
+    assert stream.text == opened.generate(seen, max_tokens=n_left, **GREEDY).text.lstrip("\n")
+    assert stream.usage.completion_tokens == 30
+
+
+def test_no_budget_never_closes_and_nothing_of_thinking_is_lost(opened):
+    stream = opened.chat(QUESTION, max_tokens=12, **GREEDY)
+    kinds = {piece.kind for piece in stream}
+    assert kinds == {"thinking"}
+    assert stream.text == ""
+
+
+def test_a_budget_of_zero_closes_the_thought_in_the_prompt(opened):
+    stream = opened.chat(QUESTION, thinking_budget=0, max_tokens=6, **GREEDY)
+    free = opened.chat(QUESTION, max_tokens=6, **GREEDY)
+    assert (stream.thinking, free.text) == ("", "")
+    assert stream.text
+    assert stream.usage.prompt_tokens == free.usage.prompt_tokens + len(ids_of(opened, CLOSING))
+
+
+def test_no_think_asks_for_an_answer_at_once(opened):
+    stream = opened.chat(QUESTION, think=False, max_tokens=6, **GREEDY)
+    assert stream.thinking == ""
+    assert stream.text
+
+
+class Scripted:
+    """A runtime whose first choices are given; computes everything as the real one and notes what it was fed."""
+
+    def __init__(self, runtime, script):
+        self.runtime, self.script, self.fed = runtime, list(script), []
+
+    def __getattr__(self, name):
+        return getattr(self.runtime, name)
+
+    def step(self, batch):
+        result = self.runtime.step(batch)
+        self.fed += batch.tokens.tolist()
+        if len(result.tokens) and self.script:
+            result = replace(result, tokens=np.array([self.script.pop(0)], np.int32))
+        return result
+
+
+@pytest.fixture
+def scripted():
+    header, config = read_header(FILE), EngineConfig(threads=1)
+    text = _read_text(header.metadata, ABLE)
+    opened = []
+
+    def open_with(*script):
+        ids = [i for part in script for i in text.tokenizer.encode(part, special=False, parse_special=True)]
+        loaded = open_runtime(header, config)
+        loaded = replace(loaded, runtime=Scripted(loaded.runtime, ids))
+        opened.append(Model(loaded, config, text))
+        return opened[-1]
+
+    yield open_with
+    for model in opened:
+        model.close()
+
+
+def test_a_model_that_thinks_by_itself_is_separated_and_ends_its_own_thought(scripted):
+    model = scripted("<think>\nwhy not\n</think>\n\nBecause.<|im_end|>")
+    stream = model.chat(QUESTION, thinking_budget=1000)
+    assert "".join(stream) == "why notBecause."
+    assert (stream.thinking, stream.text, stream.finish_reason) == ("why not", "Because.", "stop")
+
+
+def test_a_model_that_thinks_too_long_is_stopped_in_order_and_answers(scripted):
+    model = scripted("<think>", "abcdef", "Because.<|im_end|>")
+    n_open, n_thought = len(ids_of(model, "<think>")), len(ids_of(model, "abcdef"))
+    # The opening mark counts from the token that completes it.
+    stream = model.chat(QUESTION, thinking_budget=n_thought + 1)
+    assert (stream.thinking, stream.text, stream.finish_reason) == ("abcdef", "Because.", "stop")
+    expected = [ids_of(model, text) for text in ("<think>", "abcdef", CLOSING, "Because.")]
+    fed = model.loaded.runtime.fed[stream.usage.prompt_tokens:]
+    assert fed == [i for part in expected for i in part]
+    assert stream.usage.completion_tokens == len(fed) + 1  # and the end token
+    assert len(stream.logprobs) == n_open + n_thought + len(expected[3])  # forced tokens were not chosen
