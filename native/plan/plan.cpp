@@ -123,6 +123,7 @@ void Plan::check(const BatchView& b) const {
 }
 
 void Plan::step(const BatchView& batch) {
+  const uint64_t start = __rdtsc();
   check(batch);
   step_.batch = &batch;
   step_.n_rows[0] = batch.n_rows;
@@ -145,6 +146,10 @@ void Plan::step(const BatchView& batch) {
   for (auto& claim : claims_) claim.store(0, std::memory_order_relaxed);
   n_outputs_ = batch.n_outputs;
   pool_.run(walk, this);
+  const uint64_t end = __rdtsc();
+  if (!instructions_.empty()) instructions_.back().ticks += int64_t(end - walked_ticks_);  // the last meeting is its own
+  counters_.steps++;
+  counters_.ticks += int64_t(end - start);
 }
 
 // Every worker walks the same list and meets the others after each instruction.
@@ -161,9 +166,13 @@ void Plan::walk(void* argument, int thread) {
       instruction.ticks += int64_t(__rdtsc() - before);
     }
   }
+  if (thread == 0) plan.walked_ticks_ = __rdtsc();
 }
 
+void Plan::count_sampling(uint64_t since) { counters_.sample_ticks += int64_t(__rdtsc() - since); }
+
 void Plan::reset_counters() {
+  counters_ = StepCounters();
   for (Instruction& i : instructions_) i.calls = i.ticks = 0;
 }
 
