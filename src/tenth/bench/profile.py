@@ -74,7 +74,7 @@ class Rest:
 
     waking: float  # checking the batch, waking the workers
     sampling: float
-    python: float  # building the batch, crossing the border
+    python: float  # crossing the border
     engine: float | None = None  # around a step, per generated token: scheduler, text, streams; not in step_seconds
 
 
@@ -164,11 +164,12 @@ class _Block:
 
 
 def _block(runtime: Steps, shapes: list[StepShape]) -> _Block:
-    _step(runtime, shapes[0])  # wakes the workers, who fell asleep while the last counters were read
+    batches = [_batch(shape) for shape in shapes]
+    runtime.step(batches[0])  # wakes the workers, who fell asleep while the last counters were read
     runtime.reset_profile()
     start = time.perf_counter()
-    for shape in shapes:
-        _step(runtime, shape)
+    for batch in batches:
+        runtime.step(batch)
     wall_s, n = time.perf_counter() - start, len(shapes)
     counters = runtime.step_counters()
     return _Block(n, statistics.fmean(shape.first for shape in shapes), wall_s / n, counters.step_seconds / n,
@@ -178,16 +179,16 @@ def _block(runtime: Steps, shapes: list[StepShape]) -> _Block:
 def _fill(runtime: Steps, n_tokens: int) -> None:
     """Puts keys and values at positions 0 .. n_tokens - 1."""
     for at in range(0, n_tokens, runtime.max_rows):
-        _step(runtime, StepShape(min(runtime.max_rows, n_tokens - at), at))
+        runtime.step(_batch(StepShape(min(runtime.max_rows, n_tokens - at), at)))
 
 
-def _step(runtime: Steps, shape: StepShape) -> None:
+def _batch(shape: StepShape) -> Batch:
     end = shape.first + shape.rows
-    runtime.step(Batch(
+    return Batch(
         tokens=np.arange(shape.first, end, dtype=np.int32) % 7 + 1,  # small ids, that every vocabulary has
         positions=np.arange(shape.first, end, dtype=np.int32), row_starts=np.array([0, shape.rows], np.int32),
         pages=[np.arange(pages_for(end), dtype=np.int32)], outputs=np.array([shape.rows - 1], np.int32),
-        sampling=Sampling.greedy(1)))
+        sampling=Sampling.greedy(1))
 
 
 def engine_seconds(model: Any, runtime: Steps, n_tokens: int) -> float:
