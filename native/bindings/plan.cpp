@@ -5,6 +5,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <x86intrin.h>
+
 #include <algorithm>
 #include <memory>
 
@@ -109,7 +111,9 @@ class PyPlan {
     {
       const Sampled result{tokens.data(), top_ids.data(), logprobs.data(), top_logprobs.data(), n_top};
       nb::gil_scoped_release unlocked;
+      const uint64_t start = __rdtsc();
       sampler_.sample(plan_.pool(), plan_.logits(), arrays.view, result);
+      plan_.count_sampling(start);
     }
     return nb::make_tuple(tokens, logprobs, top_ids, top_logprobs);
   }
@@ -126,6 +130,12 @@ class PyPlan {
     const double scale = plan_.seconds_per_tick();
     for (const Instruction& i : plan_.instructions()) rows.append(nb::make_tuple(i.op->name, i.calls, double(i.ticks) * scale, i.weight_bytes));
     return rows;
+  }
+
+  nb::tuple step_counters() const {  // steps, seconds in them, seconds of sampling after them
+    const StepCounters& c = plan_.counters();
+    const double scale = plan_.seconds_per_tick();
+    return nb::make_tuple(c.steps, double(c.ticks) * scale, double(c.sample_ticks) * scale);
   }
 
   Plan plan_;
@@ -149,6 +159,7 @@ void bind_plan(nb::module_& m) {
       .def("sample", &PyPlan::sample, "packed"_a)
       .def("logits", &PyPlan::logits)
       .def("profile", &PyPlan::profile)
+      .def("step_counters", &PyPlan::step_counters)
       .def("reset_counters", [](PyPlan& p) { p.plan_.reset_counters(); })
       .def_prop_ro("isa", [](PyPlan& p) { return p.plan_.table().isa; })
       .def_prop_ro("n_threads", [](PyPlan& p) { return p.plan_.n_threads(); })

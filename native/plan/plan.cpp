@@ -152,6 +152,7 @@ void Plan::check(const BatchView& b) const {
 }
 
 void Plan::step(const BatchView& batch) {
+  const uint64_t start = __rdtsc();
   check(batch);
   step_.batch = &batch;
   step_.n_rows[0] = batch.n_rows;
@@ -174,6 +175,10 @@ void Plan::step(const BatchView& batch) {
   for (auto& claim : claims_) claim.store(0, std::memory_order_relaxed);
   n_outputs_ = batch.n_outputs;
   pool_.run(walk, this);
+  const uint64_t end = __rdtsc();
+  if (!instructions_.empty()) instructions_.back().ticks += int64_t(end - walked_ticks_);  // the last meeting is its own
+  counters_.steps++;
+  counters_.ticks += int64_t(end - start);
 }
 
 // Every worker walks the same list and meets the others after each instruction, also after one that failed.
@@ -188,15 +193,22 @@ void Plan::walk(void* argument, int thread) {
     } catch (...) {
       plan.pool_.note_error();
     }
+    // The meeting after the first instruction waits for the other workers to wake: the step's time, not the instruction's.
+    uint64_t after = thread == 0 && i == 0 ? __rdtsc() : 0;
     if (i + 1 < n) plan.pool_.meet();
     if (thread == 0) {
+      if (!after) after = __rdtsc();
       instruction.calls++;
-      instruction.ticks += int64_t(__rdtsc() - before);
+      instruction.ticks += int64_t(after - before);
     }
   }
+  if (thread == 0) plan.walked_ticks_ = __rdtsc();
 }
 
+void Plan::count_sampling(uint64_t since) { counters_.sample_ticks += int64_t(__rdtsc() - since); }
+
 void Plan::reset_counters() {
+  counters_ = StepCounters();
   for (Instruction& i : instructions_) i.calls = i.ticks = 0;
 }
 

@@ -107,6 +107,12 @@ struct Share {
   Share(int64_t n, int thread, int n_threads) : begin(n * thread / n_threads), end(n * (thread + 1) / n_threads) {}
 };
 
+// Whole steps since the last reset, as worker 0 saw them. What a step takes beyond its instructions is checking the batch
+// and waking the workers.
+struct StepCounters {
+  int64_t steps = 0, ticks = 0, sample_ticks = 0;
+};
+
 struct Limits {
   int64_t max_rows, max_outputs, vocab, context_tokens, arena_bytes, n_pages;
   KvFormat kv_format;
@@ -135,6 +141,8 @@ class Plan {
   int64_t page_bytes() const { return page_bytes_; }
   int64_t weight_bytes() const;
   const std::vector<Instruction>& instructions() const { return instructions_; }
+  const StepCounters& counters() const { return counters_; }
+  void count_sampling(uint64_t since);  // __rdtsc() when it began
   void reset_counters();
   double seconds_per_tick() const;
   Pool& pool() { return pool_; }
@@ -160,6 +168,8 @@ class Plan {
   bool finished_ = false;
   Operand output_;
   Step step_;
+  StepCounters counters_;
+  uint64_t walked_ticks_ = 0;  // when worker 0 left the last instruction of this step
   uint64_t start_ticks_ = 0;
   double start_seconds_ = 0;
 };

@@ -57,6 +57,15 @@ class InstructionProfile:
     weight_bytes: int
 
 
+@dataclass(frozen=True)
+class StepCounters:
+    """Whole steps since the last reset: their count, the seconds in them, and the seconds of sampling after them."""
+
+    steps: int
+    step_seconds: float
+    sample_seconds: float
+
+
 def physical_processors() -> list[int]:
     """Processors this process may use, one per physical core."""
     return list(_core.physical_processors())
@@ -230,6 +239,10 @@ class Runtime:
     def profile(self) -> list[InstructionProfile]:
         """Counters since the start or the last reset, one entry per instruction of the program."""
         return [InstructionProfile(*row) for row in self._plan.profile()]
+
+    def step_counters(self) -> StepCounters:
+        """Whole steps since the start or the last reset; beyond their instructions: checks, waking the workers."""
+        return StepCounters(*self._plan.step_counters())
 
     def reset_profile(self) -> None:
         """Set all counters to zero."""
