@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -112,6 +113,7 @@ def show_profile(model: str, engine: EngineConfig, flags: InspectFlags) -> None:
     """Generates some tokens and prints what each instruction took per token."""
     from tenth.program.listing import Cost, listing
 
+    engine = dataclasses.replace(engine, speculate=False)  # a step is a token
     with open_model(model, engine) as opened:
         loaded = opened.loaded
         for n_tokens in (2, flags.profile_tokens):  # a first run touches all memory, then the counters start

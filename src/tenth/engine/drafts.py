@@ -14,6 +14,9 @@ from typing import NamedTuple
 MIN_MATCH = 2  # tokens; after a change in a copied text, so many must be generated before the copy is found again
 MAX_MATCH = 32  # longer matches are not told apart
 MAX_CHAIN = 16  # places looked at: newest first, since of two equally good ones the newer is more often right
+NEAR_TOKENS = 12  # a copied text is looked for near where it was left, for so many tokens
+NEAR_SHIFTS = (0, 1, -1, 2, -2, 3, -3, 4, -4)  # a changed word may be longer or shorter; unchanged length first
+NEAR_BONUS = 6  # a match there counts as so much longer
 KEPT_TOKENS = 1 << 16  # the table forgets what lies further back; at about 150 bytes a token
 _TOKEN_BITS = 32
 
@@ -38,6 +41,7 @@ class SuffixIndex:
         self._key = 0
         self._mask = (1 << _TOKEN_BITS * MIN_MATCH) - 1
         self._n_forgotten = 0
+        self._copied, self._copied_at = -1, 0  # where the last draft was copied from, and how long the text was then
 
     def __len__(self) -> int:
         """How many tokens were added."""
@@ -59,25 +63,41 @@ class SuffixIndex:
 
     def draft(self, most: int) -> Draft:
         """At most so many tokens that may come next. A copy that reaches the end goes on with itself."""
-        tokens = self._tokens
-        end = len(tokens)
-        place = self._older[-1] if end else -1
-        if place < 0 or most <= 0:
+        end = len(self._tokens)
+        if most <= 0 or end == 0:
             return NO_DRAFT
-        best, longest = -1, 0
+        best, longest = self._near()
+        place = self._older[-1]
         for _ in range(MAX_CHAIN):
-            if place < 0:
+            if place < 0 or longest >= MAX_MATCH:
                 break
             n = self._n_matched(place, longest)
             if n > longest:
                 best, longest = place, n
-                if n == MAX_MATCH:
-                    break
             place = self._older[place]
         if longest < MIN_MATCH:
             return NO_DRAFT
-        period = end - 1 - best
+        self._copied, self._copied_at = best, end
+        tokens, period = self._tokens, end - 1 - best
         return Draft(tuple(tokens[best + 1 + i % period] for i in range(most)), longest)
+
+    def _near(self) -> tuple[int, int]:
+        """A place to go on from after a change in a copied text: (place, length of the match), (-1, 0) if none.
+
+        Where the last draft was copied from, moved on by what was added since, give or take a few tokens.
+        """
+        tokens, end = self._tokens, len(self._tokens)
+        n_since = end - self._copied_at
+        if self._copied < 0 or n_since > NEAR_TOKENS:
+            return -1, 0
+        aligned, last, best, longest = self._copied + n_since, tokens[-1], -1, 0
+        for shift in NEAR_SHIFTS:
+            place = aligned + shift
+            if 0 <= place < end - 1 and tokens[place] == last:
+                n = self._n_matched(place, 0) + NEAR_BONUS
+                if n > longest:
+                    best, longest = place, n
+        return best, longest
 
     def _n_matched(self, place: int, longest: int) -> int:
         """How many tokens up to ``place`` equal those up to the end; 0 when surely no more than ``longest``."""
@@ -94,4 +114,5 @@ class SuffixIndex:
         self._n_forgotten += len(tokens) - KEPT_TOKENS
         self._tokens, self._older, self._key = [], [], 0
         self._newest.clear()
+        self._copied = -1
         self.extend(tokens[-KEPT_TOKENS:])

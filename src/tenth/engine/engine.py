@@ -283,14 +283,16 @@ class _Loop:
         for chunk in chunks:
             n_accepted = self._accept(chunk, result, first)
             first += 1 + len(chunk.draft)
-            self._count(chunk, n_accepted)
             self.speculation.learn(chunk, n_accepted, len(chunks))
             if chunk.draft and chunk.sequence.request in self.sequences:
                 self.scheduler.trim(chunk.sequence)
 
     def _accept(self, chunk: Chunk, result: StepResult, first: int) -> int:
         """Follow the tokens of a chunk, whose rows begin at ``first``, as far as they hold; how many guesses did."""
-        sequence = chunk.sequence
+        sequence, counts = chunk.sequence, chunk.sequence.request.speculated
+        counts.n_steps += 1
+        counts.n_drafted += len(chunk.draft)
+        self.stats.n_drafted += len(chunk.draft)
         for n, guess in enumerate((*chunk.draft, None)):
             if result.tokens[first + n] < 0:
                 self._fail(sequence.request, _sample_error(int(result.tokens[first + n])))
@@ -302,6 +304,8 @@ class _Loop:
             if not goes_on or token.id != guess:
                 return n
             self.scheduler.advance([Chunk(sequence, 1)])
+            counts.n_accepted += 1
+            self.stats.n_accepted += 1
         raise AssertionError("a token equalled no guess and yet was accepted")
 
     def _follow(self, sequence: Sequence, token: Token) -> bool:
@@ -323,14 +327,6 @@ class _Loop:
             self.end(request, "length")
             return False
         return not reaction.force
-
-    def _count(self, chunk: Chunk, n_accepted: int) -> None:
-        counts = chunk.sequence.request.speculated
-        counts.n_steps += 1
-        counts.n_drafted += len(chunk.draft)
-        counts.n_accepted += n_accepted
-        self.stats.n_drafted += len(chunk.draft)
-        self.stats.n_accepted += n_accepted
 
     def arrive(self, request: Request) -> None:
         """Queue a request that was checked."""

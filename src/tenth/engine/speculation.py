@@ -24,15 +24,18 @@ from tenth.engine.scheduler import Chunk
 MAX_DRAFT = 7  # with the known token 8 rows: the most that the kernels for few rows take
 FIRST_ROWS = 3  # a step may have so many rows more than the longest that was measured
 KEPT_TIMES = 9  # a median of so many: one step that was disturbed by another program changes little
-STALE_STEPS = 256  # times older than this are forgotten, so that what once was slow is tried again
+STALE_STEPS = 256  # times older than this count as one, so that what once was slow is tried again in the end
+FIRST_PLAIN_STEPS = 3  # measured before anything is compared with them
 STALE_PLAIN_STEPS = 64  # so often is a plain step measured, even if every draft is right
-ROW_GUESS = 0.05  # of a step, for each row more than measured: low, so that it is tried and then known
+ROW_GUESS = 0.07  # of a plain step: what a row more is taken to cost before it is measured; low, so that it is tried
+GUESS_WEIGHT = 2  # the guess counts as so many measurements: one disturbed step does not decide
 LEAST_GAIN = 1.03  # expected tokens per second over plain ones, below which guessing is not worth its risk
 
 # Credit is counted in plain steps. A request may lose FIRST_CREDIT, and then EARNED of every plain step it takes; the
 # most that is kept of what guessing saved bounds the loss when a text stops repeating itself.
-FIRST_CREDIT = 0.8
-EARNED = 0.008
+FIRST_CREDIT = 0.5
+EARNED = 0.004
+EARNED_RIGHT = 0.1
 MOST_CREDIT = 3.0
 
 
@@ -55,6 +58,10 @@ class StepTimes:
         self._medians[n_rows] = statistics.median(times)
         self._measured_at[n_rows] = self._n_steps
 
+    def ratio(self, n_rows: int, plain: int) -> float:
+        """What a step with n rows takes over one with ``plain`` rows, as measured; 1 where it was not."""
+        return self._medians[n_rows] / self._medians[plain] if {n_rows, plain} <= self._medians.keys() else 1.0
+
     def age(self, n_rows: int) -> int:
         """Steps since this number of rows was measured; many when it never was."""
         return self._n_steps - self._measured_at.get(n_rows, -10 * STALE_STEPS)
@@ -62,18 +69,18 @@ class StepTimes:
     def estimates(self, plain: int, most: int) -> list[float]:
         """Seconds of steps with ``plain`` to ``most`` rows; few entries or none where too little was measured."""
         known = self._medians.get(plain)
-        if known is None or self.age(plain) > STALE_PLAIN_STEPS:
+        if known is None or len(self._times[plain]) < FIRST_PLAIN_STEPS or self.age(plain) > STALE_PLAIN_STEPS:
             return []
-        result, guess = [known], known * ROW_GUESS
-        n_tried = 0
+        result, n_untried = [known], 0
         for n_rows in range(plain + 1, most + 1):
-            if self.age(n_rows) <= STALE_STEPS:
-                result.append(self._medians[n_rows])
-                n_tried = 0
-            elif (n_tried := n_tried + 1) <= FIRST_ROWS:
-                result.append(result[-1] + guess)
-            else:
+            guess = known * (1 + ROW_GUESS * (n_rows - plain))
+            n, measured = len(self._times.get(n_rows, ())), self._medians.get(n_rows, 0.0)
+            n_untried = 0 if n else n_untried + 1
+            if n_untried > FIRST_ROWS:
                 break
+            if self.age(n_rows) > STALE_STEPS:
+                n = min(n, 1)
+            result.append((GUESS_WEIGHT * guess + n * measured) / (GUESS_WEIGHT + n))
         return result
 
 
@@ -81,11 +88,12 @@ class Outlook:
     """How likely guesses are to be right in one request, by the length of the match; and its credit."""
 
     # Most matched tokens of a class, and its first counts of (right, wrong) guesses.
-    CLASSES = ((2, 0.5, 1.0), (4, 1.0, 1.0), (9, 2.0, 1.0), (1 << 30, 4.0, 0.6))
-    DECAY = 0.85  # of the counts, with every draft
+    CLASSES = ((2, 0.5, 1.5), (4, 0.7, 1.2), (9, 1.0, 1.0), (1 << 30, 3.0, 0.6))
+    DECAY = 0.92  # of the counts, with every draft
 
     def __init__(self) -> None:
         self.credit = FIRST_CREDIT
+        self._was_right = False  # the guess for the last plain step
         self._counts = [[right, wrong] for _, right, wrong in self.CLASSES]
 
     def chance(self, n_matched: int) -> float:
@@ -99,6 +107,13 @@ class Outlook:
         counts[0] = counts[0] * self.DECAY + n_accepted
         counts[1] = counts[1] * self.DECAY + (n_accepted < n_drafted)
 
+    def watch(self, n_matched: int, was_right: bool) -> None:
+        """Learn from a plain step: whether the first guess (none if n_matched is 0) would have been right, for nothing."""
+        if n_matched:
+            self.note(n_matched, 1, was_right)
+        self.pay(EARNED + EARNED_RIGHT * (was_right and self._was_right))
+        self._was_right = was_right
+
     def pay(self, plain_steps: float) -> None:
         """Change the credit by so many plain steps."""
         self.credit = min(MOST_CREDIT, self.credit + plain_steps)
@@ -107,8 +122,8 @@ class Outlook:
         return next(i for i, (most, _, _) in enumerate(self.CLASSES) if n_matched <= most)
 
 
-def share_rows(chances: SequenceOf[tuple[float, int]], times: SequenceOf[float]) -> list[int]:
-    """How many guesses of each sequence to compute, for the most tokens per second.
+def share_rows(n_sequences: int, chances: SequenceOf[tuple[float, int]], times: SequenceOf[float]) -> list[int]:
+    """How many guesses of each sequence that has some to compute, for the most tokens per second of them all.
 
     ``chances``: (chance that a guess is right, how many there are) of each sequence. ``times``: seconds of a step
     without guesses, with one, with two, ... All zero when guessing is not expected to pay.
@@ -116,7 +131,7 @@ def share_rows(chances: SequenceOf[tuple[float, int]], times: SequenceOf[float])
     rows = sorted(
         ((-(chance**k), k, i) for i, (chance, most) in enumerate(chances) for k in range(1, most + 1))
     )  # the k-th guess counts if all before it are right, so it comes after them
-    n_tokens, n_best = float(len(chances)), 0
+    n_tokens, n_best = float(n_sequences), 0
     best = LEAST_GAIN * n_tokens / times[0]
     for n, ((gain, _, _), seconds) in enumerate(zip(rows, times[1:], strict=False), 1):
         n_tokens -= gain
@@ -142,26 +157,25 @@ class Speculation:
     def __init__(self) -> None:
         self.times = StepTimes()
         self._requests: WeakKeyDictionary[Sequence, _Request] = WeakKeyDictionary()
-        self._planned: dict[Sequence, Draft] = {}
+        self._found: dict[Sequence, Draft] = {}  # in this step, computed or not
         self._row_cost = 0.0  # of a guess in the last step, in plain steps
 
     def propose(self, chunks: SequenceOf[Chunk], room: int) -> dict[Sequence, tuple[int, ...]]:
         """Drafts for sequences of a step that has room for so many more rows."""
-        self._planned = {}
+        self._found = {}
         if room <= 0 or not is_plain(chunks):
             return {}
-        drafts = [self._look(chunk.sequence) for chunk in chunks]
-        if not any(draft.ids for draft in drafts):
+        self._found = {chunk.sequence: draft for chunk in chunks if (draft := self._look(chunk.sequence)).ids}
+        drafts = {s: draft for s, draft in self._found.items() if self._of(s).outlook.credit > 0}
+        if not drafts:
             return {}
-        times = self.times.estimates(len(chunks), len(chunks) + min(room, sum(len(draft.ids) for draft in drafts)))
+        n_guesses = sum(len(draft.ids) for draft in drafts.values())
+        times = self.times.estimates(len(chunks), len(chunks) + min(room, n_guesses))
         if len(times) < 2:
             return {}
-        chances = [(self._of(chunk.sequence).outlook.chance(draft.n_matched), len(draft.ids))
-                   for chunk, draft in zip(chunks, drafts, strict=True)]
-        counts = share_rows(chances, times)
-        self._planned = {chunk.sequence: Draft(draft.ids[:n], draft.n_matched)
-                         for chunk, draft, n in zip(chunks, drafts, counts, strict=True) if n}
-        return {sequence: draft.ids for sequence, draft in self._planned.items()}
+        chances = [(self._of(s).outlook.chance(draft.n_matched), len(draft.ids)) for s, draft in drafts.items()]
+        counts = share_rows(len(chunks), chances, times)
+        return {s: draft.ids[:n] for (s, draft), n in zip(drafts.items(), counts, strict=True) if n}
 
     def measured(self, chunks: SequenceOf[Chunk], seconds: float) -> None:
         """Learn how long a step took."""
@@ -169,23 +183,25 @@ class Speculation:
             return
         n_guesses = sum(len(chunk.draft) for chunk in chunks)
         self.times.add(len(chunks) + n_guesses, seconds)
-        times = self.times.estimates(len(chunks), len(chunks) + n_guesses)
-        self._row_cost = max(0.0, times[-1] / times[0] - 1) / n_guesses if n_guesses and times else 0.0
+        cost = self.times.ratio(len(chunks) + n_guesses, len(chunks)) - 1
+        self._row_cost = max(0.0, cost) / n_guesses if n_guesses else 0.0
 
     def learn(self, chunk: Chunk, n_accepted: int, n_sequences: int) -> None:
-        """Learn what became of the draft of one of the sequences of a step, or that it had none."""
-        request = self._of(chunk.sequence)
-        if not chunk.draft:
-            request.outlook.pay(EARNED)
+        """Learn what became of the guesses for one of the sequences of a step, also of those that were not computed."""
+        request, found = self._of(chunk.sequence), self._found.get(chunk.sequence)
+        if chunk.draft and found:
+            request.outlook.pay(n_accepted / n_sequences - self._row_cost * len(chunk.draft))
+            request.outlook.note(found.n_matched, len(chunk.draft), n_accepted)
             return
-        request.outlook.note(self._planned[chunk.sequence].n_matched, len(chunk.draft), n_accepted)
-        request.outlook.pay(n_accepted / n_sequences - self._row_cost * len(chunk.draft))
+        following = chunk.sequence.tokens[len(request.index) :]
+        was_right = bool(found and len(following) and following[0] == found.ids[0])
+        request.outlook.watch(found.n_matched if found else 0, was_right)
 
     def _look(self, sequence: Sequence) -> Draft:
         """What may follow the tokens of a sequence, if it may be guessed at all."""
         most = min(MAX_DRAFT, sequence.max_tokens - sequence.n_generated - 1)
         request = self._of(sequence)
-        if most <= 0 or request.outlook.credit <= 0 or not sequence.request.speculate:
+        if most <= 0 or not sequence.request.speculate:
             return NO_DRAFT
         request.index.extend(sequence.tokens[len(request.index) :].tolist())
         return request.index.draft(most)
