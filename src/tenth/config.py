@@ -23,6 +23,7 @@ class EngineConfig:
     max_sequences: int = _setting(8, "Most sequences that generate in one step.")
     kv_tokens: int = _setting(0, "Tokens the KV cache holds over all sequences; 0 means one full context.")
     prefix_reuse: bool = _setting(True, "Keep finished pages and reuse them for prompts with the same beginning.")
+    speculate: bool = _setting(True, "Guess tokens from the request's own text where that is faster; same answers.")
 
     def __post_init__(self) -> None:
         bounds = {"threads": (0, 1024), "context_tokens": (0, 1 << 24), "chunk_tokens": (1, 8192),

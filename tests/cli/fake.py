@@ -19,6 +19,7 @@ class FakeStream:
         self.pieces, self.said, self.cancelled = pieces, [], False
         self.finish_reason, self.logprobs = None, None
         self.usage = {"prompt_tokens": 3, "completion_tokens": len(pieces), "cached_tokens": 0}
+        self.speculation = {"drafted": 7, "accepted": 5, "steps": 4}
         self.timings = {"load_s": 0.5, "first_token_s": 0.25, "prompt_tokens_per_second": 100.0,
                         "generated_tokens_per_second": 40.0}
 

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tenth.batch import Batch, Sampling
+from tenth.batch import Batch, Sampling, pages_for
 from tenth.bench.costs import Cost, StepShape, costs
 from tenth.errors import RequestError
-from tenth.runtime import InstructionProfile, StepCounters, pages_for
+from tenth.runtime import InstructionProfile, StepCounters
 
 PHASES = ("generation", "prompt")
 PROMPT_STEPS = 8

@@ -16,6 +16,7 @@ from tenth.errors import RequestError
 
 USAGE = ("prompt_tokens", "completion_tokens", "cached_tokens")
 TIMINGS = ("load_s", "first_token_s", "prompt_tokens_per_second", "generated_tokens_per_second")
+SPECULATION = ("drafted", "accepted", "steps")
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ def as_json(model: Any, stream: Any, with_logprobs: bool) -> dict[str, Any]:
         "finish_reason": stream.finish_reason,
         "usage": numbers(stream.usage, USAGE),
         "timings": numbers(stream.timings, TIMINGS),
+        "speculation": numbers(stream.speculation, SPECULATION),
         "memory": dict(model.memory()),
     }
     if with_logprobs:

@@ -131,7 +131,8 @@ def show_profile(model: str, engine: EngineConfig, flags: InspectFlags) -> None:
 
     if flags.svg is not None and not flags.svg.parent.is_dir():
         raise RequestError(f"--svg {flags.svg}: there is no such folder")
-    with open_model(model, with_context(engine, flags)) as opened:
+    engine = dataclasses.replace(with_context(engine, flags), speculate=False)  # a step is a token
+    with open_model(model, engine) as opened:
         profiles = run_profile(opened, flags)
         name, isa = str(getattr(opened, "name", model)), opened.loaded.runtime.isa
         threads = opened.loaded.runtime.n_threads
