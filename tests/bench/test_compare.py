@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -216,3 +217,12 @@ def test_a_page_without_peers_has_no_empty_columns():
     page = markdown({"machine": {"cpu": "C"}, "threads": 2, "repetitions": 1, "busy_share": 0, "command": "c",
                      "results": []})
     assert "mean little" not in page
+
+
+def test_the_documented_comparison_is_one_that_the_command_line_takes(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
+    words = shlex.split(page.split("```sh\n")[1].split("```")[0])
+    assert words[:3] == ["python", "-m", "tenth.bench.compare"]
+    settings = compare.settings_from([str(tmp_path) if word == "results" else word for word in words[3:]])
+    assert len(settings.peer) == 2
+    assert settings.tests[-1] == "long"
