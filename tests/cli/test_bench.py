@@ -87,6 +87,9 @@ def test_flags_that_make_no_sense_are_refused_before_anything_is_loaded(tenth, m
 def test_inspect_says_what_it_needs(tenth):
     assert tenth("inspect").code == 2
     assert tenth("inspect", "m", "--program", "--profile").code == 2
+    assert tenth("inspect", "m", "--all").code == 2
+    assert tenth("inspect", "m", "--profile", "--phase", "all").code == 2
+    assert tenth("inspect", "m", "--profile", "--svg", "/no/such/folder/x.svg").code == 2
 
 
 def test_doctor_describes_the_machine_without_measuring(tenth):
