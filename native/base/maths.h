@@ -12,12 +12,23 @@ TENTH_INLINE F32 zero_below(F32 x, F32 limit, F32 value) { return {_mm512_maskz_
 TENTH_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 TENTH_INLINE float f16_to_f32(uint16_t h) { return _cvtsh_ss(h); }
 TENTH_INLINE uint16_t f32_to_f16(float f) { return _cvtss_sh(f, _MM_FROUND_TO_NEAREST_INT); }
+TENTH_INLINE float greatest(F32 a) { return _mm512_reduce_max_ps(a.v); }  // of all lanes; NaN only if all are
 #elif defined(TENTH_AVX2)
 TENTH_INLINE F32 zero_below(F32 x, F32 limit, F32 value) { return {_mm256_and_ps(_mm256_cmp_ps(x.v, limit.v, _CMP_GE_OQ), value.v)}; }
 TENTH_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 TENTH_INLINE float f16_to_f32(uint16_t h) { return _cvtsh_ss(h); }
 TENTH_INLINE uint16_t f32_to_f16(float f) { return _cvtss_sh(f, _MM_FROUND_TO_NEAREST_INT); }
+TENTH_INLINE float greatest(F32 a) {
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
 #else
+TENTH_INLINE float greatest(F32 a) {
+  float m = a.v[0];
+  for (int i = 1; i < LANES; i++) m = a.v[i] > m ? a.v[i] : m;
+  return m;
+}
 TENTH_INLINE F32 zero_below(F32 x, F32 limit, F32 value) {
   for (int i = 0; i < LANES; i++) value.v[i] = x.v[i] >= limit.v[i] ? value.v[i] : 0.0f;
   return value;

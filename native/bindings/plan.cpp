@@ -5,6 +5,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <x86intrin.h>
+
 #include <algorithm>
 #include <memory>
 
@@ -32,6 +34,7 @@ template <typename T> nb::ndarray<nb::numpy, T> new_array(std::initializer_list<
 
 Operand operand_from(nb::tuple t) {  // (kind, at, width, rows, q8), see runtime.py
   Operand o;
+  expect(nb::len(t) == 5, "plan: an operand has five parts");
   const int kind = nb::cast<int>(t[0]), rows = nb::cast<int>(t[3]);
   expect(kind >= 0 && kind <= 4 && (rows == 0 || rows == 1), "plan: operand kind or rows");
   o.kind = Operand::Kind(kind);
@@ -108,7 +111,9 @@ class PyPlan {
     {
       const Sampled result{tokens.data(), top_ids.data(), logprobs.data(), top_logprobs.data(), n_top};
       nb::gil_scoped_release unlocked;
+      const uint64_t start = __rdtsc();
       sampler_.sample(plan_.pool(), plan_.logits(), arrays.view, result);
+      plan_.count_sampling(start);
     }
     return nb::make_tuple(tokens, logprobs, top_ids, top_logprobs);
   }
@@ -125,6 +130,12 @@ class PyPlan {
     const double scale = plan_.seconds_per_tick();
     for (const Instruction& i : plan_.instructions()) rows.append(nb::make_tuple(i.op->name, i.calls, double(i.ticks) * scale, i.weight_bytes));
     return rows;
+  }
+
+  nb::tuple step_counters() const {  // steps, seconds in them, seconds of sampling after them
+    const StepCounters& c = plan_.counters();
+    const double scale = plan_.seconds_per_tick();
+    return nb::make_tuple(c.steps, double(c.ticks) * scale, double(c.sample_ticks) * scale);
   }
 
   Plan plan_;
@@ -148,6 +159,7 @@ void bind_plan(nb::module_& m) {
       .def("sample", &PyPlan::sample, "packed"_a)
       .def("logits", &PyPlan::logits)
       .def("profile", &PyPlan::profile)
+      .def("step_counters", &PyPlan::step_counters)
       .def("reset_counters", [](PyPlan& p) { p.plan_.reset_counters(); })
       .def_prop_ro("isa", [](PyPlan& p) { return p.plan_.table().isa; })
       .def_prop_ro("n_threads", [](PyPlan& p) { return p.plan_.n_threads(); })
@@ -155,7 +167,9 @@ void bind_plan(nb::module_& m) {
       .def_prop_ro("weight_bytes", [](PyPlan& p) { return p.plan_.weight_bytes(); });
   m.def("physical_processors", [] { return physical_processors(); }, "Processors this process may use, one per physical core.");
   m.def("page_bytes", [](const std::vector<std::pair<int, int>>& layers, int kv_format) {
+    expect(kv_format >= 0 && kv_format <= 2, "page_bytes: no such KV format");
     int64_t at = 0;  // as Plan::finish lays them out
+    for (auto [heads, dim] : layers) expect(heads > 0 && dim > 0 && heads <= 1 << 20 && dim <= 1 << 20, "page_bytes: shape of a layer");
     for (auto [heads, dim] : layers) at = (at + KvShape{heads, dim, KvFormat(kv_format)}.layer_bytes() + 63) / 64 * 64;
     return std::max<int64_t>((at + 4095) / 4096 * 4096, 4096);
   });

@@ -1,6 +1,6 @@
 // formats/format.h: what every weight format offers, and the pieces that several share.
 //
-// A format is a struct of constants and four functions; kernels/isa/linear.h makes every kernel from them.
+// A format is a struct of constants and five functions; kernels/isa/linear.h makes every kernel from them.
 //   NAME, GGUF_ID      as in GGUF
 //   WEIGHTS, BYTES     of one block of one row in the file
 //   PANEL_BYTES        of one block of 16 rows in a panel
@@ -8,6 +8,7 @@
 //   OFFSET_SHIFT       the true integer weight is byte - (1 << OFFSET_SHIFT); NO_OFFSET: the byte itself
 //   SCALES             scales per 32 weights: 1, or 2 (one per 16)
 //   MINS               added terms per 32 weights: 0, 1, or 2 (one per 16)
+//   finite(block)                  whether its scales and minimums are finite numbers; checked as a file is packed
 //   pack(block, lane, out)         one file block of one row -> its lane of a zeroed panel block
 //   head(block, lane)              what 256 weights share, in registers, for rows lane .. lane + LANES - 1
 //   scales(head, block, lane, sub) -> Scales of the 32 weights `sub` of the block
@@ -103,6 +104,9 @@ TENTH_INLINE void get_halves(const uint8_t* qs, uint32_t* d) {
 TENTH_INLINE void or_fifth_bits(uint32_t mask, uint32_t* d) {
   for (int i = 0; i < 8; i++) d[i] |= ((((mask >> (4 * i)) & 15) * 0x00204081u) & 0x01010101u) << 4;
 }
+
+// Whether a float16 is neither infinite nor NaN.
+TENTH_INLINE bool finite16(uint16_t v) { return (v & 0x7c00) != 0x7c00; }
 
 TENTH_INLINE void copy16(uint8_t* panel, int lane, uint16_t v) { std::memcpy(panel + 2 * lane, &v, 2); }
 // A half as a float: used where it keeps the rest of the panel on 64 bytes.

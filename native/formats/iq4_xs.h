@@ -18,6 +18,7 @@ struct IQ4_XS {
   static constexpr int PANEL_BYTES = 2240, MAX_WEIGHT = 255, OFFSET_SHIFT = 7, SCALES = 1, MINS = 0;
 
   struct Head { F32 d; };
+  TENTH_INLINE bool finite(const Block& b) { return finite16(b.d); }
   static void pack(const Block& b, int lane, uint8_t* out) {
     copy16_as_f32(out, lane, b.d);
     for (int sub = 0; sub < 8; sub++) {

@@ -21,6 +21,7 @@ struct MXFP4 {
                                                     128, 127, 126, 125, 124, 122, 120, 116};
 
   struct Head { F32 d; };
+  TENTH_INLINE bool finite(const Block& b) { return b.e != 255; }  // 255 is E8M0's NaN
   static void pack(const Block& b, int lane, uint8_t* out) {
     uint32_t q[8];
     get_halves(b.qs, q);

@@ -17,6 +17,7 @@ struct Q2_K {
   static constexpr int PANEL_BYTES = 1344, MAX_WEIGHT = 3, OFFSET_SHIFT = NO_OFFSET, SCALES = 2, MINS = 2;
 
   struct Head { F32 d, neg_dmin; };
+  TENTH_INLINE bool finite(const Block& b) { return finite16(b.d) && finite16(b.dmin); }
   static void pack(const Block& b, int lane, uint8_t* out) {
     copy16(out, lane, b.d);
     copy16(out + 32, lane, b.dmin);

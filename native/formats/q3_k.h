@@ -23,6 +23,7 @@ struct Q3_K {
     const int low = (b.scales[i % 8] >> (4 * (i / 8))) & 15, high = (b.scales[8 + i % 4] >> (2 * (i / 4))) & 3;
     return (int8_t)((low | high << 4) - 32);
   }
+  TENTH_INLINE bool finite(const Block& b) { return finite16(b.d); }
   static void pack(const Block& b, int lane, uint8_t* out) {
     copy16_as_f32(out, lane, b.d);
     for (int sub = 0; sub < 8; sub++) {

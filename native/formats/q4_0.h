@@ -16,6 +16,7 @@ struct Q4_0 {
   static constexpr int PANEL_BYTES = 288, MAX_WEIGHT = 15, OFFSET_SHIFT = 3, SCALES = 1, MINS = 0;
 
   struct Head { F32 d; };
+  TENTH_INLINE bool finite(const Block& b) { return finite16(b.d); }
   static void pack(const Block& b, int lane, uint8_t* out) {
     uint32_t q[8];
     get_halves(b.qs, q);

@@ -17,6 +17,7 @@ struct Q4_K {
   static constexpr int PANEL_BYTES = 2304, MAX_WEIGHT = 15, OFFSET_SHIFT = NO_OFFSET, SCALES = 1, MINS = 1;
 
   using Head = KScales::Head;
+  TENTH_INLINE bool finite(const Block& b) { return finite16(b.d) && finite16(b.dmin); }
   static void pack(const Block& b, int lane, uint8_t* out) {
     KScales::pack(b.d, b.dmin, b.scales, lane, out);
     for (int sub = 0; sub < 8; sub++) {

@@ -17,6 +17,7 @@ struct Q5_0 {
   static constexpr int PANEL_BYTES = 352, MAX_WEIGHT = 31, OFFSET_SHIFT = 4, SCALES = 1, MINS = 0;
 
   struct Head { F32 d; };
+  TENTH_INLINE bool finite(const Block& b) { return finite16(b.d); }
   static void pack(const Block& b, int lane, uint8_t* out) {
     uint32_t q[8];
     get_halves(b.qs, q);

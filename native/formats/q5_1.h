@@ -17,6 +17,7 @@ struct Q5_1 {
   static constexpr int PANEL_BYTES = 384, MAX_WEIGHT = 31, OFFSET_SHIFT = NO_OFFSET, SCALES = 1, MINS = 1;
 
   struct Head { F32 d, m; };
+  TENTH_INLINE bool finite(const Block& b) { return finite16(b.d) && finite16(b.m); }
   static void pack(const Block& b, int lane, uint8_t* out) {
     uint32_t q[8];
     get_halves(b.qs, q);

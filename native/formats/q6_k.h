@@ -19,6 +19,7 @@ struct Q6_K {
   static constexpr int PANEL_BYTES = 3392, MAX_WEIGHT = 63, OFFSET_SHIFT = 5, SCALES = 2, MINS = 0;
 
   struct Head { F32 d; };
+  TENTH_INLINE bool finite(const Block& b) { return finite16(b.d); }
   static void pack(const Block& b, int lane, uint8_t* out) {
     copy16_as_f32(out, lane, b.d);
     for (int sub = 0; sub < 8; sub++) {

@@ -16,6 +16,7 @@ struct Q8_0 {
   static constexpr int PANEL_BYTES = 544, MAX_WEIGHT = 255, OFFSET_SHIFT = 7, SCALES = 1, MINS = 0;
 
   struct Head { F32 d; };
+  TENTH_INLINE bool finite(const Block& b) { return finite16(b.d); }
   static void pack(const Block& b, int lane, uint8_t* out) {
     copy16(out, lane, b.d);
     for (int i = 0; i < 8; i++) put32(out + 32 + 64 * i + 4 * lane, get32(b.qs + 4 * i) ^ 0x80808080u);

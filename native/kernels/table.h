@@ -43,8 +43,9 @@ struct FormatKernels {
   int block_bytes;             // of one block of one row in the file
   int64_t panel_block_bytes;   // of one block of 16 rows in a panel
   bool q8_input;               // false: x is float32 (F32, F16, BF16)
-  // Packs n_rows (1..16) file rows, row_bytes apart, into one panel; missing rows become zero weights.
-  void (*pack)(const uint8_t* rows, int64_t row_bytes, int n_rows, int64_t n_blocks, uint8_t* panel);
+  // Packs n_rows (1..16) file rows, row_bytes apart, into one panel; missing rows become zero weights. Gives a bit for
+  // each row with a scale or minimum (of a float format: a weight) that is infinite or NaN.
+  uint32_t (*pack)(const uint8_t* rows, int64_t row_bytes, int n_rows, int64_t n_blocks, uint8_t* panel);
   // Decodes row `lane` (0..15) of one panel: n_blocks * block_weights floats, the bits of GGUF's reference decode.
   void (*decode_row)(const uint8_t* panel, int64_t n_blocks, int lane, float* out);
   void (*product)(const Product&);

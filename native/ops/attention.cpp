@@ -64,7 +64,7 @@ void run_attention(const Instruction& i, Step& s, int thread) {
         tile.scale = a.scale;
         tile.softcap = a.softcap;
         tile.window = a.window;
-        tile.scratch = (*s.scratch)[thread].data();
+        tile.scratch = s.scratch_of(thread);
         s.rows->attention(tile);
       }
   }

@@ -6,8 +6,11 @@
 namespace tenth {
 namespace {
 
-// Pieces that workers claim: a few per worker when there is much to compute, else one each (the memory likes long runs).
-int64_t pieces_per_worker(int64_t n_rows) { return n_rows > 4 ? 8 : 1; }
+// Pieces that each worker will claim on average. Several, so that a worker that was interrupted leaves work to the
+// others; but with few rows no shorter than 256 KiB, because the memory likes long runs.
+int64_t pieces_per_worker(int64_t n_rows, int64_t bytes_per_worker) {
+  return n_rows > 4 ? 8 : std::clamp<int64_t>(bytes_per_worker >> 18, 1, 8);
+}
 
 Product product_of(const Instruction& i, const Step& s, int weight, int bias_input) {
   const Operand &x = i.in[0], &y = i.out[weight];
@@ -35,9 +38,9 @@ void run_linear(const Instruction& i, Step& s, int) {
   const int n = i.attributes.n_weights;
   const int64_t n_rows = s.rows_of(i.in[0]);
   if (!n_rows) return;
-  const int64_t pieces = s.n_threads == 1 ? 1 : s.n_threads * pieces_per_worker(n_rows);
   int64_t total = 0;
   for (int w = 0; w < n; w++) total += s.matrix(i.in[1 + w]).n_panels() * s.matrix(i.in[1 + w]).panel_bytes();
+  const int64_t pieces = s.n_threads == 1 ? 1 : s.n_threads * pieces_per_worker(n_rows, total / s.n_threads);
   for (int64_t piece; (piece = s.claim(i)) < pieces;) {
     // The piece is a range of bytes of all weights one after the other; a panel belongs to the piece its start lies in.
     const int64_t from = total * piece / pieces, to = total * (piece + 1) / pieces;
@@ -74,7 +77,7 @@ namespace {
 template <class Make> void round_tiles(const Instruction& i, Step& s, int thread, Make make) {
   const Operand& y = i.out[0];
   const int64_t n = s.rows_of(y), k = y.width, n_tiles = (n + TILE_ROWS - 1) / TILE_ROWS;
-  float* scratch = (*s.scratch)[thread].data();
+  float* scratch = s.scratch_of(thread);
   const Share share(n_tiles, n_tiles == 1 ? (thread == 0 ? 0 : 1) : thread, n_tiles == 1 ? 1 : s.n_threads);
   for (int64_t tile = share.begin; tile < share.end && tile < n_tiles; tile++) {
     const int64_t first = tile * TILE_ROWS, rows = std::min<int64_t>(TILE_ROWS, n - first);

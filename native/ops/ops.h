@@ -4,6 +4,18 @@
 
 namespace tenth {
 
+// What operands must agree on (ops/rules.cpp).
+void rule_embed(const Instruction&, const Parts&);
+void rule_linear(const Instruction&, const Parts&);
+void rule_one_input(const Instruction&, const Parts&);   // quantize, scale, softcap
+void rule_two_inputs(const Instruction&, const Parts&);  // add, swiglu, geglu
+void rule_norm(const Instruction&, const Parts&);
+void rule_rope_angles(const Instruction&, const Parts&);
+void rule_rope(const Instruction&, const Parts&);
+void rule_kv_store(const Instruction&, const Parts&);
+void rule_attention(const Instruction&, const Parts&);
+void rule_select_outputs(const Instruction&, const Parts&);
+
 void run_embed(const Instruction&, Step&, int thread);
 void run_linear(const Instruction&, Step&, int thread);
 void run_quantize(const Instruction&, Step&, int thread);

@@ -20,30 +20,51 @@ double now_seconds() {
 
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
+// Beyond any machine, and small enough that no product of sizes below overflows 64 bits.
+constexpr int64_t kMostThreads = 1024, kMostRows = 1 << 20, kMostNumber = int64_t(1) << 28, kMostBytes = int64_t(1) << 46;
+
+bool within(int64_t n, int64_t low, int64_t high) { return n >= low && n <= high; }
+
+int checked_threads(int n_threads, const Limits& l) {
+  expect(within(n_threads, 1, kMostThreads), "plan: " + std::to_string(n_threads) + " threads, expected 1 to " + std::to_string(kMostThreads));
+  expect(within(l.max_rows, 1, kMostRows) && within(l.max_outputs, 1, kMostRows) && within(l.vocab, 1, kMostNumber) &&
+             within(l.context_tokens, 1, INT32_MAX) && within(l.n_pages, 1, INT32_MAX) && within(l.arena_bytes, 0, kMostBytes),
+         "plan: limits must be positive, and of a size that a machine can have");
+  expect(within(int(l.kv_format), 0, 2), "plan: no such KV format");
+  return n_threads;
+}
+
 }  // namespace
 
 Plan::Plan(int n_threads, const KernelTable& table, const Limits& limits)
-    : pool_(n_threads), table_(&table), limits_(limits), arena_(limits.arena_bytes) {
-  expect(limits.max_rows > 0 && limits.max_outputs > 0 && limits.vocab > 0 && limits.n_pages > 0, "plan: limits must be positive");
+    : pool_(checked_threads(n_threads, limits)), table_(&table), limits_(limits), arena_(limits.arena_bytes) {
   start_ticks_ = __rdtsc();
   start_seconds_ = now_seconds();
 }
 
+void Plan::expect_building() const { expect(!finished_, "plan: it is finished, nothing can be added"); }
+
 int Plan::add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns) {
+  expect_building();
   const FormatKernels* kernels = find_format(*table_, gguf_id);
   expect(kernels, "plan: no kernels for format number " + std::to_string(gguf_id));
-  expect(out_rows > 0 && columns > 0 && columns % kernels->block_weights == 0, std::string("plan: matrix shape does not fit ") + kernels->name);
+  expect(within(out_rows, 1, kMostNumber) && within(columns, 1, kMostNumber) && columns % kernels->block_weights == 0,
+         std::string("plan: matrix shape does not fit ") + kernels->name);
+  expect(within(offset, 0, int64_t(1) << 60), "plan: matrix offset");
   matrices_.push_back(read_matrix(pool_, slabs_, *kernels, file, offset, out_rows, columns));
   return int(matrices_.size()) - 1;
 }
 
 int Plan::add_vector(const float* data, int64_t n) {
+  expect_building();
+  expect(n > 0, "plan: an empty vector");
   vectors_.emplace_back(data, data + n);
   return int(vectors_.size()) - 1;
 }
 
 void Plan::add_layer(int layer, int n_kv_heads, int head_dim) {
-  expect(n_kv_heads > 0 && head_dim > 0 && !layers_.count(layer), "plan: layer " + std::to_string(layer));
+  expect_building();
+  expect(within(n_kv_heads, 1, kMostRows) && within(head_dim, 1, kMostRows) && !layers_.count(layer), "plan: layer " + std::to_string(layer));
   expect(limits_.kv_format != KvFormat::q8_0 || head_dim % 32 == 0, "plan: q8_0 keys need heads of a multiple of 32");
   layers_[layer] = LayerKv{KvShape{n_kv_heads, head_dim, limits_.kv_format}, 0};
 }
@@ -51,9 +72,11 @@ void Plan::add_layer(int layer, int n_kv_heads, int head_dim) {
 void Plan::check_operand(const Operand& o, const std::string& where) const {
   switch (o.kind) {
     case Operand::Kind::arena: {
+      expect(within(o.at, 0, limits_.arena_bytes) && o.at % 64 == 0 && within(o.width, 1, kMostNumber), where + ": place or width");
+      expect(!o.q8 || o.width % Q8_BLOCK == 0, where + ": q8 rows are whole blocks");
       const int64_t capacity = o.rows == Rows::tokens ? limits_.max_rows : limits_.max_outputs;
       const int64_t bytes = o.q8 ? q8_bytes(capacity, o.width) : capacity * o.width * 4;
-      expect(o.at >= 0 && o.at % 64 == 0 && o.width > 0 && bytes <= limits_.arena_bytes - o.at, where + " leaves the arena");
+      expect(bytes <= limits_.arena_bytes - o.at, where + " leaves the arena");
       break;
     }
     case Operand::Kind::matrix: expect(o.at >= 0 && o.at < int64_t(matrices_.size()), where + ": no such matrix"); break;
@@ -65,17 +88,19 @@ void Plan::check_operand(const Operand& o, const std::string& where) const {
 }
 
 void Plan::add_instruction(Instruction instruction) {
+  expect_building();
   const std::string name = instruction.op->name;
   for (const auto* list : {&instruction.in, &instruction.out})
     for (const Operand& o : *list) {
       check_operand(o, "plan: operand of " + name);
       if (o.kind == Operand::Kind::matrix && name != "embed") instruction.weight_bytes += matrices_[o.at].n_panels() * matrices_[o.at].panel_bytes();
     }
-  if (name == "kv_store" || name == "attention") expect(layers_.count(instruction.attributes.layer), "plan: attention of an unknown layer");
+  instruction.op->rule(instruction, Parts{matrices_, vectors_, layers_, limits_.vocab});
   instructions_.push_back(std::move(instruction));
 }
 
 void Plan::finish(const Operand& logits) {
+  expect_building();
   check_operand(logits, "plan: output");
   expect(logits.kind == Operand::Kind::arena && logits.rows == Rows::outputs && logits.width == limits_.vocab && !logits.q8, "plan: output is not logits");
   output_ = logits;
@@ -83,16 +108,19 @@ void Plan::finish(const Operand& logits) {
   for (auto& [number, layer] : layers_) {
     layer.offset = at;
     at = round_up(at + layer.shape.layer_bytes(), 64);
+    expect(at <= kMostBytes, "plan: the pages would be too large");
     scratch = std::max(scratch, attention_scratch(layer.shape.head_dim));
   }
   for (const Instruction& i : instructions_)
     for (const Operand& o : i.out)
       if (o.q8) scratch = std::max(scratch, o.width * TILE_ROWS);  // one tile of floats, before rounding
   page_bytes_ = std::max<int64_t>(round_up(at, 4096), 4096);
+  expect(page_bytes_ <= kMostBytes / limits_.n_pages, "plan: the KV cache would be too large");
   kv_ = Buffer(page_bytes_ * limits_.n_pages);
   kv_.want_huge_pages();
-  scratch_.assign(pool_.size(), std::vector<float>(scratch + 16));
+  for (int thread = 0; thread < pool_.size(); thread++) scratch_.emplace_back((scratch + 16) * 4);
   claims_ = std::vector<std::atomic<int64_t>>(instructions_.size());
+  finished_ = true;
 }
 
 int64_t Plan::weight_bytes() const {
@@ -103,6 +131,7 @@ int64_t Plan::weight_bytes() const {
 }
 
 void Plan::check(const BatchView& b) const {
+  expect(finished_, "step: the plan is not finished");
   expect(b.n_rows > 0 && b.n_rows <= limits_.max_rows, "step: " + std::to_string(b.n_rows) + " rows, expected 1 to " + std::to_string(limits_.max_rows));
   expect(b.n_outputs >= 0 && b.n_outputs <= limits_.max_outputs, "step: too many output rows");
   expect(b.n_sequences > 0 && b.row_starts[0] == 0 && b.row_starts[b.n_sequences] == b.n_rows, "step: row_starts do not cover the rows");
@@ -123,6 +152,7 @@ void Plan::check(const BatchView& b) const {
 }
 
 void Plan::step(const BatchView& batch) {
+  const uint64_t start = __rdtsc();
   check(batch);
   step_.batch = &batch;
   step_.n_rows[0] = batch.n_rows;
@@ -145,25 +175,40 @@ void Plan::step(const BatchView& batch) {
   for (auto& claim : claims_) claim.store(0, std::memory_order_relaxed);
   n_outputs_ = batch.n_outputs;
   pool_.run(walk, this);
+  const uint64_t end = __rdtsc();
+  if (!instructions_.empty()) instructions_.back().ticks += int64_t(end - walked_ticks_);  // the last meeting is its own
+  counters_.steps++;
+  counters_.ticks += int64_t(end - start);
 }
 
-// Every worker walks the same list and meets the others after each instruction.
+// Every worker walks the same list and meets the others after each instruction, also after one that failed.
 void Plan::walk(void* argument, int thread) {
   Plan& plan = *static_cast<Plan*>(argument);
   const size_t n = plan.instructions_.size();
   for (size_t i = 0; i < n; i++) {
     Instruction& instruction = plan.instructions_[i];
     const uint64_t before = thread == 0 ? __rdtsc() : 0;
-    instruction.op->run(instruction, plan.step_, thread);
+    try {
+      instruction.op->run(instruction, plan.step_, thread);
+    } catch (...) {
+      plan.pool_.note_error();
+    }
+    // The meeting after the first instruction waits for the other workers to wake: the step's time, not the instruction's.
+    uint64_t after = thread == 0 && i == 0 ? __rdtsc() : 0;
     if (i + 1 < n) plan.pool_.meet();
     if (thread == 0) {
+      if (!after) after = __rdtsc();
       instruction.calls++;
-      instruction.ticks += int64_t(__rdtsc() - before);
+      instruction.ticks += int64_t(after - before);
     }
   }
+  if (thread == 0) plan.walked_ticks_ = __rdtsc();
 }
 
+void Plan::count_sampling(uint64_t since) { counters_.sample_ticks += int64_t(__rdtsc() - since); }
+
 void Plan::reset_counters() {
+  counters_ = StepCounters();
   for (Instruction& i : instructions_) i.calls = i.ticks = 0;
 }
 

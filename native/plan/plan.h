@@ -35,11 +35,14 @@ struct Attributes {  // of all ops together; program/ops.py says which op uses w
 };
 
 struct Step;
+struct Parts;
 struct Instruction;
+using Rule = void (*)(const Instruction&, const Parts&);
 using Run = void (*)(const Instruction&, Step&, int thread);
 
 struct OpRow {
   const char* name;  // as in program/ops.py
+  Rule rule;         // throws std::invalid_argument unless the operands, each in bounds, fit together (ops/rules.cpp)
   Run run;           // called by every worker; each does its share
 };
 const OpRow* find_op(const std::string& name);  // null when there is none
@@ -56,6 +59,14 @@ struct Instruction {
 struct LayerKv {
   KvShape shape;
   int64_t offset;
+};
+
+// What an instruction may refer to.
+struct Parts {
+  const std::vector<Matrix>& matrices;
+  const std::vector<std::vector<float>>& vectors;
+  const std::map<int, LayerKv>& layers;
+  int64_t vocab;
 };
 
 // One step's input, checked by Plan::step. Row j of sequence s is row_starts[s] + j.
@@ -79,12 +90,13 @@ struct Step {
   int n_threads = 1;
   const Instruction* first = nullptr;                   // of the program, to number instructions
   std::vector<std::atomic<int64_t>>* claims = nullptr;  // one counter per instruction, 0 at the start of the step
-  std::vector<std::vector<float>>* scratch = nullptr;   // one per thread
+  const std::vector<Buffer>* scratch = nullptr;         // one per thread
 
   float* floats(const Operand& o) const { return reinterpret_cast<float*>(arena + o.at); }
   int64_t rows_of(const Operand& o) const { return n_rows[int(o.rows)]; }
   const float* vector(const Operand& o) const { return (*vectors)[o.at].data(); }
   const Matrix& matrix(const Operand& o) const { return (*matrices)[o.at]; }
+  float* scratch_of(int thread) const { return reinterpret_cast<float*>((*scratch)[thread].data()); }
   // The next unclaimed piece of this instruction's work.
   int64_t claim(const Instruction& i) const { return (*claims)[&i - first].fetch_add(1, std::memory_order_relaxed); }
 };
@@ -93,6 +105,12 @@ struct Step {
 struct Share {
   int64_t begin, end;
   Share(int64_t n, int thread, int n_threads) : begin(n * thread / n_threads), end(n * (thread + 1) / n_threads) {}
+};
+
+// Whole steps since the last reset, as worker 0 saw them. What a step takes beyond its instructions is checking the batch
+// and waking the workers.
+struct StepCounters {
+  int64_t steps = 0, ticks = 0, sample_ticks = 0;
 };
 
 struct Limits {
@@ -104,7 +122,8 @@ class Plan {
  public:
   Plan(int n_threads, const KernelTable& table, const Limits& limits);
 
-  // Building, before the first step. All throw std::invalid_argument for what does not fit.
+  // Building, before the first step. All throw std::invalid_argument for what does not fit: whatever the arguments,
+  // no step can then reach memory that is not the plan's.
   int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns);
   int add_vector(const float* data, int64_t n);
   void add_layer(int layer, int n_kv_heads, int head_dim);
@@ -122,11 +141,14 @@ class Plan {
   int64_t page_bytes() const { return page_bytes_; }
   int64_t weight_bytes() const;
   const std::vector<Instruction>& instructions() const { return instructions_; }
+  const StepCounters& counters() const { return counters_; }
+  void count_sampling(uint64_t since);  // __rdtsc() when it began
   void reset_counters();
   double seconds_per_tick() const;
   Pool& pool() { return pool_; }
 
  private:
+  void expect_building() const;
   void check(const BatchView& batch) const;
   void check_operand(const Operand& o, const std::string& where) const;
   static void walk(void* plan, int thread);
@@ -142,9 +164,12 @@ class Plan {
   std::map<int, LayerKv> layers_;
   std::vector<Instruction> instructions_;
   std::vector<std::atomic<int64_t>> claims_;
-  std::vector<std::vector<float>> scratch_;
+  std::vector<Buffer> scratch_;
+  bool finished_ = false;
   Operand output_;
   Step step_;
+  StepCounters counters_;
+  uint64_t walked_ticks_ = 0;  // when worker 0 left the last instruction of this step
   uint64_t start_ticks_ = 0;
   double start_seconds_ = 0;
 };

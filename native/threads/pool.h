@@ -5,6 +5,7 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -27,25 +28,32 @@ class Signal {
 class Pool {
  public:
   // n_threads >= 1. Workers are pinned to one processor each only when the pool fills every physical core it may use:
-  // a smaller pool shares the machine, and two pinned to the same core would halve each other.
+  // a smaller pool shares the machine, and two pinned to the same core would halve each other. Throws std::system_error
+  // when a thread cannot be started.
   explicit Pool(int n_threads);
   ~Pool();
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
   int size() const { return n_threads_; }
-  // Calls work(argument, thread) on every worker and returns when all have finished. One run at a time.
+  // Calls work(argument, thread) on every worker and returns when all have finished, then throws the first exception
+  // that reached it or note_error. One run at a time.
   void run(void (*work)(void*, int), void* argument);
   // Called by every worker inside run(): nobody goes on before all have come.
   void meet();
+  // Keeps the exception being handled for the end of the run: for work that still has meetings to come to.
+  void note_error() noexcept;
 
  private:
   void worker(int thread);
+  void call(int thread) noexcept;
+  void stop();
   int n_threads_;
   bool pinned_ = false;
   std::vector<int> processors_;
   std::vector<std::thread> threads_;
-  std::mutex one_run_;
+  std::mutex one_run_, error_lock_;
+  std::exception_ptr error_;
   void (*work_)(void*, int) = nullptr;
   void* argument_ = nullptr;
   std::atomic<bool> stopping_{false};

@@ -5,6 +5,9 @@ import numpy
 from numpy.typing import NDArray
 
 
+def cpu_is_supported() -> bool:
+    """Whether the CPU has SSE4.2, without which nothing here runs."""
+
 def kernel_isas() -> list[str]:
     """Instruction sets this CPU can run, slowest first."""
 
@@ -18,6 +21,11 @@ def formats() -> list:
 
 def pack(isa: str, format: str, raw: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> NDArray[numpy.uint8]:
     """File rows, uint8 [rows, row_bytes], as panels: uint8 [bytes]."""
+
+def not_finite_rows(isa: str, format: str, raw: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> list[int]:
+    """
+    Numbers of the file rows that hold a scale, minimum or float weight that is infinite or NaN.
+    """
 
 def decode_row(isa: str, format: str, packed: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], out_rows: int, k: int, row: int) -> NDArray[numpy.float32]:
     """One row of packed weights as float32 [k]."""
@@ -63,6 +71,8 @@ class Plan:
     def logits(self) -> NDArray[numpy.float32]: ...
 
     def profile(self) -> list: ...
+
+    def step_counters(self) -> tuple: ...
 
     def reset_counters(self) -> None: ...
 

@@ -23,6 +23,7 @@ class EngineConfig:
     max_sequences: int = _setting(8, "Most sequences that generate in one step.")
     kv_tokens: int = _setting(0, "Tokens the KV cache holds over all sequences; 0 means one full context.")
     prefix_reuse: bool = _setting(True, "Keep finished pages and reuse them for prompts with the same beginning.")
+    speculate: bool = _setting(True, "Guess tokens from the request's own text where that is faster; same answers.")
 
     def __post_init__(self) -> None:
         bounds = {"threads": (0, 1024), "context_tokens": (0, 1 << 24), "chunk_tokens": (1, 8192),
@@ -31,8 +32,9 @@ class EngineConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise RequestError(f"setting {name} is {value!r}, expected a whole number from {low} to {high}")
-        if not isinstance(self.prefix_reuse, bool):
-            raise RequestError(f"setting prefix_reuse is {self.prefix_reuse!r}, expected True or False")
+        for name in ("prefix_reuse", "speculate"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise RequestError(f"setting {name} is {value!r}, expected True or False")
         if self.kv_format not in ("f16", "q8_0", "f32"):
             raise RequestError(f"setting kv_format is {self.kv_format!r}, expected f16, q8_0 or f32")
 

@@ -117,6 +117,7 @@ class Model:
         except BaseException:
             self._engine.close()
             raise
+        self.speculate = config.speculate  # whether requests that come from now on may be drafted; benchmarks switch it
         self._load_s = time.perf_counter() - started_s if started_s is not None else 0.0
 
     def __enter__(self) -> Model:
@@ -199,10 +200,10 @@ class Model:
         stops = StopStrings(tuple(params.stop)) if params.stop else None
         feed = Feed(TokenReader(TextStream(tokenizer), deltas, stops), len(ids), budget)
         stop_ids = frozenset[int]() if params.ignore_eos else tokenizer.stop_ids
-        request = Request(ids, feed, _token_choice(params), params.max_tokens, stop_ids)
+        request = Request(ids, feed, _token_choice(params), params.max_tokens, stop_ids, self.speculate)
         self._engine.submit(request)
         engine = self._engine
-        return Stream(feed, lambda: engine.cancel(request), self._load_s, params.seed)
+        return Stream(feed, lambda: engine.cancel(request), self._load_s, params.seed, request.speculated)
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
         """Token ids of a text; ``special``: with the begin and end tokens that the file asks for."""

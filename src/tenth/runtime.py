@@ -14,14 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from tenth import _core
 from tenth.batch import F32, Batch, StepResult
 from tenth.errors import ModelFileError, RequestError, ResourceError
 from tenth.program.values import Instruction, Program, Value
-
-try:
-    from tenth import _core
-except ImportError as error:  # the wheel was built for another Python, or the build was skipped
-    raise ResourceError(f"tenth's native core could not be loaded: {error}", "reinstall with: pip install .") from error
 
 KV_FORMATS = {"f16": 0, "q8_0": 1, "f32": 2}  # native/kernels/ops_table.h, KvFormat
 ARENA, MATRIX, VECTOR, TOKENS, POSITIONS = range(5)  # native/plan/plan.h, Operand::Kind
@@ -59,6 +55,15 @@ class InstructionProfile:
     calls: int
     seconds: float
     weight_bytes: int
+
+
+@dataclass(frozen=True)
+class StepCounters:
+    """Whole steps since the last reset: their count, the seconds in them, and the seconds of sampling after them."""
+
+    steps: int
+    step_seconds: float
+    sample_seconds: float
 
 
 def physical_processors() -> list[int]:
@@ -104,7 +109,7 @@ class Runtime:
     """A program with its weights in memory, ready to compute steps. Not thread-safe: one step at a time.
 
     ``matrices``: where each 2-D weight lies; ``vectors``: the others, as float32. Raises ModelFileError when a file
-    ends early, ResourceError when memory does not suffice.
+    ends early or holds scales that are not finite, ResourceError when memory or threads do not suffice.
     """
 
     def __init__(
@@ -121,11 +126,14 @@ class Runtime:
                 limits.arena_bytes, limits.n_pages, KV_FORMATS[limits.kv_format],
             )
             self._places = self._load(matrices, vectors, progress)
+            self._build()
+        except RuntimeError as error:  # std::system_error
+            what = f"{limits.n_threads} workers cannot be started: {error}"
+            raise ResourceError(what, "use fewer --threads") from error
         except MemoryError as error:
             raise ResourceError(
                 "there is not enough memory for this model", "choose a smaller model or a smaller --context"
             ) from error
-        self._build()
 
     # ---- building
 
@@ -157,7 +165,8 @@ class Runtime:
             return int(self._plan.add_matrix(source.gguf_id, file, source.offset, out_rows, columns))
         except RuntimeError as error:
             raise ModelFileError(
-                f"tensor {name} of {source.path}: {error}", "the file is damaged or still being written: pull it again"
+                f"tensor {name} of {source.path}: {error}",
+                "the file is damaged, made wrongly or still being written: pull it again",
             ) from None
 
     def _build(self) -> None:
@@ -230,6 +239,10 @@ class Runtime:
     def profile(self) -> list[InstructionProfile]:
         """Counters since the start or the last reset, one entry per instruction of the program."""
         return [InstructionProfile(*row) for row in self._plan.profile()]
+
+    def step_counters(self) -> StepCounters:
+        """Whole steps since the start or the last reset; beyond their instructions: checks, waking the workers."""
+        return StepCounters(*self._plan.step_counters())
 
     def reset_profile(self) -> None:
         """Set all counters to zero."""

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from tenth.engine.request import GO_ON, FinishReason, Reaction, Token
+from tenth.engine.request import GO_ON, FinishReason, Reaction, Speculated, Token
 
 Kind = Literal["content", "thinking"]
 
@@ -41,6 +41,18 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """Tokens guessed from the request's own text, those that were right, and the steps that gave tokens.
+
+    Without guesses every step gives one token; each that was right saved one step.
+    """
+
+    drafted: int
+    accepted: int
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -229,8 +241,12 @@ class Stream:
     request raises its error, after the pieces that were made before.
     """
 
-    def __init__(self, feed: Feed, cancel: Callable[[], None], load_s: float, seed: int | None = None) -> None:
+    def __init__(
+        self, feed: Feed, cancel: Callable[[], None], load_s: float, seed: int | None = None,
+        speculated: Speculated | None = None,
+    ) -> None:
         self._feed, self._cancel, self._load_s = feed, cancel, load_s
+        self._speculated = speculated or Speculated()
         self._next = 0
         self.seed = seed  # with it and the same settings the answer can be had again
 
@@ -333,6 +349,13 @@ class Stream:
         """Tokens in, out, and known before."""
         feed = self.wait()._feed
         return Usage(feed.n_prompt, feed.n_generated, feed.n_cached)
+
+    @property
+    def speculation(self) -> Speculation:
+        """How guessing at tokens went."""
+        self.wait()
+        counts = self._speculated
+        return Speculation(counts.n_drafted, counts.n_accepted, counts.n_steps)
 
     @property
     def timings(self) -> Timings:

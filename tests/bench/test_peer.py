@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tenth.bench import peer
+from tenth.bench import peer, process
 from tenth.bench.measure import Shape, Speed
 from tenth.errors import RequestError, ResourceError
 
@@ -80,7 +80,7 @@ def test_a_peer_that_crashes_is_told_with_a_way_out(file):
 
 
 def test_a_peer_that_hangs_is_ended(file, monkeypatch):
-    monkeypatch.setattr(peer, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(process, "PATIENCE_S", 0.3)
     hanging = start(file.with_name("hang.gguf"), [1])
     with pytest.raises(ResourceError, match="did not answer"), hanging:
         pass

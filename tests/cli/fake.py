@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tenth.stream import Piece, Timings, Usage
+from tenth.stream import Piece, Speculation, Timings, Usage
 
 
 class FakeStream:
@@ -13,6 +13,7 @@ class FakeStream:
         self.finish_reason, self.logprobs = None, None
         self.usage = Usage(prompt_tokens=3, completion_tokens=len(pieces), cached_tokens=0)
         self.timings = Timings(0.5, 0.25, prompt_tokens_per_second=100.0, generated_tokens_per_second=40.0)
+        self.speculation = Speculation(drafted=7, accepted=5, steps=4)
 
     def __iter__(self):
         for piece in self.pieces:

@@ -73,6 +73,7 @@ def test_json_is_one_object_with_everything(tenth, model):
         "usage": {"prompt_tokens": 3, "completion_tokens": 4, "cached_tokens": 0},
         "timings": {"load_s": 0.5, "first_token_s": 0.25, "prompt_tokens_per_second": 100.0,
                     "generated_tokens_per_second": 40.0},
+        "speculation": {"drafted": 7, "accepted": 5, "steps": 4},
         "memory": {"peak_bytes": 5_000_000, "weights_bytes": 4_000_000, "kv_bytes": 1_000_000,
                    "workspace_bytes": 1000},
     }

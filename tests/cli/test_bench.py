@@ -61,6 +61,7 @@ def test_bench_gives_json_with_runs_limits_and_settings(tenth, measured):
     assert result["generation"]["kv_bytes_per_token"] == round(2 * 64 * 2 * 64.5)
     assert result["limits"]["read_bytes_per_second"]["median"] == 2e10
     assert result["settings"]["prefix_reuse"] is False
+    assert result["settings"]["speculate"] is False
     assert result["file"] == "/m.gguf"
     assert "peer" not in result
 

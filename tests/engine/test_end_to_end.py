@@ -32,7 +32,7 @@ class Heard:
         self.cached = n_cached_tokens
 
     def token(self, token):
-        self.said.append((token.id, token.logprob))
+        self.said.append((token.id, token.logprob, token.top))
         return GO_ON
 
     def finished(self, reason, n_generated):
@@ -48,15 +48,43 @@ class Heard:
         return self.said
 
 
-def engine_of(file=FILE, **settings):
+class Told:
+    """Speculation that was told the answers (tokens to go on with, by prompt) and guesses every third token wrong."""
+
+    def __init__(self, answers):
+        self.answers, self.n_tries = answers, 0
+
+    def propose(self, chunks, room):
+        drafts = {}
+        for sequence, n_rows, _ in chunks:
+            if n_rows != 1 or sequence.n_pending != 1:
+                continue
+            answer = self.answers[tuple(sequence.tokens[: sequence.n_prompt].tolist())]
+            most = min(room, 7, sequence.max_tokens - sequence.n_generated - 1)
+            draft = answer[sequence.n_generated : sequence.n_generated + most]
+            self.n_tries += 1
+            drafts[sequence] = tuple((id + ((i + self.n_tries) % 3 == 0)) % 96 for i, id in enumerate(draft))
+            room -= len(draft)
+        return drafts
+
+    def measured(self, chunks, seconds):
+        pass
+
+    def learn(self, chunk, n_accepted, n_sequences):
+        pass
+
+
+def engine_of(file=FILE, speculation=None, **settings):
     config = EngineConfig(**settings)
     runtime = open_runtime(read_header(file), config).runtime
-    return Engine(runtime, max_sequences=config.max_sequences, prefix_reuse=config.prefix_reuse)
+    return Engine(
+        runtime, max_sequences=config.max_sequences, prefix_reuse=config.prefix_reuse, speculation=speculation
+    )
 
 
-def submit(engine, prompt, n=N, **choice):
+def submit(engine, prompt, n=N, speculate=True, **choice):
     heard = Heard()
-    engine.submit(Request(prompt, heard, TokenChoice(n_top=3, **choice), max_tokens=n))
+    engine.submit(Request(prompt, heard, TokenChoice(n_top=3, **choice), max_tokens=n, speculate=speculate))
     return heard
 
 
@@ -66,16 +94,19 @@ def prompts():
     return [stem, stem[:33], [*stem[:64], 5], random.integers(0, 96, 50).tolist(), [7]]
 
 
-def answers(together=False, **settings):
-    """What the model says to each prompt, one after the other or all at once."""
+def answers(together=False, choice=None, **settings):
+    """What the model says to each prompt, in turn or all at once; plainly if ``speculation`` is not given."""
     engine = engine_of(**settings)
+    told = "speculation" in settings
+    how = {"speculate": told, **(choice or {})}
     try:
         if together:
-            said = [heard.wait() for heard in [submit(engine, prompt) for prompt in prompts()]]
-            assert "kv_tokens" not in settings or engine.stats.n_preemptions > 0
+            said = [heard.wait() for heard in [submit(engine, prompt, **how) for prompt in prompts()]]
+            assert told or "kv_tokens" not in settings or engine.stats.n_preemptions > 0
             return said
-        return [submit(engine, prompt).wait() for prompt in prompts()]
+        return [submit(engine, prompt, **how).wait() for prompt in prompts()]
     finally:
+        assert not told or 0 < engine.stats.n_accepted < engine.stats.n_drafted
         engine.close()
 
 
@@ -111,6 +142,24 @@ def test_greedy_tokens_and_log_probabilities_are_the_same_bits(way, case, refere
     assert answers(**case, **WAYS[way]) == reference
 
 
+def told(said):
+    return Told({tuple(prompt): [id for id, *_ in answer] for prompt, answer in zip(prompts(), said, strict=True)})
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_guessing_changes_no_bit_of_tokens_and_log_probabilities(way, case, reference):
+    assert answers(**case, **WAYS[way], speculation=told(reference)) == reference
+
+
+SAMPLED = {"temperature": 0.9, "top_p": 0.9, "top_k": 60, "repetition": 1.2, "presence": 0.2, "seed": 99}
+
+
+def test_guessing_changes_no_bit_of_sampled_tokens_with_penalties(case):
+    plain = answers(threads=1, choice=SAMPLED, **case)
+    for together in (False, True):
+        assert answers(together, SAMPLED, threads=2, speculation=told(plain), **case) == plain
+
+
 def test_a_prefix_is_really_reused():
     engine = engine_of(threads=1)
     first, second = submit(engine, prompts()[0]), submit(engine, prompts()[0])
@@ -136,14 +185,14 @@ def test_logits_of_all_positions_are_those_of_the_steps():
     engine = engine_of(threads=2, chunk_tokens=16)
     prompt = prompts()[0]
     said = submit(engine, prompt, 10).wait()
-    logits = engine.logits([*prompt, *(token for token, _ in said)])
+    logits = engine.logits([*prompt, *(token for token, *_ in said)])
     engine.close()
     rows = logits[len(prompt) - 1 : -1].astype(np.float64)
     exact = rows - np.log(np.exp(rows - rows.max(axis=1, keepdims=True)).sum(axis=1, keepdims=True)) - rows.max(
         axis=1, keepdims=True
     )
-    assert rows.argmax(axis=1).tolist() == [token for token, _ in said]
-    np.testing.assert_allclose([logprob for _, logprob in said], exact.max(axis=1), atol=2e-6)
+    assert rows.argmax(axis=1).tolist() == [token for token, *_ in said]
+    np.testing.assert_allclose([logprob for _, logprob, _ in said], exact.max(axis=1), atol=2e-6)
 
 
 # ---- the public API
@@ -185,6 +234,21 @@ def test_a_stop_string_ends_the_text_before_it(model):
     stream = model.generate("Once upon", temperature=0, max_tokens=N, stop=stop)
     assert stream.text == whole.partition(stop)[0]
     assert stream.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+def test_guessing_can_be_switched_off_and_its_figures_are_told(temperature):
+    prompt = "Once upon a time, once upon a time, once upon a time"
+    texts = []
+    for speculate in (True, False):
+        with tenth.load(FILE, threads=1, speculate=speculate) as opened:
+            stream = opened.generate(prompt, temperature=temperature, seed=3, max_tokens=200, ignore_eos=True)
+            texts.append((stream.text, stream.logprobs))
+            said = stream.speculation
+            assert said.steps + said.accepted == 200
+            assert said.drafted >= said.accepted >= 0
+    assert said.drafted == 0
+    assert texts[0] == texts[1]
 
 
 def test_streams_can_be_awaited_and_cancelled(model):

@@ -24,7 +24,25 @@ def next_token(row_digest, seed, counter):
     return zlib.crc32(np.array([row_digest, seed, counter], np.int64).tobytes()) % VOCAB
 
 
-def expected(prompt, n, seed=0):
+PERIOD = 10
+
+
+def next_repeating(row_digest, seed, counter):
+    """Mostly a cycle, that goes on wherever it is left; what breaks it depends on every row before."""
+    return row_digest % 50 + 20 if row_digest % 7 == 0 else 100 + counter % PERIOD
+
+
+def repeating(prompt, n, seed=0):
+    """What RepeatingRuntime says after a prompt."""
+    return expected(prompt, n, seed, next_repeating)
+
+
+def guess(sequence, most):
+    """What the next tokens of a sequence on a RepeatingRuntime mostly are."""
+    return [100 + (sequence.n_generated + i) % PERIOD for i in range(most)]
+
+
+def expected(prompt, n, seed=0, next_token=next_token):
     """The n tokens that follow a prompt, computed with no pages at all."""
     tokens, digests, out = list(prompt), [], []
     while len(out) < n:
@@ -37,6 +55,7 @@ def expected(prompt, n, seed=0):
 
 class ToyRuntime:
     vocab_size = VOCAB
+    next_token = staticmethod(next_token)
 
     def __init__(self, n_pages=64, max_rows=64, max_outputs=8, context_tokens=1024):
         self.n_pages, self.max_rows, self.max_outputs, self.context_tokens = (
@@ -67,7 +86,7 @@ class ToyRuntime:
         s = batch.sampling
         if s is None:
             return None
-        tokens = [next_token(d, int(s.seed[i]), int(s.counter[i])) for i, d in enumerate(outputs)]
+        tokens = [self.next_token(d, int(s.seed[i]), int(s.counter[i])) for i, d in enumerate(outputs)]
         m = len(tokens)
         top = [np.arange(n, dtype=np.int32) for n in s.n_top]
         return StepResult(np.array(tokens, np.int32), np.zeros(m, np.float32), top, [t.astype(np.float32) for t in top])
@@ -104,6 +123,12 @@ class ToyRuntime:
         for j, table in enumerate(batch.pages):
             first = int(batch.positions[batch.row_starts[j]]) // PAGE_TOKENS
             assert not set(table[:first].tolist()) & written, "a page that another sequence reads is written"
+
+
+class RepeatingRuntime(ToyRuntime):
+    """A toy whose text can be guessed at, though not always."""
+
+    next_token = staticmethod(next_repeating)
 
 
 class Recorder:

@@ -301,3 +301,33 @@ def test_an_unknown_instruction_set_is_a_resource_error_with_a_hint() -> None:
     assert run.returncode != 0
     assert "tenth.errors.ResourceError: TENTH_ISA=sse9 is not known; expected one of scalar, avx2" in run.stderr
     assert "hint: unset TENTH_ISA" in run.stderr
+
+
+def finite_and_not(name: str) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
+    """(byte of a block, what to put there): numbers at the edge of what is finite, and infinities and NaNs."""
+    if name == "MXFP4":
+        return [(0, b"\xfe")], [(0, b"\xff")]
+    if name in ("F32", "BF16"):  # BF16 is the upper half of F32
+        size = FORMATS[name][2]
+        halves = [b"\xff\xff\x7f\x7f"[-size:]], [b"\x00\x00\x80\x7f"[-size:], b"\x01\x00\xc1\xff"[-size:]]
+        return [(0, half) for half in halves[0]], [(0, half) for half in halves[1]]
+    places = SCALE_BYTES.get(name, (0,))
+    return (
+        [(at, half) for at in places for half in (b"\xff\x7b", b"\x00\x80", b"\x01\x00")],
+        [(at, half) for at in places for half in (b"\x00\x7c", b"\x00\xfc", b"\x00\x7e", b"\x01\xfd")],
+    )
+
+
+@each_isa
+@each_format
+def test_packing_notices_scales_and_weights_that_are_not_finite(isa: str, name: str) -> None:
+    rows, k = 37, k_of(name, 2)
+    raw, size = random_rows(name, rows, k), FORMATS[name][2]
+    fine, wrong = finite_and_not(name)
+    assert _core.not_finite_rows(isa, name, raw) == []
+    for row in (0, 15, 16, 36):
+        for block in (0, raw.shape[1] // size - 1):
+            for number, (at, content) in enumerate([*fine, *wrong]):
+                changed = raw.copy()
+                changed[row, block * size + at : block * size + at + len(content)] = list(content)
+                assert _core.not_finite_rows(isa, name, changed) == [row] * (number >= len(fine)), (row, block, content)

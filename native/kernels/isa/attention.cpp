@@ -156,8 +156,9 @@ template <int Q, class Keys> void page_scores(const AttentionTile& t, const Runn
 // Turns the scores of query i into probabilities relative to the running maximum; earlier sums are rescaled.
 TENTH_INLINE void page_softmax(const Running& r, int i, int head_dim) {
   float *p = r.p + i * kPageTokens, *sums = r.sums + i * kPageTokens, *acc = r.acc + i * head_dim;
-  float top = r.maxima[i];
-  for (int j = 0; j < kPageTokens; j++) top = p[j] > top ? p[j] : top;
+  F32 tops = splatf(r.maxima[i]);
+  for (int j = 0; j < kPageTokens; j += LANES) tops = maxf(tops, loadf(p + j));
+  const float top = greatest(tops);
   if (top > r.maxima[i]) {
     float factor[LANES];
     storef(factor, expf_(splatf(r.maxima[i] - top)));
@@ -199,6 +200,10 @@ template <int Q, class Values> void page_values(const AttentionTile& t, const Ru
       }
 }
 
+TENTH_INLINE void fetch_ahead(const uint8_t* p, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
+}
+
 template <int Q, class Keys, class Values> void attend(const AttentionTile& t) {
   const int head_dim = t.shape.head_dim;
   const Running r{t.scratch, t.scratch + Q * head_dim, t.scratch + 2 * Q * head_dim,
@@ -216,6 +221,11 @@ template <int Q, class Keys, class Values> void attend(const AttentionTile& t) {
   for (int page = first_key / kPageTokens; page <= newest / kPageTokens; page++) {
     const uint8_t* keys = t.pages[page] + t.kv_head * head_bytes;
     const uint8_t* values = keys + t.shape.n_kv_heads * head_bytes;
+    if (page < newest / kPageTokens) {  // pages lie apart: the hardware does not see the next one coming
+      const uint8_t* next = t.pages[page + 1] + t.kv_head * head_bytes;
+      fetch_ahead(next, head_bytes);
+      fetch_ahead(next + t.shape.n_kv_heads * head_bytes, head_bytes);
+    }
     const int first = page * kPageTokens;
     page_scores<Q>(t, r, Keys(keys, head_dim), first);
     for (int i = 0; i < Q; i++) page_softmax(r, i, head_dim);

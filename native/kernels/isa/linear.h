@@ -192,14 +192,17 @@ template <class Format> void linear_product(const Product& p) {
 }
 
 template <class Format>
-void linear_pack(const uint8_t* rows, int64_t row_bytes, int n_rows, int64_t n_blocks, uint8_t* panel) {
+uint32_t linear_pack(const uint8_t* rows, int64_t row_bytes, int n_rows, int64_t n_blocks, uint8_t* panel) {
+  uint32_t not_finite = 0;
   std::memset(panel, 0, (size_t)(n_blocks * Format::PANEL_BYTES));
   for (int64_t b = 0; b < n_blocks; b++)
     for (int lane = 0; lane < n_rows; lane++) {
       typename Format::Block block;
       std::memcpy(&block, rows + lane * row_bytes + b * Format::BYTES, sizeof block);
+      not_finite |= (uint32_t)!Format::finite(block) << lane;
       Format::pack(block, lane, panel + b * Format::PANEL_BYTES);
     }
+  return not_finite;
 }
 
 // The same unpacking as the product, so that a format is written down once. w = scale * (byte - offset), then + min:

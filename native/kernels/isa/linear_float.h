@@ -67,12 +67,20 @@ template <class Weights> void float_product(const Product& p) {
 }
 
 template <class Weights>
-void float_pack(const uint8_t* rows, int64_t row_bytes, int n_rows, int64_t n_blocks, uint8_t* panel) {
+uint32_t float_pack(const uint8_t* rows, int64_t row_bytes, int n_rows, int64_t n_blocks, uint8_t* panel) {
   std::memset(panel, 0, (size_t)(n_blocks * PANEL_ROWS * Weights::BYTES));
-  for (int lane = 0; lane < n_rows; lane++)
-    for (int64_t i = 0; i < n_blocks; i++)
-      std::memcpy(panel + (i * PANEL_ROWS + lane) * Weights::BYTES, rows + lane * row_bytes + i * Weights::BYTES,
-                  Weights::BYTES);
+  uint32_t not_finite = 0;
+  for (int lane = 0; lane < n_rows; lane++) {
+    bool finite = true;
+    for (int64_t i = 0; i < n_blocks; i++) {
+      typename Weights::Bits w;
+      std::memcpy(&w, rows + lane * row_bytes + i * Weights::BYTES, Weights::BYTES);
+      finite &= (w & Weights::EXPONENT) != Weights::EXPONENT;
+      std::memcpy(panel + (i * PANEL_ROWS + lane) * Weights::BYTES, &w, Weights::BYTES);
+    }
+    not_finite |= (uint32_t)!finite << lane;
+  }
+  return not_finite;
 }
 
 template <class Weights> void float_decode_row(const uint8_t* panel, int64_t n_blocks, int lane, float* out) {

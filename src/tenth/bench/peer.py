@@ -6,18 +6,14 @@ tenth's data folder) or a llama-bench that the user built.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
-import select
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 from tenth.bench.measure import Shape, Speed
+from tenth.bench.process import PATIENCE_S, LineProcess
 from tenth.errors import RequestError, ResourceError
 
 PACKAGE = "llama-cpp-python"
@@ -25,83 +21,28 @@ DRIVER = Path(__file__).with_name("peer_driver.py")
 # Seen on a virtual machine whose CPU lists AMX: a build for "this CPU" faults at its first tile instruction.
 WITHOUT_AMX = ("if this is a virtual machine whose CPU lists AMX, build it again with -DCMAKE_C_FLAGS=-mno-amx-int8 "
                "-DCMAKE_CXX_FLAGS=-mno-amx-int8 (for the package: in the environment variable CMAKE_ARGS)")
-PATIENCE_S = 900  # for one answer; a peer that takes longer is taken for hung
 
 
-class PackagePeer:
+class PackagePeer(LineProcess):
     """llama-cpp-python, driven by peer_driver.py. A context manager: leaving it ends the process."""
 
     name = "llama.cpp"
 
     def __init__(self, file: Path, threads: int, ids: list[int], shape: Shape, interpreter: Path):
-        self.version, self.ids, self.shape = "", ids, shape
+        self.ids, self.shape = ids, shape
         n_context = max(len(ids), shape.n_generate) + 8
-        self.command = [str(interpreter), str(DRIVER), str(file), str(threads), str(n_context)]
-        self.process: subprocess.Popen[str] | None = None
+        super().__init__("the peer", [str(interpreter), str(DRIVER), str(file), str(threads), str(n_context)],
+                         WITHOUT_AMX)
 
-    def __enter__(self) -> PackagePeer:
-        self.errors = tempfile.TemporaryFile("w+")
-        try:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                            stderr=self.errors, text=True, errors="replace")
-        except OSError as error:
-            self.errors.close()
-            raise ResourceError(f"cannot start {self.command[0]}: {error.strerror}") from error
-        try:
-            self.version = str(self._answer().get("version", ""))
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        if self.process is not None:
-            with contextlib.suppress(OSError):
-                self.process.kill()
-            self.process.communicate()
-        self.errors.close()
+    @property
+    def version(self) -> str:
+        """Of the package, once it has started."""
+        return str(self.ready.get("version", ""))
 
     def measure(self) -> Speed:
         """One turn."""
-        process = self._running()
-        assert process.stdin is not None, "the peer was started without a pipe"
-        try:
-            process.stdin.write(json.dumps({"prompt": self.ids, "n_generate": self.shape.n_generate}) + "\n")
-            process.stdin.flush()
-        except OSError:
-            raise self._failed("ended") from None
-        times = self._answer()
+        times = self.ask({"prompt": self.ids, "n_generate": self.shape.n_generate})
         return Speed(len(self.ids) / times["prompt_s"], self.shape.n_generate / times["generate_s"])
-
-    def _running(self) -> subprocess.Popen[str]:
-        assert self.process is not None, "the peer is not running"
-        return self.process
-
-    def _answer(self) -> dict[str, Any]:
-        process = self._running()
-        assert process.stdout is not None, "the peer was started without a pipe"
-        if not select.select([process.stdout], [], [], PATIENCE_S)[0]:
-            raise self._failed(f"did not answer within {PATIENCE_S} s")
-        line = process.stdout.readline()
-        try:
-            answer = json.loads(line)
-        except ValueError:
-            raise self._failed("ended" if not line else f"answered {line[:80]!r}") from None
-        if not isinstance(answer, dict):
-            raise self._failed(f"answered {line[:80]!r}")
-        return answer
-
-    def _failed(self, how: str) -> ResourceError:
-        process = self._running()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(1)
-        if process.returncode is not None and process.returncode < 0:
-            return ResourceError(f"the peer was ended by signal {-process.returncode}", WITHOUT_AMX)
-        self.errors.seek(0)
-        lines = self.errors.read().strip().splitlines()
-        return ResourceError(f"the peer {how}" + (f": {lines[-1]}" if lines else ""),
-                             f"its command was: {' '.join(self.command)}")
 
 
 class BinaryPeer:
@@ -122,21 +63,26 @@ class BinaryPeer:
 
     def measure(self) -> Speed:
         """One turn. Raises ResourceError when the program fails or prints something else than llama-bench does."""
-        try:
-            done = subprocess.run(self.command, capture_output=True, text=True, errors="replace", timeout=PATIENCE_S,
-                                  stdin=subprocess.DEVNULL, check=False)
-        except OSError as error:
-            raise ResourceError(f"cannot start {self.command[0]}: {error.strerror}") from error
-        except subprocess.TimeoutExpired:
-            raise ResourceError(f"{self.command[0]} did not end within {PATIENCE_S} s") from None
-        if done.returncode < 0:
-            raise ResourceError(f"{self.command[0]} was ended by signal {-done.returncode}", WITHOUT_AMX)
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ResourceError(f"{self.command[0]} failed with exit code {done.returncode}: {last}",
-                                f"its command was: {' '.join(self.command)}")
-        speed, self.version = parse_llama_bench(done.stdout)
+        speed, self.version = parse_llama_bench(run_program(self.command))
         return speed
+
+
+def run_program(command: list[str]) -> str:
+    """What a peer's program prints. Raises ResourceError when it fails, is killed or takes too long."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=PATIENCE_S,
+                              stdin=subprocess.DEVNULL, check=False)
+    except OSError as error:
+        raise ResourceError(f"cannot start {command[0]}: {error.strerror}") from error
+    except subprocess.TimeoutExpired:
+        raise ResourceError(f"{command[0]} did not end within {PATIENCE_S} s") from None
+    if done.returncode < 0:
+        raise ResourceError(f"{command[0]} was ended by signal {-done.returncode}", WITHOUT_AMX)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ResourceError(f"{command[0]} failed with exit code {done.returncode}: {last}",
+                            f"its command was: {' '.join(command)}")
+    return done.stdout
 
 
 def parse_llama_bench(text: str) -> tuple[Speed, str]:

@@ -103,6 +103,7 @@ def as_json(model: Model, stream: Stream, with_logprobs: bool) -> dict[str, Any]
         "finish_reason": stream.finish_reason,
         "usage": asdict(stream.usage),
         "timings": asdict(stream.timings),
+        "speculation": asdict(stream.speculation),
         "memory": model.memory(),
     }
     if with_logprobs:

@@ -79,9 +79,9 @@ def check(peers: PeerFlags) -> None:
 
 
 def settled(engine: EngineConfig, shape: Shape, machine: Machine) -> EngineConfig:
-    """The settings with everything decided that both sides must share: threads, context, no reuse of prompts."""
+    """The settings with everything decided that both sides must share; no reuse, no guesses."""
     return dataclasses.replace(
-        engine, threads=engine.threads or machine.cores, prefix_reuse=False,
+        engine, threads=engine.threads or machine.cores, prefix_reuse=False, speculate=False,
         context_tokens=engine.context_tokens or max(shape.n_prompt, shape.n_generate) + 64)
 
 

@@ -78,7 +78,7 @@ class AnswerFlags:
     show_thinking: bool | None = flag(None, "Print the thinking; default: in a terminal, not in a pipe.",
                                       names=("--show-thinking/--hide-thinking",))
     raw: bool = flag(False, "Continue the text as it is, without a chat template.", names=("--raw",))
-    json: bool = flag(False, "Print one JSON object with text, thinking, usage, timings and memory.",
+    json: bool = flag(False, "Print one JSON object with text, thinking, usage, timings, speculation and memory.",
                       names=("--json",))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from dataclasses import dataclass
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +14,10 @@ from tenth.cli.flags import flag, known_models
 from tenth.cli.opening import open_model, showing_progress
 from tenth.cli.terminal import in_units, table, write_json, write_line
 from tenth.config import EngineConfig
-from tenth.errors import RequestError
+from tenth.errors import RequestError, ResourceError
+
+if TYPE_CHECKING:
+    from tenth.bench.profile import PhaseProfile
 
 
 @dataclass(frozen=True)
@@ -22,8 +27,15 @@ class InspectFlags:
     program: bool = flag(False, "Print the flat program.", names=("--program",))
     kernels: bool = flag(False, "Print which weight formats have kernels for which instruction sets, and what this "
                          "CPU picks.", names=("--kernels",))
-    profile: bool = flag(False, "Run the model and print time and bytes of each instruction.", names=("--profile",))
+    profile: bool = flag(False, "Run the model and print time, bytes and multiply-adds of its instructions, and their "
+                         "share of this machine's measured limits.", names=("--profile",))
+    phase: str = flag("both", "What --profile measures: generation (one row a step), prompt (--chunk-tokens rows a "
+                      "step) or both.", metavar="PHASE")
     profile_tokens: int = flag(32, "Tokens to generate for --profile.", min=2, metavar="N")
+    profile_context: int | None = flag(None, "Tokens in the context before what --profile measures; default: 256, or "
+                                       "what fits.", min=0, metavar="N")
+    all: bool = flag(False, "List every instruction with --profile, in the order of the program.", names=("--all",))
+    svg: Path | None = flag(None, "Also write --profile as a roofline picture.", metavar="FILE")  # noqa: RUF009
     json: bool = flag(False, "Print one JSON object.", names=("--json",))
 
 
@@ -40,6 +52,10 @@ def command(
     """
     if sum((flags.program, flags.kernels, flags.profile)) > 1:
         raise RequestError("--program, --kernels and --profile exclude each other")
+    if not flags.profile and (flags.all or flags.svg or flags.phase != "both"):
+        raise RequestError("--phase, --all and --svg need --profile")
+    if flags.phase not in ("generation", "prompt", "both"):
+        raise RequestError(f"--phase is {flags.phase!r}, expected generation, prompt or both")
     if flags.kernels:
         show_kernels(flags.json)
         return
@@ -109,23 +125,71 @@ def as_data(instruction: Any) -> dict[str, Any]:
 
 
 def show_profile(model: str, engine: EngineConfig, flags: InspectFlags) -> None:
-    """Generates some tokens and prints what each instruction took per token."""
-    from tenth.program.listing import Cost, listing
+    """Runs steps of both phases and prints what each kind of instruction took."""
+    from tenth.bench import profile_report as report
+    from tenth.bench.roofline import svg
 
+    if flags.svg is not None and not flags.svg.parent.is_dir():
+        raise RequestError(f"--svg {flags.svg}: there is no such folder")
+    engine = dataclasses.replace(with_context(engine, flags), speculate=False)  # a step is a token
     with open_model(model, engine) as opened:
-        loaded = opened.loaded
-        for n_tokens in (2, flags.profile_tokens):  # a first run touches all memory, then the counters start
-            loaded.runtime.reset_profile()
-            for _ in opened.generate([1], max_tokens=n_tokens, ignore_eos=True, temperature=0.0):
-                pass
-        rows = loaded.runtime.profile()
+        profiles = run_profile(opened, flags)
+        name, isa = str(getattr(opened, "name", model)), opened.loaded.runtime.isa
+        threads = opened.loaded.runtime.n_threads
+    title = f"{name}, {threads} threads, {isa}"
+    if flags.svg is not None:
+        try:
+            flags.svg.write_text(svg(title, profiles))
+        except OSError as error:
+            raise ResourceError(f"cannot write {flags.svg}: {error.strerror}") from error
     if flags.json:
-        write_json({"model": str(getattr(opened, "name", model)), "instructions": [
-            {"op": row.op, "calls": row.calls, "seconds": row.seconds, "weight_bytes": row.weight_bytes}
-            for row in rows]})
+        write_json({"model": name, "threads": threads, "isa": isa,
+                    "phases": [report.as_data(profile) for profile in profiles]})
         return
-    costs = [Cost(row.calls, round(row.seconds * 1e9), row.weight_bytes * row.calls) for row in rows]
-    write_line(listing(loaded.program, costs))
+    write_line(title)
+    for profile in profiles:
+        write_line(f"\n{report.heading(profile)}\n")
+        write_line(table(report.group_table(profile), report.RIGHT))
+        write_line("\nevery instruction" if flags.all else f"\nthe {report.N_TOP} that take most time")
+        write_line(table(report.instruction_table(profile, flags.all), report.RIGHT))
+        write_line()
+        for line in report.rest_lines(profile):
+            write_line(line)
+    write_line(f"\n{report.FOOTNOTE}")
+
+
+def with_context(engine: EngineConfig, flags: InspectFlags) -> EngineConfig:
+    """The settings with room for the context that was asked for."""
+    needed = (flags.profile_context or 0) + max(flags.profile_tokens, engine.chunk_tokens)
+    if flags.profile_context is None or engine.context_tokens >= needed:
+        return engine
+    return dataclasses.replace(engine, context_tokens=needed)
+
+
+def run_profile(opened: Any, flags: InspectFlags) -> list[PhaseProfile]:
+    """The phases asked for, with the limits measured beside each."""
+    from tenth.bench import limits, profile
+    from tenth.bench.machine import read_machine
+
+    loaded, runtime, machine = opened.loaded, opened.loaded.runtime, read_machine()
+    n_bytes = limits.buffer_bytes(machine.l3_bytes, machine.available_bytes)
+    first, n_tokens, n_rows = profile.fitted(runtime.context_tokens, flags.profile_context, flags.profile_tokens,
+                                             loaded.config.chunk_tokens)
+
+    def rates() -> profile.LimitRates:
+        return profile.LimitRates(limits.read_bandwidth(runtime.n_threads, 0.5, n_bytes).best,
+                                  limits.int8_rate(runtime.n_threads, 0.2).best)
+
+    def run(phase: str) -> PhaseProfile:
+        if phase == "prompt":
+            return profile.profile_prompt(runtime, loaded, first, n_rows)
+        engine_s = profile.engine_seconds(opened, runtime, n_tokens - 1)  # before anything overwrites its pages
+        measured = profile.profile_generation(runtime, loaded, first, n_tokens)
+        measured.rest = dataclasses.replace(measured.rest, engine=engine_s)
+        return measured
+
+    phases = profile.PHASES if flags.phase == "both" else (flags.phase,)
+    return profile.measure_phases(phases, run, rates)
 
 
 def show_kernels(as_json: bool) -> None:

@@ -98,7 +98,9 @@ def _dispatch(args: list[str]) -> int:
     if name is None:
         raise _unknown(args[0])
     from tenth.cli.app import run
+    from tenth.cpu import require_supported_cpu
 
+    require_supported_cpu()
     return run(name, args[1:])
 
 

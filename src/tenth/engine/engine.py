@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as SequenceOf
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -22,6 +23,7 @@ from tenth.batch import F32, SAMPLE_NOT_A_NUMBER, Batch, StepResult, pages_for
 from tenth.engine.pages import Pages
 from tenth.engine.request import FinishReason, Request, Sequence, Token
 from tenth.engine.scheduler import Chunk, Limits, Scheduler, make_batch
+from tenth.engine.speculation import Speculation
 from tenth.errors import RequestError, ResourceError, TenthError
 
 T = TypeVar("T")
@@ -60,6 +62,19 @@ class StepRuntime(Protocol):
         """Free everything."""
 
 
+class Drafting(Protocol):
+    """What the engine needs of tenth.engine.speculation.Speculation."""
+
+    def propose(self, chunks: SequenceOf[Chunk], room: int) -> dict[Sequence, tuple[int, ...]]:
+        """Guesses for sequences of a step that has room for so many more rows."""
+
+    def measured(self, chunks: SequenceOf[Chunk], seconds: float) -> None:
+        """A step took so long."""
+
+    def learn(self, chunk: Chunk, n_accepted: int, n_sequences: int) -> None:
+        """So many of the guesses of a chunk were right."""
+
+
 @dataclass
 class EngineStats:
     """Counts since the engine started."""
@@ -70,6 +85,8 @@ class EngineStats:
     n_requests: int = 0
     n_failed_steps: int = 0
     n_preemptions: int = 0
+    n_drafted: int = 0  # guesses at tokens that were computed
+    n_accepted: int = 0  # of these, right
     step_s: float = 0.0
 
 
@@ -80,8 +97,11 @@ class Engine:
     runtime.
     """
 
-    def __init__(self, runtime: StepRuntime, *, max_sequences: int = 8, prefix_reuse: bool = True) -> None:
-        self._loop = _Loop(runtime, max_sequences, prefix_reuse)
+    def __init__(
+        self, runtime: StepRuntime, *, max_sequences: int = 8, prefix_reuse: bool = True,
+        speculation: Drafting | None = None,
+    ) -> None:
+        self._loop = _Loop(runtime, max_sequences, prefix_reuse, speculation or Speculation())
         thread = threading.Thread(target=self._loop.run, name="tenth-engine", daemon=True)
         self._finalizer = weakref.finalize(self, _stop, self._loop, thread)
         thread.start()
@@ -159,13 +179,15 @@ def _stop(loop: _Loop, thread: threading.Thread) -> None:
 class _Loop:
     """The engine's thread: everything here runs on it, except ``post`` and ``check_ids``."""
 
-    def __init__(self, runtime: StepRuntime, max_sequences: int, prefix_reuse: bool) -> None:
+    def __init__(self, runtime: StepRuntime, max_sequences: int, prefix_reuse: bool, speculation: Drafting) -> None:
         limits = Limits(
             max_rows=runtime.max_rows,
             max_sequences=min(max_sequences, runtime.max_outputs),
             context_tokens=runtime.context_tokens,
+            max_outputs=runtime.max_outputs,
         )
         self.runtime = runtime
+        self.speculation = speculation
         self.scheduler = Scheduler(Pages(runtime.n_pages, prefix_reuse), limits)
         self.sequences: dict[Request, Sequence] = {}
         self.stats = EngineStats()
@@ -207,10 +229,12 @@ class _Loop:
     def _step(self) -> None:
         """One step of the engine: plan, compute, note, deliver."""
         chunks = self._announce(self.scheduler.plan())
+        drafts = self.speculation.propose(chunks, self.scheduler.room(chunks))
+        chunks = self.scheduler.with_drafts(chunks, drafts) if drafts else chunks
         result = self._compute(chunks)
         if result is not None:
             self.scheduler.advance(chunks)
-            self._deliver([c.sequence for c in chunks if c.sequence.n_pending == 0], result)
+            self._deliver([chunk for chunk in chunks if chunk.sequence.n_pending == 0], result)
 
     def _take_messages(self) -> bool:
         """Do what was asked for since the last step; sleep while there is nothing to do. False: stop."""
@@ -225,7 +249,7 @@ class _Loop:
 
     def _announce(self, chunks: list[Chunk]) -> list[Chunk]:
         """Tell listeners whose first chunk this is; gives the chunks of those that are still at work then."""
-        for sequence, _ in chunks:
+        for sequence, *_ in chunks:
             if not sequence.was_started:
                 sequence.was_started = True
                 self.stats.n_cached_tokens += sequence.n_computed
@@ -242,38 +266,67 @@ class _Loop:
             result = self.runtime.step(make_batch(chunks))
         except Exception as error:
             self.stats.n_failed_steps += 1
-            for sequence, _ in chunks:
+            for sequence, *_ in chunks:
                 self._fail(sequence.request, _as_tenth_error(error))
             return None
         self.stats.n_steps += 1
         self.stats.n_preemptions = self.scheduler.n_preemptions
-        self.stats.n_rows += sum(c.n_rows for c in chunks)
-        self.stats.step_s += time.perf_counter() - started
+        self.stats.n_rows += sum(c.n_all_rows for c in chunks)
+        seconds = time.perf_counter() - started
+        self.stats.step_s += seconds
+        self.speculation.measured(chunks, seconds)
         return result
 
-    def _deliver(self, sequences: list[Sequence], result: StepResult) -> None:
-        for i, sequence in enumerate(sequences):
-            if result.tokens[i] < 0:
-                self._fail(sequence.request, _sample_error(int(result.tokens[i])))
-                continue
-            top = zip(result.top_ids[i].tolist(), result.top_logprobs[i].tolist(), strict=True)
-            with self._failing(sequence.request):
-                self._follow(sequence, Token(int(result.tokens[i]), float(result.logprobs[i]), tuple(top)))
+    def _deliver(self, chunks: list[Chunk], result: StepResult) -> None:
+        """Hand out the tokens of a step: of each chunk the first, and one more for each guess that was right."""
+        first = 0
+        for chunk in chunks:
+            n_accepted = self._accept(chunk, result, first)
+            first += 1 + len(chunk.draft)
+            self.speculation.learn(chunk, n_accepted, len(chunks))
+            if chunk.draft and chunk.sequence.request in self.sequences:
+                self.scheduler.trim(chunk.sequence)
 
-    def _follow(self, sequence: Sequence, token: Token) -> None:
-        """Add a token to its sequence, tell the listener, and end the request when it is time."""
+    def _accept(self, chunk: Chunk, result: StepResult, first: int) -> int:
+        """Follow the tokens of a chunk, whose rows begin at ``first``, as far as they hold; how many guesses did."""
+        sequence, counts = chunk.sequence, chunk.sequence.request.speculated
+        counts.n_steps += 1
+        counts.n_drafted += len(chunk.draft)
+        self.stats.n_drafted += len(chunk.draft)
+        for n, guess in enumerate((*chunk.draft, None)):
+            if result.tokens[first + n] < 0:
+                self._fail(sequence.request, _sample_error(int(result.tokens[first + n])))
+                return n
+            token = _token(result, first + n)
+            goes_on = False
+            with self._failing(sequence.request):
+                goes_on = self._follow(sequence, token)
+            if not goes_on or token.id != guess:
+                return n
+            self.scheduler.advance([Chunk(sequence, 1)])
+            counts.n_accepted += 1
+            self.stats.n_accepted += 1
+        raise AssertionError("a token equalled no guess and yet was accepted")
+
+    def _follow(self, sequence: Sequence, token: Token) -> bool:
+        """Add a token to its sequence, tell the listener, and end the request when it is time.
+
+        False: it has ended, or other tokens than what the model says next come now.
+        """
         request = sequence.request
         sequence.append([token.id])
         if token.id in request.stop_ids:
             self.end(request, "stop")
-            return
+            return False
         reaction = request.listener.token(token)
         if reaction.stop:
             self.end(request, "stop")
-            return
+            return False
         sequence.append(reaction.force[: sequence.max_tokens - sequence.n_generated])
         if sequence.n_generated >= sequence.max_tokens:
             self.end(request, "length")
+            return False
+        return not reaction.force
 
     def arrive(self, request: Request) -> None:
         """Queue a request that was checked."""
@@ -327,6 +380,11 @@ class _Loop:
         if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= n):
             wrong = next(i for i in array.tolist() if type(i) is not int or not 0 <= i < n)
             raise RequestError(f"token id {wrong!r} is not in the vocabulary (0 to {n - 1})")
+
+
+def _token(result: StepResult, row: int) -> Token:
+    top = zip(result.top_ids[row].tolist(), result.top_logprobs[row].tolist(), strict=True)
+    return Token(int(result.tokens[row]), float(result.logprobs[row]), tuple(top))
 
 
 def _as_tenth_error(error: Exception) -> TenthError:

@@ -76,15 +76,29 @@ class Listener(Protocol):
         """The request has ended with an error."""
 
 
+@dataclass
+class Speculated:
+    """How guessing at tokens went in one request. The engine counts; read it after the end."""
+
+    n_steps: int = 0  # steps that gave tokens
+    n_drafted: int = 0  # guesses computed
+    n_accepted: int = 0  # of these, right: tokens that needed no step of their own
+
+
 @dataclass(eq=False)
 class Request:
-    """Token ids to go on from. ``max_tokens`` None: until a stop token or the end of the context."""
+    """Token ids to go on from. ``max_tokens`` None: until a stop token or the end of the context.
+
+    ``speculate``: guess at tokens where that is measured to be faster; the tokens are the same.
+    """
 
     prompt: SequenceOf[int]
     listener: Listener
     choice: TokenChoice = field(default_factory=TokenChoice)
     max_tokens: int | None = None
     stop_ids: frozenset[int] = frozenset()
+    speculate: bool = True
+    speculated: Speculated = field(default_factory=Speculated)
 
 
 class Sequence:

@@ -9,13 +9,13 @@ and restarts later from its tokens: rows are bit-identical however they are comp
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from tenth.batch import PAGE_TOKENS, Batch, Sampling, pages_for
+from tenth.batch import I32, PAGE_TOKENS, Batch, Sampling, pages_for
 from tenth.engine.pages import Pages
 from tenth.engine.request import Sequence, TokenChoice
 from tenth.errors import RequestError
@@ -28,17 +28,40 @@ class Limits:
     max_rows: int  # tokens in a step
     max_sequences: int  # sequences at work at a time
     context_tokens: int
+    max_outputs: int = 32  # rows of a step whose next token can be chosen
 
 
 class Chunk(NamedTuple):
-    """The next n_rows tokens of a sequence."""
+    """The next n_rows tokens of a sequence, and guesses at those that follow them (only behind its last token)."""
 
     sequence: Sequence
     n_rows: int
+    draft: tuple[int, ...] = ()
+
+    @property
+    def n_all_rows(self) -> int:
+        """Rows it takes in a step, guesses included."""
+        return self.n_rows + len(self.draft)
+
+    @property
+    def known(self) -> I32:
+        """The ids of its tokens, without guesses."""
+        sequence = self.sequence
+        return sequence.tokens[sequence.n_computed : sequence.n_computed + self.n_rows]
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether choosing its next token needs its history."""
+        return self.sequence.request.choice.looks_back
+
+    def history(self, n_guesses: int) -> I32:
+        """All tokens of the sequence, and so many of the guesses behind them."""
+        tokens = self.sequence.tokens
+        return np.concatenate((tokens, self.draft[:n_guesses]), dtype=np.int32) if n_guesses else tokens
 
     @property
     def reaches_end(self) -> bool:
-        """Whether the last row is the last token, so that the next one can be chosen."""
+        """Whether it has the last token of its sequence, so that the next one can be chosen."""
         return self.n_rows == self.sequence.n_pending
 
 
@@ -95,9 +118,30 @@ class Scheduler:
         assert chunks or not len(self), "work is waiting but none of it could be planned"
         return chunks
 
+    def room(self, chunks: Iterable[Chunk]) -> int:
+        """How many more rows, each with a choice of the next token, fit in a step."""
+        n_rows = sum(chunk.n_all_rows for chunk in chunks)
+        n_outputs = sum(1 + len(chunk.draft) for chunk in chunks if chunk.reaches_end)
+        return min(self.limits.max_rows - n_rows, self.limits.max_outputs - n_outputs)
+
+    def with_drafts(self, chunks: Iterable[Chunk], drafts: Mapping[Sequence, tuple[int, ...]]) -> list[Chunk]:
+        """The chunks with guesses for some of their sequences, cut to what has pages: nobody is preempted for them."""
+        return [chunk._replace(draft=self._fitting(chunk.sequence, drafts.get(chunk.sequence, ()))) for chunk in chunks]
+
+    def _fitting(self, sequence: Sequence, draft: tuple[int, ...]) -> tuple[int, ...]:
+        missing = pages_for(sequence.n_tokens + len(draft)) - len(sequence.pages)
+        sequence.pages += self.pages.take(min(max(0, missing), self.pages.n_available)) or []
+        return draft[: len(sequence.pages) * PAGE_TOKENS - sequence.n_tokens]
+
+    def trim(self, sequence: Sequence) -> None:
+        """Give back pages that were taken for guesses and hold none of the tokens."""
+        n_pages = pages_for(sequence.n_tokens)
+        self.pages.release(sequence.pages[n_pages:])
+        del sequence.pages[n_pages:]
+
     def advance(self, chunks: Iterable[Chunk]) -> None:
-        """Note that the rows of a step were computed, and make pages that became full findable."""
-        for sequence, n_rows in chunks:
+        """Note that the known rows of a step were computed, and make pages that became full findable."""
+        for sequence, n_rows, _ in chunks:
             sequence.n_computed += n_rows
             while (sequence.n_published + 1) * PAGE_TOKENS <= sequence.n_computed:
                 i = sequence.n_published
@@ -163,22 +207,24 @@ def _share(sequences: list[Sequence], room: int) -> list[Chunk]:
 
 def make_batch(chunks: list[Chunk]) -> Batch:
     """The flat arrays of a step."""
-    starts = np.cumsum([0] + [c.n_rows for c in chunks], dtype=np.int32)
-    tokens = [c.sequence.tokens[c.sequence.n_computed : c.sequence.n_computed + c.n_rows] for c in chunks]
-    positions = [np.arange(c.sequence.n_computed, c.sequence.n_computed + c.n_rows, dtype=np.int32) for c in chunks]
+    starts = np.cumsum([0] + [c.n_all_rows for c in chunks], dtype=np.int32)
+    tokens = [part for c in chunks for part in (c.known, np.array(c.draft, np.int32))]
+    positions = [np.arange(c.sequence.n_computed, c.sequence.n_computed + c.n_all_rows, dtype=np.int32) for c in chunks]
+    outputs = [row for i, c in enumerate(chunks) if c.reaches_end
+               for row in range(starts[i] + c.n_rows - 1, starts[i + 1])]
     return Batch(
         tokens=np.concatenate(tokens, dtype=np.int32),
         positions=np.concatenate(positions, dtype=np.int32),
         row_starts=starts,
         pages=[np.array(c.sequence.pages, np.int32) for c in chunks],
-        outputs=np.array([starts[i + 1] - 1 for i, c in enumerate(chunks) if c.reaches_end], np.int32),
-        sampling=_sampling([c.sequence for c in chunks if c.reaches_end]),
+        outputs=np.array(outputs, np.int32),
+        sampling=_sampling([(c, n) for c in chunks if c.reaches_end for n in range(1 + len(c.draft))]),
     )
 
 
-def _sampling(sequences: list[Sequence]) -> Sampling:
-    choices: list[TokenChoice] = [s.request.choice for s in sequences]
-    looking_back = [c.looks_back for c in choices]
+def _sampling(rows: list[tuple[Chunk, int]]) -> Sampling:
+    """How to choose the token after each (chunk, number of guesses before it)."""
+    choices: list[TokenChoice] = [chunk.sequence.request.choice for chunk, _ in rows]
     nothing = np.zeros(0, np.int32)
     return Sampling(
         temperature=np.array([c.temperature for c in choices], np.float32),
@@ -189,9 +235,9 @@ def _sampling(sequences: list[Sequence]) -> Sampling:
         presence=np.array([c.presence for c in choices], np.float32),
         frequency=np.array([c.frequency for c in choices], np.float32),
         seed=np.array([c.seed for c in choices], np.uint64),
-        counter=np.array([s.n_generated for s in sequences], np.int64),
+        counter=np.array([chunk.sequence.n_generated + n for chunk, n in rows], np.int64),
         n_top=np.array([c.n_top for c in choices], np.int32),
-        n_prompt=np.array([s.n_prompt * back for s, back in zip(sequences, looking_back, strict=True)], np.int32),
-        history=[s.tokens if back else nothing for s, back in zip(sequences, looking_back, strict=True)],
+        n_prompt=np.array([chunk.sequence.n_prompt * chunk.looks_back for chunk, _ in rows], np.int32),
+        history=[chunk.history(n) if chunk.looks_back else nothing for chunk, n in rows],
         bias=[c.bias for c in choices],
     )

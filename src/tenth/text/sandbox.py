@@ -50,7 +50,7 @@ from tenth.text.allowance import (
     weigh,
 )
 
-MAX_TEMPLATE_CHARS = 1 << 20
+MAX_TEMPLATE_CHARS = 1 << 18  # the longest known has some 30 thousand; parsing these takes half a second
 MAX_OUTPUT_CHARS = 4 << 20
 MAX_SECONDS = 5.0
 
@@ -252,8 +252,10 @@ def _compiled(source: str) -> jinja2.Template:
 
 
 def variables_of(source: str) -> set[str]:
-    """The variables that a template reads; none when it cannot be parsed."""
+    """The variables that a template reads; none when it cannot be parsed or is too long."""
+    if len(source) > MAX_TEMPLATE_CHARS:
+        return set()
     try:
-        return jinja2.meta.find_undeclared_variables(_ENVIRONMENT.parse(source[:MAX_TEMPLATE_CHARS]))
+        return jinja2.meta.find_undeclared_variables(_ENVIRONMENT.parse(source))
     except (jinja2.TemplateError, RecursionError):
         return set()

@@ -1,0 +1,117 @@
+// ops/rules.cpp: what the operands of each op must agree on, so that no kernel leaves a buffer. program/ops.py says what
+// the ops mean; Plan has checked that every operand by itself lies within the arena or is a matrix or vector of the plan.
+#include <algorithm>
+
+#include "base/expect.h"
+#include "ops/ops.h"
+
+namespace tenth {
+namespace {
+
+using Kind = Operand::Kind;
+
+void need(const Instruction& i, bool condition, const char* what) { expect(condition, std::string("plan: ") + i.op->name + ": " + what); }
+
+void need_counts(const Instruction& i, size_t least_in, size_t most_in, size_t out) {
+  need(i, i.in.size() >= least_in && i.in.size() <= most_in && i.out.size() == out, "number of operands");
+}
+
+bool is_floats(const Operand& o) { return o.kind == Kind::arena && !o.q8; }
+bool is_alike(const Operand& a, const Operand& b) { return a.width == b.width && a.rows == b.rows; }
+
+// Whether o is what an op ending in "q8" (or quantize) writes, or plain floats for the others.
+bool is_result(const Instruction& i, const Operand& o) {
+  const std::string name = i.op->name;
+  return o.kind == Kind::arena && o.q8 == (name == "quantize" || name.ends_with("_q8"));
+}
+
+const LayerKv& layer_of(const Instruction& i, const Parts& p) {
+  const auto found = p.layers.find(i.attributes.layer);
+  need(i, found != p.layers.end(), "no such layer");
+  return found->second;
+}
+
+}  // namespace
+
+void rule_embed(const Instruction& i, const Parts& p) {
+  need_counts(i, 2, 2, 1);
+  need(i, i.in[0].kind == Kind::tokens && i.in[1].kind == Kind::matrix && is_floats(i.out[0]) && i.out[0].rows == Rows::tokens, "kinds");
+  const Matrix& m = p.matrices[i.in[1].at];
+  need(i, m.columns == i.out[0].width && m.out_rows >= p.vocab, "shape of the matrix");
+}
+
+void rule_linear(const Instruction& i, const Parts& p) {
+  const Attributes& a = i.attributes;
+  need(i, a.n_weights >= 1 && a.biases.size() == size_t(a.n_weights) && i.out.size() == a.biases.size(), "number of weights");
+  need(i, std::all_of(a.biases.begin(), a.biases.end(), [](int b) { return b == 0 || b == 1; }), "biases are 0 or 1");
+  const size_t n = i.out.size(), n_biases = size_t(std::count(a.biases.begin(), a.biases.end(), 1));
+  need(i, !a.residual || n == 1, "a residual with several weights");
+  need_counts(i, 1 + n + n_biases + a.residual, 1 + n + n_biases + a.residual, n);
+  const Operand& x = i.in[0];
+  need(i, x.kind == Kind::arena, "kind of x");
+  for (size_t w = 0, bias = 1 + n; w < n; w++) {
+    need(i, i.in[1 + w].kind == Kind::matrix && is_floats(i.out[w]), "kinds");
+    const Matrix& m = p.matrices[i.in[1 + w].at];
+    need(i, m.columns == x.width && m.format->q8_input == x.q8, "x does not fit the matrix");
+    need(i, m.out_rows == i.out[w].width && x.rows == i.out[w].rows, "the result does not fit the matrix");
+    if (a.biases[w]) need(i, i.in[bias].kind == Kind::vector && i.in[bias].width == m.out_rows, "the bias does not fit the matrix"), bias++;
+  }
+  if (a.residual) need(i, is_floats(i.in.back()) && is_alike(i.in.back(), i.out[0]), "the residual does not fit the result");
+}
+
+void rule_one_input(const Instruction& i, const Parts&) {
+  need_counts(i, 1, 1, 1);
+  need(i, is_floats(i.in[0]) && is_result(i, i.out[0]) && is_alike(i.in[0], i.out[0]), "operands differ");
+}
+
+void rule_two_inputs(const Instruction& i, const Parts&) {
+  need_counts(i, 2, 2, 1);
+  need(i, is_floats(i.in[0]) && is_floats(i.in[1]) && is_result(i, i.out[0]), "kinds");
+  need(i, is_alike(i.in[0], i.in[1]) && is_alike(i.in[0], i.out[0]), "operands differ");
+}
+
+void rule_norm(const Instruction& i, const Parts&) {
+  need_counts(i, 2, 2, 1);
+  const Operand &x = i.in[0], &w = i.in[1], &y = i.out[0];
+  need(i, is_floats(x) && w.kind == Kind::vector && is_result(i, y) && is_alike(x, y), "operands differ");
+  need(i, y.q8 ? w.width == x.width : x.width % w.width == 0, "the weight does not fit the row");
+}
+
+void rule_rope_angles(const Instruction& i, const Parts&) {
+  need_counts(i, 1, 2, 1);
+  const int64_t half = int64_t(i.attributes.inv_freq.size());
+  need(i, i.in[0].kind == Kind::positions && is_floats(i.out[0]) && i.out[0].rows == Rows::tokens, "kinds");
+  need(i, half > 0 && i.out[0].width == 2 * half, "number of frequencies");
+  need(i, i.in.size() == 1 || (i.in[1].kind == Kind::vector && i.in[1].width == half), "number of factors");
+}
+
+void rule_rope(const Instruction& i, const Parts&) {
+  need_counts(i, 2, 2, 1);
+  const Operand &x = i.in[0], &angles = i.in[1];
+  const int64_t d = i.attributes.head_dim;
+  need(i, is_floats(x) && is_floats(angles) && is_floats(i.out[0]) && is_alike(x, i.out[0]) && x.rows == angles.rows, "operands differ");
+  need(i, d > 0 && x.width % d == 0 && angles.width <= d && angles.width % 2 == 0, "head_dim");
+}
+
+void rule_kv_store(const Instruction& i, const Parts& p) {
+  need_counts(i, 2, 2, 0);
+  const KvShape& shape = layer_of(i, p).shape;
+  for (const Operand& o : i.in)
+    need(i, is_floats(o) && o.rows == Rows::tokens && o.width == int64_t(shape.n_kv_heads) * shape.head_dim, "does not fit the layer");
+}
+
+void rule_attention(const Instruction& i, const Parts& p) {
+  need_counts(i, 1, 1, 1);
+  const KvShape& shape = layer_of(i, p).shape;
+  const Operand& q = i.in[0];
+  need(i, is_floats(q) && is_floats(i.out[0]) && q.rows == Rows::tokens && is_alike(q, i.out[0]), "operands differ");
+  need(i, q.width % (int64_t(shape.n_kv_heads) * shape.head_dim) == 0 && i.attributes.window >= 0, "does not fit the layer");
+}
+
+void rule_select_outputs(const Instruction& i, const Parts&) {
+  need_counts(i, 1, 1, 1);
+  const Operand &x = i.in[0], &y = i.out[0];
+  need(i, is_floats(x) && is_floats(y) && x.rows == Rows::tokens && y.rows == Rows::outputs && x.width == y.width, "operands differ");
+}
+
+}  // namespace tenth
