@@ -12,8 +12,8 @@ import tenth
 ROOT = Path(__file__).parents[1]
 
 PUBLIC = {
-    "EngineConfig", "Model", "ModelFileError", "Piece", "RequestError", "ResourceError", "SamplingParams", "Stream",
-    "TenthError", "Timings", "TokenLogprob", "Usage", "__version__", "load", "open_tokenizer",
+    "EngineConfig", "Model", "ModelFileError", "Piece", "RequestError", "ResourceError", "SamplingParams",
+    "Speculation", "Stream", "TenthError", "Timings", "TokenLogprob", "Usage", "__version__", "load", "open_tokenizer",
 }  # fmt: skip
 
 

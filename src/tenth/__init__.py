@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tenth.errors import ModelFileError, RequestError, ResourceError, TenthError
     from tenth.model import Model, load, open_tokenizer
     from tenth.sampling import SamplingParams
-    from tenth.stream import Piece, Stream, Timings, TokenLogprob, Usage
+    from tenth.stream import Piece, Speculation, Stream, Timings, TokenLogprob, Usage
 
 __version__ = "0.1.0"
 
@@ -27,6 +27,7 @@ __all__ = [
     "RequestError",
     "ResourceError",
     "SamplingParams",
+    "Speculation",
     "Stream",
     "TenthError",
     "Timings",
@@ -42,7 +43,7 @@ _HOMES = {
     **dict.fromkeys(("ModelFileError", "RequestError", "ResourceError", "TenthError"), "errors"),
     **dict.fromkeys(("Model", "load", "open_tokenizer"), "model"),
     "SamplingParams": "sampling",
-    **dict.fromkeys(("Piece", "Stream", "Timings", "TokenLogprob", "Usage"), "stream"),
+    **dict.fromkeys(("Piece", "Speculation", "Stream", "Timings", "TokenLogprob", "Usage"), "stream"),
 }
 
 

@@ -32,8 +32,9 @@ class EngineConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise RequestError(f"setting {name} is {value!r}, expected a whole number from {low} to {high}")
-        if not isinstance(self.prefix_reuse, bool):
-            raise RequestError(f"setting prefix_reuse is {self.prefix_reuse!r}, expected True or False")
+        for name in ("prefix_reuse", "speculate"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise RequestError(f"setting {name} is {value!r}, expected True or False")
         if self.kv_format not in ("f16", "q8_0", "f32"):
             raise RequestError(f"setting kv_format is {self.kv_format!r}, expected f16, q8_0 or f32")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -132,7 +132,7 @@ class Model:
 
     def chat(
         self,
-        messages: list[Message],
+        messages: Sequence[Message],
         *,
         think: bool | None = None,
         thinking_budget: int | None = None,
@@ -163,6 +163,12 @@ class Model:
         closing = tokenizer.encode(family.closing_text, special=False, parse_special=True)
         limit = None if budget is None else ThinkingBudget(budget, tuple(closing))
         return self._start(ids, params, deltas, limit)
+
+    @overload
+    def generate(self, prompt: str | list[int], **sampling: Any) -> Stream: ...
+
+    @overload
+    def generate(self, prompt: list[str] | list[list[int]], **sampling: Any) -> list[Stream]: ...
 
     def generate(
         self, prompt: str | list[int] | list[str] | list[list[int]], **sampling: Any

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-
-class Piece(str):
-    kind = "content"
-
-    def __new__(cls, text, kind="content"):
-        piece = super().__new__(cls, text)
-        piece.kind = kind
-        return piece
+from tenth.stream import Piece, Speculation, Timings, Usage
 
 
 class FakeStream:
@@ -18,10 +11,9 @@ class FakeStream:
     def __init__(self, pieces):
         self.pieces, self.said, self.cancelled = pieces, [], False
         self.finish_reason, self.logprobs = None, None
-        self.usage = {"prompt_tokens": 3, "completion_tokens": len(pieces), "cached_tokens": 0}
-        self.speculation = {"drafted": 7, "accepted": 5, "steps": 4}
-        self.timings = {"load_s": 0.5, "first_token_s": 0.25, "prompt_tokens_per_second": 100.0,
-                        "generated_tokens_per_second": 40.0}
+        self.usage = Usage(prompt_tokens=3, completion_tokens=len(pieces), cached_tokens=0)
+        self.timings = Timings(0.5, 0.25, prompt_tokens_per_second=100.0, generated_tokens_per_second=40.0)
+        self.speculation = Speculation(drafted=7, accepted=5, steps=4)
 
     def __iter__(self):
         for piece in self.pieces:
@@ -47,9 +39,10 @@ class FakeModel:
     """Plays the part of a Model: notes what it is asked and answers with ``pieces``."""
 
     name = "fake:1b"
-    description = "fake, 1B parameters"
 
     def __init__(self):
+        self.description = {"architecture": "fake", "parameters": 10**9, "context_tokens": 64,
+                            "formats": {"Q8_0": 10**9}}
         self.pieces = [Piece("It is "), Piece("Rayleigh scattering.")]
         self.asked, self.loads, self.streams, self.closed = [], [], [], 0
 

@@ -137,7 +137,7 @@ def test_model_shows_or_changes_the_model(chat, model, tmp_path, capsys):
     file = tmp_path / "other.gguf"
     file.write_bytes(b"GGUF")
     assert chat("/model").next is None
-    assert "fake:1b: fake, 1B parameters" in capsys.readouterr().err
+    assert "fake:1b: fake, 1,000 M parameters (Q8_0), context of 64 tokens" in capsys.readouterr().err
     assert chat(f"/model {file}").next == str(file)
     assert chat("/model /nonexistent.gguf").next is None
 

@@ -95,7 +95,7 @@ def prompts():
 
 
 def answers(together=False, choice=None, **settings):
-    """What the model says to each prompt, one after the other or all at once; plainly without ``speculation``."""
+    """What the model says to each prompt, in turn or all at once; plainly if ``speculation`` is not given."""
     engine = engine_of(**settings)
     told = "speculation" in settings
     how = {"speculate": told, **(choice or {})}

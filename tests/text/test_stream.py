@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenth.text import FAMILIES, DeltaStream, StopStrings, ThinkingFamily
-from tenth.text.families import family_named
+from tenth.text.families import family_of
 
 
 def run(stream: DeltaStream, pieces: list[str]) -> dict[str, str]:
@@ -36,17 +36,17 @@ def test_thinking_is_told_from_content_wherever_the_pieces_are_cut(family: Think
 @given(places=st.lists(st.integers(0, 60), max_size=9))
 def test_text_without_marks_is_content_unchanged(places: list[int]) -> None:
     text = "\n<b>1 < 2</b> </think> <thin"
-    for family in (None, family_named("think")):
+    for family in (None, family_of("<think>")):
         assert run(DeltaStream(family), cut(text, places)) == {"thinking": "", "content": text}
 
 
 def test_harmony_channels_give_thinking_and_the_final_answer() -> None:
     text = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Hello"
-    assert run(DeltaStream(family_named("harmony")), list(text)) == {"thinking": "hm", "content": "Hello"}
+    assert run(DeltaStream(family_of(text)), list(text)) == {"thinking": "hm", "content": "Hello"}
 
 
 def test_an_open_thought_can_be_closed_in_good_order() -> None:
-    stream = DeltaStream(family_named("think"), prompt="<think>\n")
+    stream = DeltaStream(family_of("<think>"), prompt="<think>\n")
     assert stream.thinking
     assert stream.push("so") == [("thinking", "so")]
     stream.push(stream.closing_text)
@@ -56,7 +56,7 @@ def test_an_open_thought_can_be_closed_in_good_order() -> None:
 
 
 def test_a_prompt_with_a_closed_thought_starts_as_content() -> None:
-    assert not DeltaStream(family_named("think"), prompt="<think>\n\n</think>\n\n").thinking
+    assert not DeltaStream(family_of("<think>"), prompt="<think>\n\n</think>\n\n").thinking
 
 
 PLACES = st.lists(st.integers(0, 30), max_size=8)

@@ -88,7 +88,7 @@ def test_plain_text_never_becomes_a_control_token() -> None:
 def test_a_user_defined_token_is_found_in_plain_text() -> None:
     tokenizer = Tokenizer.from_metadata(scored())
     assert tokenizer.decode(tokenizer.encode("[U]")) == "[U]"
-    assert tokenizer.special_id("[U]") in tokenizer.encode("a[U]b")
+    assert tokenizer.vocabulary.special["[U]"] in tokenizer.encode("a[U]b")
 
 
 def test_begin_tokens_are_added_once() -> None:

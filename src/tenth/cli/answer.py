@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from tenth.cli.flags import AnswerFlags, SamplingFlags
 from tenth.cli.opening import open_model
@@ -14,9 +13,9 @@ from tenth.cli.terminal import is_terminal, write, write_json, write_line
 from tenth.config import EngineConfig
 from tenth.errors import RequestError
 
-USAGE = ("prompt_tokens", "completion_tokens", "cached_tokens")
-TIMINGS = ("load_s", "first_token_s", "prompt_tokens_per_second", "generated_tokens_per_second")
-SPECULATION = ("drafted", "accepted", "steps")
+if TYPE_CHECKING:
+    from tenth.model import Model
+    from tenth.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def check(question: Question) -> None:
         raise RequestError("--top-logprobs needs --json", "the plain answer has no place for them")
 
 
-def start(model: Any, question: Question, settings: dict[str, Any]) -> Any:
+def start(model: Model, question: Question, settings: dict[str, Any]) -> Stream:
     """The stream of the answer."""
     flags = question.flags
     if flags.raw:
@@ -71,7 +70,7 @@ def start(model: Any, question: Question, settings: dict[str, Any]) -> Any:
     return model.chat(messages, think=flags.think, thinking_budget=flags.thinking_budget, **settings)
 
 
-def show_stream(stream: Iterable[Any], show_thinking: bool) -> None:
+def show_stream(stream: Stream, show_thinking: bool) -> None:
     """Prints the pieces of an answer: thinking dimmed (or left out), an empty line, then the content.
 
     Leaves the cursor at the start of a line. On any interruption the stream is cancelled.
@@ -79,55 +78,34 @@ def show_stream(stream: Iterable[Any], show_thinking: bool) -> None:
     thinking, last, started = False, "", False
     try:
         for piece in stream:
-            kind = getattr(piece, "kind", "content")
             text = str(piece)
-            if kind == "thinking" and not show_thinking:
+            if piece.kind == "thinking" and not show_thinking:
                 continue
-            if thinking and kind != "thinking":
+            if thinking and piece.kind != "thinking":
                 write("\n\n" if not last.endswith("\n") else "\n")
                 text = text.lstrip("\n")
-            thinking, started = kind == "thinking", started or bool(text)
+            thinking, started = piece.kind == "thinking", started or bool(text)
             last = text or last
             write(text, dim=thinking)
         if not started or not last.endswith("\n"):
             write_line()
     except BaseException:
-        cancel = getattr(stream, "cancel", None)
-        if cancel is not None:
-            cancel()
+        stream.cancel()
         raise
 
 
-def as_json(model: Any, stream: Any, with_logprobs: bool) -> dict[str, Any]:
+def as_json(model: Model, stream: Stream, with_logprobs: bool) -> dict[str, Any]:
     """The whole answer as the object that ``--json`` prints."""
-    result = {
-        "model": str(getattr(model, "name", "")),
-        "text": str(stream.text),
-        "thinking": str(stream.thinking or ""),
+    result: dict[str, Any] = {
+        "model": model.name,
+        "text": stream.text,
+        "thinking": stream.thinking,
         "finish_reason": stream.finish_reason,
-        "usage": numbers(stream.usage, USAGE),
-        "timings": numbers(stream.timings, TIMINGS),
-        "speculation": numbers(stream.speculation, SPECULATION),
-        "memory": dict(model.memory()),
+        "usage": asdict(stream.usage),
+        "timings": asdict(stream.timings),
+        "speculation": asdict(stream.speculation),
+        "memory": model.memory(),
     }
     if with_logprobs:
-        result["logprobs"] = plain(stream.logprobs)
+        result["logprobs"] = [asdict(choice) for choice in stream.logprobs]
     return result
-
-
-def plain(value: Any) -> Any:
-    """``value`` with dataclasses and NumPy numbers as what JSON knows."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain({f.name: getattr(value, f.name) for f in fields(value)})
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value.item() if hasattr(value, "item") else value
-
-
-def numbers(source: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """The fields ``names`` of a mapping or an object."""
-    if isinstance(source, Mapping):
-        return {name: plain(source.get(name)) for name in names}
-    return {name: plain(getattr(source, name, None)) for name in names}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tenth.cli.answer import Question, check, numbers, plain, show_stream
+from tenth.cli.answer import Question, check, show_stream
 from tenth.cli.conversation import Conversation
 from tenth.cli.editor import Editor
 from tenth.cli.failure import explain
@@ -19,6 +20,10 @@ from tenth.cli.prompt import checked, read_text_file
 from tenth.cli.terminal import in_units, is_terminal, message, table
 from tenth.config import EngineConfig
 from tenth.errors import RequestError, TenthError
+
+if TYPE_CHECKING:
+    from tenth.model import Model
+    from tenth.stream import Stream
 
 HELP = """\
 /system TEXT      instructions for the model (without: show; "none" removes)
@@ -87,10 +92,10 @@ def converse(first: Question, history: bool) -> None:
 class Chat:
     """One model's part of a conversation."""
 
-    def __init__(self, model: Any, talk: Conversation, editor: Editor, show_thinking: bool | None):
+    def __init__(self, model: Model, talk: Conversation, editor: Editor, show_thinking: bool | None):
         self.model, self.talk, self.editor = model, talk, editor
         self.show_thinking = is_terminal(sys.stdout) if show_thinking is None else show_thinking
-        self.last: Any = None  # the last answer's stream
+        self.last: Stream | None = None  # the last answer
         self.next_model: str | None = None
         self.commands: dict[str, Callable[[str], str | None]] = {
             "/help": lambda _: HELP, "/?": lambda _: HELP, "/system": self.system, "/set": self.talk.set,
@@ -101,7 +106,7 @@ class Chat:
     def greet(self) -> None:
         """Says which model this is."""
         if self.editor.live:
-            message(f"{getattr(self.model, 'name', 'model')}: {describe(self.model)}", dim=True)
+            message(f"{self.model.name}: {describe(self.model)}", dim=True)
             message("/help lists commands, Ctrl-D leaves", dim=True)
 
     def loop(self) -> str | None:
@@ -151,9 +156,8 @@ class Chat:
             stream = self.model.chat(self.talk.for_model(), **self.talk.settings)
             show_stream(stream, self.show_thinking)
         except KeyboardInterrupt:
-            said = str(getattr(stream, "text", "") or "")
-            if said:
-                self.talk.add("assistant", said)
+            if stream is not None and stream.text:
+                self.talk.add("assistant", stream.text)
             else:
                 self.talk.take_back()
             self.last = stream or self.last
@@ -163,7 +167,7 @@ class Chat:
             self.talk.take_back()
             raise
         self.last = stream
-        self.talk.add("assistant", str(stream.text), str(stream.thinking or ""))
+        self.talk.add("assistant", stream.text, stream.thinking)
         if self.editor.live:
             message(speed_line(stream), dim=True)
 
@@ -198,19 +202,15 @@ class Chat:
         """/stats"""
         if self.last is None:
             return "nothing has been answered yet"
-        usage = numbers(self.last.usage, ("prompt_tokens", "completion_tokens", "cached_tokens"))
-        times = numbers(self.last.timings, ("first_token_s", "prompt_tokens_per_second",
-                                            "generated_tokens_per_second"))
-        memory = {key.removesuffix("_bytes") + " memory": in_units(value) for key, value in self.model.memory().items()
-                  if isinstance(value, (int, float))}
-        rows = [(k.replace("_", " "), v if isinstance(v, str) else f"{v:.4g}")
-                for k, v in (usage | times | memory).items() if v is not None]
+        figures = asdict(self.last.usage) | asdict(self.last.timings)
+        rows = [(key.replace("_", " "), f"{value:.4g}") for key, value in figures.items() if value is not None]
+        rows += [(key.removesuffix("_bytes") + " memory", in_units(n)) for key, n in self.model.memory().items()]
         return table(rows)
 
     def change_model(self, name: str) -> str | None:
         """/model"""
         if not name:
-            return f"{getattr(self.model, 'name', 'model')}: {describe(self.model)}"
+            return f"{self.model.name}: {describe(self.model)}"
         from tenth.library import resolve
 
         resolve(name, download=False)  # raises here, while this model is still open, when there is no such model
@@ -224,25 +224,21 @@ def complain(error: BaseException) -> None:
     message(what + (f"\nhint: {hint}" if hint else ""))
 
 
-def describe(model: Any) -> str:
+def describe(model: Model) -> str:
     """One line about a model."""
-    about = plain(getattr(model, "description", ""))
-    if not isinstance(about, dict):
-        return str(about)
-    formats = " ".join(about.get("formats", {}))
-    return (f"{about.get('architecture')}, {about.get('parameters', 0) / 1e6:,.0f} M parameters ({formats}), "
-            f"context of {about.get('context_tokens')} tokens")
+    about = model.description
+    return (f"{about['architecture']}, {about['parameters'] / 1e6:,.0f} M parameters ({' '.join(about['formats'])}), "
+            f"context of {about['context_tokens']} tokens")
 
 
-def speed_line(stream: Any) -> str:
+def speed_line(stream: Stream) -> str:
     """What an answer took, in one line."""
-    usage, times = numbers(stream.usage, ("completion_tokens",)), numbers(
-        stream.timings, ("first_token_s", "generated_tokens_per_second"))
-    parts = [f"{usage['completion_tokens']} tokens"]
-    if times["generated_tokens_per_second"]:
-        parts.append(f"{times['generated_tokens_per_second']:.1f} tokens/s")
-    if times["first_token_s"] is not None:
-        parts.append(f"first after {times['first_token_s']:.2f} s")
+    times = stream.timings
+    parts = [f"{stream.usage.completion_tokens} tokens"]
+    if times.generated_tokens_per_second:
+        parts.append(f"{times.generated_tokens_per_second:.1f} tokens/s")
+    if times.first_token_s is not None:
+        parts.append(f"first after {times.first_token_s:.2f} s")
     if stream.finish_reason == "length":
         parts.append("cut off at the limit")
     return ", ".join(parts)

@@ -14,12 +14,13 @@ from tenth.config import EngineConfig
 
 if TYPE_CHECKING:
     from tenth.library import Progress
+    from tenth.model import Model
 
 LOADING = "loading"  # what tenth.load reports while it reads weights
 SHOW_AFTER_S = 0.4  # a load that is done by then shows nothing
 
 
-def load_model(name: str, **settings: Any) -> Any:
+def load_model(name: str, **settings: Any) -> Model:
     """tenth.load, imported when called. Tests put a model of their own here."""
     import tenth
 
@@ -27,7 +28,7 @@ def load_model(name: str, **settings: Any) -> Any:
 
 
 @contextmanager
-def open_model(name: str | None, engine: EngineConfig, template: str | None = None) -> Iterator[Any]:
+def open_model(name: str | None, engine: EngineConfig, template: str | None = None) -> Iterator[Model]:
     """The model (None: the default one), closed at the end. ``template``: text of a chat template."""
     if name is None:
         name = default_model()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tenth.cli.flags import ModelArgument
 from tenth.cli.prompt import read_input
 from tenth.cli.terminal import table, write_json, write_line
+
+if TYPE_CHECKING:
+    from tenth.text.tokenizer import Tokenizer
 
 
 def command(
@@ -24,7 +27,7 @@ def command(
     """
     tokenizer = open_tokenizer(model)
     text = read_input()
-    ids = [int(token) for token in tokenizer.encode(text, special=not no_special, parse_special=parse_special)]
+    ids = tokenizer.encode(text, special=not no_special, parse_special=parse_special)
     if json:
         write_json({"ids": ids})
     elif ids:
@@ -32,7 +35,7 @@ def command(
                          right=frozenset({0})))
 
 
-def open_tokenizer(model: str) -> Any:
+def open_tokenizer(model: str) -> Tokenizer:
     """The tokenizer of a model. Tests put one of their own here."""
     import tenth
     from tenth.cli.opening import showing_progress
@@ -40,5 +43,4 @@ def open_tokenizer(model: str) -> Any:
 
     with showing_progress() as progress:
         path = resolve(model, progress=progress)
-    opened = tenth.open_tokenizer(path)
-    return getattr(opened, "tokenizer", opened)
+    return tenth.open_tokenizer(path)

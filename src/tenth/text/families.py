@@ -47,8 +47,3 @@ SWITCHES = ("enable_thinking", "thinking")
 def family_of(template: str) -> ThinkingFamily | None:
     """The family whose marks the template's source mentions, or None for a model that does not think."""
     return next((family for family in FAMILIES if family.opening.strip() in template), None)
-
-
-def family_named(name: str) -> ThinkingFamily | None:
-    """The family of that name, or None."""
-    return next((family for family in FAMILIES if family.name == name), None)

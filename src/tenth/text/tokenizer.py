@@ -99,10 +99,6 @@ class Tokenizer:
             raise RequestError(f"token id {token!r} is outside the vocabulary, expected 0 to {self.vocab_size - 1}")
         return self.vocabulary.pieces[token]
 
-    def special_id(self, text: str) -> int | None:
-        """The id of the special token written ``text``, or None."""
-        return self.vocabulary.special.get(text)
-
 
 class _Matcher:
     """Finds literal texts: leftmost, then longest. Without a regex of all texts, whose depth a file could choose."""
