@@ -221,7 +221,7 @@ def test_a_page_without_peers_has_no_empty_columns():
 
 def test_the_documented_comparison_is_one_that_the_command_line_takes(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
-    words = shlex.split(page.split("```sh\n")[1].split("```")[0])
+    words = shlex.split(page.split("```sh\n")[1].split("```")[0].replace("\\\n", " "))
     assert words[:3] == ["python", "-m", "tenth.bench.compare"]
     settings = compare.settings_from([str(tmp_path) if word == "results" else word for word in words[3:]])
     assert len(settings.peer) == 2
