@@ -41,14 +41,14 @@ void Signal::raise() {
     syscall(SYS_futex, reinterpret_cast<uint32_t*>(&value_), FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0);
 }
 
-void Signal::wait_while(uint32_t old) {
+void Signal::wait_while(uint32_t old, int64_t spin_ns) {
   for (int64_t end = 0;;) {
     for (int i = 0; i < 64; i++) {
       if (value() != old) return;
       _mm_pause();
     }
     const int64_t now = now_ns();
-    if (!end) end = now + kSpinNanoseconds;
+    if (!end) end = now + spin_ns;
     if (now > end) break;
   }
   sleepers_.fetch_add(1, std::memory_order_seq_cst);
@@ -60,6 +60,8 @@ void Signal::wait_while(uint32_t old) {
 Pool::Pool(int n_threads) : n_threads_(n_threads < 1 ? 1 : n_threads) {
   processors_ = physical_processors();
   pinned_ = n_threads_ > 1 && n_threads_ == int(processors_.size());
+  // More workers than processors: one that spins keeps another from working.
+  spin_ns_ = n_threads_ > int(processors_.size()) ? 0 : kSpinNanoseconds;
   try {
     for (int i = 1; i < n_threads_; i++) {
       threads_.emplace_back(&Pool::worker, this, i);
@@ -81,7 +83,7 @@ void Pool::stop() {
 
 void Pool::worker(int thread) {
   for (uint32_t seen = 0;;) {
-    start_.wait_while(seen);
+    start_.wait_while(seen, spin_ns_);
     seen = start_.value();
     if (stopping_) return;
     call(thread);
@@ -123,7 +125,7 @@ void Pool::meet() {
     arrived_.store(0, std::memory_order_relaxed);
     met_.raise();
   } else {
-    met_.wait_while(round);
+    met_.wait_while(round, spin_ns_);
   }
 }
 

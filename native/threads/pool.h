@@ -18,7 +18,7 @@ class Signal {
  public:
   uint32_t value() const { return value_.load(std::memory_order_acquire); }
   void raise();                      // adds one and wakes all sleepers
-  void wait_while(uint32_t old);     // returns once value() != old
+  void wait_while(uint32_t old, int64_t spin_ns);  // returns once value() != old; sleeps after spinning so long
 
  private:
   std::atomic<uint32_t> value_{0};
@@ -50,6 +50,7 @@ class Pool {
   void stop();
   int n_threads_;
   bool pinned_ = false;
+  int64_t spin_ns_;
   std::vector<int> processors_;
   std::vector<std::thread> threads_;
   std::mutex one_run_, error_lock_;

@@ -75,6 +75,19 @@ def test_bench_runs_a_warm_up_and_both_parts_of_every_turn(tenth, measured):
     assert settings["threads"] >= 1
 
 
+def test_bench_speculation_prints_a_table_or_json(tenth, measured, monkeypatch):
+    texts = [{"name": "a text", "n_prompt": 9, "n_generated": 40, "plain": {"median": 10.0},
+              "speculating": {"median": 15.0}, "drafted": 0, "accepted": 0, "acceptance": None,
+              "tokens_per_step": 1.0, "gain": 0.5}]
+    monkeypatch.setattr(bench.speculation, "measure", lambda *_: texts)
+    result = tenth("bench", "m", "--speculation")
+    assert (result.code, result.err) == (0, "")
+    assert "a text" in result.out
+    assert "+50 %" in result.out
+    assert json.loads(tenth("bench", "m", "--speculation", "--json").out)["texts"] == texts
+    assert measured.closed == 2
+
+
 @pytest.mark.parametrize("flags", [
     ("--against", "vllm"), ("--install-peer",), ("--against-args", "-fa 1"), ("--repetitions", "0"),
     ("--against", "llama.cpp", "--against-bin", "x"), ("--prompt-tokens", "1"),
@@ -87,6 +100,9 @@ def test_flags_that_make_no_sense_are_refused_before_anything_is_loaded(tenth, m
 def test_inspect_says_what_it_needs(tenth):
     assert tenth("inspect").code == 2
     assert tenth("inspect", "m", "--program", "--profile").code == 2
+    assert tenth("inspect", "m", "--all").code == 2
+    assert tenth("inspect", "m", "--profile", "--phase", "all").code == 2
+    assert tenth("inspect", "m", "--profile", "--svg", "/no/such/folder/x.svg").code == 2
 
 
 def test_doctor_describes_the_machine_without_measuring(tenth):

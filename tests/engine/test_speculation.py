@@ -9,8 +9,11 @@ from tenth.engine.engine import Engine
 from tenth.engine.request import Reaction, Request, Sequence, TokenChoice
 from tenth.engine.scheduler import Chunk
 from tenth.engine.speculation import MAX_DRAFT, Outlook, Speculation, StepTimes, share_rows
+from tenth.stream import Feed, Stream, ThinkingBudget, TokenReader
+from tenth.text.stream import StopStrings
 
 from . import toy
+from .test_stream import Deltas, Letters
 from .toy import PERIOD, Recorder, RepeatingRuntime, ToyRuntime, repeating
 
 
@@ -331,6 +334,25 @@ def test_forced_tokens_come_where_they_are_asked_for(start, n, n_forced):
     plain, guessed = run(Guesses(n=0)), run(Guesses(wrong_every=9))
     assert guessed.tokens == plain.tokens
     assert guessed.n_generated == plain.n_generated == 90
+
+
+@pytest.mark.parametrize("budget", [1, 2, 5, 8, 13, 40])
+@pytest.mark.parametrize("wrong_every", [2, 9])
+def test_a_thinking_budget_and_a_stop_string_cut_guesses_where_they_cut_plain_text(start, budget, wrong_every):
+    def answer(speculation):
+        reader = TokenReader(Letters(), Deltas(), StopStrings((chr(100) + chr(101) + chr(102),)))
+        feed = Feed(reader, 10, ThinkingBudget(budget, (ord("."), ord("|"))))
+        engine = start(speculation=speculation)
+        request = Request(prompt_of(10), feed, max_tokens=200)
+        engine.submit(request)
+        stream = Stream(feed, lambda: engine.cancel(request), 0.0, None, request.speculated).wait()
+        return stream.thinking, stream.text, stream.finish_reason, stream.usage, stream.logprobs, stream.speculation
+
+    *plain, none = answer(Guesses(n=0))
+    *guessed, some = answer(Guesses(wrong_every=wrong_every))
+    assert guessed == plain
+    assert plain[2] == "stop"
+    assert some.drafted > none.drafted == 0
 
 
 def test_a_listener_that_raises_among_guesses_fails_its_own_request_only(start):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shlex
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tenth.bench.compare_table import markdown
-from tenth.bench.llama_bench import LlamaBench, Test
+from tenth.bench.llama_bench import LlamaBench, Trial
 from tenth.bench.machine import busy_share, read_machine
 from tenth.bench.process import LineProcess
 from tenth.bench.report import summary
@@ -31,13 +32,13 @@ from tenth.errors import RequestError, ResourceError, TenthError
 
 DEPTH_TOKENS = 8000
 TESTS = {
-    "pp512": Test("prompt", 512), "pp2048": Test("prompt", 2048), "tg128": Test("generation", 128),
-    "together": Test("together", 128, sequences=8), "long": Test("generation", 64, depth=DEPTH_TOKENS),
+    "pp512": Trial("prompt", 512), "pp2048": Trial("prompt", 2048), "tg128": Trial("generation", 128),
+    "together": Trial("together", 128, sequences=8), "long": Trial("generation", 64, depth=DEPTH_TOKENS),
 }
 DEFAULT_TESTS = ("pp512", "pp2048", "tg128", "together")
 
 
-Measure = Callable[[LlamaBench, Test, tuple[str, ...]], float | None]
+Measure = Callable[[LlamaBench, Trial, tuple[str, ...]], float | None]
 
 
 class Asked(Protocol):
@@ -51,14 +52,14 @@ class Asked(Protocol):
 class Measured:
     """All turns of one test. ``peers``: by label and flags."""
 
-    test: Test
+    test: Trial
     tenth: list[float] = field(default_factory=list)
     read: list[float] = field(default_factory=list)
     int8: list[float] = field(default_factory=list)
     peers: dict[tuple[str, tuple[str, ...]], list[float]] = field(default_factory=dict)
 
 
-def take_turns(test: Test, driver: Asked, peers: Sequence[LlamaBench], measure: Measure,
+def take_turns(test: Trial, driver: Asked, peers: Sequence[LlamaBench], measure: Measure,
                repetitions: int) -> Measured:
     """Limits, tenth and every peer in turn. tenth warms up once before; llama-bench does so in each of its runs.
 
@@ -111,7 +112,7 @@ def figures(measured: Measured, work: Work) -> dict[str, Any]:
                        "int8_multiply_adds_per_second": summary(measured.int8)}, "peers": peers}
 
 
-def per_token(test: Test, work: Work) -> tuple[float, float]:
+def per_token(test: Trial, work: Work) -> tuple[float, float]:
     """(bytes, multiply-adds) that each token of a test needs at least, counted as bench/work.py does."""
     if test.kind == "prompt":  # the weights are read once for all rows, at best
         return work.weight_bytes / test.tokens, work.prompt_multiply_adds(test.tokens)
@@ -119,7 +120,7 @@ def per_token(test: Test, work: Work) -> tuple[float, float]:
     return work.weight_bytes / test.sequences + kv_bytes, float(work.every + work.output)
 
 
-def compare_file(file: Path, isa: str, tests: Sequence[Test], peers: Sequence[LlamaBench],
+def compare_file(file: Path, isa: str, tests: Sequence[Trial], peers: Sequence[LlamaBench],
                  settings: argparse.Namespace) -> dict[str, Any]:
     """Everything of one model and instruction set ("" for the best one)."""
     context = max(test.depth + test.tokens for test in tests) + 64
@@ -156,7 +157,7 @@ def model_files(names: Sequence[str]) -> list[Path]:
     return files
 
 
-def fitting(tests: Sequence[Test], file: Path) -> list[Test]:
+def fitting(tests: Sequence[Trial], file: Path) -> list[Trial]:
     """Those that the model's context has room for."""
     from tenth.loader import optimised_program
     from tenth.weights.gguf import read_header
@@ -179,6 +180,7 @@ def settings_from(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="of everyone; default: physical cores")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write comparison.md and comparison.json")
     settings = parser.parse_args(arguments)
+    settings.words = sys.argv[1:] if arguments is None else list(arguments)
     settings.tests = [name for name in settings.tests.split(",") if name] + ["long"] * settings.long
     if unknown := [name for name in settings.tests if name not in TESTS]:
         parser.error(f"no test is named {unknown[0]}; there are {', '.join(TESTS)}")
@@ -205,7 +207,8 @@ def run(settings: argparse.Namespace) -> dict[str, Any]:
             if tests:
                 results.append(compare_file(file, isa, tests, peers, settings))
     return {"machine": dataclasses.asdict(machine), "threads": settings.threads, "busy_share": busy,
-            "repetitions": settings.repetitions, "command": " ".join(sys.argv), "results": results}
+            "repetitions": settings.repetitions, "results": results,
+            "command": shlex.join(["python", "-m", "tenth.bench.compare", *settings.words])}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

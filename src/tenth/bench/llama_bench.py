@@ -17,7 +17,7 @@ from tenth.errors import RequestError, ResourceError
 
 
 @dataclass(frozen=True)
-class Test:
+class Trial:
     """One thing to measure. ``kind``: prompt, generation (behind ``depth`` tokens), or together (``sequences``)."""
 
     kind: str
@@ -59,7 +59,7 @@ class LlamaBench:
         help = help_of(Path(path))
         return cls(label, Path(path), [tuple(shlex.split(f)) for f in flags] or known_flag_sets(help), help)
 
-    def command(self, test: Test, file: Path, threads: int, flags: tuple[str, ...]) -> list[str] | None:
+    def command(self, test: Trial, file: Path, threads: int, flags: tuple[str, ...]) -> list[str] | None:
         """The command line, None when this program cannot measure that."""
         if test.kind == "together":
             program = self.program.with_name("llama-batched-bench")
@@ -79,7 +79,7 @@ class LlamaBench:
             return None
         return [str(self.program), "-m", str(file), "-t", str(threads), *lengths, "-r", "1", "-o", "json", *flags]
 
-    def measure(self, test: Test, file: Path, threads: int, flags: tuple[str, ...]) -> float | None:
+    def measure(self, test: Trial, file: Path, threads: int, flags: tuple[str, ...]) -> float | None:
         """Tokens per second of one turn; None when it cannot be measured. A failure is remembered, not repeated."""
         command = self.command(test, file, threads, flags)
         if command is None or (test.name, flags) in self.failed:
@@ -118,7 +118,7 @@ def _batched(flags: tuple[str, ...]) -> list[str]:
     return (["-rtr"] if "-rtr 1" in text else []) + (["--no-repack"] if "--repack 0" in text else [])
 
 
-def parse_row(text: str, test: Test) -> float:
+def parse_row(text: str, test: Trial) -> float:
     """Tokens per second of the one row that ``llama-bench -o json`` printed. Raises ResourceError."""
     try:
         rows = [row for row in json.loads(text) if (row["n_gen"] > 0) == (test.kind == "generation")]
@@ -129,7 +129,7 @@ def parse_row(text: str, test: Test) -> float:
     raise ResourceError("the peer did not print what llama-bench -o json prints")
 
 
-def parse_batched(text: str, test: Test) -> float:
+def parse_batched(text: str, test: Trial) -> float:
     """Tokens per second of the generation in the table of llama-batched-bench (column S_TG). Raises ResourceError."""
     for line in text.splitlines():
         cells = re.findall(r"[\d.]+", line) if line.lstrip().startswith("|") else []

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tenth.bench import limits
+from tenth.bench import limits, speculation
 from tenth.bench.machine import Machine, busy_share, read_machine
 from tenth.bench.measure import Shape, Tenth, prompt_ids, take_turns
 from tenth.bench.report import figures, lines
@@ -33,6 +33,8 @@ class BenchFlags:
     prompt_tokens: int = flag(512, "Tokens of the prompt.", min=2, metavar="N")
     generate_tokens: int = flag(128, "Tokens to generate.", min=2, metavar="N")
     repetitions: int = flag(5, "Turns measured, after one to warm up.", min=1, metavar="N")
+    speculation: bool = flag(False, "Measure instead what guessing at tokens gains, on texts that repeat their prompt.",
+                             names=("--speculation",))
     json: bool = flag(False, "Print one JSON object.", names=("--json",))
 
 
@@ -56,6 +58,9 @@ def command(model: ModelArgument, flags: BenchFlags, peers: PeerFlags, engine: E
     """
     check(peers)
     machine = read_machine()
+    if flags.speculation:
+        show_speculation(model, flags, engine, machine)
+        return
     shape = Shape(flags.prompt_tokens, flags.generate_tokens, flags.repetitions)
     engine = settled(engine, shape, machine)
     with open_model(model, engine) as opened:
@@ -64,6 +69,37 @@ def command(model: ModelArgument, flags: BenchFlags, peers: PeerFlags, engine: E
         write_json(result)
     else:
         show(result)
+
+
+def show_speculation(model: str, flags: BenchFlags, engine: EngineConfig, machine: Machine) -> None:
+    """Measures and prints what guessing gains."""
+    engine = dataclasses.replace(engine, threads=engine.threads or machine.cores)
+    busy, status = warn_if_busy(), StatusLine()
+    with open_model(model, engine) as opened:
+        try:
+            texts = speculation.measure(opened, flags.generate_tokens, flags.repetitions,
+                                        lambda what, done, total: status(f"{what}, {done} of {total} turns", 0, 0))
+        finally:
+            status.clear()
+        name = str(opened.name)
+    if flags.json:
+        write_json({"model": name, "threads": engine.threads, "repetitions": flags.repetitions,
+                    "settings": dataclasses.asdict(engine), "busy_share": busy,
+                    "machine": dataclasses.asdict(machine), "texts": texts})
+        return
+    write_line(f"{name}, {engine.threads} threads, median of {flags.repetitions} turns")
+    write_line(f"{machine.cpu}")
+    write_line()
+    write_line(table(speculation.lines(texts), right=frozenset(range(1, 7))))
+
+
+def warn_if_busy() -> float:
+    """The share of the CPUs that others use, said when figures will suffer from it."""
+    busy = busy_share()
+    if busy > QUIET_SHARE:
+        message(f"note: other programs use {100 * busy:.0f} % of the CPUs; figures will be low, and a ratio to a peer "
+                "says little: threads that wait for each other suffer unevenly")
+    return busy
 
 
 def check(peers: PeerFlags) -> None:
@@ -96,11 +132,7 @@ def run(model: Any, shape: Shape, engine: EngineConfig, peers: PeerFlags, machin
     def machine_limits() -> tuple[limits.Rate, limits.Rate]:
         return (limits.read_bandwidth(engine.threads, 0.5, n_bytes), limits.int8_rate(engine.threads, 0.2))
 
-    busy = busy_share()
-    if busy > QUIET_SHARE:
-        message(f"note: other programs use {100 * busy:.0f} % of the CPUs; figures will be low, and a ratio to a peer "
-                "says little: threads that wait for each other suffer unevenly")
-    status = StatusLine()
+    busy, status = warn_if_busy(), StatusLine()
     with peer_for(peers, file, engine.threads, ids, shape) as peer:
         try:
             turns = take_turns(Tenth(model, ids, shape), peer, machine_limits, shape.repetitions,

@@ -17,7 +17,7 @@ MAX_CHAIN = 16  # places looked at: newest first, since of two equally good ones
 NEAR_TOKENS = 12  # a copied text is looked for near where it was left, for so many tokens
 NEAR_SHIFTS = (0, 1, -1, 2, -2, 3, -3, 4, -4)  # a changed word may be longer or shorter; unchanged length first
 NEAR_BONUS = 6  # a match there counts as so much longer
-KEPT_TOKENS = 1 << 16  # the table forgets what lies further back; at about 150 bytes a token
+KEPT_TOKENS = 1 << 15  # at least; twice as many at most, at 124 bytes a token (measured)
 _TOKEN_BITS = 32
 
 

@@ -7,7 +7,11 @@ number of the token, so the tokens are the same with and without guesses, also w
 
 What decides, all of it measured: how long steps of so many rows take (StepTimes, one for the engine), how often guesses
 were right (Outlook, one for each request), and what guessing has cost and saved in this request so far (its credit).
-The gate by utility follows Cascade (Saxena et al. 2025, arXiv 2506.20675); the credit is what bounds the loss.
+Guesses are looked for in every step; whether the first would have been right is seen without computing it, so that
+most of what is learnt costs nothing. Gating by measured utility is Cascade's idea (arXiv 2506.20675).
+
+Of several sequences the likeliest guesses are computed, for the most tokens per second of them all; steps that also
+work at a prompt have rows enough and are left alone.
 """
 
 from __future__ import annotations
@@ -31,12 +35,14 @@ ROW_GUESS = 0.07  # of a plain step: what a row more is taken to cost before it 
 GUESS_WEIGHT = 2  # the guess counts as so many measurements: one disturbed step does not decide
 LEAST_GAIN = 1.03  # expected tokens per second over plain ones, below which guessing is not worth its risk
 
-# Credit is counted in plain steps. A request may lose FIRST_CREDIT, and then EARNED of every plain step it takes; the
-# most that is kept of what guessing saved bounds the loss when a text stops repeating itself.
+# Credit is counted in plain steps: guesses are computed while there is some, they cost what the step takes longer and
+# earn what they save. So a request loses little more than FIRST_CREDIT and EARNED of its plain steps, whatever it says.
+# Chosen by replaying recorded answers with made-up step times, four rows costing 1.15 to 1.6 plain steps, disturbed or
+# not: 0.8 and 0.008 cost a story up to 3 %; without EARNED_RIGHT the same JSON went 1.1 to 1.9 times as fast, by luck.
 FIRST_CREDIT = 0.5
-EARNED = 0.004
-EARNED_RIGHT = 0.1
-MOST_CREDIT = 3.0
+EARNED = 0.004  # by every plain step
+EARNED_RIGHT = 0.1  # by a plain step whose guess would have been right, as the one before: a chance was missed
+MOST_CREDIT = 3.0  # kept of what was saved: the loss when a text stops repeating itself
 
 
 class StepTimes:

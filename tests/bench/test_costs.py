@@ -1,0 +1,66 @@
+"""What instructions must read and multiply, counted by hand beside the code's counts."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from tenth.bench.costs import Cost, StepShape, costs, seen, span
+from tenth.program.values import Instruction, KvLayer, Program, Value
+
+
+@dataclass
+class Tensor:
+    n_bytes: int
+    format: str
+
+
+def layer_program(window=0):
+    """embed, rms_norm_q8, linear (q and v), kv_store, attention (2 heads of 32, 1 KV head), select_outputs, linear."""
+    weight = lambda name, *shape: Value(name, "weight", shape)  # noqa: E731
+    temp = lambda name, *shape, rows="tokens", dtype="f32": Value(name, "temp", shape, rows, dtype)  # noqa: E731
+    table, head = weight("token_embd.weight", 100, 64), weight("output", 100, 64)
+    norm, q_w = weight("blk.0.attn_norm.weight", 64), weight("blk.0.attn_q.weight", 64, 64)
+    v_w = weight("blk.0.attn_v.weight", 32, 64)
+    tokens = Value("tokens", "input", (), "tokens", "i32")
+    x, n, q, v = temp("x", 64), temp("n", 64, dtype="q8"), temp("q", 64), temp("v", 32)
+    q_heads, v_heads = Value("q", "temp", (2, 32), "tokens", base=q), Value("v", "temp", (1, 32), "tokens", base=v)
+    y, last, logits = temp("y", 64), temp("last", 64, rows="outputs"), temp("logits", 100, rows="outputs")
+    steps = [
+        Instruction("embed", (tokens, table), (x,), {"scale": 1.0}),
+        Instruction("rms_norm_q8", (x, norm), (n,), {"eps": 1e-5}),
+        Instruction("linear", (n, q_w, v_w), (q, v), {"n_weights": 2, "biases": (0, 0), "residual": 0}),
+        Instruction("kv_store", (v_heads, v_heads), (), {"layer": 0}),
+        Instruction("attention", (q_heads,), (y,), {"layer": 0, "n_kv_heads": 1, "head_dim": 32, "window": window}),
+        Instruction("select_outputs", (y,), (last,)),
+        Instruction("linear", (last, head), (logits,), {"n_weights": 1, "biases": (0,), "residual": 0}),
+    ]
+    weights = {w.name: w for w in (table, norm, q_w, v_w, head)}
+    return Program(steps, weights, {"tokens": tokens}, logits, [KvLayer(0, 1, 32, window)])
+
+
+TENSORS = {"token_embd.weight": Tensor(6400, "Q8_0"), "blk.0.attn_norm.weight": Tensor(256, "F32"),
+           "blk.0.attn_q.weight": Tensor(2304, "Q4_K"), "blk.0.attn_v.weight": Tensor(1680, "Q6_K"),
+           "output": Tensor(6800, "Q8_0")}
+
+
+def test_a_step_of_three_rows_behind_ten():
+    embed, norm, linear, store, attention, select, head = costs(layer_program(), TENSORS, "f16", StepShape(3, 10))
+    assert embed == Cost("embed", "token_embd", "Q8_0", weight_bytes=3 * 64, activation_bytes=3 * 4 + 3 * 256)
+    assert norm == Cost("rms_norm_q8", activation_bytes=3 * (256 + 2 * 52) + 256)
+    assert linear == Cost("linear", "attn_q+attn_v", "Q4_K+Q6_K", 2304 + 1680, 0, 3 * (104 + 256 + 128), 3 * 96 * 64)
+    assert store.kv_bytes == 3 * 2 * 32 * 2
+    assert attention.kv_bytes == 13 * 2 * 32 * 2
+    assert attention.multiply_adds == 2 * 64 * (11 + 12 + 13)
+    assert select.activation_bytes == 2 * 256
+    assert head == Cost("linear", "output", "Q8_0", 6800, 0, 256 + 400, 100 * 64)
+    assert (head.memory_bytes, head.n_bytes) == (6800, 6800 + 656)
+
+
+@pytest.mark.parametrize(("shape", "window", "positions", "pairs"), [
+    (StepShape(1, 0), 0, 1, 1), (StepShape(1, 99), 0, 100, 100), (StepShape(1, 99), 8, 8, 8),
+    (StepShape(4, 0), 8, 4, 10), (StepShape(4, 6), 8, 10, 7 + 8 + 8 + 8), (StepShape(3, 10), 8, 10, 24),
+])
+def test_a_window_bounds_what_attention_reads(shape, window, positions, pairs):
+    assert (span(shape, window), seen(shape, window)) == (positions, pairs)
+    attention = costs(layer_program(window), TENSORS, "f32", shape)[4]
+    assert (attention.kv_bytes, attention.multiply_adds) == (positions * 2 * 32 * 4, 2 * 64 * pairs)
