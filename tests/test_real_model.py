@@ -64,7 +64,7 @@ def test_ask_answers_and_says_what_it_took(command, capsys):
     start = time.perf_counter()
     result = json.loads(command("ask", "Why is the sky blue?", "--max-tokens", "1", "--json").stdout)
     took_s = time.perf_counter() - start
-    assert set(result) == {"model", "text", "thinking", "finish_reason", "usage", "timings", "memory"}
+    assert set(result) == {"model", "text", "thinking", "finish_reason", "usage", "timings", "speculation", "memory"}
     assert result["usage"]["completion_tokens"] == 1
     with capsys.disabled():  # a busy machine must not fail this, so it is only said
         print(f"\n{NAME}: an answer of one token takes {took_s:.2f} s from start to end of the process")

@@ -114,7 +114,7 @@ class Outlook:
         counts[1] = counts[1] * self.DECAY + (n_accepted < n_drafted)
 
     def watch(self, n_matched: int, was_right: bool) -> None:
-        """Learn from a plain step whether the first guess would have been right (n_matched 0: there was none)."""
+        """Learn at no cost, from a plain step, if the first guess (none if n_matched is 0) would have been right."""
         if n_matched:
             self.note(n_matched, 1, was_right)
         self.pay(EARNED + EARNED_RIGHT * (was_right and self._was_right))
