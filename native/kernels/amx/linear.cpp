@@ -27,15 +27,9 @@ namespace tenth::avx512 { extern const KernelTable TABLE; }
 
 namespace tenth::TENTH_ISA {
 
-#ifndef S_
-#define S_ 16
-#endif
-#ifndef P_
-#define P_ 8
-#endif
-constexpr int STRIP = S_;    // blocks of 32 k whose unpacked weights are kept: with their activations they stay in L1
-constexpr int PANELS = P_;    // panels that meet one tile of activations while it is in L1
-constexpr int TILES = 32;    // tiles of activations that meet one strip of weights
+constexpr int STRIP = 48;   // most blocks of 32 k kept unpacked: their activations (39 KB a tile) fit L1, these L2
+constexpr int PANELS = 4;   // panels that meet a tile of activations while it is in L1
+constexpr int TILES = 32;   // tiles of activations that meet one strip of weights
 
 // GCC 12's tile intrinsics are macros that take no template argument, and do not say that a load reads memory.
 template <int T> TENTH_INLINE void tile_zero() { asm volatile("tilezero %%tmm%c0" ::"i"(T)); }
@@ -139,14 +133,14 @@ TENTH_INLINE void add(const Unpacked<Format>& w, const Sums<Format>& sums, const
   }
 }
 
-// y [16 columns][16 rows] += n blocks of one panel times one tile of activations.
+// n blocks of one panel times one tile of activations, added to y [16 columns][16 rows] or, if `first`, to zero.
 template <class Format>
-__attribute__((noinline)) void add_strip(const Unpacked<Format>* w, int n, const uint8_t* x, float* sums_y) {
+__attribute__((noinline)) void add_strip(const Unpacked<Format>* w, int n, const uint8_t* x, bool first, float* sums_y) {
   constexpr int X_STEP = TILE_ROWS * Q8_BYTES;
   alignas(64) Sums<Format> ring[4];
   F32 y[TILE_ROWS];
   TENTH_UNROLL(16)
-  for (int c = 0; c < TILE_ROWS; c++) y[c] = loadf(sums_y + PANEL_ROWS * c);
+  for (int c = 0; c < TILE_ROWS; c++) y[c] = first ? zerof() : loadf(sums_y + PANEL_ROWS * c);
   multiply<Format, 0>(w[0], x);
   keep<Format, 0>(ring[0]);
   if (n > 1) multiply<Format, 1>(w[1], x + X_STEP);
@@ -169,19 +163,21 @@ template <class Format>
 void product_block(const Product& p, int64_t first, int n_panels, int64_t tile, int n_tiles) {
   const int64_t panel_bytes = p.n_blocks * Format::PANEL_BYTES, n = p.n_blocks * (Format::WEIGHTS / 32);
   const int64_t x_step = TILE_ROWS * Q8_BYTES, tile_bytes = n * x_step;
-  static thread_local Unpacked<Format> w[PANELS][STRIP];
-  alignas(64) static thread_local float y[TILES][PANELS][TILE_ROWS * PANEL_ROWS];
-  for (int t = 0; t < n_tiles; t++) std::memset(y[t], 0, sizeof y[0][0] * n_panels);
-  for (int64_t at = 0; at < n; at += STRIP) {
-    const int blocks = (int)(n - at < STRIP ? n - at : STRIP);
-    for (int i = 0; i < n_panels; i++) unpack<Format>(p.panels + (first + i) * panel_bytes, at, blocks, w[i]);
+  Unpacked<Format> w[PANELS][STRIP];
+  alignas(64) float y[TILES][PANELS][TILE_ROWS * PANEL_ROWS];
+  const int64_t n_strips = (n + STRIP - 1) / STRIP;
+  for (int64_t strip = 0; strip < n_strips; strip++) {
+    const int64_t from = n * strip / n_strips;
+    const int blocks = (int)(n * (strip + 1) / n_strips - from);
+    for (int i = 0; i < n_panels; i++) unpack<Format>(p.panels + (first + i) * panel_bytes, from, blocks, w[i]);
     for (int t = 0; t < n_tiles; t++) {
-      const uint8_t* x = (const uint8_t*)p.x + (tile + t) * tile_bytes + at * x_step;
-      for (int i = 0; i < n_panels; i++) add_strip<Format>(w[i], blocks, x, y[t][i]);
+      const uint8_t* x = (const uint8_t*)p.x + (tile + t) * tile_bytes + from * x_step;
+      for (int i = 0; i < n_panels; i++) {
+        add_strip<Format>(w[i], blocks, x, strip == 0, y[t][i]);
+        if (strip + 1 == n_strips) store_panel(p, first + i, (tile + t) * TILE_ROWS, TILE_ROWS, y[t][i]);
+      }
     }
   }
-  for (int t = 0; t < n_tiles; t++)
-    for (int i = 0; i < n_panels; i++) store_panel(p, first + i, (tile + t) * TILE_ROWS, TILE_ROWS, y[t][i]);
 }
 
 template <class Format> void product(const Product& p) {
