@@ -4,7 +4,7 @@
 // of 16 dwords); one block of a q8 tile is the left one (16 columns of 32 bytes). One instruction gives all 256 integer
 // sums; scales are then applied by the vector unit as everywhere, one float sum per output, blocks in order of k.
 // Tiles cannot be read as vectors: the sums pass through memory, two blocks behind the product so that nothing waits.
-// Fewer rows than a tile, and float weights, are left to the AVX-512 kernels.
+// Few rows, rows past the last whole tile, and float weights are left to the AVX-512 kernels.
 #include <immintrin.h>
 
 #include "formats/iq4_nl.h"
@@ -27,6 +27,9 @@ namespace tenth::avx512 { extern const KernelTable TABLE; }
 
 namespace tenth::TENTH_ISA {
 
+// Below this, unpacking costs more than tiles save (16 rows: 0.8 to 0.95 of the AVX-512 speed; 32: 1.0 to 1.2).
+constexpr int LEAST_ROWS = 32;
+
 constexpr int STRIP = 48;   // most blocks of 32 k kept unpacked: their activations (39 KB a tile) fit L1, these L2
 constexpr int PANELS = 4;   // panels that meet a tile of activations while it is in L1
 constexpr int TILES = 32;   // tiles of activations that meet one strip of weights
@@ -43,8 +46,8 @@ template <int SUM, int X, int W> TENTH_INLINE void tile_dot() {  // signed x tim
   asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(SUM), "i"(X), "i"(W));
 }
 
-// Tiles 0..3: sums, [16 columns][16 rows] int32. 4, 5: activations, [16][k_per_sum] int8. 6, 7: weights, [k_per_sum / 4][64].
-// A thread that has left this is as it was: tiles in use slow down every task switch.
+// Tiles 0..3: sums, [16 columns][16 rows] int32. 4, 5: activations, [16][k_per_sum] int8. 6, 7: weights,
+// [k_per_sum / 4][64] int8. A thread that has left this is as it was: tiles in use slow down every task switch.
 class TileConfig {
  public:
   explicit TileConfig(int k_per_sum) {
@@ -74,11 +77,13 @@ template <class Format> struct alignas(64) Unpacked {
 // Blocks [first, first + n) of 32 k of one panel.
 template <class Format>
 __attribute__((noinline)) void unpack(const uint8_t* panel, int64_t first, int n, Unpacked<Format>* out) {
-  constexpr int SUBS = Format::WEIGHTS / 32;
+  constexpr int SUBS = Format::WEIGHTS / 32, SUB_BYTES = Format::PANEL_BYTES / SUBS, AHEAD = 2048;  // as PREFETCH_MANY in isa/linear.h
   const __m512i offset = _mm512_set1_epi8((char)(Format::OFFSET_SHIFT == NO_OFFSET ? 0 : 1 << (Format::OFFSET_SHIFT & 31)));
   for (int i = 0; i < n; i++, out++) {
     const uint8_t* p = panel + (first + i) / SUBS * Format::PANEL_BYTES;
     const int sub = (int)((first + i) % SUBS);
+    TENTH_UNROLL(16)
+    for (int j = 0; j < SUB_BYTES; j += 64) __builtin_prefetch(p + sub * SUB_BYTES + AHEAD + j);
     I32 w[8];
     Format::weights(p, 0, sub, w);
     TENTH_UNROLL(8)
@@ -91,7 +96,9 @@ __attribute__((noinline)) void unpack(const uint8_t* panel, int64_t first, int n
 
 template <class Format> using Sums = int32_t[Format::SCALES][TILE_ROWS][PANEL_ROWS];
 
-// The integer sums of one block, left in tiles (SUM and the one after it).
+// The integer sums of one block, left in tiles: 0 or 1, or a pair of them for the first and the last 16 k. Blocks take
+// them in turn, so that one is stored while the next is made. (Tiles of 8 columns times 2 panels, which share the loads
+// of scales, cost as much each as tiles of 16 and were slower by a quarter.)
 template <class Format, int ODD> TENTH_INLINE void multiply(const Unpacked<Format>& w, const uint8_t* x) {
   if constexpr (Format::SCALES == 1) {
     tile_load<6 + ODD>(w.w, 64);
@@ -133,7 +140,7 @@ TENTH_INLINE void add(const Unpacked<Format>& w, const Sums<Format>& sums, const
   }
 }
 
-// n blocks of one panel times one tile of activations, added to y [16 columns][16 rows] or, if `first`, to zero.
+// With the float sums in registers: n blocks of one panel times one tile of activations, added to y [16 columns][16 rows] or, if `first`, to zero.
 template <class Format>
 __attribute__((noinline)) void add_strip(const Unpacked<Format>* w, int n, const uint8_t* x, bool first, float* sums_y) {
   constexpr int X_STEP = TILE_ROWS * Q8_BYTES;
@@ -158,6 +165,15 @@ __attribute__((noinline)) void add_strip(const Unpacked<Format>* w, int n, const
   for (int c = 0; c < TILE_ROWS; c++) storef(sums_y + PANEL_ROWS * c, y[c]);
 }
 
+// Asks for the lines that the sums of a panel and a tile will be written to, about 1 us before (waiting for them took
+// 15 % of a product with k = 1536).
+TENTH_INLINE void prefetch_output(const Product& p, int64_t panel, int64_t row0) {
+  for (int c = 0; c < TILE_ROWS; c++) {
+    __builtin_prefetch(p.y + (row0 + c) * p.y_stride + panel * PANEL_ROWS, 1);
+    if (p.residual) __builtin_prefetch(p.residual + (row0 + c) * p.residual_stride + panel * PANEL_ROWS);
+  }
+}
+
 // Panels [first, first + n_panels) times tiles [tile, tile + n_tiles).
 template <class Format>
 void product_block(const Product& p, int64_t first, int n_panels, int64_t tile, int n_tiles) {
@@ -172,16 +188,20 @@ void product_block(const Product& p, int64_t first, int n_panels, int64_t tile, 
     for (int i = 0; i < n_panels; i++) unpack<Format>(p.panels + (first + i) * panel_bytes, from, blocks, w[i]);
     for (int t = 0; t < n_tiles; t++) {
       const uint8_t* x = (const uint8_t*)p.x + (tile + t) * tile_bytes + from * x_step;
+      const int64_t row = (tile + t) * TILE_ROWS;
+      const bool last = strip + 1 == n_strips;
       for (int i = 0; i < n_panels; i++) {
-        add_strip<Format>(w[i], blocks, x, strip == 0, y[t][i]);
-        if (strip + 1 == n_strips) store_panel(p, first + i, (tile + t) * TILE_ROWS, TILE_ROWS, y[t][i]);
+        float* sums = y[n_strips == 1 ? 0 : t][i];  // nothing to keep from strip to strip: stay in L1
+        if (last) prefetch_output(p, first + i, row);
+        add_strip<Format>(w[i], blocks, x, strip == 0, sums);
+        if (last) store_panel(p, first + i, row, TILE_ROWS, sums);
       }
     }
   }
 }
 
 template <class Format> void product(const Product& p) {
-  const int64_t n_tiles = p.n_rows / TILE_ROWS;
+  const int64_t n_tiles = p.n_rows < LEAST_ROWS ? 0 : p.n_rows / TILE_ROWS;
   if (n_tiles) {
     const TileConfig config(32 / Format::SCALES);
     for (int64_t tile = 0; tile < n_tiles; tile += TILES)
