@@ -12,12 +12,18 @@ prints one line for the message, one for the hint, and exits with ``exit_code``.
 from __future__ import annotations
 
 
+# Messages quote what files and requests hold, which may be megabytes.
+MOST_CHARACTERS = 1000
+
+
 class TenthError(Exception):
-    """Base of all errors raised on purpose. ``hint``: what the user can do, or None."""
+    """Base of all errors raised on purpose. ``hint``: what the user can do, or None. Long messages are cut."""
 
     exit_code = 1
 
     def __init__(self, message: str, hint: str | None = None):
+        if len(message) > MOST_CHARACTERS:
+            message = message[:MOST_CHARACTERS] + " …"
         super().__init__(message)
         self.message = message
         self.hint = hint

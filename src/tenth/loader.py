@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 
+from tenth.batch import F32
 from tenth.config import EngineConfig
-from tenth.errors import RequestError, ResourceError
+from tenth.errors import ModelFileError, RequestError, ResourceError
 from tenth.models import build
 from tenth.program import memory
 from tenth.program.passes import optimise
@@ -27,7 +29,14 @@ from tenth.runtime import (
     physical_processors,
 )
 from tenth.weights.formats import FORMATS
-from tenth.weights.gguf import ModelFile, TensorInfo, read_header, read_tensor, require_supported
+from tenth.weights.gguf import (
+    ModelFile,
+    TensorInfo,
+    read_header,
+    read_tensor,
+    require_supported,
+    require_unchanged,
+)
 
 DEFAULT_CONTEXT_TOKENS = 8192
 OUTPUT_ROWS = 32  # rows that can have logits in one step: enough for a batch of sequences, small beside a chunk
@@ -52,9 +61,10 @@ def open_runtime(path: str | Path, config: EngineConfig, progress: Progress | No
     require_supported(used)
     limits = plan_limits(program, config)
     check_memory(header, program, limits)
-    vectors = {name: read_tensor(info) for name, info in used.items() if len(info.shape) == 1}
+    vectors = {name: read_vector(info) for name, info in used.items() if len(info.shape) == 1}
     matrices = {name: _source(info) for name, info in used.items() if len(info.shape) > 1}
     runtime = Runtime(program, matrices, vectors, limits, progress)
+    require_unchanged(header)  # the header's checks hold for the weights only if they are of the same file
     return Loaded(runtime, header, program, config)
 
 
@@ -62,8 +72,34 @@ def optimised_program(header: ModelFile) -> Program:
     """The program of a model file, after all passes. Raises ModelFileError for what is not supported."""
     architecture = header.metadata.architecture
     program = build(architecture, header.metadata, {name: info.shape for name, info in header.tensors.items()})
+    check_vocabulary(header, program)
     quantised = {name for name, info in header.tensors.items() if info.format not in FLOAT_FORMATS}
     return optimise(program, quantised)
+
+
+def check_vocabulary(header: ModelFile, program: Program) -> None:
+    """ModelFileError when the tokenizer, if there is one, has more or fewer tokens than the model has rows for."""
+    key = "tokenizer.ggml.tokens"
+    if header.metadata.has(key) and header.metadata.count(key) != program.vocab_size:
+        raise ModelFileError(
+            f"{header.paths[0]}: {key} has {header.metadata.count(key)} tokens, but token_embd.weight has "
+            f"{program.vocab_size} rows",
+            "the file's metadata and its tensors contradict each other; try another copy of the model",
+        )
+
+
+def read_vector(info: TensorInfo) -> F32:
+    """A norm, a bias or factors of rotary frequencies, float32 ``[n]``. ModelFileError for numbers that cannot be."""
+    vector = read_tensor(info)
+    is_divisor = info.name == "rope_freqs.weight"
+    wrong = ~np.isfinite(vector) | (vector <= 0) if is_divisor else ~np.isfinite(vector)
+    if wrong.any():
+        at, expected = int(wrong.argmax()), "a positive number" if is_divisor else "a finite number"
+        raise ModelFileError(
+            f"{info.path}: tensor {info.name}: number {at} is {vector[at]}, expected {expected}",
+            "the file is damaged or was made wrongly; pull it again, or choose another copy of the model",
+        )
+    return vector
 
 
 def plan_limits(program: Program, config: EngineConfig) -> Limits:

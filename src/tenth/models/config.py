@@ -13,8 +13,9 @@ from typing import Protocol, overload
 from tenth.errors import ModelFileError
 
 # Larger than any model yet published, small enough that a hostile file cannot make building slow.
-MOST_LAYERS = 1024
+MOST_LAYERS = 512
 MOST_WIDTH = 1 << 20
+MOST_HEAD_DIM = 1 << 14
 MOST_CONTEXT = 1 << 30
 
 
@@ -112,8 +113,9 @@ def _read_head_dim(m: Metadata, prefix: str, dim: int, n_heads: int) -> int:
             dim % n_heads == 0,
             f"embedding_length {dim} is not a multiple of attention.head_count {n_heads}, and there is no key_length",
         )
-    head_dim = m.get_int(f"{prefix}.attention.key_length", dim // n_heads, low=1, high=MOST_WIDTH)
-    value_dim = m.get_int(f"{prefix}.attention.value_length", head_dim, low=1, high=MOST_WIDTH)
+    head_dim = m.get_int(f"{prefix}.attention.key_length", dim // n_heads, low=1, high=MOST_HEAD_DIM)
+    require(head_dim <= MOST_HEAD_DIM, f"a head has {head_dim} numbers, expected at most {MOST_HEAD_DIM}")
+    value_dim = m.get_int(f"{prefix}.attention.value_length", head_dim, low=1, high=MOST_HEAD_DIM)
     require(head_dim == value_dim, f"attention.key_length {head_dim} differs from attention.value_length {value_dim}")
     return head_dim
 

@@ -18,12 +18,13 @@ def plan(program: Program, capacity: Mapping[Rows, int]) -> int:
     """Set ``offset`` of every temporary for steps of at most ``capacity`` rows of each kind; give the arena's bytes."""
     lives = lifetimes(program)
     sizes = {value: size_bytes(value, capacity) for value in lives}
-    placed: list[Value] = []
+    placed: list[list[Value]] = [[] for _ in range(len(program.instructions) + 1)]  # by instruction, those alive then
     for value in sorted(lives, key=lambda v: (-sizes[v], lives[v])):
         start, end = lives[value]
-        beside = [u for u in placed if lives[u][0] <= end and start <= lives[u][1]]
+        beside = {u for alive in placed[start : end + 1] for u in alive}
         value.offset = _lowest_gap([(u.offset, sizes[u]) for u in beside], sizes[value])
-        placed.append(value)
+        for alive in placed[start : end + 1]:
+            alive.append(value)
     for instruction in program.instructions:
         for value in instruction.inputs:
             value.offset = value.storage.offset

@@ -17,7 +17,7 @@ from tenth.text.bpe import MergeEncoder
 from tenth.text.metadata import MetadataSource
 from tenth.text.pretokenizers import pretokenizer
 from tenth.text.spm import ScoreEncoder
-from tenth.text.vocabulary import CONTROL, SPACE, UNKNOWN, Vocabulary, read_vocabulary
+from tenth.text.vocabulary import CONTROL, SPACE, UNKNOWN, Vocabulary, read_vocabulary, token_id
 
 MODELS = ("gpt2", "llama", "gemma4")
 
@@ -179,12 +179,13 @@ def _merged(metadata: MetadataSource, tokens: Sequence[str], model: str) -> Toke
 def _scored(metadata: MetadataSource, tokens: Sequence[str]) -> Tokenizer:
     vocabulary = read_vocabulary(metadata, tokens, byte_level=False)
     scores = np.asarray(metadata.get_floats("tokenizer.ggml.scores"), dtype=np.float32)
-    if len(scores) < len(tokens) or not np.isfinite(scores).all():
+    if len(scores) != len(tokens) or not np.isfinite(scores).all():
         raise ModelFileError(f"tokenizer.ggml.scores has {len(scores)} entries, expected {len(tokens)} finite numbers")
     space_prefix = _flag(metadata, "add_space_prefix", True)
-    unknown = metadata.get_int("tokenizer.ggml.unknown_token_id", default=0)
+    unknown = token_id(metadata, "unknown_token_id", len(tokens))
+    unknown = 0 if unknown is None and not metadata.has("tokenizer.ggml.unknown_token_id") else unknown
     encoder = ScoreEncoder(tokens, scores, vocabulary.types, space_prefix=space_prefix,
-                           unknown_id=unknown if 0 <= unknown < len(tokens) else None)
+                           unknown_id=unknown)
     return Tokenizer(vocabulary, encoder, add_bos=_flag(metadata, "add_bos_token", True),
                      add_eos=_flag(metadata, "add_eos_token", False), space_prefix=space_prefix,
                      strip_after=_strip_after(metadata, vocabulary), escaped_spaces=True)

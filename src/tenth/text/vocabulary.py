@@ -27,6 +27,7 @@ _END_TEXTS = ("<|eot_id|>",
               "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>",
               "<reponame>", "<|file_sep|>")
 _END_TEXTS_IF_CONTROL = ("</s>", "<eos>")  # plain text in some vocabularies
+_NO_TOKEN = (-1, 2**32 - 1)  # how some files say that there is no such token
 _END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 # Control tokens that structure an answer (thinking, channels): shown, so that streams can find them.
 _MARKERS = ("<think>", "</think>", "[THINK]", "[/THINK]", "<seed:think>", "</seed:think>", "<|START_THINKING|>",
@@ -85,8 +86,8 @@ def read_vocabulary(metadata: MetadataSource, tokens: Sequence[str], *, byte_lev
         size=len(tokens), types=types, pieces=_pieces(tokens, raw, byte_level=byte_level),
         special={text: i for text, i in names.items() if text},
         hidden=frozenset((hidden | stops) - visible),
-        bos_id=_token_id(metadata, "bos_token_id", len(tokens)),
-        eos_id=_token_id(metadata, "eos_token_id", len(tokens)),
+        bos_id=token_id(metadata, "bos_token_id", len(tokens)),
+        eos_id=token_id(metadata, "eos_token_id", len(tokens)),
         stop_ids=frozenset(stops))
 
 
@@ -95,15 +96,21 @@ def _read_types(metadata: MetadataSource, size: int) -> npt.NDArray[np.uint8]:
     values = metadata.get_ints("tokenizer.ggml.token_type", default=None)
     if values is None:
         return np.full(size, NORMAL, np.uint8)
-    if len(values) < size:
+    if len(values) != size:
         raise ModelFileError(f"tokenizer.ggml.token_type has {len(values)} entries, expected {size}")
-    types = np.asarray(values, dtype=np.int64)[:size]
+    types = np.asarray(values, dtype=np.int64)
     return np.where((types >= NORMAL) & (types <= BYTE), types, NORMAL).astype(np.uint8)
 
 
-def _token_id(metadata: MetadataSource, name: str, size: int) -> int | None:
+def token_id(metadata: MetadataSource, name: str, size: int) -> int | None:
+    """The id under ``tokenizer.ggml.NAME``, None when the file has none; ModelFileError outside the vocabulary."""
     value = metadata.get_int(f"tokenizer.ggml.{name}", default=None)
-    return value if value is not None and 0 <= value < size else None
+    if value is None or value in _NO_TOKEN:
+        return None
+    if not 0 <= value < size:
+        raise ModelFileError(f"tokenizer.ggml.{name} is {value}, expected 0 to {size - 1}",
+                             hint="the file's tokenizer is damaged; use another file of the model")
+    return int(value)
 
 
 def _stop_ids(metadata: MetadataSource, tokens: Sequence[str], types: npt.NDArray[np.uint8],
@@ -118,7 +125,7 @@ def _stop_ids(metadata: MetadataSource, tokens: Sequence[str], types: npt.NDArra
     for text, i in by_text.items():
         if i in stops:
             names[text] = i  # some files give these the normal type
-    stops |= {end for key in _END_KEYS if (end := _token_id(metadata, key, len(tokens))) is not None}
+    stops |= {end for key in _END_KEYS if (end := token_id(metadata, key, len(tokens))) is not None}
     return stops
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "read_rows",
     "read_tensor",
     "require_supported",
+    "require_unchanged",
 ]
 
 MAGIC = b"GGUF"
@@ -54,6 +55,7 @@ class ModelFile:
     tensors: dict[str, TensorInfo]
     version: int
     size_bytes: int  # of all files together
+    stamps: tuple[tuple[int, ...], ...] = ()  # of each file when its header was read, see _stamp
 
 
 class _Entry(NamedTuple):
@@ -88,6 +90,22 @@ def read_header(path: str | os.PathLike[str]) -> ModelFile:
     return _join(parts, count)
 
 
+def require_unchanged(model: ModelFile) -> None:
+    """ModelFileError when a file of the model is not the one whose header was read: replaced, cut or written to."""
+    for path, stamp in zip(model.paths, model.stamps, strict=True):
+        try:
+            found = _stamp(os.stat(path))
+        except OSError as error:
+            raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
+        if found != stamp:
+            raise ModelFileError(f"{path}: the file was changed while it was read", "load it again once it is complete")
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    """Which file this is, and its state."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def _join(parts: list[ModelFile], count: int) -> ModelFile:
     """One model of its shards, which have to agree on how many there are, on their order and on the tensors."""
     tensors: dict[str, TensorInfo] = {}
@@ -107,12 +125,15 @@ def _join(parts: list[ModelFile], count: int) -> ModelFile:
                 f"{part.paths[0]}: split.tensors.count is {expected}, but the {count} parts hold {len(tensors)} tensors"
             )
     paths = tuple(part.paths[0] for part in parts)
-    return ModelFile(paths, parts[0].metadata, tensors, parts[0].version, sum(part.size_bytes for part in parts))
+    stamps = tuple(stamp for part in parts for stamp in part.stamps)
+    size_bytes = sum(part.size_bytes for part in parts)
+    return ModelFile(paths, parts[0].metadata, tensors, parts[0].version, size_bytes, stamps)
 
 
 def _read_one(path: Path, budget: Budget) -> ModelFile:
     """One file. Spends ``budget``, which the shards of a model share."""
-    with _opened(path) as (descriptor, size):
+    with _opened(path) as (descriptor, status):
+        size = status.st_size
         _check_magic(descriptor, path, size)
         reader = HeaderReader(descriptor, path, size, budget)
         version = _read_version(reader)
@@ -126,12 +147,12 @@ def _read_one(path: Path, budget: Budget) -> ModelFile:
         entries = [_read_entry(reader) for _ in range(n_tensors)]
         budget.spend(reader, "header_bytes", reader.position)
         tensors = _place(reader, entries, alignment)
-    return ModelFile((path,), metadata, tensors, version, size)
+    return ModelFile((path,), metadata, tensors, version, size, (_stamp(status),))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[int, int]]:
-    """Descriptor and size of a regular file; errors of the operating system become ModelFileError."""
+def _opened(path: Path) -> Iterator[tuple[int, os.stat_result]]:
+    """Descriptor and status of a regular file; errors of the operating system become ModelFileError."""
     try:
         # O_NONBLOCK: opening a named pipe would otherwise wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -145,7 +166,7 @@ def _opened(path: Path) -> Iterator[tuple[int, int]]:
             raise ModelFileError(f"{path}: this is a folder, expected a GGUF file", "name the .gguf file inside it")
         if not stat.S_ISREG(status.st_mode):
             raise ModelFileError(f"{path}: this is a pipe or device, expected a GGUF file")
-        yield descriptor, status.st_size
+        yield descriptor, status
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
     finally:
