@@ -11,7 +11,6 @@ prints one line for the message, one for the hint, and exits with ``exit_code``.
 
 from __future__ import annotations
 
-
 # Messages quote what files and requests hold, which may be megabytes.
 MOST_CHARACTERS = 1000
 

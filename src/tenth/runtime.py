@@ -123,7 +123,8 @@ class Runtime:
             self._places = self._load(matrices, vectors, progress)
             self._build()
         except RuntimeError as error:  # std::system_error
-            raise ResourceError(f"{limits.n_threads} workers cannot be started: {error}", "use fewer --threads") from error
+            what = f"{limits.n_threads} workers cannot be started: {error}"
+            raise ResourceError(what, "use fewer --threads") from error
         except MemoryError as error:
             raise ResourceError(
                 "there is not enough memory for this model", "choose a smaller model or a smaller --context"
@@ -159,7 +160,8 @@ class Runtime:
             return int(self._plan.add_matrix(source.gguf_id, file, source.offset, out_rows, columns))
         except RuntimeError as error:
             raise ModelFileError(
-                f"tensor {name} of {source.path}: {error}", "the file is damaged, made wrongly or still being written: pull it again"
+                f"tensor {name} of {source.path}: {error}",
+                "the file is damaged, made wrongly or still being written: pull it again",
             ) from None
 
     def _build(self) -> None:

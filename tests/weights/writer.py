@@ -100,3 +100,40 @@ def small_model(**changes: Any) -> File:
         ],
     }
     return File(**(parts | changes))
+
+
+def parse(data: bytes) -> File:
+    """A sound file (version 3, one part) as what ``File`` would write it from, to be changed and built again."""
+    at = 24
+    n_tensors, n_keys = struct.unpack_from("<QQ", data, 8)
+
+    def number(layout: str) -> Any:
+        nonlocal at
+        at += struct.calcsize(layout)
+        return struct.unpack_from(layout, data, at - struct.calcsize(layout))[0]
+
+    def string() -> bytes:
+        nonlocal at
+        length = number("<Q")
+        at += length
+        return data[at - length : at]
+
+    def value(type_id: int) -> Any:
+        if type_id == ARR:
+            element, count = number("<I"), number("<Q")
+            return element, [value(element) for _ in range(count)]
+        return string() if type_id == STR else number("<" + _LAYOUTS[type_id])
+
+    keys = [(string().decode(), (type_id := number("<I")), value(type_id)) for _ in range(n_keys)]
+    entries = []
+    for _ in range(n_tensors):
+        name = string().decode()
+        dims = tuple(number("<Q") for _ in range(number("<I")))
+        entries.append((name, dims, number("<I"), number("<Q")))
+    start = -(-at // 32) * 32
+    ends = sorted({offset for *_, offset in entries} | {len(data) - start})
+    tensors = [
+        Tensor(name, dims, type_id, data[start + offset : start + ends[ends.index(offset) + 1]])
+        for name, dims, type_id, offset in entries
+    ]
+    return File(keys, tensors)

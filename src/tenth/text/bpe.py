@@ -10,7 +10,7 @@ from tokenizers import models
 
 from tenth.errors import ModelFileError
 from tenth.text.pretokenizers import PreTokenizer, build_normalizer, build_steps
-from tenth.text.vocabulary import SPACE
+from tenth.text.vocabulary import DAMAGED, SPACE
 
 _CACHED_WORDS = 4096  # of the library's own cache; its default of 10000 costs a megabyte more and gains nothing here
 
@@ -41,7 +41,8 @@ def _pair(merge: str) -> tuple[str, str]:
     """The two sides of one merge. The first character is never the separator."""
     at = merge.find(" ", 1)
     if at < 0:
-        raise ModelFileError(f"tokenizer.ggml.merges holds {merge[:40]!r}, expected two parts with a space between")
+        raise ModelFileError(f"tokenizer.ggml.merges holds {merge[:40]!r}, expected two parts with a space between",
+                             DAMAGED)
     return merge[:at], merge[at + 1 :]
 
 
@@ -50,7 +51,7 @@ def _model(vocabulary: dict[str, int], merges: list[tuple[str, str]], row: PreTo
         return models.BPE(vocabulary, merges, ignore_merges=row.ignore_merges, byte_fallback=not row.byte_level,
                           cache_capacity=_CACHED_WORDS)
     except Exception as error:  # the library raises bare Exception, for a merge whose parts or result are no tokens
-        raise ModelFileError(f"tokenizer.ggml.merges does not fit tokenizer.ggml.tokens: {error}") from None
+        raise ModelFileError(f"tokenizer.ggml.merges does not fit tokenizer.ggml.tokens: {error}", DAMAGED) from None
 
 
 def _return_memory() -> None:

@@ -36,7 +36,7 @@ from jinja2.runtime import LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Cycler, Joiner, Namespace
 
-MAX_TEMPLATE_CHARS = 1 << 20
+MAX_TEMPLATE_CHARS = 1 << 18  # the longest known has some 30 thousand; parsing these takes half a second
 MAX_OUTPUT_CHARS = 4 << 20
 MAX_SECONDS = 5.0
 MAX_STEPS = 1_000_000
@@ -424,8 +424,10 @@ def _compiled(source: str) -> jinja2.Template:
 
 
 def variables_of(source: str) -> set[str]:
-    """The variables that a template reads; none when it cannot be parsed."""
+    """The variables that a template reads; none when it cannot be parsed or is too long."""
+    if len(source) > MAX_TEMPLATE_CHARS:
+        return set()
     try:
-        return jinja2.meta.find_undeclared_variables(_ENVIRONMENT.parse(source[:MAX_TEMPLATE_CHARS]))
+        return jinja2.meta.find_undeclared_variables(_ENVIRONMENT.parse(source))
     except (jinja2.TemplateError, RecursionError):
         return set()

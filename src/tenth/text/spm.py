@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tenth.errors import ModelFileError
-from tenth.text.vocabulary import BYTE, CONTROL, SPACE, UNKNOWN, UNUSED
+from tenth.text.vocabulary import BYTE, CONTROL, DAMAGED, SPACE, UNKNOWN, UNUSED
 
 _WORD = re.compile(f"{SPACE}*[^{SPACE}]+|{SPACE}+")
 _SPACE_INSIDE = re.compile(f"[^{SPACE}\0]{SPACE}")
@@ -40,7 +40,7 @@ class ScoreEncoder:
         self._unknown_id = unknown_id
         if None in self._bytes and unknown_id is None:
             raise ModelFileError("the vocabulary has neither a token for every byte nor an unknown token, expected one "
-                                 "of the two", hint="the file's tokenizer is damaged; use another file of the model")
+                                 "of the two", DAMAGED)
         # Words can be encoded (and remembered) one by one when no piece reaches over a space into the next word.
         self._by_word = not _SPACE_INSIDE.search("\0".join(self._ids))
         self._word = lru_cache(_CACHED_WORDS)(self._encode_word)

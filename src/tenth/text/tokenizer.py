@@ -17,7 +17,7 @@ from tenth.text.bpe import MergeEncoder
 from tenth.text.metadata import MetadataSource
 from tenth.text.pretokenizers import pretokenizer
 from tenth.text.spm import ScoreEncoder
-from tenth.text.vocabulary import CONTROL, SPACE, UNKNOWN, Vocabulary, read_vocabulary, token_id
+from tenth.text.vocabulary import CONTROL, DAMAGED, SPACE, UNKNOWN, Vocabulary, read_vocabulary, token_id
 
 MODELS = ("gpt2", "llama", "gemma4")
 
@@ -180,7 +180,8 @@ def _scored(metadata: MetadataSource, tokens: Sequence[str]) -> Tokenizer:
     vocabulary = read_vocabulary(metadata, tokens, byte_level=False)
     scores = np.asarray(metadata.get_floats("tokenizer.ggml.scores"), dtype=np.float32)
     if len(scores) != len(tokens) or not np.isfinite(scores).all():
-        raise ModelFileError(f"tokenizer.ggml.scores has {len(scores)} entries, expected {len(tokens)} finite numbers")
+        raise ModelFileError(f"tokenizer.ggml.scores has {len(scores)} entries, expected {len(tokens)} finite numbers",
+                             DAMAGED)
     space_prefix = _flag(metadata, "add_space_prefix", True)
     unknown = token_id(metadata, "unknown_token_id", len(tokens))
     unknown = 0 if unknown is None and not metadata.has("tokenizer.ggml.unknown_token_id") else unknown

@@ -20,6 +20,8 @@ from tenth.text.metadata import MetadataSource
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 SPACE = "\u2581"  # how SentencePiece writes a space
 
+DAMAGED = "the file's tokenizer is damaged; use another file of the model"  # a hint
+
 _END_TEXTS = ("<|eot_id|>",
               "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>",
               "<|endoftext|>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
@@ -74,7 +76,7 @@ class Vocabulary:
 def read_vocabulary(metadata: MetadataSource, tokens: Sequence[str], *, byte_level: bool) -> Vocabulary:
     """The vocabulary of a file. ``tokens``: ``tokenizer.ggml.tokens``. Raises ModelFileError for what cannot be."""
     if not len(tokens):
-        raise ModelFileError("tokenizer.ggml.tokens is empty, expected at least one token")
+        raise ModelFileError("tokenizer.ggml.tokens is empty, expected at least one token", DAMAGED)
     types = _read_types(metadata, len(tokens))
     raw = _raw_bytes(tokens, types)
     special = (types == CONTROL) | (types == USER_DEFINED) | (types == UNKNOWN)
@@ -97,7 +99,7 @@ def _read_types(metadata: MetadataSource, size: int) -> npt.NDArray[np.uint8]:
     if values is None:
         return np.full(size, NORMAL, np.uint8)
     if len(values) != size:
-        raise ModelFileError(f"tokenizer.ggml.token_type has {len(values)} entries, expected {size}")
+        raise ModelFileError(f"tokenizer.ggml.token_type has {len(values)} entries, expected {size}", DAMAGED)
     types = np.asarray(values, dtype=np.int64)
     return np.where((types >= NORMAL) & (types <= BYTE), types, NORMAL).astype(np.uint8)
 
@@ -108,8 +110,7 @@ def token_id(metadata: MetadataSource, name: str, size: int) -> int | None:
     if value is None or value in _NO_TOKEN:
         return None
     if not 0 <= value < size:
-        raise ModelFileError(f"tokenizer.ggml.{name} is {value}, expected 0 to {size - 1}",
-                             hint="the file's tokenizer is damaged; use another file of the model")
+        raise ModelFileError(f"tokenizer.ggml.{name} is {value}, expected 0 to {size - 1}", DAMAGED)
     return int(value)
 
 

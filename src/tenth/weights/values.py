@@ -64,7 +64,8 @@ class Stored:
     def load(self, key: str) -> Any:
         """The value: str, list of str, NumPy array, or list of those. ModelFileError when it cannot be had."""
         if self.n_bytes > MAX_VALUE_BYTES:
-            raise ModelFileError(f"{self.path}: {key} is {self.n_bytes} bytes long, expected at most {MAX_VALUE_BYTES}")
+            raise ModelFileError(f"{self.path}: {key} is {self.n_bytes} bytes long, expected at most {MAX_VALUE_BYTES}",
+                                 INCOMPLETE)
         raw = self._read(key)
         try:
             if self.type_id == STRING:
@@ -73,7 +74,8 @@ class Stored:
             if end != len(raw):
                 raise ValueError(f"its elements end at byte {end} of {len(raw)}")
         except UnicodeDecodeError as error:
-            raise ModelFileError(f"{self.path}: {key} holds text that is not UTF-8 ({error.object[:32]!r})") from None
+            found = error.object[:32]
+            raise ModelFileError(f"{self.path}: {key} holds text that is not UTF-8 ({found!r})", INCOMPLETE) from None
         except (struct.error, OverflowError, ValueError, KeyError) as error:
             raise ModelFileError(f"{self.path}: {key} cannot be read: {error}", INCOMPLETE) from None
         return value
