@@ -182,10 +182,10 @@ BAD_FILES = {
              without_key("llama.vocab_size"), without_tensor("output.weight")),
         "tokenizer.ggml.tokens has 275 tokens, but token_embd.weight has 10 rows"),
     "a format that is not supported": (
-        both(stored_as("blk.0.ffn_up.weight", 27, 64 * 64 * 8)), r"I64 \(tensor 'blk.0.ffn_up.weight'\), not supported"),
+        stored_as("blk.0.ffn_up.weight", 27, 64 * 64 * 8), r"I64 \(tensor 'blk.0.ffn_up.weight'\), not supported"),
     "an unknown format": (stored_as("blk.0.ffn_up.weight", 77, 64), "has the format 77, which is unknown"),
     "a NaN in a matrix": (
-        with_number("blk.1.ffn_up.weight", 4 * (64 * 9 + 3), NAN), "blk.1.ffn_up.weight .*: in row 9, weight 3 is infinite"),
+        with_number("blk.1.ffn_up.weight", 4 * (64 * 9 + 3), NAN), "blk.1.ffn_up.weight .*: in row 9, weight 3 is"),
     "an infinity in the token table": (
         with_number("token_embd.weight", 4 * 64 * 274, INFINITY), "token_embd.weight .*: in row 274, weight 0 is"),
     "a NaN in a norm": (

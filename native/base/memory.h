@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <new>
 #include <utility>
 #include <vector>
@@ -14,27 +15,35 @@ class Buffer {
  public:
   Buffer() = default;
   // Throws std::bad_alloc.
-  explicit Buffer(size_t bytes) : bytes_(bytes ? bytes : 1) {
-    void* p = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) throw std::bad_alloc();
-    data_ = static_cast<uint8_t*>(p);
+  explicit Buffer(size_t bytes) : bytes_(bytes ? bytes : 1), data_(take(bytes_)) {
+    if (!data_) throw std::bad_alloc();
   }
-  Buffer(Buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+  Buffer(Buffer&& other) noexcept : bytes_(std::exchange(other.bytes_, 0)), data_(std::exchange(other.data_, nullptr)) {}
   Buffer& operator=(Buffer&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
     return *this;
   }
   ~Buffer() {
-    if (data_) munmap(data_, bytes_);
+    if (data_) give_back(data_, bytes_);
   }
-  void want_huge_pages() { madvise(data_, bytes_, MADV_HUGEPAGE); }
+  void want_huge_pages() { madvise(data_, bytes_, MADV_HUGEPAGE); }  // a wish: nothing is checked
   uint8_t* data() const { return data_; }
   size_t size() const { return bytes_; }
 
  private:
-  uint8_t* data_ = nullptr;
+#ifdef __SANITIZE_ADDRESS__  // which knows the ends of what malloc gave, not of mappings
+  static uint8_t* take(size_t bytes) { return static_cast<uint8_t*>(calloc(bytes, 1)); }
+  static void give_back(uint8_t* data, size_t) { free(data); }
+#else
+  static uint8_t* take(size_t bytes) {
+    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? nullptr : static_cast<uint8_t*>(p);
+  }
+  static void give_back(uint8_t* data, size_t bytes) { munmap(data, bytes); }
+#endif
   size_t bytes_ = 0;
+  uint8_t* data_ = nullptr;
 };
 
 // Hands out pieces of large buffers one after the other, so that small matrices share huge pages too: with 4 KiB pages
@@ -59,7 +68,11 @@ class Slabs {
   }
 
  private:
+#ifdef __SANITIZE_ADDRESS__  // a buffer for each piece, so that its end is known
+  static constexpr size_t kSlab = 0, kHuge = 64;
+#else
   static constexpr size_t kSlab = size_t(256) << 20, kHuge = size_t(2) << 20;
+#endif
   std::vector<Buffer> slabs_;
   uint8_t* next_ = nullptr;
   size_t left_ = 0;

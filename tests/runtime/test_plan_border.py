@@ -1,0 +1,161 @@
+"""The native plan trusts nobody: no arguments can make a step leave its buffers (run these with sanitizers, see
+CONTRIBUTING.md). The calls that build a real model's plan are replayed with one argument changed."""
+
+import copy
+import os
+import random
+
+import numpy as np
+import pytest
+
+from tenth import _core
+from tenth.config import EngineConfig
+from tenth.loader import open_runtime
+
+from .native import DATA, i32
+
+REFUSALS = (ValueError, TypeError, RuntimeError, MemoryError, OverflowError)
+NUMBERS = (-(2**63), -(2**31), -64, -1, 0, 1, 2, 3, 5, 15, 16, 32, 63, 64, 65, 96, 128, 1 << 10, 1 << 20, 1 << 28, 2**31 - 1,
+           2**31, 2**46, 2**62, 2**63 - 1)  # fmt: skip
+
+
+class Recorder:
+    """Stands where _core.Plan stands, and notes every call that builds a plan."""
+
+    def __init__(self, plan, *args):
+        self.plan, self.calls = plan(*args), [("Plan", list(args))]
+
+    def __getattr__(self, name):
+        def call(*args):
+            self.calls.append((name, list(args)))
+            return getattr(self.plan, name)(*args)
+
+        return call if name in BUILDING else getattr(self.plan, name)
+
+
+BUILDING = ("add_matrix", "add_vector", "add_layer", "add_instruction", "finish")
+
+
+@pytest.fixture(scope="module", params=["kquants", "llama_bias", "gemma3_scaled"])
+def recorded(request):
+    """(file descriptor, the calls) of a golden model's plan."""
+    path, plan = DATA / f"golden_{request.param}.gguf", _core.Plan
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_core, "Plan", lambda *args: Recorder(plan, *args))
+        runtime = open_runtime(path, EngineConfig(threads=2, context_tokens=64, chunk_tokens=32)).runtime
+        calls = runtime._plan.calls
+    file = os.open(path, os.O_RDONLY)
+    yield file, calls
+    os.close(file)
+
+
+def build(file, calls):
+    plan = None
+    for name, args in calls:
+        if name == "Plan":
+            plan = _core.Plan(*args)
+            continue
+        if name == "add_matrix":
+            args = [args[0], file, *args[2:]]
+        getattr(plan, name)(*args)
+    return plan
+
+
+def step(plan, tokens=(1, 2, 3, 4, 5), positions=(0, 1, 2, 0, 1), starts=(0, 3, 5), pages=((0,), (1,)), outputs=(2, 4)):
+    plan.step(i32(tokens), i32(positions), i32(starts), [i32(table) for table in pages], i32(outputs))
+    return plan.logits()
+
+
+def changed(args, rng):
+    """The arguments with one number somewhere in them changed, or one operand taken from or added to a list."""
+    args = copy.deepcopy(args)
+    at = rng.randrange(len(args))
+    value = args[at]
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        args[at] = not value if isinstance(value, bool) else "rms_norm"
+    elif isinstance(value, int):
+        args[at] = rng.choice(NUMBERS) if rng.random() < 0.7 else value + rng.choice((-64, -16, -1, 1, 16, 64))
+    elif isinstance(value, float):
+        args[at] = rng.choice((0.0, -1.0, 1e30, float("nan")))
+    elif isinstance(value, np.ndarray):
+        args[at] = value[: rng.randrange(len(value))]
+    elif isinstance(value, dict) and value:
+        key = rng.choice(sorted(value))
+        args[at] = value | {key: changed([value[key]], rng)[0]}
+    elif isinstance(value, (list, tuple)) and value:
+        kind = rng.randrange(8)
+        inner = list(value)
+        if kind == 0:
+            inner.pop(rng.randrange(len(inner)))
+        elif kind == 1:
+            inner.append(inner[0])
+        else:
+            inner = changed(inner, rng)
+        args[at] = type(value)(inner)
+    return args
+
+
+def test_no_changed_argument_lets_a_step_leave_its_buffers(recorded):
+    file, calls = recorded
+    assert np.isfinite(step(build(file, calls))).all()
+    rng, refused, ran = random.Random(5), 0, 0
+    for _ in range(400):
+        number = rng.choice([0, len(calls) - 1, *range(len(calls))])
+        name, args = calls[number]
+        try:
+            step(build(file, [*calls[:number], (name, changed(args, rng)), *calls[number + 1 :]]))
+            ran += 1
+        except REFUSALS:
+            refused += 1
+    assert refused > 100
+    assert ran > 20
+
+
+def test_the_order_of_building_is_kept(recorded):
+    file, calls = recorded
+    with pytest.raises(ValueError, match="not finished"):
+        step(build(file, calls[:-1]))
+    plan = build(file, calls)
+    for name, args in calls[1:]:
+        with pytest.raises(ValueError, match="it is finished"):
+            getattr(plan, name)(*([args[0], file, *args[2:]] if name == "add_matrix" else args))
+    assert plan.logits().shape[0] == 0
+    step(plan)
+
+
+WRONG_BATCHES = {
+    "a token outside": {"tokens": (1, 2, 3, 4, 1 << 20)},
+    "a negative token": {"tokens": (1, 2, -3, 4, 5)},
+    "a position outside": {"positions": (0, 1, 2, 64, 65)},
+    "a negative position": {"positions": (-1, 0, 1, 0, 1)},
+    "positions with a gap": {"positions": (0, 1, 3, 0, 1)},
+    "too few positions": {"positions": (0, 1, 2)},
+    "no rows": {"tokens": (), "positions": (), "starts": (0,), "pages": (), "outputs": ()},
+    "starts past the end": {"starts": (0, 3, 6)},
+    "starts that fall": {"starts": (0, 9, 5)},
+    "starts after 0": {"starts": (1, 3, 5)},
+    "an empty sequence": {"starts": (0, 0, 5)},
+    "too few tables": {"pages": ((0,),)},
+    "too few pages": {"pages": ((0,), ())},
+    "a page outside": {"pages": ((0,), (1 << 20,))},
+    "a negative page": {"pages": ((-1,), (1,))},
+    "an output outside": {"outputs": (2, 5)},
+    "a negative output": {"outputs": (-1, 2)},
+    "outputs that fall": {"outputs": (4, 2)},
+    "too many rows": {"tokens": (1,) * 40, "positions": range(40), "starts": (0, 40), "pages": ((0, 1),)},
+}
+
+
+@pytest.mark.parametrize("case", WRONG_BATCHES)
+def test_a_batch_that_does_not_fit_is_refused_and_the_plan_goes_on(recorded, case):
+    plan = build(*recorded)
+    before = step(plan)
+    with pytest.raises(ValueError, match="step: "):
+        step(plan, **WRONG_BATCHES[case])
+    assert step(plan).tobytes() == before.tobytes()
+
+
+def test_page_bytes_refuses_shapes_that_no_layer_has():
+    for layers, kv_format in [([(0, 1)], 0), ([(1, -1)], 0), ([(1 << 30, 1 << 30)], 0), ([(1, 32)], 3), ([(1, 32)], -1)]:
+        with pytest.raises(ValueError, match="page_bytes"):
+            _core.page_bytes(layers, kv_format)
