@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
-from tenth.batch import F32
 from tenth.config import EngineConfig
 from tenth.errors import ModelFileError, RequestError, ResourceError
 from tenth.models import build
@@ -88,7 +88,7 @@ def check_vocabulary(header: ModelFile, program: Program) -> None:
         )
 
 
-def read_vector(info: TensorInfo) -> F32:
+def read_vector(info: TensorInfo) -> NDArray[np.float32]:
     """A norm, a bias or factors of rotary frequencies, float32 ``[n]``. ModelFileError for numbers that cannot be."""
     vector = read_tensor(info)
     is_divisor = info.name == "rope_freqs.weight"

@@ -15,8 +15,8 @@ from tenth.loader import open_runtime
 from .native import DATA, i32
 
 REFUSALS = (ValueError, TypeError, RuntimeError, MemoryError, OverflowError)
-NUMBERS = (-(2**63), -(2**31), -64, -1, 0, 1, 2, 3, 5, 15, 16, 32, 63, 64, 65, 96, 128, 1 << 10, 1 << 20, 1 << 28, 2**31 - 1,
-           2**31, 2**46, 2**62, 2**63 - 1)  # fmt: skip
+NUMBERS = (-(2**63), -(2**31), -64, -1, 0, 1, 2, 3, 5, 15, 16, 32, 63, 64, 65, 96, 128, 1 << 10, 1 << 20, 1 << 28,
+           2**31 - 1, 2**31, 2**46, 2**62, 2**63 - 1)  # fmt: skip
 
 
 class Recorder:
@@ -99,7 +99,7 @@ def test_no_changed_argument_lets_a_step_leave_its_buffers(recorded):
     file, calls = recorded
     assert np.isfinite(step(build(file, calls))).all()
     rng, refused, ran = random.Random(5), 0, 0
-    for _ in range(400):
+    for _ in range(300):
         number = rng.choice([0, len(calls) - 1, *range(len(calls))])
         name, args = calls[number]
         try:
@@ -107,7 +107,7 @@ def test_no_changed_argument_lets_a_step_leave_its_buffers(recorded):
             ran += 1
         except REFUSALS:
             refused += 1
-    assert refused > 100
+    assert refused > 80
     assert ran > 20
 
 
@@ -156,6 +156,7 @@ def test_a_batch_that_does_not_fit_is_refused_and_the_plan_goes_on(recorded, cas
 
 
 def test_page_bytes_refuses_shapes_that_no_layer_has():
-    for layers, kv_format in [([(0, 1)], 0), ([(1, -1)], 0), ([(1 << 30, 1 << 30)], 0), ([(1, 32)], 3), ([(1, 32)], -1)]:
+    wrong = [([(0, 1)], 0), ([(1, -1)], 0), ([(1 << 30, 1 << 30)], 0), ([(1, 32)], 3), ([(1, 32)], -1)]
+    for layers, kv_format in wrong:
         with pytest.raises(ValueError, match="page_bytes"):
             _core.page_bytes(layers, kv_format)
