@@ -5,6 +5,7 @@ import pytest
 from tenth.bench.profile import profile_prompt
 from tenth.config import EngineConfig
 from tenth.loader import open_runtime
+from tenth.weights.gguf import read_header
 
 from .native import DATA, open_golden, step_logits
 
@@ -24,7 +25,7 @@ def test_steps_hold_their_instructions_and_counters_start_again(threads):
 
 
 def test_a_profile_of_a_real_program_names_all_of_its_time():
-    loaded = open_runtime(DATA / "golden_chat.gguf", EngineConfig(threads=1, chunk_tokens=32))
+    loaded = open_runtime(read_header(DATA / "golden_chat.gguf"), EngineConfig(threads=1, chunk_tokens=32))
     profile = profile_prompt(loaded.runtime, loaded, 0, 32)
     assert len(profile.rows) == len(loaded.program.instructions)
     rest = profile.rest
