@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 import tenth as package
-from tenth import loader
 from tenth.config import EngineConfig
 from tenth.errors import ModelFileError, RequestError
 from tenth.loader import open_runtime
+from tenth.weights.gguf import read_header
 
 from .cli.conftest import tenth  # noqa: F401 (a fixture: one door into the command line)
 from .weights.writer import ARR, BOOL, F32, F64, I32, STR, U8, U32, U64, Tensor, parse
@@ -311,7 +311,7 @@ def test_a_scale_that_is_not_finite_is_refused_in_every_format(name, tmp_path):
         path = written(with_number(tensor.name, SCALED[name][kind], 0x7FC0, "<H"), tmp_path, name)
         expected = rf"tensor {re.escape(tensor.name)} of .*: in row 0, .* infinite or not"
         with pytest.raises(ModelFileError, match=expected):
-            open_runtime(path, EngineConfig(threads=2))
+            open_runtime(read_header(path), EngineConfig(threads=2))
     assert seen == SCALED[name].keys()
 
 
@@ -319,7 +319,7 @@ def test_a_scale_that_is_not_finite_is_refused_in_every_format(name, tmp_path):
 def test_rope_factors_that_are_no_positive_numbers_are_refused(value, tmp_path):
     path = written(with_number("rope_freqs.weight", 12, value), tmp_path, "llama_tied_scaled")
     with pytest.raises(ModelFileError, match=r"rope_freqs.weight: number 3 is .*, expected a positive number"):
-        open_runtime(path, EngineConfig(threads=1))
+        open_runtime(read_header(path), EngineConfig(threads=1))
 
 
 def test_the_first_of_several_bad_rows_is_named_whatever_the_threads(tmp_path):
@@ -334,7 +334,7 @@ def test_the_first_of_several_bad_rows_is_named_whatever_the_threads(tmp_path):
     path = written(both(edit, *forgets, without_tensor("output.weight")), tmp_path)
     for threads in (1, 2, 4) * 3:
         with pytest.raises(ModelFileError, match="in row 9, weight 0 is"):
-            open_runtime(path, EngineConfig(threads=threads))
+            open_runtime(read_header(path), EngineConfig(threads=threads))
 
 
 # ---- files cut short, replaced, or no files
@@ -350,7 +350,7 @@ def test_a_file_cut_anywhere_is_refused(name, tmp_path):
     for length in sorted(lengths, reverse=True):
         os.truncate(path, length)
         with pytest.raises(ModelFileError) as raised:
-            open_runtime(path, EngineConfig(threads=1))
+            open_runtime(read_header(path), EngineConfig(threads=1))
         assert raised.value.hint, f"cut at {length}"
     assert time.process_time() - started < 4
 
@@ -383,19 +383,13 @@ def become_a_folder(path):
         (become_a_folder, "cannot|folder|ends|directory"),
     ],
 )
-def test_a_file_that_changes_between_header_and_weights_is_refused(change, expected, tmp_path, monkeypatch):
+def test_a_file_that_changes_between_header_and_weights_is_refused(change, expected, tmp_path):
     path = tmp_path / "m.gguf"
     path.write_bytes(CHAT)
-
-    def read_then_change(given):
-        header = read_header(given)
-        change(path)
-        return header
-
-    read_header = loader.read_header
-    monkeypatch.setattr(loader, "read_header", read_then_change)
+    header = read_header(path)
+    change(path)
     with pytest.raises(ModelFileError, match=expected):
-        open_runtime(path, EngineConfig(threads=2))
+        open_runtime(header, EngineConfig(threads=2))
 
 
 def test_what_is_no_file_is_refused_without_waiting(tenth, tmp_path):  # noqa: F811
@@ -407,7 +401,7 @@ def test_what_is_no_file_is_refused_without_waiting(tenth, tmp_path):  # noqa: F
     for name, expected in refusals.items():
         started = time.monotonic()
         with pytest.raises(ModelFileError, match=expected):
-            open_runtime(tmp_path / f"{name}.gguf", EngineConfig())
+            open_runtime(read_header(tmp_path / f"{name}.gguf"), EngineConfig())
         result = tenth("run", tmp_path / f"{name}.gguf", "Hi")
         assert result.code in (2, 3), result
         assert result.err.startswith("tenth: ")
@@ -421,7 +415,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path):
     path.write_bytes(CHAT)
     path.chmod(0)
     with pytest.raises(ModelFileError, match="cannot be opened: Permission denied"):
-        open_runtime(path, EngineConfig())
+        open_runtime(read_header(path), EngineConfig())
 
 
 # ---- memory

@@ -11,12 +11,13 @@ import pytest
 from tenth import _core
 from tenth.config import EngineConfig
 from tenth.loader import open_runtime
+from tenth.weights.gguf import read_header
 
 from .native import DATA, i32
 
 REFUSALS = (ValueError, TypeError, RuntimeError, MemoryError, OverflowError)
-NUMBERS = (-(2**63), -(2**31), -64, -1, 0, 1, 2, 3, 5, 15, 16, 32, 63, 64, 65, 96, 128, 1 << 10, 1 << 20, 1 << 28, 2**31 - 1,
-           2**31, 2**46, 2**62, 2**63 - 1)  # fmt: skip
+NUMBERS = (-(2**63), -(2**31), -64, -1, 0, 1, 2, 3, 5, 15, 16, 32, 63, 64, 65, 96, 128, 1 << 10, 1 << 20, 1 << 28,
+           2**31 - 1, 2**31, 2**46, 2**62, 2**63 - 1)  # fmt: skip
 
 
 class Recorder:
@@ -42,7 +43,7 @@ def recorded(request):
     path, plan = DATA / f"golden_{request.param}.gguf", _core.Plan
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_core, "Plan", lambda *args: Recorder(plan, *args))
-        runtime = open_runtime(path, EngineConfig(threads=2, context_tokens=64, chunk_tokens=32)).runtime
+        runtime = open_runtime(read_header(path), EngineConfig(threads=2, context_tokens=64, chunk_tokens=32)).runtime
         calls = runtime._plan.calls
     file = os.open(path, os.O_RDONLY)
     yield file, calls
@@ -156,6 +157,7 @@ def test_a_batch_that_does_not_fit_is_refused_and_the_plan_goes_on(recorded, cas
 
 
 def test_page_bytes_refuses_shapes_that_no_layer_has():
-    for layers, kv_format in [([(0, 1)], 0), ([(1, -1)], 0), ([(1 << 30, 1 << 30)], 0), ([(1, 32)], 3), ([(1, 32)], -1)]:
+    shapes = [([(0, 1)], 0), ([(1, -1)], 0), ([(1 << 30, 1 << 30)], 0), ([(1, 32)], 3), ([(1, 32)], -1)]
+    for layers, kv_format in shapes:
         with pytest.raises(ValueError, match="page_bytes"):
             _core.page_bytes(layers, kv_format)
