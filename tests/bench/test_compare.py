@@ -29,17 +29,25 @@ BATCHED = """
 """
 
 
+def printed(*rows):
+    """As llama-bench -o json prints: a bracket, then each row over several lines."""
+    return json.dumps(list(rows), indent=2) + "\n"
+
+
 def test_the_row_of_the_test_is_found():
-    assert parse_row(json.dumps([ROW]), PROMPT) == 22.588614
+    assert parse_row(printed(ROW), PROMPT) == 22.588614
     generated = ROW | {"n_prompt": 0, "n_gen": 128}
-    assert parse_row(json.dumps([generated]), GENERATION) == 22.588614
+    assert parse_row(printed(generated), GENERATION) == 22.588614
     behind = ROW | {"n_prompt": 8000, "n_gen": 64}  # ik_llama.cpp's -gp
-    assert parse_row(json.dumps([behind]), LONG) == 22.588614
-    for wrong in ([], {}, "hello", [ROW, ROW], [generated], [ROW | {"n_prompt": 1}]):
+    assert parse_row(printed(behind), LONG) == 22.588614
+    repacked = printed(ROW).replace("[\n", "[\n============ Repacked 211 tensors\n", 1)
+    assert parse_row(repacked, PROMPT) == 22.588614
+    for wrong in ([], [ROW, ROW], [generated], [ROW | {"n_prompt": 1}], [{"a": 1}]):
         with pytest.raises(ResourceError):
-            parse_row(json.dumps(wrong), PROMPT)
-    with pytest.raises(ResourceError):
-        parse_row("hello", PROMPT)
+            parse_row(printed(*wrong), PROMPT)
+    for wrong in ("hello", "{\n}", "  {\n nonsense\n  }"):
+        with pytest.raises(ResourceError):
+            parse_row(wrong, PROMPT)
 
 
 def test_several_sequences_are_read_from_the_table_of_batched_bench():
@@ -90,7 +98,7 @@ def test_commands_ask_for_one_turn_of_the_test(tmp_path):
 
 
 def test_a_failure_is_remembered_for_its_test_and_flags_alone(tmp_path):
-    path = program(tmp_path, f"print({json.dumps([ROW])!r}) if '0' not in sys.argv[-1] else sys.exit(3)")
+    path = program(tmp_path, f"print({printed(ROW)!r}) if '0' not in sys.argv[-1] else sys.exit(3)")
     peer = LlamaBench("x", path, [], "")
     assert peer.measure(PROMPT, Path("m"), 2, ("--repack", "0")) is None
     assert peer.measure(PROMPT, Path("m"), 2, ("--repack", "1")) == 22.588614
@@ -188,7 +196,7 @@ def test_the_driver_loads_a_model_and_answers_every_question(monkeypatch):
 
 
 def test_the_page_has_every_test_its_limits_and_what_failed(tmp_path, monkeypatch, capsys):
-    path = program(tmp_path, f"print({json.dumps([ROW])!r})")
+    path = program(tmp_path, f"print({printed(ROW)!r})")
     driver = Driver([])
     driver.ready = {"name": "Model", "isa": "avx512", "version": "1", "file_bytes": 5_000_000, "warm_read_s": 0.01,
                     "load_s": [0.1, 0.02, 0.03], "work": {"weight_bytes": 10, "kv_bytes_per_context_token": 1.0,
@@ -221,7 +229,7 @@ def test_a_page_without_peers_has_no_empty_columns():
 
 def test_the_documented_comparison_is_one_that_the_command_line_takes(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
-    words = shlex.split(page.split("```sh\n")[1].split("```")[0])
+    words = shlex.split(page.split("```sh\n")[1].split("```")[0].replace("\\\n", " "))
     assert words[:3] == ["python", "-m", "tenth.bench.compare"]
     settings = compare.settings_from([str(tmp_path) if word == "results" else word for word in words[3:]])
     assert len(settings.peer) == 2

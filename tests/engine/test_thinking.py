@@ -89,7 +89,7 @@ class Scripted:
 
 @pytest.fixture
 def scripted():
-    header, config = read_header(FILE), EngineConfig(threads=1, speculate=False)  # a script has no guesses
+    header, config = read_header(FILE), EngineConfig(threads=1, speculate=False)  # one choice a step
     text = _read_text(header.metadata, ABLE)
     opened = []
 

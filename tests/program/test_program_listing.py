@@ -1,7 +1,5 @@
-import pytest
-
 from tenth.program import memory, passes
-from tenth.program.listing import Cost, listing
+from tenth.program.listing import listing
 
 
 def test_every_instruction_has_a_line_that_says_what_it_does(program):
@@ -20,17 +18,3 @@ def test_q8_and_views_are_visible(program, matrices):
     text = listing(passes.optimise(program, matrices))
     assert "[n, 32] q8 <-" in text
     assert "[n, 4, 8] <- t3[n, 4, 8]" in text
-
-
-def test_costs_stand_beside_instructions(program):
-    costs = [Cost(calls=2, time_ns=1_000_000, n_bytes=4_000_000) for _ in program.instructions]
-    lines = listing(program, costs).splitlines()
-    assert "2x      1.000 ms" in lines[1]
-    assert "4.00 MB    4.00 GB/s" in lines[1]
-    assert lines[-1] == f"total {len(costs)}.000 ms, {4 * len(costs)}.0 MB"
-    with pytest.raises(ValueError, match="1 costs"):
-        listing(program, costs[:1])
-
-
-def test_costs_of_a_program_that_never_ran_do_not_divide_by_zero(program):
-    assert "0.0%" in listing(program, [Cost(0, 0, 0) for _ in program.instructions])

@@ -157,7 +157,7 @@ def test_a_batch_that_does_not_fit_is_refused_and_the_plan_goes_on(recorded, cas
 
 
 def test_page_bytes_refuses_shapes_that_no_layer_has():
-    shapes = [([(0, 1)], 0), ([(1, -1)], 0), ([(1 << 30, 1 << 30)], 0), ([(1, 32)], 3), ([(1, 32)], -1)]
-    for layers, kv_format in shapes:
+    wrong = [([(0, 1)], 0), ([(1, -1)], 0), ([(1 << 30, 1 << 30)], 0), ([(1, 32)], 3), ([(1, 32)], -1)]
+    for layers, kv_format in wrong:
         with pytest.raises(ValueError, match="page_bytes"):
             _core.page_bytes(layers, kv_format)

@@ -119,9 +119,13 @@ def _batched(flags: tuple[str, ...]) -> list[str]:
 
 
 def parse_row(text: str, test: Trial) -> float:
-    """Tokens per second of the one row that ``llama-bench -o json`` printed. Raises ResourceError."""
+    """Tokens per second of the one row that ``llama-bench -o json`` printed. Raises ResourceError.
+
+    Rows are looked for one by one, so that a message that a build prints between them does no harm.
+    """
     try:
-        rows = [row for row in json.loads(text) if (row["n_gen"] > 0) == (test.kind == "generation")]
+        found = [json.loads(row) for row in re.findall(r"^\s*\{.*?^\s*\}", text, re.MULTILINE | re.DOTALL)]
+        rows = [row for row in found if (row["n_gen"] > 0) == (test.kind == "generation")]
         if len(rows) == 1 and (rows[0]["n_prompt"] if test.kind == "prompt" else rows[0]["n_gen"]) == test.tokens:
             return float(rows[0]["avg_ts"])
     except (ValueError, TypeError, KeyError, AttributeError):

@@ -114,7 +114,7 @@ class Outlook:
         counts[1] = counts[1] * self.DECAY + (n_accepted < n_drafted)
 
     def watch(self, n_matched: int, was_right: bool) -> None:
-        """Learn at no cost, from a plain step, if the first guess (none if n_matched is 0) would have been right."""
+        """Learn from a plain step, at no cost, whether the first guess (n_matched 0: none) would have been right."""
         if n_matched:
             self.note(n_matched, 1, was_right)
         self.pay(EARNED + EARNED_RIGHT * (was_right and self._was_right))
