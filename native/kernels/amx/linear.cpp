@@ -30,9 +30,10 @@ namespace tenth::TENTH_ISA {
 // Below this, unpacking costs more than tiles save (16 rows: 0.8 to 0.95 of the AVX-512 speed; 32: 1.0 to 1.2).
 constexpr int LEAST_ROWS = 32;
 
-constexpr int STRIP = 48;   // most blocks of 32 k kept unpacked: their activations (39 KB a tile) fit L1, these L2
-constexpr int PANELS = 4;   // panels that meet a tile of activations while it is in L1
-constexpr int TILES = 32;   // tiles of activations that meet one strip of weights
+// A piece of work: PANELS panels, STRIP blocks of 32 k of them unpacked (in L2), times TILES tiles of activations, whose
+// 39 KB of the same k stay in L1. Half the panels lost a tenth at k = 8960, where activations come from further away.
+// Unpacked weights and sums take up to 560 KB of stack.
+constexpr int STRIP = 48, PANELS = 8, TILES = 32;
 
 // GCC 12's tile intrinsics are macros that take no template argument, and do not say that a load reads memory.
 template <int T> TENTH_INLINE void tile_zero() { asm volatile("tilezero %%tmm%c0" ::"i"(T)); }
