@@ -1,9 +1,13 @@
 // kernels/dispatch.cpp: which kernel tables this CPU can run, and which one is used.
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
+#include "kernels/amx/amx.h"
 #include "kernels/isa_error.h"
 #include "kernels/table.h"
 
@@ -12,12 +16,13 @@ namespace tenth {
 namespace scalar { extern const KernelTable TABLE; }
 namespace avx2 { extern const KernelTable TABLE; }
 namespace avx512 { extern const KernelTable TABLE; }
+namespace amx { extern const TileProduct TILE_PRODUCTS[]; }
 
 namespace {
 
 // What the CPU has and the operating system saves across task switches.
 struct Cpu {
-  bool sse42 = false, avx2 = false, avx512 = false;
+  bool sse42 = false, avx2 = false, avx512 = false, amx = false;
 
   Cpu() {
     unsigned a, b, c, d;
@@ -32,12 +37,35 @@ struct Cpu {
     avx2 = (low & YMM) == YMM && fma && f16c && (b & bit_AVX2) && (b & bit_BMI2);
     avx512 = avx2 && (low & ZMM) == ZMM && (b & bit_AVX512F) && (b & bit_AVX512BW) && (b & bit_AVX512VL) &&
              (b & bit_AVX512DQ) && (c & bit_AVX512VNNI);
+    constexpr unsigned TILES = 3u << 17, AMX_TILE = 1u << 24, AMX_INT8 = 1u << 25;  // xcr0 bits, cpuid bits
+    amx = avx512 && (low & TILES) == TILES && (d & AMX_TILE) && (d & AMX_INT8) && may_use_tiles();
+  }
+
+ private:
+  // Linux saves 8 KB of tiles only for processes that asked; without that the first tile instruction is a SIGILL.
+  // All threads of the process have the permission from then on.
+  static bool may_use_tiles() {
+    constexpr long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
   }
 };
 
 const Cpu& cpu() {
   static const Cpu found;
   return found;
+}
+
+// The AVX-512 table with the products that tiles make faster: same panels, same bits.
+const KernelTable& amx_table() {
+  static const std::vector<FormatKernels> formats = [] {
+    std::vector<FormatKernels> rows(avx512::TABLE.formats, avx512::TABLE.formats + avx512::TABLE.n_formats);
+    for (const TileProduct* tiles = amx::TILE_PRODUCTS; tiles->product; tiles++)
+      for (FormatKernels& row : rows)
+        if (row.gguf_id == tiles->gguf_id) row.product = tiles->product;
+    return rows;
+  }();
+  static const KernelTable table = {"amx", formats.data(), static_cast<int>(formats.size()), avx512::TABLE.quantize};
+  return table;
 }
 
 struct Isa {
@@ -47,12 +75,13 @@ struct Isa {
 };
 
 // From slowest to fastest.
-constexpr int N_ISAS = 3;
+constexpr int N_ISAS = 4;
 struct Isas { Isa list[N_ISAS]; };
 Isas isas() {
   return {{{&scalar::TABLE, cpu().sse42, "SSE4.2"},
            {&avx2::TABLE, cpu().avx2, "AVX2, FMA, F16C and BMI2"},
-           {&avx512::TABLE, cpu().avx512, "AVX-512 F, BW, VL, DQ and VNNI"}}};
+           {&avx512::TABLE, cpu().avx512, "AVX-512 F, BW, VL, DQ and VNNI"},
+           {&amx_table(), cpu().amx, "AMX int8 with AVX-512, or this process may not use its tiles"}}};
 }
 
 const KernelTable& choose() {

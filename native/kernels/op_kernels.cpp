@@ -9,7 +9,7 @@ namespace avx2 { extern const OpKernels op_kernels; }
 namespace avx512 { extern const OpKernels op_kernels; }
 
 const OpKernels& op_kernels(const char* isa) {
-  if (!std::strcmp(isa, "avx512")) return avx512::op_kernels;
+  if (!std::strcmp(isa, "avx512") || !std::strcmp(isa, "amx")) return avx512::op_kernels;
   if (!std::strcmp(isa, "avx2")) return avx2::op_kernels;
   return scalar::op_kernels;
 }

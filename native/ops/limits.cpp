@@ -88,7 +88,10 @@ std::vector<double> timed_passes(int n_threads, double seconds, const std::funct
 }
 
 struct Isa { const char* name; const LimitLoops* loops; };
-constexpr Isa ISAS[] = {{"scalar", &scalar::limit_loops}, {"avx2", &avx2::limit_loops}, {"avx512", &avx512::limit_loops}};
+constexpr Isa ISAS[] = {{"scalar", &scalar::limit_loops},
+                        {"avx2", &avx2::limit_loops},
+                        {"avx512", &avx512::limit_loops},
+                        {"amx", &avx512::limit_loops}};  // the rate of vectors, not of tiles: shares stay comparable
 
 // The loops of `isa`, or of the instruction set that the kernels use when it is empty.
 const LimitLoops& loops_of(const std::string& isa) {

@@ -154,6 +154,22 @@ def test_all_instruction_sets_give_the_same_bits(name: str, rows: int) -> None:
     same_on_all(name, random_rows(name, rows, k), random_x(6, k))
 
 
+@each_format
+def test_many_rows_have_the_same_bits_everywhere(name: str) -> None:
+    """Enough of everything for kernels that work in pieces: odd panels, tiles and a rest, k beyond 48 blocks of 32."""
+    rows, k = 16 * 5 + 3, k_of(name, max(1, 1792 // FORMATS[name][1])) if name in Q8_FORMATS else 99
+    bias, residual = random_x(1, rows)[0], random_x(70, rows, seed=9)
+    raw, x = random_rows(name, rows, k), random_x(70, k)
+    got = same_on_all(name, raw, x, bias=bias, residual=residual, splits=2, misalign=4)
+    alone = same_on_all(name, raw, x[:1], bias=bias, residual=residual[:1])
+    assert same_bits(got[:1], alone)
+
+
+def test_a_whole_prompt_at_once_has_the_same_bits_everywhere() -> None:
+    for name in ("Q4_0", "Q6_K"):
+        same_on_all(name, random_rows(name, 35, k_of(name, 1)), random_x(16 * 35 + 5, k_of(name, 1)))
+
+
 @pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name][1] <= 32])
 @pytest.mark.parametrize("k", [32, 576, 896])
 def test_sizes_that_are_not_multiples_of_256_work(name: str, k: int) -> None:
@@ -210,6 +226,7 @@ def test_extreme_weights_do_not_overflow(name: str, byte: int) -> None:
     raw[:, [i for i in range(raw.shape[1]) if i not in keep]] = byte
     raw = raw.reshape(16, -1)
     x = np.stack([np.ones(k), -np.ones(k), np.tile([1, -1], k // 2)]).astype(np.float32)
+    x = np.tile(x, (11, 1))  # as many rows as every kernel wants
     got = same_on_all(name, raw, x)
     want = rounded(x)[0].astype(np.float64) / 127 @ decoded(name, raw).astype(np.float64).T
     assert np.abs(got - want).max() <= 1e-5 * np.abs(decoded(name, raw)).sum(1).max()
@@ -225,7 +242,7 @@ def test_zero_activations_give_zero(name: str) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38, 1e-45])
 def test_extreme_activations_stay_in_their_row(name: str, bad: float) -> None:
     k = k_of(name, 1)
-    raw, x = random_rows(name, 17, k), random_x(6, k)
+    raw, x = random_rows(name, 17, k), random_x(34, k)
     clean = same_on_all(name, raw, x)
     x[2, 5:7] = bad
     got = same_on_all(name, raw, x)
@@ -246,10 +263,10 @@ def test_tiny_activations_do_not_trap() -> None:
 def test_extreme_scales_stay_in_their_weight_row(name: str, scale: float) -> None:
     k = k_of(name, 1)
     raw = random_rows(name, 17, k).copy()
-    clean = same_on_all(name, raw, random_x(5, k))
+    clean = same_on_all(name, raw, random_x(37, k))
     for at in SCALE_BYTES[name]:
         raw[3, at : at + 2] = np.array([scale], np.float16).view(np.uint8)
-    got = same_on_all(name, raw, random_x(5, k))
+    got = same_on_all(name, raw, random_x(37, k))
     assert same_bits(np.delete(got, 3, axis=1), np.delete(clean, 3, axis=1))
 
 

@@ -1,0 +1,13 @@
+// kernels/amx/amx.h: the border of the AMX products: which formats have one.
+#pragma once
+#include "kernels/table.h"
+
+namespace tenth {
+
+// A product for one format (its GGUF id), for the AVX-512 table's panels. The list ends with a null product.
+struct TileProduct {
+  uint32_t gguf_id;
+  void (*product)(const Product&);
+};
+
+}  // namespace tenth
