@@ -33,7 +33,7 @@ FIRST_PLAIN_STEPS = 3  # measured before anything is compared with them
 STALE_PLAIN_STEPS = 64  # so often is a plain step measured, even if every draft is right
 ROW_GUESS = 0.07  # of a plain step: what a row more is taken to cost before it is measured; low, so that it is tried
 GUESS_WEIGHT = 2  # the guess counts as so many measurements: one disturbed step does not decide
-LEAST_GAIN = 1.03  # expected tokens per second over plain ones, below which guessing is not worth its risk
+LEAST_GAIN = 1.1  # expected tokens per second over plain ones, below which guessing is not worth its risk
 
 # Credit is counted in plain steps: guesses are computed while there is some, they cost what the step takes longer and
 # earn what they save. So a request loses little more than FIRST_CREDIT and EARNED of its plain steps, whatever it says.
