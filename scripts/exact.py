@@ -2,7 +2,8 @@
 
 Not an engine: no cache, no batches; one call runs one sequence whole and decodes each weight when it is used, so that a
 model of a few GB needs little memory. It shares no code with tenth: weights come from the `gguf` package, arithmetic
-from torch, the architecture from the model's papers and from transformers. Architectures: llama, qwen2, qwen3, gemma3.
+from torch, the architecture from the model's papers and from transformers. Architectures: llama, qwen2, qwen3, gemma3,
+qwen35 (its recurrent layers in exact_delta.py).
 
 Two roundings that engines use can be switched on to see what each of them costs:
 `activations="q8"` rounds the input of every linear with a quantised weight to int8 with one scale per 32 values;
@@ -17,6 +18,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import torch
+from exact_delta import Delta, read_delta, recur
 from torch import Tensor
 
 FULL_PRECISION = {gguf.GGMLQuantizationType[name] for name in ("F32", "F16", "BF16", "F64")}
@@ -39,6 +41,8 @@ class Shape:
     rope_factor: float  # linear scaling: angles are divided by it
     local_rope_base: float
     window: int  # 0: none
+    rope_dims: int  # of each head, the first so many numbers are rotated
+    delta: Delta | None  # of qwen35
 
     def is_local(self, layer: int) -> bool:
         """Whether the layer looks back over the window only."""
@@ -48,8 +52,8 @@ class Shape:
 def read_shape(reader: gguf.GGUFReader) -> Shape:
     """The model's shape; KeyError when the file lacks a needed key, ValueError for a model this file cannot compute."""
     architecture = str(_value(reader, "general.architecture"))
-    if architecture not in ("llama", "qwen2", "qwen3", "gemma3"):
-        raise ValueError(f"architecture {architecture!r}: exact.py knows llama, qwen2, qwen3 and gemma3")
+    if architecture not in ("llama", "qwen2", "qwen3", "gemma3", "qwen35"):
+        raise ValueError(f"architecture {architecture!r}: exact.py knows llama, qwen2, qwen3, gemma3 and qwen35")
     scaling = _value(reader, f"{architecture}.rope.scaling.type", "none")
     if scaling not in ("none", "linear"):
         raise ValueError(f"rope scaling {scaling!r}: exact.py knows none and linear")
@@ -58,18 +62,21 @@ def read_shape(reader: gguf.GGUFReader) -> Shape:
         return float(_value(reader, f"{architecture}.{key}", *default))
 
     dim, n_heads = int(number("embedding_length")), int(number("attention.head_count"))
+    head_dim = int(number("attention.key_length", dim // n_heads))
     return Shape(
         architecture=architecture,
-        n_layers=int(number("block_count")),
+        n_layers=int(number("block_count") - number("nextn_predict_layers", 0)),
         dim=dim,
         n_heads=n_heads,
         n_kv_heads=int(number("attention.head_count_kv", n_heads)),
-        head_dim=int(number("attention.key_length", dim // n_heads)),
+        head_dim=head_dim,
         eps=number("attention.layer_norm_rms_epsilon"),
         rope_base=number("rope.freq_base", 10_000.0),
         rope_factor=number("rope.scaling.factor", 1.0) if scaling == "linear" else 1.0,
         local_rope_base=number("rope.freq_base_swa", LOCAL_ROPE_BASE),
         window=int(number("attention.sliding_window", 0)) if architecture == "gemma3" else 0,
+        rope_dims=int(number("rope.dimension_count", head_dim)),
+        delta=read_delta(number) if architecture == "qwen35" else None,
     )
 
 
@@ -100,10 +107,12 @@ class ExactModel:
     def _layer(self, x: Tensor, layer: int) -> Tensor:
         """[n, dim] -> [n, dim]; gemma3 also normalises what each half adds."""
         name = f"blk.{layer}."
-        gemma = self.shape.architecture == "gemma3"
-        y = self._attend(self._norm(x, name + "attn_norm"), layer)
+        gemma, delta = self.shape.architecture == "gemma3", self.shape.delta
+        y = self._norm(x, name + "attn_norm")
+        recurrent = delta is not None and delta.is_recurrent(layer)
+        y = recur(y, name, delta, self._linear, self._norm, self._weight) if recurrent else self._attend(y, layer)
         x = x + (self._norm(y, name + "post_attention_norm") if gemma else y)
-        y = self._norm(x, name + "ffn_norm")
+        y = self._norm(x, name + ("post_attention_norm" if delta else "ffn_norm"))
         gate, up = self._linear(y, name + "ffn_gate"), self._linear(y, name + "ffn_up")
         act = torch.nn.functional.gelu(gate, approximate="tanh") if gemma else torch.nn.functional.silu(gate)
         y = self._linear(act * up, name + "ffn_down")
@@ -111,7 +120,8 @@ class ExactModel:
 
     def _attend(self, x: Tensor, layer: int) -> Tensor:
         s, name, n = self.shape, f"blk.{layer}.", x.shape[0]
-        q = self._linear(x, name + "attn_q").reshape(n, s.n_heads, s.head_dim)
+        q = self._linear(x, name + "attn_q").reshape(n, s.n_heads, -1)
+        q, gate = q[..., : s.head_dim], q[..., s.head_dim :]  # behind each head of qwen35 stands its gate
         k = self._linear(x, name + "attn_k").reshape(n, s.n_kv_heads, s.head_dim)
         v = self._linear(x, name + "attn_v").reshape(n, s.n_kv_heads, s.head_dim)
         if name + "attn_q_norm.weight" in self._tensors:
@@ -127,13 +137,15 @@ class ExactModel:
         if s.is_local(layer):
             hidden |= distance >= s.window
         weights = torch.softmax(scores.masked_fill(hidden, -torch.inf), dim=-1)
-        return self._linear(torch.einsum("hij,jhd->ihd", weights, v).reshape(n, -1), name + "attn_output")
+        seen = torch.einsum("hij,jhd->ihd", weights, v)
+        seen = seen * torch.sigmoid(gate) if gate.shape[-1] else seen
+        return self._linear(seen.reshape(n, -1), name + "attn_output")
 
     def _angles(self, n: int, local: bool) -> Tensor:
-        """Float64 [n, 1, head_dim / 2]: the rotation of each position and pair."""
+        """Float64 [n, 1, rope_dims / 2]: the rotation of each position and pair."""
         s = self.shape
         inverse = (s.local_rope_base if local else s.rope_base) ** -(
-            torch.arange(0, s.head_dim, 2).double() / s.head_dim
+            torch.arange(0, s.rope_dims, 2).double() / s.rope_dims
         )
         if not local:
             inverse = inverse / s.rope_factor
@@ -147,8 +159,8 @@ class ExactModel:
         if self.shape.architecture == "llama":
             a, b = x[..., 0::2], x[..., 1::2]
             return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
-        a, b = x.chunk(2, dim=-1)
-        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+        a, b = x[..., : self.shape.rope_dims].chunk(2, dim=-1)
+        return torch.cat([a * cos - b * sin, b * cos + a * sin, x[..., self.shape.rope_dims :]], dim=-1)
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.shape.eps) * self._weight(name + ".weight")

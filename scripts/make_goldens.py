@@ -5,8 +5,8 @@
 
 Needs the `reference` extra (torch, transformers, gguf). Weights are drawn with NumPy as the file holds them (float32,
 or quantised and decoded again) and handed to a transformers model, undoing what llama.cpp's convert_hf_to_gguf.py does:
-q and k rows of llama reordered for neighbour-pair RoPE, gemma's norms stored plus one. The model runs in float64
-throughout: `AllFloat64` turns transformers' own float32 steps (norms, softmax, angles) into float64. The result is
+q and k rows of llama reordered for neighbour-pair RoPE, gemma's norms stored plus one, qwen35's value heads reordered. The
+model runs in float64 throughout: `AllFloat64` turns transformers' own float32 steps (norms, softmax, angles) into float64. The result is
 checked against scripts/exact.py, which knows the models from the file alone, and stored as float32.
 
 Each .npz holds `tokens` int32 [n] and `logits` float32 [n, vocab]. Cases with quantised weights add `logits_q8`: the
@@ -48,6 +48,15 @@ HF_NAMES = {  # transformers' name of a parameter (without "model.") -> the file
     r"layers\.(\d+)\.post_attention_layernorm\.": r"blk.\1.ffn_norm.",
     r"layers\.(\d+)\.pre_feedforward_layernorm\.": r"blk.\1.ffn_norm.",
     r"layers\.(\d+)\.post_feedforward_layernorm\.": r"blk.\1.post_ffw_norm.",
+    r"layers\.(\d+)\.linear_attn\.in_proj_qkv\.": r"blk.\1.attn_qkv.",
+    r"layers\.(\d+)\.linear_attn\.in_proj_z\.": r"blk.\1.attn_gate.",
+    r"layers\.(\d+)\.linear_attn\.in_proj_a\.": r"blk.\1.ssm_alpha.",
+    r"layers\.(\d+)\.linear_attn\.in_proj_b\.": r"blk.\1.ssm_beta.",
+    r"layers\.(\d+)\.linear_attn\.out_proj\.": r"blk.\1.ssm_out.",
+    r"layers\.(\d+)\.linear_attn\.norm\.": r"blk.\1.ssm_norm.",
+    r"layers\.(\d+)\.linear_attn\.conv1d\.": r"blk.\1.ssm_conv1d.",
+    r"layers\.(\d+)\.linear_attn\.A_log": r"blk.\1.ssm_a",
+    r"layers\.(\d+)\.linear_attn\.dt_bias": r"blk.\1.ssm_dt.bias",
 }
 
 
@@ -78,6 +87,10 @@ def cases() -> dict[str, Case]:
     gemma3 = small | {"hidden_size": 32, "num_hidden_layers": 7, "vocab_size": 96}
     gemma3 |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "query_pre_attn_scalar": 32}
     gemma3 |= {"sliding_window": 8, "rms_norm_eps": 1e-6}
+    hybrid = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 4, "full_attention_interval": 4}
+    hybrid |= {"head_dim": 16, "vocab_size": 96, "linear_key_head_dim": 16, "linear_value_head_dim": 16}
+    # 2^-20: what a delta-net gives its norm may be small, so that eps rounded to float32 would be felt.
+    hybrid |= {"rms_norm_eps": 2**-20, "linear_conv_kernel_dim": 4, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
     return {
         "llama": Case(
             "llama", llama(**(small | {"intermediate_size": 96}), **heads, vocab_size=128, tie_word_embeddings=False)
@@ -93,6 +106,10 @@ def cases() -> dict[str, Case]:
         "gemma3": Case("gemma3", gemma(**gemma3)),
         "gemma3_scaled": Case(
             "gemma3", gemma(**(gemma3 | {"num_hidden_layers": 6, "intermediate_size": 32}), rope_parameters=linear8)
+        ),
+        "qwen35": Case("qwen35", transformers.Qwen3_5TextConfig(**(small | heads | hybrid))),
+        "qwen35_quantised": Case(
+            "qwen35", transformers.Qwen3_5TextConfig(**(small | heads | hybrid)), HYBRID_FORMATS
         ),
         "chat": Case("llama", llama(**small, **heads, vocab_size=275, tie_word_embeddings=True), chat=True),
         "quantised": Case("llama", llama(**wide), MIXED_FORMATS),
@@ -122,6 +139,12 @@ K_FORMATS = {
     "blk.0.ffn_up.weight": "Q5_K",
     "blk.0.ffn_down.weight": "Q6_K",
 }
+HYBRID_FORMATS = {"token_embd.weight": "Q8_0", "output.weight": "Q8_0"}
+HYBRID_FORMATS |= {f"blk.{i}.ffn_{part}.weight": "Q4_0" for i in range(4) for part in ("gate", "up", "down")}
+HYBRID_FORMATS |= {f"blk.3.attn_{part}.weight": "Q8_0" for part in ("q", "k", "v", "output")}
+HYBRID_FORMATS |= {
+    f"blk.{i}.{part}.weight": "Q8_0" for i in range(3) for part in ("attn_qkv", "attn_gate", "ssm_out", "ssm_alpha")
+}  # ssm_beta stays F32: one of two weights that read the same numbers, the other rounded
 
 
 class AllFloat64(TorchFunctionMode):
@@ -147,9 +170,10 @@ def make(name: str, case: Case, folder: Path) -> str:
         stored = {}  # name in the file -> (format, raw array as the file holds it)
         for hf_name, parameter in model.named_parameters():
             gguf_name = name_in_file(hf_name, case)
-            values = draw(gguf_name, tuple(parameter.shape), rng)
+            shape = tuple(size for size in parameter.shape if size > 1)  # a convolution's has a 1 in the middle
+            values = draw(gguf_name, shape, rng)
             stored[gguf_name] = encode(values, case.formats.get(gguf_name, "F32"), rng)
-            decoded = decode_as(*stored[gguf_name], tuple(parameter.shape)).astype(np.float64)
+            decoded = decode_as(*stored[gguf_name], shape).astype(np.float64)
             parameter.data = torch.from_numpy(as_transformers_has_it(gguf_name, decoded, case))
         divisors = as_stored_divisors(model, case.config) if has_divisors(case) else None
         text, tokens = example_tokens() if case.chat else ("", rng.integers(0, case.config.vocab_size, N_TOKENS))
@@ -177,6 +201,7 @@ def model_class(case: Case) -> type[transformers.PreTrainedModel]:
         "llama": transformers.LlamaForCausalLM,
         "qwen2": transformers.Qwen2ForCausalLM,
         "qwen3": transformers.Qwen3ForCausalLM,
+        "qwen35": transformers.Qwen3_5ForCausalLM,
         "gemma3": transformers.Gemma3ForCausalLM,
     }[case.architecture]
 
@@ -184,7 +209,7 @@ def model_class(case: Case) -> type[transformers.PreTrainedModel]:
 def name_in_file(hf_name: str, case: Case) -> str:
     """The GGUF name of a transformers parameter, as llama.cpp's converter gives it."""
     short = hf_name.removeprefix("model.")
-    if case.architecture == "gemma3":  # gemma's norm after attention is not the one before the feed-forward part
+    if case.architecture in ("gemma3", "qwen35"):  # gemma's is not the norm before the feed-forward part; qwen35's is
         short = re.sub(r"layers\.(\d+)\.post_attention_layernorm\.", r"blk.\1.post_attention_norm.", short)
     for pattern, name in HF_NAMES.items():
         short, found = re.subn("^" + pattern, name, short)
@@ -197,6 +222,8 @@ def draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndar
     """Random float32 weights: logits get a standard deviation near 2, norms and biases differ from 1 and 0."""
     if name.endswith("norm.weight"):
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    if name.endswith("ssm_a"):  # with ssm_dt: what is kept per token lies between 0.02 and 0.99
+        return (-rng.uniform(0.1, 2.0, shape)).astype(np.float32)
     if name.endswith(".bias"):
         return (0.5 * rng.standard_normal(shape)).astype(np.float32)
     gain = {"token_embd.weight": 2.0, "output.weight": 2.0}.get(name, 1.6 if ".attn_" in name else 1.0)
@@ -204,7 +231,9 @@ def draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndar
 
 
 def as_transformers_has_it(name: str, values: np.ndarray, case: Case) -> np.ndarray:
-    """Undo the converter: gemma's norms hold one more; llama's q and k rows alternate the two halves of a head."""
+    """Undo the converter: some norms hold one more; llama's q and k rows alternate the two halves of a head."""
+    if case.architecture == "qwen35":
+        return as_hybrid(name, values, case.config)
     if case.architecture == "gemma3" and name.endswith("norm.weight"):
         return values - 1.0
     if case.architecture == "llama" and (found := re.search(r"attn_([qk])\.", name)):
@@ -213,6 +242,30 @@ def as_transformers_has_it(name: str, values: np.ndarray, case: Case) -> np.ndar
         pairs = values.reshape(n_heads, -1, 2, *values.shape[1:])  # [head, pair, half, …]
         return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(values.shape))
     return values
+
+
+def as_hybrid(name: str, values: np.ndarray, c: transformers.PretrainedConfig) -> np.ndarray:
+    """Undo it for qwen35: value heads go from one of each group in turn back to group by group."""
+    k_heads, v_heads, v_dim = c.linear_num_key_heads, c.linear_num_value_heads, c.linear_value_head_dim
+    part = name.split(".")[2] if name.startswith("blk.") else ""
+
+    def grouped(values: np.ndarray, numbers: int) -> np.ndarray:
+        turns = values.reshape(v_heads // k_heads, k_heads, numbers, -1)  # first dimension: heads of so many numbers
+        return np.ascontiguousarray(turns.swapaxes(0, 1).reshape(values.shape))
+
+    if name.endswith("norm.weight") and part != "ssm_norm":
+        return values - 1.0
+    if part in ("attn_qkv", "ssm_conv1d"):
+        first = 2 * k_heads * c.linear_key_head_dim
+        values = np.concatenate([values[:first], grouped(values[first:], v_dim)])
+        return values[:, None] if part == "ssm_conv1d" else values
+    if part == "attn_gate":
+        return grouped(values, v_dim)
+    if part == "ssm_out":
+        return np.ascontiguousarray(grouped(np.ascontiguousarray(values.T), v_dim).T)
+    if part in ("ssm_alpha", "ssm_beta", "ssm_dt", "ssm_a"):
+        values = grouped(values, 1)
+    return np.log(-values) if part == "ssm_a" else values
 
 
 def write_file(path: Path, name: str, case: Case, stored: dict) -> None:
@@ -227,7 +280,9 @@ def write_file(path: Path, name: str, case: Case, stored: dict) -> None:
     writer.add_head_count(c.num_attention_heads)
     writer.add_head_count_kv(c.num_key_value_heads)
     writer.add_layer_norm_rms_eps(c.rms_norm_eps)
-    if case.architecture in ("qwen3", "gemma3"):
+    if case.architecture == "qwen35":
+        add_hybrid_keys(writer, c)
+    if case.architecture in ("qwen3", "gemma3", "qwen35"):
         writer.add_key_length(c.head_dim)
         writer.add_value_length(c.head_dim)
     if case.architecture == "llama":
@@ -250,6 +305,17 @@ def write_file(path: Path, name: str, case: Case, stored: dict) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def add_hybrid_keys(writer: gguf.GGUFWriter, c: transformers.PretrainedConfig) -> None:
+    writer.add_ssm_conv_kernel(c.linear_conv_kernel_dim)
+    writer.add_ssm_state_size(c.linear_key_head_dim)
+    writer.add_ssm_group_count(c.linear_num_key_heads)
+    writer.add_ssm_time_step_rank(c.linear_num_value_heads)
+    writer.add_ssm_inner_size(c.linear_value_head_dim * c.linear_num_value_heads)
+    writer.add_full_attention_interval(c.layer_types.index("full_attention") + 1)
+    writer.add_rope_dimension_count(int(c.head_dim * c.rope_parameters["partial_rotary_factor"]))
+    writer.add_rope_dimension_sections([1, 1, 0, 0])
 
 
 def has_divisors(case: Case) -> bool:

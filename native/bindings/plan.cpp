@@ -58,6 +58,9 @@ Attributes attributes_from(nb::dict d) {
     else if (name == "n_kv_heads") a.n_kv_heads = nb::cast<int>(value);
     else if (name == "head_dim") a.head_dim = nb::cast<int>(value);
     else if (name == "window") a.window = nb::cast<int>(value);
+    else if (name == "n_heads") a.n_heads = nb::cast<int>(value);
+    else if (name == "state") a.state = nb::cast<int>(value);
+    else if (name == "tiled") a.tiled = nb::cast<int>(value) != 0;
     else if (name == "n_weights") a.n_weights = nb::cast<int>(value);
     else if (name == "residual") a.residual = nb::cast<int>(value) != 0;
     else if (name == "half_pairing") a.half_pairing = nb::cast<bool>(value);
@@ -70,8 +73,8 @@ Attributes attributes_from(nb::dict d) {
 
 class PyPlan {
  public:
-  PyPlan(int n_threads, int64_t max_rows, int64_t max_outputs, int64_t vocab, int64_t context_tokens, int64_t arena_bytes, int64_t n_pages, int kv_format)
-      : plan_(n_threads, kernel_table(), Limits{max_rows, max_outputs, vocab, context_tokens, arena_bytes, n_pages, KvFormat(kv_format)}),
+  PyPlan(int n_threads, int64_t max_rows, int64_t max_outputs, int64_t vocab, int64_t context_tokens, int64_t arena_bytes, int64_t n_pages, int kv_format, int64_t n_slots)
+      : plan_(n_threads, kernel_table(), Limits{max_rows, max_outputs, vocab, context_tokens, arena_bytes, n_pages, KvFormat(kv_format), n_slots}),
         sampler_(n_threads, int32_t(vocab)) {}
 
   int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns) {
@@ -89,9 +92,9 @@ class PyPlan {
     plan_.add_instruction(std::move(i));
   }
 
-  void step(Ints tokens, Ints positions, Ints row_starts, nb::list pages, Ints outputs) {
+  void step(Ints tokens, Ints positions, Ints row_starts, nb::list pages, Ints outputs, Ints slots) {
     expect(tokens.shape(0) == positions.shape(0) && row_starts.shape(0) > 0, "step: arrays of different lengths");
-    BatchView b{tokens.data(), positions.data(), row_starts.data(), outputs.data(), int64_t(tokens.shape(0)), int64_t(row_starts.shape(0)) - 1, int64_t(outputs.shape(0)), {}};
+    BatchView b{tokens.data(), positions.data(), row_starts.data(), outputs.data(), int64_t(tokens.shape(0)), int64_t(row_starts.shape(0)) - 1, int64_t(outputs.shape(0)), {}, slots.data(), int64_t(slots.shape(0))};
     for (nb::handle h : pages) {
       const Ints table = nb::cast<Ints>(h);
       b.pages.emplace_back(table.data(), table.data() + table.shape(0));
@@ -148,14 +151,19 @@ class PyPlan {
 
 void bind_plan(nb::module_& m) {
   nb::class_<PyPlan>(m, "Plan", "A flat program ready to run. Built and driven by tenth.runtime only.")
-      .def(nb::init<int, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int>(), "n_threads"_a, "max_rows"_a, "max_outputs"_a, "vocab"_a,
-           "context_tokens"_a, "arena_bytes"_a, "n_pages"_a, "kv_format"_a)
+      .def(nb::init<int, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int64_t>(), "n_threads"_a, "max_rows"_a, "max_outputs"_a, "vocab"_a,
+           "context_tokens"_a, "arena_bytes"_a, "n_pages"_a, "kv_format"_a, "n_slots"_a)
       .def("add_matrix", &PyPlan::add_matrix, "gguf_id"_a, "file"_a, "offset"_a, "out_rows"_a, "columns"_a)
       .def("add_vector", [](PyPlan& p, Floats v) { return p.plan_.add_vector(v.data(), int64_t(v.shape(0))); })
       .def("add_layer", [](PyPlan& p, int layer, int n_kv_heads, int head_dim) { p.plan_.add_layer(layer, n_kv_heads, head_dim); })
+      .def("add_recurrence", [](PyPlan& p, int64_t n_floats) { p.plan_.add_recurrence(n_floats); })
       .def("add_instruction", &PyPlan::add_instruction, "op"_a, "inputs"_a, "outputs"_a, "attributes"_a)
       .def("finish", [](PyPlan& p, nb::tuple logits) { p.plan_.finish(operand_from(logits)); })
-      .def("step", &PyPlan::step, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a)
+      .def("step", &PyPlan::step, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a, "slots"_a)
+      .def("copy_slot", [](PyPlan& p, int64_t from, int64_t to) {
+        nb::gil_scoped_release unlocked;
+        p.plan_.copy_slot(from, to);
+      })
       .def("sample", &PyPlan::sample, "packed"_a)
       .def("logits", &PyPlan::logits)
       .def("profile", &PyPlan::profile)
@@ -164,6 +172,7 @@ void bind_plan(nb::module_& m) {
       .def_prop_ro("isa", [](PyPlan& p) { return p.plan_.table().isa; })
       .def_prop_ro("n_threads", [](PyPlan& p) { return p.plan_.n_threads(); })
       .def_prop_ro("page_bytes", [](PyPlan& p) { return p.plan_.page_bytes(); })
+      .def_prop_ro("slot_bytes", [](PyPlan& p) { return p.plan_.slot_bytes(); })
       .def_prop_ro("weight_bytes", [](PyPlan& p) { return p.plan_.weight_bytes(); });
   m.def("physical_processors", [] { return physical_processors(); }, "Processors this process may use, one per physical core.");
   m.def("page_bytes", [](const std::vector<std::pair<int, int>>& layers, int kv_format) {

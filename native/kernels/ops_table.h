@@ -40,6 +40,19 @@ struct AttentionTile {
   float* scratch;        // attention_scratch() floats
 };
 
+// One step of one sequence through 16 neighbouring columns of one value head's matrix (fewer at the end of a head).
+constexpr int kStateColumns = 16;
+struct DeltaRows {
+  const float *q, *k;        // [n_rows] rows of k_dim numbers, qk_stride apart
+  const float *v;            // [n_rows] rows of n_columns numbers, v_stride apart; y as v
+  const float *decay, *beta; // [n_rows], gate_stride apart
+  float* y;
+  float* state;              // [k_dim][16]: changed in place
+  int64_t n_rows, k_dim, qk_stride, v_stride, gate_stride;
+  int n_columns;
+  float scale;
+};
+
 struct OpKernels {
   const char* isa;
   // y = x / sqrt(mean(x^2) + eps) * w over n numbers; y may be x.
@@ -51,6 +64,14 @@ struct OpKernels {
   void (*softcap)(const float* x, float cap, float* y, int64_t n);
   void (*swiglu)(const float* gate, const float* up, float* y, int64_t n);
   void (*geglu)(const float* gate, const float* up, float* y, int64_t n);
+  void (*sigmoid)(const float* x, float* y, int64_t n);
+  void (*sigmoid_gate)(const float* gate, const float* x, float* y, int64_t n);
+  void (*l2_norm)(const float* x, float* y, int64_t n, float eps);
+  // y = exp(factor * softplus(x + bias)).
+  void (*decay)(const float* x, const float* factor, const float* bias, float* y, int64_t n);
+  // y = silu(sum over taps j of x[j][i] * w[j * w_stride + i]).
+  void (*short_conv)(const float* const* x, const float* w, int64_t w_stride, int n_taps, float* y, int64_t n);
+  void (*delta_net)(const DeltaRows& rows);
   // Writes one token's keys and values ([n_kv_heads, head_dim] each) into slot 0..31 of a page's layer.
   void (*kv_store)(const float* k, const float* v, uint8_t* layer, const KvShape& shape, int slot);
   void (*attention)(const AttentionTile& tile);

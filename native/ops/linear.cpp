@@ -107,6 +107,12 @@ void run_swiglu_q8(const Instruction& i, Step& s, int thread) {
   round_tiles(i, s, thread, [&](int64_t r, float* to) { s.rows->swiglu(gate + r * k, up + r * k, to, k); });
 }
 
+void run_sigmoid_gate_q8(const Instruction& i, Step& s, int thread) {
+  const float *gate = s.floats(i.in[0]), *x = s.floats(i.in[1]);
+  const int64_t k = i.out[0].width;
+  round_tiles(i, s, thread, [&](int64_t r, float* to) { s.rows->sigmoid_gate(gate + r * k, x + r * k, to, k); });
+}
+
 void run_geglu_q8(const Instruction& i, Step& s, int thread) {
   const float *gate = s.floats(i.in[0]), *up = s.floats(i.in[1]);
   const int64_t k = i.out[0].width;

@@ -4,17 +4,24 @@
 
 namespace tenth {
 
+constexpr int64_t kMostTaps = 16;  // of short_conv, as in program/ops.py
+
 // What operands must agree on (ops/rules.cpp).
 void rule_embed(const Instruction&, const Parts&);
 void rule_linear(const Instruction&, const Parts&);
-void rule_one_input(const Instruction&, const Parts&);   // quantize, scale, softcap
-void rule_two_inputs(const Instruction&, const Parts&);  // add, swiglu, geglu
+void rule_one_input(const Instruction&, const Parts&);   // quantize, scale, softcap, sigmoid
+void rule_two_inputs(const Instruction&, const Parts&);  // add, swiglu, geglu, sigmoid_gate
 void rule_norm(const Instruction&, const Parts&);
 void rule_rope_angles(const Instruction&, const Parts&);
 void rule_rope(const Instruction&, const Parts&);
 void rule_kv_store(const Instruction&, const Parts&);
 void rule_attention(const Instruction&, const Parts&);
 void rule_select_outputs(const Instruction&, const Parts&);
+void rule_l2_norm(const Instruction&, const Parts&);
+void rule_decay(const Instruction&, const Parts&);
+void rule_split(const Instruction&, const Parts&);
+void rule_short_conv(const Instruction&, const Parts&);
+void rule_delta_net(const Instruction&, const Parts&);
 
 void run_embed(const Instruction&, Step&, int thread);
 void run_linear(const Instruction&, Step&, int thread);
@@ -25,6 +32,14 @@ void run_swiglu(const Instruction&, Step&, int thread);
 void run_swiglu_q8(const Instruction&, Step&, int thread);
 void run_geglu(const Instruction&, Step&, int thread);
 void run_geglu_q8(const Instruction&, Step&, int thread);
+void run_sigmoid(const Instruction&, Step&, int thread);
+void run_sigmoid_gate(const Instruction&, Step&, int thread);
+void run_sigmoid_gate_q8(const Instruction&, Step&, int thread);
+void run_l2_norm(const Instruction&, Step&, int thread);
+void run_decay(const Instruction&, Step&, int thread);
+void run_split(const Instruction&, Step&, int thread);
+void run_short_conv(const Instruction&, Step&, int thread);
+void run_delta_net(const Instruction&, Step&, int thread);
 void run_rope_angles(const Instruction&, Step&, int thread);
 void run_rope(const Instruction&, Step&, int thread);
 void run_kv_store(const Instruction&, Step&, int thread);

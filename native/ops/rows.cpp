@@ -56,6 +56,40 @@ void run_softcap(const Instruction& i, Step& s, int thread) {
   if (part.n > 0) s.rows->softcap(s.floats(i.in[0]) + part.begin, i.attributes.cap, s.floats(i.out[0]) + part.begin, part.n);
 }
 
+void run_sigmoid(const Instruction& i, Step& s, int thread) {
+  const Run1 part = numbers_of(i, s, thread);
+  if (part.n > 0) s.rows->sigmoid(s.floats(i.in[0]) + part.begin, s.floats(i.out[0]) + part.begin, part.n);
+}
+
+void run_sigmoid_gate(const Instruction& i, Step& s, int thread) {
+  const Run1 part = numbers_of(i, s, thread);
+  if (part.n > 0) s.rows->sigmoid_gate(s.floats(i.in[0]) + part.begin, s.floats(i.in[1]) + part.begin, s.floats(i.out[0]) + part.begin, part.n);
+}
+
+void run_l2_norm(const Instruction& i, Step& s, int thread) {
+  const int64_t d = i.attributes.head_dim;
+  const Share share(s.rows_of(i.out[0]) * (i.out[0].width / d), thread, s.n_threads);
+  for (int64_t r = share.begin; r < share.end; r++) s.rows->l2_norm(s.floats(i.in[0]) + r * d, s.floats(i.out[0]) + r * d, d, i.attributes.eps);
+}
+
+void run_decay(const Instruction& i, Step& s, int thread) {
+  const int64_t d = i.out[0].width;
+  const Share share(s.rows_of(i.out[0]), thread, s.n_threads);
+  for (int64_t r = share.begin; r < share.end; r++)
+    s.rows->decay(s.floats(i.in[0]) + r * d, s.vector(i.in[1]), s.vector(i.in[2]), s.floats(i.out[0]) + r * d, d);
+}
+
+void run_split(const Instruction& i, Step& s, int thread) {
+  const int64_t heads = i.attributes.n_heads, d = i.in[0].width / heads;
+  const Share share(s.rows_of(i.in[0]) * heads, thread, s.n_threads);
+  int64_t at = 0;
+  for (const Operand& y : i.out) {
+    const int64_t size = y.width / heads;
+    for (int64_t h = share.begin; h < share.end; h++) std::memcpy(s.floats(y) + h * size, s.floats(i.in[0]) + h * d + at, size_t(size) * 4);
+    at += size;
+  }
+}
+
 // The angle is rounded to float32, as the reference does; its cosine and sine are taken in double and rounded once.
 void run_rope_angles(const Instruction& i, Step& s, int thread) {
   const Operand& y = i.out[0];

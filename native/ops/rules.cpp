@@ -31,6 +31,11 @@ const LayerKv& layer_of(const Instruction& i, const Parts& p) {
   return found->second;
 }
 
+const Recurrence& recurrence_of(const Instruction& i, const Parts& p) {
+  need(i, i.attributes.state >= 0 && size_t(i.attributes.state) < p.recurrences.size(), "no such recurrence");
+  return p.recurrences[size_t(i.attributes.state)];
+}
+
 }  // namespace
 
 void rule_embed(const Instruction& i, const Parts& p) {
@@ -106,6 +111,48 @@ void rule_attention(const Instruction& i, const Parts& p) {
   const Operand& q = i.in[0];
   need(i, is_floats(q) && is_floats(i.out[0]) && q.rows == Rows::tokens && is_alike(q, i.out[0]), "operands differ");
   need(i, q.width % (int64_t(shape.n_kv_heads) * shape.head_dim) == 0 && i.attributes.window >= 0, "does not fit the layer");
+}
+
+void rule_l2_norm(const Instruction& i, const Parts& p) {
+  rule_one_input(i, p);
+  need(i, i.attributes.head_dim > 0 && i.in[0].width % i.attributes.head_dim == 0, "head_dim");
+}
+
+void rule_decay(const Instruction& i, const Parts&) {
+  need_counts(i, 3, 3, 1);
+  need(i, is_floats(i.in[0]) && is_floats(i.out[0]) && is_alike(i.in[0], i.out[0]), "operands differ");
+  for (int n : {1, 2}) need(i, i.in[n].kind == Kind::vector && i.in[n].width == i.in[0].width, "a weight does not fit the row");
+}
+
+void rule_split(const Instruction& i, const Parts&) {
+  need_counts(i, 1, 1, i.out.size());
+  const int64_t heads = i.attributes.n_heads;
+  int64_t width = 0;
+  for (const Operand& y : i.out) {
+    need(i, is_floats(y) && y.rows == i.in[0].rows && heads > 0 && y.width % heads == 0, "a piece");
+    width += y.width;
+  }
+  need(i, is_floats(i.in[0]) && width == i.in[0].width, "the pieces are not the whole");
+}
+
+void rule_short_conv(const Instruction& i, const Parts& p) {
+  need_counts(i, 2, 2, 1);
+  const Operand &x = i.in[0], &w = i.in[1];
+  need(i, is_floats(x) && x.rows == Rows::tokens && is_floats(i.out[0]) && is_alike(x, i.out[0]), "operands differ");
+  need(i, w.kind == Kind::vector && w.width % x.width == 0 && w.width / x.width >= 2 && w.width / x.width <= kMostTaps, "the weight does not fit the row");
+  need(i, recurrence_of(i, p).n_floats >= w.width - x.width, "what is kept has another size");
+}
+
+void rule_delta_net(const Instruction& i, const Parts& p) {
+  need_counts(i, 5, 5, 1);
+  const Operand &q = i.in[0], &k = i.in[1], &v = i.in[2], &decay = i.in[3], &beta = i.in[4];
+  for (const Operand& o : i.in) need(i, is_floats(o) && o.rows == Rows::tokens, "kinds");
+  need(i, is_floats(i.out[0]) && is_alike(v, i.out[0]) && is_alike(q, k) && is_alike(decay, beta), "operands differ");
+  const int64_t k_heads = i.attributes.n_heads, v_heads = decay.width;
+  need(i, k_heads > 0 && q.width % k_heads == 0 && v_heads % k_heads == 0 && v.width % v_heads == 0, "heads");
+  const int64_t k_dim = q.width / k_heads, v_dim = v.width / v_heads;
+  const int64_t groups = v_heads * ((v_dim + kStateColumns - 1) / kStateColumns);
+  need(i, recurrence_of(i, p).n_floats / kStateColumns / k_dim >= groups, "what is kept has another size");
 }
 
 void rule_select_outputs(const Instruction& i, const Parts&) {

@@ -5,6 +5,7 @@
 #include <x86intrin.h>
 
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 
 #include "base/expect.h"
@@ -23,12 +24,15 @@ int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step;
 // Beyond any machine, and small enough that no product of sizes below overflows 64 bits.
 constexpr int64_t kMostThreads = 1024, kMostRows = 1 << 20, kMostNumber = int64_t(1) << 28, kMostBytes = int64_t(1) << 46;
 
+constexpr int64_t kUnknown = -1;
+
 bool within(int64_t n, int64_t low, int64_t high) { return n >= low && n <= high; }
 
 int checked_threads(int n_threads, const Limits& l) {
   expect(within(n_threads, 1, kMostThreads), "plan: " + std::to_string(n_threads) + " threads, expected 1 to " + std::to_string(kMostThreads));
   expect(within(l.max_rows, 1, kMostRows) && within(l.max_outputs, 1, kMostRows) && within(l.vocab, 1, kMostNumber) &&
-             within(l.context_tokens, 1, INT32_MAX) && within(l.n_pages, 1, INT32_MAX) && within(l.arena_bytes, 0, kMostBytes),
+             within(l.context_tokens, 1, INT32_MAX) && within(l.n_pages, 1, INT32_MAX) && within(l.arena_bytes, 0, kMostBytes) &&
+             within(l.n_slots, 0, kMostRows),
          "plan: limits must be positive, and of a size that a machine can have");
   expect(within(int(l.kv_format), 0, 2), "plan: no such KV format");
   return n_threads;
@@ -69,6 +73,13 @@ void Plan::add_layer(int layer, int n_kv_heads, int head_dim) {
   layers_[layer] = LayerKv{KvShape{n_kv_heads, head_dim, limits_.kv_format}, 0};
 }
 
+void Plan::add_recurrence(int64_t n_floats) {
+  expect_building();
+  expect(within(n_floats, 1, kMostNumber) && recurrences_.size() < size_t(kMostRows), "plan: size of a recurrence");
+  recurrences_.push_back(Recurrence{n_floats, slot_bytes_});
+  slot_bytes_ = round_up(slot_bytes_ + n_floats * 4, 64);
+}
+
 void Plan::check_operand(const Operand& o, const std::string& where) const {
   switch (o.kind) {
     case Operand::Kind::arena: {
@@ -95,7 +106,7 @@ void Plan::add_instruction(Instruction instruction) {
       check_operand(o, "plan: operand of " + name);
       if (o.kind == Operand::Kind::matrix && name != "embed") instruction.weight_bytes += matrices_[o.at].n_panels() * matrices_[o.at].panel_bytes();
     }
-  instruction.op->rule(instruction, Parts{matrices_, vectors_, layers_, limits_.vocab});
+  instruction.op->rule(instruction, Parts{matrices_, vectors_, layers_, recurrences_, limits_.vocab});
   instructions_.push_back(std::move(instruction));
 }
 
@@ -118,6 +129,11 @@ void Plan::finish(const Operand& logits) {
   expect(page_bytes_ <= kMostBytes / limits_.n_pages, "plan: the KV cache would be too large");
   kv_ = Buffer(page_bytes_ * limits_.n_pages);
   kv_.want_huge_pages();
+  expect(recurrences_.empty() || limits_.n_slots > 0, "plan: recurrences and no slots for them");
+  expect(!limits_.n_slots || slot_bytes_ <= kMostBytes / limits_.n_slots, "plan: what sequences keep would be too large");
+  slots_ = Buffer(slot_bytes_ * limits_.n_slots);
+  slots_.want_huge_pages();
+  slot_tokens_.assign(size_t(limits_.n_slots), kUnknown);
   for (int thread = 0; thread < pool_.size(); thread++) scratch_.emplace_back((scratch + 16) * 4);
   claims_ = std::vector<std::atomic<int64_t>>(instructions_.size());
   finished_ = true;
@@ -147,8 +163,50 @@ void Plan::check(const BatchView& b) const {
     expect(int64_t(b.pages[s].size()) > last / kPageTokens, "step: too few pages for position " + std::to_string(last));
     for (int32_t page : b.pages[s]) expect(page >= 0 && page < limits_.n_pages, "step: no page " + std::to_string(page));
   }
+  check_slots(b);
   for (int64_t i = 0; i < b.n_outputs; i++)
     expect(b.outputs[i] >= (i ? b.outputs[i - 1] + 1 : 0) && b.outputs[i] < b.n_rows, "step: outputs must rise within the rows");
+}
+
+// Every sequence has a slot of its own, which has seen all of its tokens before this step.
+void Plan::check_slots(const BatchView& b) const {
+  if (recurrences_.empty()) return;
+  expect(b.n_slots == b.n_sequences, "step: a slot for each sequence");
+  std::vector<bool> taken(size_t(limits_.n_slots));
+  for (int64_t s = 0; s < b.n_sequences; s++) {
+    const int64_t slot = b.slots[s], position = b.positions[b.row_starts[s]];
+    expect(within(slot, 0, limits_.n_slots - 1), "step: no slot " + std::to_string(slot));
+    expect(!taken[size_t(slot)], "step: two sequences in slot " + std::to_string(slot));
+    taken[size_t(slot)] = true;
+    expect(position == 0 || position == slot_tokens_[size_t(slot)],
+           "step: slot " + std::to_string(slot) + " has not seen the tokens before position " + std::to_string(position));
+  }
+}
+
+void Plan::note_slots(const BatchView& b, bool done) {
+  if (recurrences_.empty()) return;
+  for (int64_t s = 0; s < b.n_sequences; s++)
+    slot_tokens_[size_t(b.slots[s])] = done ? b.positions[b.row_starts[s + 1] - 1] + 1 : kUnknown;
+}
+
+void Plan::copy_slot(int64_t from, int64_t to) {
+  expect(finished_, "copy_slot: the plan is not finished");
+  for (int64_t slot : {from, to}) expect(within(slot, 0, limits_.n_slots - 1), "copy_slot: no slot " + std::to_string(slot));
+  if (from == to) return;
+  struct Job {
+    const uint8_t* from;
+    uint8_t* to;
+    int64_t bytes;
+    int n_threads;
+  } job{slots_.data() + from * slot_bytes_, slots_.data() + to * slot_bytes_, slot_bytes_, pool_.size()};
+  pool_.run(
+      [](void* argument, int thread) {
+        const Job& j = *static_cast<Job*>(argument);
+        const Share share(j.bytes / 64, thread, j.n_threads);
+        std::memcpy(j.to + share.begin * 64, j.from + share.begin * 64, size_t(share.end - share.begin) * 64);
+      },
+      &job);
+  slot_tokens_[size_t(to)] = slot_tokens_[size_t(from)];
 }
 
 void Plan::step(const BatchView& batch) {
@@ -161,6 +219,9 @@ void Plan::step(const BatchView& batch) {
   step_.matrices = &matrices_;
   step_.vectors = &vectors_;
   step_.layers = &layers_;
+  step_.recurrences = &recurrences_;
+  step_.slots = slots_.data();
+  step_.slot_bytes = slot_bytes_;
   step_.linear = table_;
   step_.rows = &op_kernels(table_->isa);
   step_.n_threads = pool_.size();
@@ -174,7 +235,9 @@ void Plan::step(const BatchView& batch) {
   }
   for (auto& claim : claims_) claim.store(0, std::memory_order_relaxed);
   n_outputs_ = batch.n_outputs;
+  note_slots(batch, false);
   pool_.run(walk, this);
+  note_slots(batch, true);
   const uint64_t end = __rdtsc();
   if (!instructions_.empty()) instructions_.back().ticks += int64_t(end - walked_ticks_);  // the last meeting is its own
   counters_.steps++;

@@ -28,8 +28,8 @@ struct Operand {
 
 struct Attributes {  // of all ops together; program/ops.py says which op uses which
   float eps = 0, scale = 1, factor = 1, cap = 0, softcap = 0;
-  int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0;
-  bool residual = false, half_pairing = false;
+  int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0, n_heads = 0, state = 0;
+  bool residual = false, half_pairing = false, tiled = false;
   std::vector<int> biases;
   std::vector<float> inv_freq;
 };
@@ -61,11 +61,18 @@ struct LayerKv {
   int64_t offset;
 };
 
+// Numbers that an op keeps of each sequence between steps, in the sequence's slot. The op alone knows their order.
+struct Recurrence {
+  int64_t n_floats;
+  int64_t offset;  // in bytes
+};
+
 // What an instruction may refer to.
 struct Parts {
   const std::vector<Matrix>& matrices;
   const std::vector<std::vector<float>>& vectors;
   const std::map<int, LayerKv>& layers;
+  const std::vector<Recurrence>& recurrences;
   int64_t vocab;
 };
 
@@ -74,6 +81,8 @@ struct BatchView {
   const int32_t *tokens, *positions, *row_starts, *outputs;
   int64_t n_rows, n_sequences, n_outputs;
   std::vector<std::vector<int32_t>> pages;  // by sequence
+  const int32_t* slots = nullptr;           // by sequence: where its recurrences are; n_slots of them, 0 for programs with none
+  int64_t n_slots = 0;
 };
 
 // What the ops see of a running step.
@@ -85,6 +94,9 @@ struct Step {
   const std::vector<std::vector<float>>* vectors = nullptr;
   const std::map<int, LayerKv>* layers = nullptr;
   std::vector<std::vector<uint8_t*>> pages;  // by sequence: start of each page
+  const std::vector<Recurrence>* recurrences = nullptr;
+  uint8_t* slots = nullptr;
+  int64_t slot_bytes = 0;
   const KernelTable* linear = nullptr;
   const OpKernels* rows = nullptr;
   int n_threads = 1;
@@ -96,6 +108,10 @@ struct Step {
   int64_t rows_of(const Operand& o) const { return n_rows[int(o.rows)]; }
   const float* vector(const Operand& o) const { return (*vectors)[o.at].data(); }
   const Matrix& matrix(const Operand& o) const { return (*matrices)[o.at]; }
+  float* recurrent(int number, int64_t sequence) const {
+    return reinterpret_cast<float*>(slots + batch->slots[sequence] * slot_bytes + (*recurrences)[number].offset);
+  }
+  bool is_first(int64_t sequence) const { return batch->positions[batch->row_starts[sequence]] == 0; }  // what is kept counts as 0
   float* scratch_of(int thread) const { return reinterpret_cast<float*>((*scratch)[thread].data()); }
   // The next unclaimed piece of this instruction's work.
   int64_t claim(const Instruction& i) const { return (*claims)[&i - first].fetch_add(1, std::memory_order_relaxed); }
@@ -116,6 +132,7 @@ struct StepCounters {
 struct Limits {
   int64_t max_rows, max_outputs, vocab, context_tokens, arena_bytes, n_pages;
   KvFormat kv_format;
+  int64_t n_slots;  // sequences whose recurrences are kept at a time
 };
 
 class Plan {
@@ -127,11 +144,15 @@ class Plan {
   int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns);
   int add_vector(const float* data, int64_t n);
   void add_layer(int layer, int n_kv_heads, int head_dim);
+  void add_recurrence(int64_t n_floats);  // numbered from 0
   void add_instruction(Instruction instruction);
-  void finish(const Operand& logits);  // lays out pages and scratch
+  void finish(const Operand& logits);  // lays out pages, slots and scratch
 
   // Computes one step. Throws std::invalid_argument for a batch that does not fit. Its logits stay until the next.
   void step(const BatchView& batch);
+
+  // Makes what is kept in one slot a copy of another's. Throws std::invalid_argument for a slot that does not exist.
+  void copy_slot(int64_t from, int64_t to);
 
   float* logits() const { return reinterpret_cast<float*>(arena_.data() + output_.at); }
   int64_t n_outputs() const { return n_outputs_; }
@@ -139,6 +160,7 @@ class Plan {
   const KernelTable& table() const { return *table_; }
   int n_threads() const { return pool_.size(); }
   int64_t page_bytes() const { return page_bytes_; }
+  int64_t slot_bytes() const { return slot_bytes_; }
   int64_t weight_bytes() const;
   const std::vector<Instruction>& instructions() const { return instructions_; }
   const StepCounters& counters() const { return counters_; }
@@ -150,18 +172,22 @@ class Plan {
  private:
   void expect_building() const;
   void check(const BatchView& batch) const;
+  void check_slots(const BatchView& batch) const;
+  void note_slots(const BatchView& batch, bool done);
   void check_operand(const Operand& o, const std::string& where) const;
   static void walk(void* plan, int thread);
 
   Pool pool_;
   const KernelTable* table_;
   Limits limits_;
-  Buffer arena_, kv_;
+  Buffer arena_, kv_, slots_;
   Slabs slabs_;
-  int64_t page_bytes_ = 0, n_outputs_ = 0;
+  int64_t page_bytes_ = 0, slot_bytes_ = 0, n_outputs_ = 0;
   std::vector<Matrix> matrices_;
   std::vector<std::vector<float>> vectors_;
   std::map<int, LayerKv> layers_;
+  std::vector<Recurrence> recurrences_;
+  std::vector<int64_t> slot_tokens_;  // how many tokens of its sequence each slot has seen; kUnknown after a step that failed
   std::vector<Instruction> instructions_;
   std::vector<std::atomic<int64_t>> claims_;
   std::vector<Buffer> scratch_;

@@ -90,6 +90,7 @@ class Batch:
     pages: list[I32]  # s page tables: the page that holds positions 0..31, 32..63, ...
     outputs: I32  # [m] ascending numbers of the rows that need logits
     sampling: Sampling | None = None  # None: logits only
+    slots: I32 = field(default_factory=lambda: np.zeros(0, np.int32))  # [s] where each one's recurrences are, if any
 
 
 @dataclass(eq=False)

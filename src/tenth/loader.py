@@ -15,6 +15,7 @@ from tenth.config import EngineConfig
 from tenth.errors import ModelFileError, RequestError, ResourceError
 from tenth.models import build
 from tenth.program import memory
+from tenth.program.ops import plain_weights
 from tenth.program.passes import optimise
 from tenth.program.values import Program
 from tenth.runtime import (
@@ -25,6 +26,7 @@ from tenth.runtime import (
     check_kv_format,
     kv_page_bytes,
     physical_processors,
+    slot_bytes,
 )
 from tenth.weights.formats import FORMATS
 from tenth.weights.gguf import (
@@ -37,6 +39,7 @@ from tenth.weights.gguf import (
 
 DEFAULT_CONTEXT_TOKENS = 8192
 OUTPUT_ROWS = 32  # rows that can have logits in one step: enough for a batch of sequences, small beside a chunk
+LEAST_CHECKPOINTS = 2  # copies of what recurrent layers keep: where the prompt ended, and a page of the answer
 FLOAT_FORMATS = frozenset({"F32", "F16", "BF16"})  # their products read float32 activations, all others q8
 
 
@@ -57,8 +60,9 @@ def open_runtime(header: ModelFile, config: EngineConfig, progress: Progress | N
     require_supported(used)
     limits = plan_limits(program, config)
     check_memory(header, program, limits)
-    vectors = {name: read_vector(info) for name, info in used.items() if len(info.shape) == 1}
-    matrices = {name: _source(info) for name, info in used.items() if len(info.shape) > 1}
+    plain = plain_weights(program)
+    vectors = {name: read_vector(info) for name, info in used.items() if name in plain}
+    matrices = {name: _source(info) for name, info in used.items() if name not in plain}
     runtime = Runtime(program, matrices, vectors, limits, progress)
     require_unchanged(header)  # the header's checks hold for the weights only if they are of the same file
     return Loaded(runtime, header, program, config)
@@ -85,14 +89,14 @@ def check_vocabulary(header: ModelFile, program: Program) -> None:
 
 
 def read_vector(info: TensorInfo) -> F32:
-    """A norm, a bias or factors of rotary frequencies, float32 ``[n]``. ModelFileError for numbers that cannot be."""
+    """A norm, a bias, factors …, float32 in the shape of the file. ModelFileError for numbers that cannot be."""
     vector = read_tensor(info)
     is_divisor = info.name == "rope_freqs.weight"
     wrong = ~np.isfinite(vector) | (vector <= 0) if is_divisor else ~np.isfinite(vector)
     if wrong.any():
         at, expected = int(wrong.argmax()), "a positive number" if is_divisor else "a finite number"
         raise ModelFileError(
-            f"{info.path}: tensor {info.name}: number {at} is {vector[at]}, expected {expected}",
+            f"{info.path}: tensor {info.name}: number {at} is {vector.flat[at]}, expected {expected}",
             "the file is damaged or was made wrongly; pull it again, or choose another copy of the model",
         )
     return vector
@@ -114,6 +118,7 @@ def plan_limits(program: Program, config: EngineConfig) -> Limits:
         n_threads=config.threads or len(physical_processors()), max_rows=max_rows, max_outputs=max_outputs,
         context_tokens=context, n_pages=pages_for(config.kv_tokens or context) + 1, kv_format=config.kv_format,
         arena_bytes=arena_bytes,
+        n_slots=config.max_sequences + max(LEAST_CHECKPOINTS, config.max_sequences // 2) if program.recurrences else 0,
     )
 
 
@@ -121,10 +126,11 @@ def check_memory(header: ModelFile, program: Program, limits: Limits) -> None:
     """Refuse, before anything large is read, a model that this machine's free memory cannot hold."""
     weights = sum(header.tensors[name].n_bytes for name in program.weights)
     kv = kv_page_bytes(program, limits.kv_format) * limits.n_pages
+    kv += slot_bytes(program) * limits.n_slots
     available = psutil.virtual_memory().available
     if weights + kv + limits.arena_bytes > available:
         raise ResourceError(
-            f"this model needs {weights / 1e9:.1f} GB for weights, {kv / 1e9:.1f} GB for keys and values and "
+            f"this model needs {weights / 1e9:.1f} GB for weights, {kv / 1e9:.1f} GB for keys, values and recurrent state and "
             f"{limits.arena_bytes / 1e9:.1f} GB of workspace; {available / 1e9:.1f} GB are free",
             "choose a smaller model, or less context with --context",
         )

@@ -17,7 +17,7 @@ import numpy as np
 from tenth import _core
 from tenth.batch import F32, Batch, StepResult
 from tenth.errors import ModelFileError, RequestError, ResourceError
-from tenth.program.values import Instruction, Program, Value
+from tenth.program.values import Instruction, Program, Recurrence, Value
 
 KV_FORMATS = {"f16": 0, "q8_0": 1, "f32": 2}  # native/kernels/ops_table.h, KvFormat
 ARENA, MATRIX, VECTOR, TOKENS, POSITIONS = range(5)  # native/plan/plan.h, Operand::Kind
@@ -45,6 +45,7 @@ class Limits:
     n_pages: int
     kv_format: str
     arena_bytes: int
+    n_slots: int = 0  # sequences whose recurrences are kept at a time; 0 for programs that have none
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,20 @@ def kv_page_bytes(program: Program, kv_format: str) -> int:
     return int(_core.page_bytes(layers, KV_FORMATS[kv_format]))
 
 
+def slot_bytes(program: Program) -> int:
+    """Bytes that the recurrences of one sequence take."""
+    return sum(-(-4 * _n_floats(recurrence) // 64) * 64 for recurrence in program.recurrences)
+
+
+def _n_floats(recurrence: Recurrence) -> int:
+    """How many numbers the native side needs room for: it works on groups of 16, so the last dimension is padded."""
+    return math.prod(recurrence.shape[:-1]) * (-(-recurrence.shape[-1] // 16) * 16)
+
+
 class Runtime:
     """A program with its weights in memory, ready to compute steps. Not thread-safe: one step at a time.
 
-    ``matrices``: where each 2-D weight lies; ``vectors``: the others, as float32. Raises ModelFileError when a file
+    ``matrices``: where each 2-D weight lies; ``vectors``: the others (``plain_weights``), as float32. Raises ModelFileError when a file
     ends early or holds scales that are not finite, ResourceError when memory or threads do not suffice.
     """
 
@@ -118,12 +129,12 @@ class Runtime:
     ):
         self.program, self.limits = program, limits
         self.max_rows, self.max_outputs = limits.max_rows, limits.max_outputs
-        self.n_pages, self.context_tokens = limits.n_pages, limits.context_tokens
+        self.n_pages, self.context_tokens, self.n_slots = limits.n_pages, limits.context_tokens, limits.n_slots
         self.vocab_size = program.vocab_size
         try:
             self._plan = _core.Plan(
                 limits.n_threads, limits.max_rows, limits.max_outputs, self.vocab_size, limits.context_tokens,
-                limits.arena_bytes, limits.n_pages, KV_FORMATS[limits.kv_format],
+                limits.arena_bytes, limits.n_pages, KV_FORMATS[limits.kv_format], limits.n_slots,
             )
             self._places = self._load(matrices, vectors, progress)
             self._build()
@@ -140,7 +151,8 @@ class Runtime:
     def _load(
         self, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], progress: Progress | None
     ) -> dict[str, tuple[int, int]]:
-        places = {name: (VECTOR, self._plan.add_vector(np.ascontiguousarray(v.ravel()))) for name, v in vectors.items()}
+        # Of a plain weight with two dimensions the last comes first: [taps, d], so that neighbours are one register.
+        places = {name: (VECTOR, self._plan.add_vector(np.ascontiguousarray(v.T.ravel()))) for name, v in vectors.items()}
         total, done = sum(source.n_bytes for source in matrices.values()), 0
         files: dict[Path, int] = {}
         try:
@@ -172,6 +184,8 @@ class Runtime:
     def _build(self) -> None:
         for layer in self.program.state:
             self._plan.add_layer(layer.layer, layer.n_kv_heads, layer.head_dim)
+        for recurrence in self.program.recurrences:
+            self._plan.add_recurrence(_n_floats(recurrence))
         for instruction in self.program.instructions:
             self._plan.add_instruction(
                 instruction.op, self._operands(instruction.inputs), self._operands(instruction.outputs),
@@ -196,7 +210,7 @@ class Runtime:
 
     def step(self, batch: Batch) -> StepResult:
         """Compute one step. Without ``batch.sampling`` the result is empty and ``logits()`` has what was computed."""
-        self._plan.step(batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs)
+        self._plan.step(batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs, batch.slots)
         if batch.sampling is None or not len(batch.outputs):
             return StepResult(np.zeros(0, np.int32), np.zeros(0, np.float32), [], [])
         tokens, logprobs, top_ids, top_logprobs = self._plan.sample(batch.sampling.packed())
@@ -205,6 +219,10 @@ class Runtime:
             tokens, logprobs, [row[:n] for row, n in zip(top_ids, n_top, strict=True)],
             [row[:n] for row, n in zip(top_logprobs, n_top, strict=True)],
         )
+
+    def copy_slot(self, source: int, target: int) -> None:
+        """Make what is kept in one slot a copy of what is kept in another."""
+        self._plan.copy_slot(source, target)
 
     def logits(self) -> F32:
         """The logits [m, vocab] of the last step's output rows, copied."""
@@ -229,10 +247,11 @@ class Runtime:
         return int(self._plan.page_bytes)
 
     def memory(self) -> dict[str, int]:
-        """Bytes set aside, by kind. KV and workspace count as resident only once used."""
+        """Bytes set aside, by kind. KV, state and workspace count as resident only once used."""
         return {
             "weights_bytes": int(self._plan.weight_bytes),
             "kv_bytes": self.page_bytes * self.n_pages,
+            "state_bytes": int(self._plan.slot_bytes) * self.n_slots,
             "workspace_bytes": self.limits.arena_bytes,
         }
 
@@ -259,6 +278,11 @@ def _attributes(instruction: Instruction) -> dict[str, Any]:
     if instruction.op == "rope":
         attributes["half_pairing"] = attributes.pop("pairing") == "half"
         attributes["head_dim"] = instruction.inputs[0].shape[1]
+    if instruction.op == "l2_norm":
+        attributes["head_dim"] = instruction.inputs[0].shape[-1]
+    if instruction.op in ("split", "delta_net"):
+        attributes["n_heads"] = math.prod(instruction.inputs[0].shape[:-1])
+    attributes.pop("sizes", None)  # of split: the widths of its outputs say the same
     for name in ("biases", "inv_freq"):
         if name in attributes:
             attributes[name] = list(attributes[name])

@@ -24,6 +24,16 @@ YARN = {
     "rope.scaling.factor": 4.0,
     "rope.scaling.original_context_length": 32,
 }
+HYBRID = {
+    "block_count": 3,
+    "full_attention_interval": 3,
+    "rope.dimension_count": 8,
+    "ssm.conv_kernel": 4,
+    "ssm.group_count": 2,
+    "ssm.inner_size": 96,
+    "ssm.state_size": 8,
+    "ssm.time_step_rank": 6,
+}
 HEAD_32 = {"attention.key_length": 32, "attention.value_length": 32}
 # name: architecture, keys beside COMMON, optional tensors that this file has
 TINY = {
@@ -34,6 +44,8 @@ TINY = {
     "qwen2_tied_yarn": ("qwen2", YARN, ()),
     "qwen3": ("qwen3", HEAD_32, ()),
     "gemma3": ("gemma3", {"block_count": 7, "attention.sliding_window": 5, **HEAD_32}, ()),
+    "qwen35": ("qwen35", HYBRID, ()),
+    "qwen35_nextn": ("qwen35", {**HYBRID, "block_count": 4, "nextn_predict_layers": 1}, ("output", "blk")),
     "gemma3_capped_linear": (
         "gemma3",
         {
@@ -69,7 +81,8 @@ class TinyModel:
         drawn = {name: rng.standard_normal(shape) * shape[-1] ** -0.5 for name, shape in self.shapes.items()}
         norms = {name: 1 + 0.2 * w * w.size**0.5 for name, w in drawn.items() if name.endswith("norm.weight")}
         factors = {name: 1 + np.abs(w) for name, w in drawn.items() if name == "rope_freqs.weight"}
-        return {name: w.astype(np.float32) for name, w in {**drawn, **norms, **factors}.items()}
+        kept = {name: -np.abs(w) for name, w in drawn.items() if name.endswith("ssm_a")}
+        return {name: w.astype(np.float32) for name, w in {**drawn, **norms, **factors, **kept}.items()}
 
 
 def make(name, **changes):

@@ -14,16 +14,18 @@ from tenth.weights.tensors import read_tensor
 DATA = Path(__file__).parent.parent / "data"
 CASES = [
     "chat", "gemma3", "gemma3_scaled", "kquants", "llama", "llama_bias", "llama_tied_scaled", "quantised", "qwen2",
-    "qwen3",
+    "qwen3", "qwen35", "qwen35_quantised",
 ]  # fmt: skip
 # Measured: at most 9e-13 in float32, 1e-13 in float64 (rotary angles are float32 at any precision).
 NMSE = {np.float32: 1e-11, np.float64: 1e-12}
+SENSITIVE = {"qwen35_quantised": 1e-9}  # in float32; measured 1e-10: the norm of a small difference enlarges roundings
 
 
 class Golden:
     """A golden file as tenth reads it, its program, and the tokens it was recorded for."""
 
     def __init__(self, case):
+        self.bounds = {**NMSE, np.float32: SENSITIVE.get(case, NMSE[np.float32])}
         header = read_header(DATA / f"golden_{case}.gguf")
         self.weights = {name: read_tensor(info) for name, info in header.tensors.items()}
         self.quantised = {name for name, info in header.tensors.items() if info.format not in ("F32", "F16", "BF16")}
@@ -45,7 +47,7 @@ def nmse(a, b):
 @pytest.mark.parametrize("dtype", NMSE, ids=lambda d: d.__name__)
 def test_the_reference_reaches_the_recorded_logits(golden, dtype):
     logits = run(golden.program, golden.weights, golden.batch, dtype=dtype)
-    assert nmse(logits, golden.expected["logits"]) <= NMSE[dtype]
+    assert nmse(logits, golden.expected["logits"]) <= golden.bounds[dtype]
 
 
 def test_an_optimised_program_reaches_the_logits_recorded_with_q8_inputs(golden):
@@ -59,4 +61,4 @@ def test_in_a_planned_arena_too(golden):
     n = len(golden.batch.tokens)
     arena = memory.plan(program, {"tokens": n, "outputs": n})
     logits = run(program, golden.weights, golden.batch, arena_bytes=arena)
-    assert nmse(logits, golden.expected["logits"]) <= NMSE[np.float32]
+    assert nmse(logits, golden.expected["logits"]) <= golden.bounds[np.float32]

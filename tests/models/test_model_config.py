@@ -134,7 +134,7 @@ def test_a_tensor_without_a_place_is_named(one_of_each):
 
 
 def test_a_layer_too_many_is_refused(one_of_each):
-    one_of_each.shapes["blk.99.attn_q.weight"] = one_of_each.shapes["blk.0.attn_q.weight"]
+    one_of_each.shapes["blk.99.attn_norm.weight"] = one_of_each.shapes["blk.0.attn_norm.weight"]
     with pytest.raises(ModelFileError, match=r"no place for tensor blk.99"):
         one_of_each.build()
 
@@ -142,7 +142,7 @@ def test_a_layer_too_many_is_refused(one_of_each):
 @pytest.mark.parametrize(
     ("name", "shape", "expected"),
     [
-        ("blk.0.attn_k.weight", (64, 31), r"shape \[64, 31\], expected"),
+        ("blk.0.attn_norm.weight", (64, 31), r"shape \[64, 31\], expected \[64\]"),
         ("output_norm.weight", (65,), r"shape \[65\], expected \[64\]"),
         ("token_embd.weight", (37, 63), r"shape \[37, 63\], expected \[37, 64\]"),
         ("token_embd.weight", (0, 64), r"shape \[0, 64\]"),

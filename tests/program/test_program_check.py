@@ -4,7 +4,7 @@ import pytest
 
 from tenth.program.check import check
 from tenth.program.passes import copy
-from tenth.program.values import Instruction, KvLayer, Value
+from tenth.program.values import Instruction, KvLayer, Recurrence, Value
 
 
 def of(program, op):
@@ -56,6 +56,8 @@ BREAKAGES = {
     "two KV declarations": lambda p: p.state.append(p.state[0]),
     "attention reads": lambda p: p.state.__setitem__(0, replace(p.state[0], window=3)),
     "not stored or not read": lambda p: p.state.append(KvLayer(1, 2, 8)),
+    "not numbered in order": lambda p: p.recurrences.append(Recurrence(1, (2, 8))),
+    "the program declares": lambda p: p.recurrences.append(Recurrence(0, (2, 8))),
     "never written": lambda p: setattr(p, "output", Value("other", "temp", (11,), "outputs")),
     "f32 logits": lambda p: setattr(p, "output", p.instructions[2].outputs[0]),
 }

@@ -23,7 +23,7 @@ def test_every_op_has_a_specification_and_a_reference():
 
 
 def test_every_op_but_those_of_passes_can_be_written_in_a_model_file():
-    of_passes = {"quantize", "rms_norm_q8", "swiglu_q8", "geglu_q8", "kv_store", "add"}
+    of_passes = {"quantize", "rms_norm_q8", "swiglu_q8", "geglu_q8", "sigmoid_gate_q8", "kv_store", "add"}
     functions = {name for name, f in vars(builder).items() if inspect.isfunction(f)}
     assert set(ops.OPS) - of_passes <= functions
 
@@ -82,6 +82,60 @@ def test_activations_are_what_their_formulas_say():
     gelu = g / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (g + 0.044715 * g.astype(np.float64) ** 3)))
     assert np.allclose(meaning("geglu", g, up), gelu * up)
     assert np.allclose(meaning("softcap", 100 * g, cap=5.0), [[-5, -5, 0, 5]])
+
+
+def test_sigmoid_and_what_a_state_keeps_are_what_their_formulas_say():
+    x, y = np.array([[-200.0, -1.0, 0.0, 2.0]], np.float32), np.array([[1.0, 2.0, 3.0, 4.0]], np.float32)
+    exact = 1 / (1 + np.exp(-x.astype(np.float64)))
+    assert np.allclose(meaning("sigmoid", x), exact)
+    assert np.allclose(meaning("sigmoid_gate", x, y), exact * y)
+    factor, bias = np.array([-0.5, -2.0, -1.0, 0.0], np.float32), np.array([0.0, 1.0, 0.5, 3.0], np.float32)
+    assert np.allclose(meaning("decay", x, factor, bias), np.exp(factor * np.log1p(np.exp(x.astype(np.float64) + bias))))
+
+
+def test_l2_norm_makes_heads_as_long_as_one():
+    x = np.array([[[3.0, 4.0], [0.0, 0.0]]], np.float32)
+    assert np.allclose(meaning("l2_norm", x, eps=0.25), [[[3 / 25.25**0.5, 4 / 25.25**0.5], [0, 0]]])
+
+
+def test_split_cuts_the_numbers_of_each_head():
+    first, second = meaning("split", np.arange(8.0).reshape(1, 2, 4), sizes=(1, 3))
+    assert first.tolist() == [[[0], [4]]]
+    assert second.tolist() == [[[1, 2, 3], [5, 6, 7]]]
+
+
+def test_short_conv_looks_back_over_steps_and_begins_with_nothing():
+    x = np.array([[1.0], [2.0], [3.0], [4.0]], np.float32)
+    weight = np.array([[10.0, 1.0, 0.1]], np.float32)
+    sums = np.array([0.1, 1.2, 12.3, 23.4])  # 10 x[t-2] + x[t-1] + 0.1 x[t]
+    cache, parts = Cache(), []
+    for first, last in ((0, 1), (1, 3), (3, 4)):
+        batch = Batch.single([0] * (last - first), first)
+        parts.append(meaning("short_conv", x[first:last], weight, batch=batch, cache=cache, state=5))
+    assert np.allclose(np.concatenate(parts)[:, 0], sums / (1 + np.exp(-sums)))
+    again = meaning("short_conv", x[:1], weight, batch=Batch.single([0]), cache=cache, state=5)
+    assert np.allclose(again, parts[0])  # position 0: a new sequence
+
+
+def test_delta_net_writes_what_a_key_should_say_and_forgets():
+    batch, cache = Batch.single([0, 0, 0]), Cache()
+    k = np.array([[[1.0, 0.0]], [[0.0, 1.0]], [[1.0, 0.0]]], np.float32)  # the third token writes where the first did
+    v = np.array([[[4.0], [8.0]], [[6.0], [1.0]], [[2.0], [3.0]]], np.float32)  # two value heads share the key head
+    decay = np.array([[1.0, 1.0], [0.5, 1.0], [1.0, 1.0]], np.float32)
+    beta = np.array([[1.0, 1.0], [1.0, 1.0], [0.5, 1.0]], np.float32)
+    result = meaning("delta_net", k, k, v, decay, beta, batch=batch, cache=cache, state=0, tiled=0, scale=2.0)
+    assert result[:2, :, 0].tolist() == [[8, 16], [12, 2]]  # what was just written is read, twice as large
+    assert result[2, :, 0].tolist() == [2 * (2 + (2 - 2) * 0.5), 6]  # 4 was halved to 2; head 1 overwrites 8 by 3
+    assert cache.recurrent[0, 0][:, :, 0].tolist() == [[2, 6], [3, 1]]
+
+
+@pytest.mark.parametrize(("tiled", "key_heads"), [(0, [0, 0, 1, 1]), (1, [0, 1, 0, 1])])
+def test_delta_net_gives_value_heads_the_key_heads_it_says(tiled, key_heads):
+    q = np.array([[[1.0], [10.0]]], np.float32)
+    ones = np.ones((1, 4), np.float32)
+    attrs = {"state": 0, "tiled": tiled, "scale": 1.0}
+    result = meaning("delta_net", q, np.ones_like(q), ones[:, :, None], ones, ones, **attrs)
+    assert result.ravel().tolist() == [q[0, head, 0] for head in key_heads]
 
 
 def test_quantize_rounds_half_to_even_and_keeps_the_largest():

@@ -8,6 +8,7 @@ from tenth.batch import Batch, pages_for
 from tenth.config import EngineConfig
 from tenth.loader import open_runtime
 from tenth.program import memory
+from tenth.program.ops import plain_weights
 from tenth.runtime import Limits, MatrixSource, Runtime
 from tenth.weights.gguf import read_header
 
@@ -27,12 +28,13 @@ def golden(case):
 
 
 def step_logits(runtime, rows):
-    """One step. rows: (tokens, first position, pages) per sequence; logits of every row."""
+    """One step. rows: (tokens, first position, pages) per sequence; logits of every row. The first page names the slot."""
     starts = np.cumsum([0, *(len(tokens) for tokens, _, _ in rows)])
     batch = Batch(
         i32(np.concatenate([tokens for tokens, _, _ in rows])),
         i32(np.concatenate([np.arange(first, first + len(tokens)) for tokens, first, _ in rows])),
         i32(starts), [i32(pages) for _, _, pages in rows], i32(np.arange(starts[-1])),
+        slots=i32([pages[0] for _, _, pages in rows]) if runtime.n_slots else i32([]),
     )
     runtime.step(batch)
     return runtime.logits()
@@ -47,17 +49,17 @@ def all_logits(runtime, tokens, chunk=None, pages=None):
 
 
 def open_program(program, weights, folder, rows=64, kv_format="f32", threads=2):
-    """A runtime for any program: 2-D weights go through an F32 file, the others directly."""
+    """A runtime for any program: matrices go through an F32 file, the other weights directly."""
     matrices, vectors, at = {}, {}, 0
     path = folder / "weights.bin"
     with path.open("wb") as file:
         for name in program.weights:
             data = np.ascontiguousarray(weights[name], np.float32)
-            if data.ndim == 1:
+            if name in plain_weights(program):
                 vectors[name] = data
             else:
                 matrices[name] = MatrixSource(path, at, data.nbytes, 0)
                 at += file.write(data.tobytes())
     arena = memory.plan(program, {"tokens": rows, "outputs": rows})
-    limits = Limits(threads, rows, rows, 256, 16, kv_format, arena)
+    limits = Limits(threads, rows, rows, 256, 16, kv_format, arena, n_slots=16 if program.recurrences else 0)
     return Runtime(program, matrices, vectors, limits)

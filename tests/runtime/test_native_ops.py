@@ -13,7 +13,8 @@ VOCAB, DIM, HEADS, KV_HEADS, HEAD_DIM = 40, 96, 6, 2, 16
 SHAPES = {
     "embd.weight": (VOCAB, DIM), "norm.weight": (DIM,), "head_norm.weight": (HEAD_DIM,), "a.weight": (DIM, DIM),
     "a.bias": (DIM,), "c.weight": (DIM, DIM), "kv.weight": (KV_HEADS * HEAD_DIM, DIM), "factors.weight": (6,),
-    "out.weight": (VOCAB, DIM),
+    "out.weight": (VOCAB, DIM), "gates.weight": (4, DIM), "factor": (4,), "dt.bias": (4,), "wide": (DIM,),
+    "wide.bias": (DIM,), "conv.weight": (DIM, 4), "conv_odd.weight": (41, 3), "odd.weight": (DIM, 41), "ends.weight": (DIM, 18),
 }  # fmt: skip
 INV_FREQ = tuple(1e4 ** (-j / 6) for j in range(6))
 
@@ -25,6 +26,26 @@ def attend(x, w, **attrs):
 
 def rotate(x, angles, pairing):
     return b.flat(b.rope(b.heads(x, HEADS), angles, pairing))
+
+
+def through_odd(x, w, op):
+    """An op on 41 numbers a row."""
+    return b.linear(op(b.split(x, 41, 55)[0]), w.odd)
+
+
+def through_heads(x, w):
+    """Six heads, each in pieces of 3 and 13 numbers."""
+    first, last = b.split(b.heads(b.linear(x, w.c), HEADS), 3, 13)
+    return b.linear(b.split(b.flat(last), 41, 37)[0], w.odd) + b.linear(b.flat(first), w.ends)
+
+
+def delta(x, w, tiled):
+    """Two key heads of 48 numbers and four value heads of 24: a group of 16 columns and half of one."""
+    q, k, v = b.heads(b.linear(x, w.a), 2), b.heads(b.linear(x, w.c), 2), b.heads(x, 4)
+    gates = b.linear(x, w.gates)
+    kept, beta = b.decay(gates, w.factor, w.dt), b.sigmoid(gates)
+    y = b.delta_net(b.l2_norm(q, 1e-6), b.l2_norm(k, 1e-6), v, decay=kept, beta=beta, tiled=tiled, scale=0.7)
+    return b.flat(y)
 
 
 # What stands between the embedding and the output matrix. The name begins with the op that is tested.
@@ -48,9 +69,20 @@ BODIES = {
     "softcap": lambda x, p, w: b.softcap(x, 1.5),
     "swiglu": lambda x, p, w: b.swiglu(x, b.linear(x, w.c)),
     "geglu": lambda x, p, w: b.geglu(x, b.linear(x, w.c)),
+    "split": lambda x, p, w: b.linear(b.split(x, 41, 55)[0], w.odd),
+    "split of heads": lambda x, p, w: through_heads(x, w),
+    "l2_norm": lambda x, p, w: b.flat(b.l2_norm(b.heads(x, HEADS), 0.5)),
+    "l2_norm odd": lambda x, p, w: through_odd(x, w, lambda y: b.l2_norm(y, 1e-6)),
+    "sigmoid": lambda x, p, w: b.sigmoid(b.scale(x, 9.0)),
+    "sigmoid_gate": lambda x, p, w: b.sigmoid_gate(x, b.linear(x, w.c)),
+    "decay": lambda x, p, w: b.decay(b.scale(x, 9.0), w.wide, w.wide),
+    "short_conv": lambda x, p, w: b.short_conv(x, w.conv),
+    "short_conv odd": lambda x, p, w: through_odd(x, w, lambda y: b.short_conv(y, w.conv_odd)),
+    "delta_net": lambda x, p, w: delta(x, w, False),
+    "delta_net tiled": lambda x, p, w: delta(x, w, True),
     "select_outputs": lambda x, p, w: x,
 }  # fmt: skip
-Q8_OPS = {"quantize", "rms_norm_q8", "swiglu_q8", "geglu_q8"}  # need quantised weights: test_native_goldens.py
+Q8_OPS = {"quantize", "rms_norm_q8", "swiglu_q8", "geglu_q8", "sigmoid_gate_q8"}  # need quantised weights: test_native_goldens.py
 
 
 def program_of(body):

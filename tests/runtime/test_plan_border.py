@@ -34,10 +34,10 @@ class Recorder:
         return call if name in BUILDING else getattr(self.plan, name)
 
 
-BUILDING = ("add_matrix", "add_vector", "add_layer", "add_instruction", "finish")
+BUILDING = ("add_matrix", "add_vector", "add_layer", "add_recurrence", "add_instruction", "finish")
 
 
-@pytest.fixture(scope="module", params=["kquants", "llama_bias", "gemma3_scaled"])
+@pytest.fixture(scope="module", params=["kquants", "llama_bias", "gemma3_scaled", "qwen35"])
 def recorded(request):
     """(file descriptor, the calls) of a golden model's plan."""
     path, plan = DATA / f"golden_{request.param}.gguf", _core.Plan
@@ -62,8 +62,10 @@ def build(file, calls):
     return plan
 
 
-def step(plan, tokens=(1, 2, 3, 4, 5), positions=(0, 1, 2, 0, 1), starts=(0, 3, 5), pages=((0,), (1,)), outputs=(2, 4)):
-    plan.step(i32(tokens), i32(positions), i32(starts), [i32(table) for table in pages], i32(outputs))
+def step(plan, tokens=(1, 2, 3, 4, 5), positions=(0, 1, 2, 0, 1), starts=(0, 3, 5), pages=((0,), (1,)), outputs=(2, 4),
+         slots=(3, 1)):
+    pages = [i32(table) for table in pages]
+    plan.step(i32(tokens), i32(positions), i32(starts), pages, i32(outputs), i32(slots))
     return plan.logits()
 
 

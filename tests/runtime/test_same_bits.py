@@ -11,7 +11,7 @@ import pytest
 from tenth import _core
 from tests.runtime.native import all_logits, golden, open_golden, step_logits
 
-CASES = ["quantised", "kquants", "gemma3", "llama"]
+CASES = ["quantised", "kquants", "gemma3", "llama", "qwen35_quantised"]
 KV = ["f16", "q8_0"]
 
 

@@ -3,6 +3,7 @@
 
 #include "base/maths.h"
 #include "kernels/isa/attention.h"
+#include "kernels/isa/recurrent.h"
 #include "kernels/ops_table.h"
 
 namespace tenth::TENTH_ISA {
@@ -91,11 +92,23 @@ void geglu(const float* gate, const float* up, float* y, int64_t n) {
   map2(gate, up, y, n, [](F32 g, F32 u) { return mulf(gelu_tanh(g), u); });
 }
 
+void sigmoid(const float* x, float* y, int64_t n) {
+  map1(x, y, n, [](F32 a) { return sigmoid_(a); });
+}
+void sigmoid_gate(const float* gate, const float* x, float* y, int64_t n) {
+  map2(gate, x, y, n, [](F32 g, F32 a) { return mulf(sigmoid_(g), a); });
+}
+void l2_norm(const float* x, float* y, int64_t n, float eps) {
+  const F32 factor = splatf(1.0f / std::sqrt(sum_of_squares(x, n) + eps));
+  map1(x, y, n, [=](F32 a) { return mulf(a, factor); });
+}
+
 }  // namespace
 
 #define TENTH_NAME2(x) #x
 #define TENTH_NAME(x) TENTH_NAME2(x)
 extern const OpKernels op_kernels;
-const OpKernels op_kernels = {TENTH_NAME(TENTH_ISA), rms_norm, rope, add, scale, softcap, swiglu, geglu, kv_store, attention};
+const OpKernels op_kernels = {TENTH_NAME(TENTH_ISA), rms_norm, rope, add, scale, softcap, swiglu, geglu,
+                              sigmoid, sigmoid_gate, l2_norm, decay, short_conv, delta_net, kv_store, attention};
 
 }  // namespace tenth::TENTH_ISA

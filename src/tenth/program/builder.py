@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from tenth.program.ops import OPS, expect
-from tenth.program.values import Attr, Instruction, KvLayer, Program, Rows, Value
+from tenth.program.ops import OPS, expect, recurrence_shape
+from tenth.program.values import Attr, Instruction, KvLayer, Program, Recurrence, Rows, Value
 
 
 class Builder:
@@ -22,6 +22,7 @@ class Builder:
         self.instructions: list[Instruction] = []
         self.weights: dict[str, Value] = {}
         self.state: list[KvLayer] = []
+        self.recurrences: list[Recurrence] = []
         self.inputs = {name: self._input(name) for name in ("tokens", "positions")}
 
     def _input(self, name: str) -> Value:
@@ -37,6 +38,15 @@ class Builder:
         self.instructions.append(Instruction(op, inputs, outputs, dict(attrs)))
         return outputs
 
+    def emit_recurrent(self, op: str, inputs: tuple[Value, ...], **attrs: Attr) -> Value:
+        """Append an instruction that keeps numbers of each sequence between steps, and declare them."""
+        number = len(self.recurrences)
+        result = self.emit(op, inputs, state=number, **attrs)[0]
+        shape = recurrence_shape(self.instructions[-1])
+        assert shape is not None, f"{op} keeps nothing between steps"
+        self.recurrences.append(Recurrence(number, shape))
+        return result
+
     def weight(self, name: str) -> Value:
         """The value of a tensor, made on first use."""
         if name not in self.weights:
@@ -46,7 +56,10 @@ class Builder:
 
     def finish(self, output: Value, architecture: str = "", context_tokens: int = 0) -> Program:
         """The program, with ``output`` as its logits."""
-        return Program(self.instructions, self.weights, self.inputs, output, self.state, architecture, context_tokens)
+        return Program(
+            self.instructions, self.weights, self.inputs, output, self.state, architecture, context_tokens,
+            self.recurrences,
+        )  # fmt: skip
 
 
 class Weights:
@@ -72,7 +85,7 @@ class Weights:
 
 
 def _value(w: Weights, suffix: str = "weight") -> Value:
-    return w._builder.weight(f"{w._path}.{suffix}")
+    return w._builder.weight(f"{w._path}.{suffix}" if suffix else w._path)
 
 
 def _emit(x: Value, op: str, *inputs: Value, **attrs: Attr) -> Value:
@@ -172,12 +185,54 @@ def geglu(gate: Value, up: Value) -> Value:
     return _emit(gate, "geglu", up)
 
 
+def split(x: Value, *sizes: int) -> tuple[Value, ...]:
+    """[n, …, d] -> one [n, …, size] per size: the numbers of each head (of the row) in pieces."""
+    assert x.builder is not None, f"{x.name} belongs to no builder"
+    return x.builder.emit("split", (x,), sizes=sizes)
+
+
+def l2_norm(x: Value, eps: float) -> Value:
+    """[n, …, d] -> same: x / sqrt(sum(x²) + eps), over the last dimension."""
+    return _emit(x, "l2_norm", eps=float(eps))
+
+
+def sigmoid(x: Value) -> Value:
+    """1 / (1 + exp(-x))."""
+    return _emit(x, "sigmoid")
+
+
+def sigmoid_gate(gate: Value, x: Value) -> Value:
+    """sigmoid(gate) * x."""
+    return _emit(gate, "sigmoid_gate", x)
+
+
+def decay(x: Value, factor: Weights, bias: Weights) -> Value:
+    """[n, d] -> exp(factor * softplus(x + bias)). ``factor``: a tensor whose name has no ".weight"; ``bias``: a bias."""
+    return _emit(x, "decay", _value(factor, ""), _value(bias, "bias"))
+
+
+def short_conv(x: Value, w: Weights) -> Value:
+    """[n, d] -> same: silu of a causal convolution of each number over the last few tokens, weight [d, taps]."""
+    assert x.builder is not None, f"{x.name} belongs to no builder"
+    return x.builder.emit_recurrent("short_conv", (x, _value(w)))
+
+
+def delta_net(q: Value, k: Value, v: Value, *, decay: Value, beta: Value, tiled: bool, scale: float) -> Value:
+    """The gated delta rule: q and k [n, k heads, k_dim], v [n, v heads, v_dim], decay and beta [n, v heads] -> like v.
+
+    ``tiled``: value head h has q and k of head h % k heads, else neighbouring value heads share theirs.
+    """
+    assert q.builder is not None, "delta_net takes values under construction"
+    return q.builder.emit_recurrent("delta_net", (q, k, v, decay, beta), tiled=int(tiled), scale=float(scale))
+
+
 def select_outputs(x: Value) -> Value:
     """Rows of all tokens -> only the rows that need logits."""
     return _emit(x, "select_outputs")
 
 
 __all__ = [
-    "Builder", "Rows", "Value", "Weights", "attention", "embed", "flat", "geglu", "heads", "linear", "rms_norm",
-    "rope", "rope_angles", "scale", "select_outputs", "softcap", "swiglu",
+    "Builder", "Rows", "Value", "Weights", "attention", "decay", "delta_net", "embed", "flat", "geglu", "heads",
+    "l2_norm", "linear", "rms_norm", "rope", "rope_angles", "scale", "select_outputs", "short_conv", "sigmoid",
+    "sigmoid_gate", "softcap", "split", "swiglu",
 ]  # fmt: skip

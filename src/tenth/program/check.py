@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tenth.program.ops import OPS, Op, expect
+from tenth.program.ops import OPS, Op, expect, recurrence_shape
 from tenth.program.values import Instruction, Program, Value
 
 
@@ -10,7 +10,7 @@ def check(program: Program) -> Program:
     """Give back the program if it is sound.
 
     Sound: known ops, complete attrs, shapes by rule, each value written once and before any read, weights and inputs of
-    this program only, one KV declaration per layer with which every use agrees.
+    this program only, one KV declaration per layer with which every use agrees, one instruction for each recurrence.
     """
     written: set[Value] = set()
     for i, instruction in enumerate(program.instructions):
@@ -28,6 +28,7 @@ def check(program: Program) -> Program:
     kind = (output.rows, len(output.shape), output.dtype)
     expect(kind == ("outputs", 1, "f32"), f"the program's output is {kind}, not f32 logits per output row")
     _check_state(program)
+    _check_recurrences(program)
     return program
 
 
@@ -85,3 +86,10 @@ def _check_state(program: Program) -> None:
             expect(layer in stored, f"layer {layer}: attention before kv_store")
             read.add(layer)
     expect(set(layers) == stored == read, "a declared KV layer is not stored or not read")
+
+
+def _check_recurrences(program: Program) -> None:
+    declared = [(recurrence.number, recurrence.shape) for recurrence in program.recurrences]
+    expect([number for number, _ in declared] == list(range(len(declared))), "recurrences are not numbered in order")
+    shapes = [(i.attrs["state"], recurrence_shape(i)) for i in program.instructions if "state" in i.attrs]
+    expect(sorted(shapes, key=str) == sorted(declared, key=str), f"ops keep {shapes}, the program declares {declared}")

@@ -15,7 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tenth.program.values import Q8_BLOCK, Attr, Dtype, Rows, Value
+from tenth.program.values import Q8_BLOCK, Attr, Dtype, Instruction, Program, Rows, Value
+
+MOST_TAPS = 16  # of a short_conv; models have 4
 
 
 class Result(NamedTuple):
@@ -208,6 +210,95 @@ def _geglu(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result
     return (_same(*inputs),)
 
 
+@_op("x", sizes=tuple)
+def _split(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, …, d] -> one [n, …, size] per size: the last dimension (of each head) cut in pieces; the sizes add up to d."""
+    (x,), sizes = inputs, attrs["sizes"]
+    assert isinstance(sizes, tuple), "split: sizes"
+    whole = all(isinstance(size, int) and size > 0 for size in sizes) and sum(sizes) == x.shape[-1]
+    expect(whole, f"split of {x.shape} into {sizes}")
+    return tuple(Result(x.rows, (*x.shape[:-1], int(size))) for size in sizes)
+
+
+@_op("x", eps=float)
+def _l2_norm(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, …, d] -> same: x / sqrt(sum(x²) + eps), over the last dimension (of each head)."""
+    return (Result(inputs[0].rows, inputs[0].shape),)
+
+
+@_op("x")
+def _sigmoid(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, …] -> same: 1 / (1 + exp(-x))."""
+    return (Result(inputs[0].rows, inputs[0].shape),)
+
+
+@_op("gate x")
+def _sigmoid_gate(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """Twice [n, d] -> same: sigmoid(gate) * x."""
+    return (_same(*inputs),)
+
+
+@_op("x factor bias")
+def _decay(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, d] -> same: exp(factor * softplus(x + bias)), softplus(x) = log(1 + exp(x)); factor, bias [d].
+
+    What a state keeps of itself in one step; the factors are negative, so it is between 0 and 1.
+    """
+    x, factor, bias = inputs
+    expect(factor.shape == bias.shape == x.shape, f"decay of {x.shape} by {factor.shape} and {bias.shape}")
+    return (Result(x.rows, x.shape),)
+
+
+@_op("x weight", state=int)
+def _short_conv(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, d] -> same: silu of a causal convolution over the tokens of a sequence, each number by itself.
+
+    With weight [d, taps]: y[t] = sum over j of weight[:, j] * x[t - taps + 1 + j], added in order of j; x is 0 before
+    the first token. Keeps x of the last taps - 1 tokens, [taps - 1, d], in the recurrence ``state``.
+    """
+    x, weight = inputs
+    fits = len(weight.shape) == 2 and weight.shape[0] == x.shape[0] and 2 <= weight.shape[1] <= MOST_TAPS
+    expect(fits and len(x.shape) == 1 and x.rows == "tokens", f"short_conv of {x.shape} by {weight.shape}")
+    return (Result(x.rows, x.shape),)
+
+
+@_op("q k v decay beta", state=int, tiled=int, scale=float)
+def _delta_net(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, n_k_heads, k_dim] (q, k), [n, n_v_heads, v_dim] (v), [n, n_v_heads] (decay, beta) -> [n, n_v_heads, v_dim].
+
+    The gated delta rule (Yang, Kautz and Hatamizadeh 2024). Each value head has a matrix S [k_dim, v_dim], kept in the
+    recurrence ``state``; token by token, in order of position:
+    S = decay S; S = S + k (beta (v - S.T k)).T; result = ``scale`` S.T q.
+    Value head h has q and k of head h // (n_v_heads / n_k_heads), or with ``tiled`` 1 of head h % n_k_heads.
+    """
+    q, k, v, decay, beta = inputs
+    expect(len(q.shape) == 2 and len(v.shape) == 2 and v.shape[0] % q.shape[0] == 0, f"delta_net: {q.shape}, {v.shape}")
+    expect(_same(q, k).rows == v.rows == "tokens", "delta_net takes rows of tokens")
+    expect(_same(decay, beta).shape == v.shape[:1] and decay.rows == v.rows, f"delta_net: decay {decay.shape}")
+    expect(attrs["tiled"] in (0, 1), "delta_net: tiled is 0 or 1")
+    return (Result(v.rows, v.shape),)
+
+
+def plain_weights(program: Program) -> set[str]:
+    """Names of the weights that ops read as plain numbers: vectors, and convolutions. The others are matrices."""
+    return {
+        value.name
+        for instruction in program.instructions
+        for value in instruction.inputs
+        if value.kind == "weight" and (len(value.shape) == 1 or instruction.op == "short_conv")
+    }
+
+
+def recurrence_shape(instruction: Instruction) -> tuple[int, ...] | None:
+    """What the op declares to keep of each sequence, None for ops that keep nothing there."""
+    shapes = [value.shape for value in instruction.inputs]
+    if instruction.op == "short_conv":
+        return (shapes[1][1] - 1, shapes[1][0])
+    if instruction.op == "delta_net":
+        return (shapes[2][0], shapes[0][1], shapes[2][1])
+    return None
+
+
 @_op("x")
 def _select_outputs(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """Rows "tokens" -> rows "outputs": keeps the rows whose logits the step's batch asks for, in order."""
@@ -237,6 +328,12 @@ def _rms_norm_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[
 @_op("gate up")
 def _swiglu_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """Twice [n, k] -> q8 [n, k]: quantize(swiglu(gate, up))."""
+    return _q8(_same(*inputs))
+
+
+@_op("gate x")
+def _sigmoid_gate_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """Twice [n, k] -> q8 [n, k]: quantize(sigmoid_gate(gate, x))."""
     return _q8(_same(*inputs))
 
 

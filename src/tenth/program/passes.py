@@ -47,6 +47,7 @@ def copy(program: Program) -> Program:
         ],
         output=value_of(program.output),
         state=list(program.state),
+        recurrences=list(program.recurrences),
     )
 
 
@@ -61,7 +62,10 @@ def readers(program: Program) -> dict[Value, list[Instruction]]:
 
 # ---------------------------------------------------------------- fewer rows
 
-_ROW_WISE = frozenset({"linear", "rms_norm", "add", "scale", "softcap", "swiglu", "geglu"})
+_ROW_WISE = frozenset({
+    "linear", "rms_norm", "add", "scale", "softcap", "swiglu", "geglu", "split", "l2_norm", "sigmoid", "sigmoid_gate",
+    "decay",
+})  # fmt: skip
 
 
 def select_early(program: Program, quantised: AbstractSet[str]) -> Program:
@@ -148,7 +152,7 @@ def quantize_once(program: Program, quantised: AbstractSet[str]) -> Program:
 
 
 def fuse_quantize(program: Program, quantised: AbstractSet[str]) -> Program:
-    """Let rms_norm, swiglu and geglu write q8 themselves where the q8 rounding is all that anybody reads of them."""
+    """Let rms_norm, swiglu, geglu and sigmoid_gate write q8 themselves where the q8 rounding is all that anybody reads of them."""
     read_by = readers(program)
     fused: dict[Instruction, Instruction] = {}  # the quantize -> its producer
     for instruction in program.instructions:

@@ -46,9 +46,14 @@ class Batch:
 
 @dataclass
 class Cache:
-    """Keys and values between steps: (layer, sequence) -> [2, positions, n_kv_heads, head_dim]."""
+    """What is kept between steps.
+
+    ``kv``: keys and values, (layer, sequence) -> [2, positions, n_kv_heads, head_dim]. ``recurrent``: (number of the
+    recurrence, sequence) -> its numbers.
+    """
 
     kv: dict[tuple[int, int], Array] = field(default_factory=dict)
+    recurrent: dict[tuple[int, int], Array] = field(default_factory=dict)
 
 
 class Q8(NamedTuple):
@@ -191,6 +196,66 @@ def _geglu(x: list[Array], attrs: Attrs, context: Context) -> Array:
     return gelu * x[1]
 
 
+@_means("split")
+def _split(x: list[Array], attrs: Attrs, context: Context) -> list[Array]:
+    return np.split(x[0], np.cumsum(attrs["sizes"])[:-1], -1)
+
+
+@_means("l2_norm")
+def _l2_norm(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    total: Array = (x[0] ** 2).sum(-1, keepdims=True)
+    return x[0] / np.sqrt(total + np.float32(attrs["eps"]))
+
+
+@_means("sigmoid")
+def _sigmoid(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    with np.errstate(over="ignore"):  # exp(-x) = inf gives 0, which is right
+        result: Array = 1 / (1 + np.exp(-x[0]))
+    return result
+
+
+@_means("sigmoid_gate")
+def _sigmoid_gate(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    return _sigmoid(x[:1], attrs, context) * x[1]
+
+
+@_means("decay")
+def _decay(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    result: Array = np.exp(x[1] * np.logaddexp(x[0] + x[2], 0))
+    return result
+
+
+@_means("short_conv")
+def _short_conv(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    values, weight = x
+    result: Array = np.zeros_like(values)
+    n_kept = weight.shape[1] - 1
+    for rows, key, before in _recurrent(context, attrs["state"], np.zeros((n_kept, values.shape[1]), values.dtype)):
+        all_rows = np.concatenate([before, values[rows]])
+        for j in range(n_kept + 1):
+            result[rows] += weight[:, j] * all_rows[j : j + rows.stop - rows.start]
+        context.cache.recurrent[key] = all_rows[len(all_rows) - n_kept :]
+    return MEANINGS["swiglu"]([result, np.ones_like(result)], attrs, context)
+
+
+@_means("delta_net")
+def _delta_net(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    q, k, v, decay, beta = x
+    n_k_heads, n_v_heads = q.shape[1], v.shape[1]
+    heads = np.arange(n_v_heads)
+    heads = heads % n_k_heads if attrs["tiled"] else heads // (n_v_heads // n_k_heads)
+    result: Array = np.zeros_like(v)
+    zero = np.zeros((n_v_heads, k.shape[2], v.shape[2]), v.dtype)
+    for rows, key, state in _recurrent(context, attrs["state"], zero):
+        for row in range(rows.start, rows.stop):
+            state = state * decay[row][:, None, None]
+            wrong = v[row] - np.einsum("hkv,hk->hv", state, k[row, heads])
+            state = state + k[row, heads][:, :, None] * (wrong * beta[row][:, None])[:, None, :]
+            result[row] = np.einsum("hkv,hk->hv", state, q[row, heads]) * np.float32(attrs["scale"])
+        context.cache.recurrent[key] = state
+    return result
+
+
 @_means("select_outputs")
 def _select_outputs(x: list[Array], attrs: Attrs, context: Context) -> Array:
     return x[0][context.batch.outputs]
@@ -205,7 +270,7 @@ def _then_quantize(op: str) -> Meaning:
     return lambda x, attrs, context: quantize(MEANINGS[op](x, attrs, context))
 
 
-MEANINGS |= {f"{op}_q8": _then_quantize(op) for op in ("rms_norm", "swiglu", "geglu")}
+MEANINGS |= {f"{op}_q8": _then_quantize(op) for op in ("rms_norm", "swiglu", "geglu", "sigmoid_gate")}
 
 
 def quantize(x: Array) -> Q8:
@@ -225,6 +290,15 @@ def dequantize(x: Q8, dtype: type[np.floating[Any]] = np.float32) -> Array:
 def _sequences(batch: Batch) -> list[tuple[slice, int]]:
     starts = [int(start) for start in batch.row_starts]
     return [(slice(a, b), s) for a, b, s in zip(starts, starts[1:], batch.sequences, strict=False) if b > a]
+
+
+def _recurrent(context: Context, number: int, zero: Array) -> list[tuple[slice, tuple[int, int], Array]]:
+    """(rows, key in the cache, what was kept before them) of each sequence."""
+    found = []
+    for rows, sequence in _sequences(context.batch):
+        is_first = context.batch.positions[rows.start] == 0
+        found.append((rows, (number, sequence), zero if is_first else context.cache.recurrent[number, sequence]))
+    return found
 
 
 # ---------------------------------------------------------------- running a program

@@ -80,11 +80,28 @@ class KvLayer:
     window: int = 0
 
 
+@dataclass(frozen=True)
+class Recurrence:
+    """Float32 numbers that one op keeps of each sequence between steps, zero before its first token.
+
+    ``number``: the op's attr ``state``. Unlike keys and values they do not grow, and cannot be cut to fewer tokens.
+    """
+
+    number: int
+    shape: tuple[int, ...]
+
+    @property
+    def n_numbers(self) -> int:
+        """How many numbers each sequence has."""
+        return math.prod(self.shape)
+
+
 @dataclass(eq=False)
 class Program:
     """A whole model step: from ``inputs`` ("tokens" and "positions", int32) to ``output`` (logits, rows "outputs").
 
-    ``weights``: by tensor name of the file, in order of first use. ``state``: what is kept between steps, by layer.
+    ``weights``: by tensor name of the file, in order of first use. ``state`` and ``recurrences``: what is kept between
+    steps, keys and values by layer and what recurrent ops declared by number.
     """
 
     instructions: list[Instruction]
@@ -94,6 +111,7 @@ class Program:
     state: list[KvLayer]
     architecture: str = ""
     context_tokens: int = 0
+    recurrences: list[Recurrence] = field(default_factory=list)
 
     @property
     def vocab_size(self) -> int:

@@ -1,0 +1,47 @@
+"""Qwen3.5 and 3.6, dense sizes, text part: gated delta-net and gated attention as gated_delta.py describes them.
+
+Unusual: the converter stores value heads in the order head 0 of every group, head 1 of every group, … ("tiled"); the
+two numbers per head that gate the state, how much is kept and how much is written, have a matrix each.
+"""
+
+from __future__ import annotations
+
+from tenth.models.blocks import dense_ends, gated_feed_forward
+from tenth.models.config import Metadata
+from tenth.models.gated_delta import HybridConfig, all_layers, attend, read_hybrid, recur
+from tenth.models.tensors import Declared
+from tenth.program.builder import Value, Weights, embed, linear, rms_norm, rope_angles, select_outputs
+
+
+def read_config(metadata: Metadata) -> HybridConfig:
+    """Hyper-parameters of the file."""
+    return read_hybrid(metadata, "qwen35")
+
+
+def tensors(c: HybridConfig) -> Declared:
+    """Every tensor of the file; "?" marks those it may lack."""
+    narrow: Declared = {"ssm_alpha.weight": (c.n_v_heads, c.dim), "ssm_beta.weight": (c.n_v_heads, c.dim)}
+    feed_forward: Declared = {
+        "ffn_gate.weight": (c.n_ff, c.dim),
+        "ffn_up.weight": (c.n_ff, c.dim),
+        "ffn_down.weight": (c.dim, c.n_ff),
+    }
+    return {**dense_ends(c), **all_layers(c, narrow, feed_forward)}
+
+
+def mix(x: Value, angles: Value, w: Weights, c: HybridConfig, i: int) -> Value:
+    """Attention or delta-net, whichever layer i has. x: [n, dim] -> [n, dim]."""
+    if c.is_attention(i):
+        return attend(x, angles, w, c, i)
+    return recur(x, linear(x, w.ssm_alpha), linear(x, w.ssm_beta), w, c, tiled=True)
+
+
+def forward(tokens: Value, positions: Value, w: Weights, c: HybridConfig) -> Value:
+    """tokens: [n] -> logits: [outputs, vocab]."""
+    angles = rope_angles(positions, c.rope.inv_freq, c.rope.scale)
+    x = embed(tokens, w.token_embd)
+    for i in range(c.n_layers):
+        b = w.blk[i]
+        x = x + mix(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
+        x = x + gated_feed_forward(rms_norm(x, b.post_attention_norm, c.eps), b)
+    return linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)
