@@ -5,9 +5,10 @@
 
 Needs the `reference` extra (torch, transformers, gguf). Weights are drawn with NumPy as the file holds them (float32,
 or quantised and decoded again) and handed to a transformers model, undoing what llama.cpp's convert_hf_to_gguf.py does:
-q and k rows of llama reordered for neighbour-pair RoPE, gemma's norms stored plus one, qwen35's value heads reordered. The
-model runs in float64 throughout: `AllFloat64` turns transformers' own float32 steps (norms, softmax, angles) into float64. The result is
-checked against scripts/exact.py, which knows the models from the file alone, and stored as float32.
+q and k rows of llama reordered for neighbour-pair RoPE, norms of gemma and qwen35 stored plus one, value heads of
+qwen35 reordered. The model runs in float64 throughout: `AllFloat64` turns transformers' own float32 steps (norms,
+softmax, angles) into float64. The result is checked against scripts/exact.py, which knows the models from the file
+alone, and stored as float32.
 
 Each .npz holds `tokens` int32 [n] and `logits` float32 [n, vocab]. Cases with quantised weights add `logits_q8`: the
 same weights, but the input of every linear with a quantised weight rounded to int8 per 32 values (exact.round_to_int8).
@@ -90,7 +91,8 @@ def cases() -> dict[str, Case]:
     hybrid = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 4, "full_attention_interval": 4}
     hybrid |= {"head_dim": 16, "vocab_size": 96, "linear_key_head_dim": 16, "linear_value_head_dim": 16}
     # 2^-20: what a delta-net gives its norm may be small, so that eps rounded to float32 would be felt.
-    hybrid |= {"rms_norm_eps": 2**-20, "linear_conv_kernel_dim": 4, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
+    hybrid |= {"rms_norm_eps": 2**-20, "linear_conv_kernel_dim": 4}
+    hybrid |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
     return {
         "llama": Case(
             "llama", llama(**(small | {"intermediate_size": 96}), **heads, vocab_size=128, tie_word_embeddings=False)

@@ -17,8 +17,9 @@ import pytest
 
 import tenth as package
 from tenth.config import EngineConfig
-from tenth.errors import ModelFileError, RequestError
+from tenth.errors import ModelFileError, RequestError, ResourceError
 from tenth.loader import open_runtime
+from tenth.models import ARCHITECTURES
 from tenth.weights.gguf import read_header
 
 from .cli.conftest import tenth  # noqa: F401 (a fixture: one door into the command line)
@@ -286,7 +287,7 @@ def test_a_template_that_refuses_the_messages_is_the_request_s_error(case, tenth
 def test_an_unsupported_architecture_or_format_is_refused_with_the_list(tmp_path):
     with pytest.raises(ModelFileError) as raised:
         package.load(written(setting("general.architecture", STR, "mamba"), tmp_path))
-    assert raised.value.hint == "supported are llama, qwen2, qwen3, gemma3"
+    assert raised.value.hint == "supported are " + ", ".join(ARCHITECTURES)
     with pytest.raises(ModelFileError) as raised:
         package.load(written(stored_as("blk.0.ffn_up.weight", 27, 64 * 64 * 8), tmp_path))
     assert "F32, F16, BF16, Q4_0" in raised.value.hint
@@ -319,6 +320,25 @@ def test_a_scale_that_is_not_finite_is_refused_in_every_format(name, tmp_path):
 def test_rope_factors_that_are_no_positive_numbers_are_refused(value, tmp_path):
     path = written(with_number("rope_freqs.weight", 12, value), tmp_path, "llama_tied_scaled")
     with pytest.raises(ModelFileError, match=r"rope_freqs.weight: number 3 is .*, expected a positive number"):
+        open_runtime(read_header(path), EngineConfig(threads=1))
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), [
+    ("blk.0.ssm_a", NAN, "expected a number that is not positive"),
+    ("blk.0.ssm_a", 1.0, "number 1 is 1.0, expected a number that is not positive"),
+    ("blk.1.ssm_dt.bias", INFINITY, "number 1 is inf, expected a finite number"),
+    ("blk.2.ssm_conv1d.weight", NAN, "number 1 is nan, expected a finite number"),
+])
+def test_numbers_that_would_spoil_a_state_are_refused(name, value, expected, tmp_path):
+    path = written(with_number(name, 4, value), tmp_path, "qwen35_quantised")
+    with pytest.raises(ModelFileError, match=rf"tensor {name}: .*{expected}"):
+        open_runtime(read_header(path), EngineConfig(threads=1))
+
+
+def test_a_state_that_no_memory_holds_is_refused_by_its_size(tmp_path, monkeypatch):
+    monkeypatch.setattr("tenth.loader.slot_bytes", lambda program: 1 << 50)
+    path = DATA / "golden_qwen35_quantised.gguf"
+    with pytest.raises(ResourceError, match="GB for keys, values and recurrent state"):
         open_runtime(read_header(path), EngineConfig(threads=1))
 
 

@@ -91,10 +91,13 @@ def check_vocabulary(header: ModelFile, program: Program) -> None:
 def read_vector(info: TensorInfo) -> F32:
     """A norm, a bias, factors …, float32 in the shape of the file. ModelFileError for numbers that cannot be."""
     vector = read_tensor(info)
-    is_divisor = info.name == "rope_freqs.weight"
-    wrong = ~np.isfinite(vector) | (vector <= 0) if is_divisor else ~np.isfinite(vector)
+    wrong, expected = ~np.isfinite(vector), "a finite number"
+    if info.name == "rope_freqs.weight":  # divisors
+        wrong, expected = wrong | (vector <= 0), "a positive number"
+    elif info.name.endswith(".ssm_a"):  # a state would grow without end
+        wrong, expected = wrong | (vector > 0), "a number that is not positive"
     if wrong.any():
-        at, expected = int(wrong.argmax()), "a positive number" if is_divisor else "a finite number"
+        at = int(wrong.argmax())
         raise ModelFileError(
             f"{info.path}: tensor {info.name}: number {at} is {vector.flat[at]}, expected {expected}",
             "the file is damaged or was made wrongly; pull it again, or choose another copy of the model",
@@ -130,8 +133,8 @@ def check_memory(header: ModelFile, program: Program, limits: Limits) -> None:
     available = psutil.virtual_memory().available
     if weights + kv + limits.arena_bytes > available:
         raise ResourceError(
-            f"this model needs {weights / 1e9:.1f} GB for weights, {kv / 1e9:.1f} GB for keys, values and recurrent state and "
-            f"{limits.arena_bytes / 1e9:.1f} GB of workspace; {available / 1e9:.1f} GB are free",
+            f"this model needs {weights / 1e9:.1f} GB for weights, {kv / 1e9:.1f} GB for keys, values and "
+            f"recurrent state and {limits.arena_bytes / 1e9:.1f} GB of workspace; {available / 1e9:.1f} GB are free",
             "choose a smaller model, or less context with --context",
         )
 

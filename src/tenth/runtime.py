@@ -119,8 +119,9 @@ def _n_floats(recurrence: Recurrence) -> int:
 class Runtime:
     """A program with its weights in memory, ready to compute steps. Not thread-safe: one step at a time.
 
-    ``matrices``: where each 2-D weight lies; ``vectors``: the others (``plain_weights``), as float32. Raises ModelFileError when a file
-    ends early or holds scales that are not finite, ResourceError when memory or threads do not suffice.
+    ``matrices``: where each weight that is a matrix lies; ``vectors``: the others (``ops.plain_weights``), as float32.
+    Raises ModelFileError when a file ends early or holds scales that are not finite, ResourceError when memory or
+    threads do not suffice.
     """
 
     def __init__(
@@ -151,8 +152,7 @@ class Runtime:
     def _load(
         self, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], progress: Progress | None
     ) -> dict[str, tuple[int, int]]:
-        # Of a plain weight with two dimensions the last comes first: [taps, d], so that neighbours are one register.
-        places = {name: (VECTOR, self._plan.add_vector(np.ascontiguousarray(v.T.ravel()))) for name, v in vectors.items()}
+        places = {name: (VECTOR, self._plan.add_vector(_flat(vector))) for name, vector in vectors.items()}
         total, done = sum(source.n_bytes for source in matrices.values()), 0
         files: dict[Path, int] = {}
         try:
@@ -248,10 +248,11 @@ class Runtime:
 
     def memory(self) -> dict[str, int]:
         """Bytes set aside, by kind. KV, state and workspace count as resident only once used."""
+        state = {"state_bytes": int(self._plan.slot_bytes) * self.n_slots} if self.n_slots else {}
         return {
             "weights_bytes": int(self._plan.weight_bytes),
             "kv_bytes": self.page_bytes * self.n_pages,
-            "state_bytes": int(self._plan.slot_bytes) * self.n_slots,
+            **state,
             "workspace_bytes": self.limits.arena_bytes,
         }
 
@@ -270,6 +271,11 @@ class Runtime:
     def close(self) -> None:
         """Give the memory back. The runtime cannot be used afterwards."""
         del self._plan
+
+
+def _flat(vector: F32) -> F32:
+    """The numbers of a plain weight; of a convolution [d, taps] as [taps, d], so that neighbours share a register."""
+    return np.ascontiguousarray(vector.T.ravel())
 
 
 def _attributes(instruction: Instruction) -> dict[str, Any]:

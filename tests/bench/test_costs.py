@@ -56,6 +56,20 @@ def test_a_step_of_three_rows_behind_ten():
     assert (head.memory_bytes, head.n_bytes) == (6800, 6800 + 656)
 
 
+def test_recurrent_state_is_read_and_written_once_in_a_step():
+    temp = lambda name, *shape: Value(name, "temp", shape, "tokens")  # noqa: E731
+    q, v, gate, x = temp("q", 2, 8), temp("v", 4, 16), temp("gate", 4), temp("x", 40)
+    conv = Value("blk.0.ssm_conv1d.weight", "weight", (40, 4))
+    steps = [
+        Instruction("short_conv", (x, conv), (temp("y", 40),), {"state": 0}),
+        Instruction("delta_net", (q, q, v, gate, gate), (temp("z", 4, 16),), {"state": 1, "tiled": 0, "scale": 1.0}),
+    ]
+    tensors = {"blk.0.ssm_conv1d.weight": Tensor(640, "F32")}
+    short_conv, delta_net = costs(Program(steps, {}, {}, x, []), tensors, "f16", StepShape(5, 10))
+    assert (short_conv.weight_bytes, short_conv.kv_bytes, short_conv.multiply_adds) == (640, 2 * 4 * 3 * 40, 0)
+    assert (delta_net.kv_bytes, delta_net.multiply_adds) == (2 * 4 * 4 * 8 * 16, 5 * 3 * 4 * 8 * 16)
+
+
 @pytest.mark.parametrize(("shape", "window", "positions", "pairs"), [
     (StepShape(1, 0), 0, 1, 1), (StepShape(1, 99), 0, 100, 100), (StepShape(1, 99), 8, 8, 8),
     (StepShape(4, 0), 8, 4, 10), (StepShape(4, 6), 8, 10, 7 + 8 + 8 + 8), (StepShape(3, 10), 8, 10, 24),

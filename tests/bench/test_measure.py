@@ -1,6 +1,6 @@
 """Turns, work counted from a program, and the figures made of both."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -9,7 +9,7 @@ from tenth.bench.measure import Shape, Speed, Tenth, Turns, prompt_ids, take_tur
 from tenth.bench.report import figures, lines, summary
 from tenth.bench.work import Work, count
 from tenth.errors import RequestError, ResourceError
-from tenth.program.values import Instruction, KvLayer, Program, Value
+from tenth.program.values import Instruction, KvLayer, Program, Recurrence, Value
 
 
 @dataclass
@@ -40,6 +40,8 @@ def test_work_counts_one_row_of_the_table_and_all_of_the_others():
                         output=40)
     assert work.generated_bytes(10) == 288 + 10 * 512
     assert work.prompt_multiply_adds(4) == 24 + 10
+    recurrent = replace(tiny_program(), recurrences=[Recurrence(0, (3, 40)), Recurrence(1, (4, 8, 16))])
+    assert count(recurrent, TENSORS, "f16").generated_bytes(10) == 288 + 10 * 512 + 8 * (120 + 512)
     assert count(tiny_program(), TENSORS, "q8_0").kv_bytes_per_context_token == 512 * 34 / 64
 
 

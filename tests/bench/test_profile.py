@@ -20,7 +20,7 @@ from .test_costs import TENSORS, layer_program
 class Runtime:
     """Plays a runtime of seven instructions: each takes 1 s a step on its own clock, a whole step 8 s."""
 
-    max_rows = 16
+    max_rows, n_slots = 16, 0
 
     def __init__(self):
         self.batches, self.n = [], 0

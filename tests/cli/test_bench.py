@@ -16,6 +16,7 @@ from .fake import FakeStream
 class Program:
     instructions = ()
     state = (KvLayer(0, 1, 64),)
+    recurrences = ()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from tenth.engine.engine import Engine
 from tenth.engine.request import Reaction, Request, TokenChoice
 from tenth.errors import RequestError, ResourceError
 
-from .toy import VOCAB, Recorder, ToyRuntime, expected
+from .toy import VOCAB, Recorder, ToyRuntime, expected, prompt_of
 
 
 @pytest.fixture
@@ -30,10 +30,6 @@ def ask(engine, prompt, max_tokens=5, react=None, **more):
     request = Request(prompt, listener, max_tokens=max_tokens, **more)
     engine.submit(request)
     return request, listener
-
-
-def prompt_of(n, seed=0):
-    return random.Random(seed).choices(range(VOCAB), k=n)
 
 
 @pytest.mark.parametrize("n_prompt", [1, 31, 32, 33, 63, 64, 65, 200])

@@ -5,6 +5,7 @@ through its page table in all slots before it. Wrong page bookkeeping of any kin
 in the wrong order, with another prefix) changes the digest and so every later token.
 """
 
+import random
 import threading
 import zlib
 
@@ -13,6 +14,10 @@ import numpy as np
 from tenth.batch import PAGE_TOKENS, StepResult
 
 VOCAB = 997
+
+
+def prompt_of(n, seed=0):
+    return random.Random(seed).choices(range(VOCAB), k=n)
 
 
 def digest(prefix_digests, token, position):
@@ -56,6 +61,7 @@ def expected(prompt, n, seed=0, next_token=next_token):
 class ToyRuntime:
     vocab_size = VOCAB
     next_token = staticmethod(next_token)
+    n_slots = 0
 
     def __init__(self, n_pages=64, max_rows=64, max_outputs=8, context_tokens=1024):
         self.n_pages, self.max_rows, self.max_outputs, self.context_tokens = (
@@ -129,6 +135,34 @@ class RepeatingRuntime(ToyRuntime):
     """A toy whose text can be guessed at, though not always."""
 
     next_token = staticmethod(next_repeating)
+
+
+class StatefulRuntime(ToyRuntime):
+    """A toy whose slots remember the digests of all rows they have seen: they have to be those of the pages."""
+
+    def __init__(self, n_slots=4, **options):
+        super().__init__(**options)
+        self.n_slots = n_slots
+        self.seen = [None] * n_slots  # of each slot: the digests of all rows of its sequence, or None
+        self.n_copies = 0
+
+    def copy_slot(self, source, target):
+        assert self.seen[source] is not None
+        self.seen[target] = list(self.seen[source])
+        self.n_copies += 1
+
+    def step(self, batch):
+        assert len(batch.slots) == len(batch.pages) == len(set(batch.slots.tolist()))
+        result = super().step(batch)
+        for j, slot in enumerate(batch.slots.tolist()):
+            rows = slice(batch.row_starts[j], batch.row_starts[j + 1])
+            first, table = int(batch.positions[rows][0]), batch.pages[j]
+            in_pages = [int(self.slots[table[p // PAGE_TOKENS], p % PAGE_TOKENS]) for p in range(first)]
+            seen = [] if first == 0 else self.seen[slot]
+            assert seen == in_pages, "the slot has seen other tokens than those in the pages"
+            new = [int(self.slots[table[p // PAGE_TOKENS], p % PAGE_TOKENS]) for p in batch.positions[rows].tolist()]
+            self.seen[slot] = seen + new
+        return result
 
 
 class Recorder:

@@ -50,6 +50,48 @@ def test_values_that_contradict_each_other_are_named(one_of_each, changes, messa
         tiny.build()
 
 
+HYBRID_CONTRADICTIONS = [
+    ({"ssm.group_count": None}, "ssm.group_count is missing"),
+    ({"ssm.group_count": 4}, "ssm.time_step_rank 6 is not a multiple of ssm.group_count 4"),
+    ({"ssm.inner_size": 100}, "ssm.inner_size 100 is not a multiple of ssm.time_step_rank 6"),
+    ({"ssm.state_size": 1 << 20}, "ssm.state_size 1048576 times ssm.group_count 2 is too large"),
+    ({"ssm.conv_kernel": 1}, "ssm.conv_kernel is 1, expected at least 2"),
+    ({"ssm.conv_kernel": 17}, "ssm.conv_kernel is 17, expected .*at most 16"),
+    ({"full_attention_interval": 0}, "full_attention_interval is 0"),
+    ({"nextn_predict_layers": 3}, "nextn_predict_layers is 3 of block_count 3"),
+    ({"attention.recurrent_layers": [True, True, False]}, "attention.recurrent_layers is there"),
+    ({"rope.dimension_count": 18}, "rope.dimension_count 18 is more than the head's 16"),
+    ({"attention.sliding_window": 7}, "sliding_window is 7 with context_length 128"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), HYBRID_CONTRADICTIONS, ids=[m[:40] for _, m in HYBRID_CONTRADICTIONS])
+def test_values_of_a_recurrent_model_that_contradict_each_other_are_named(make_tiny, changes, message):
+    tiny = make_tiny("qwen35", **changes)
+    with pytest.raises(ModelFileError, match=message):
+        tiny.build()
+
+
+def test_every_third_layer_has_attention_and_the_others_keep_a_state(make_tiny):
+    program = make_tiny("qwen35").build()
+    assert [layer.layer for layer in program.state] == [2]
+    conv, delta = (3, 2 * 16 + 96), (6, 8, 16)  # taps - 1 and channels; value heads, k_dim, v_dim
+    assert [recurrence.shape for recurrence in program.recurrences] == [conv, delta, conv, delta]
+    rope = next(i for i in program.instructions if i.op == "rope_angles")
+    assert len(rope.attrs["inv_freq"]) == 4
+
+
+def test_blocks_that_predict_further_tokens_are_known_and_left_out(make_tiny):
+    tiny = make_tiny("qwen35_nextn")
+    assert {"blk.3.nextn.eh_proj.weight", "blk.3.attn_q.weight", "blk.3.ffn_up.weight"} <= tiny.shapes.keys()
+    assert not any(name.startswith("blk.3.") for name in tiny.build().weights)
+    del tiny.shapes["blk.3.nextn.embed_tokens.weight"]  # some files do without
+    tiny.build()
+    tiny.shapes["blk.3.nextn.eh_proj.weight"] = (64, 64)
+    with pytest.raises(ModelFileError, match=r"eh_proj.weight has shape \[64, 64\], expected \[64, 128\]"):
+        tiny.build()
+
+
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])
 def test_a_window_that_would_be_felt_is_refused_where_layers_have_none(make_tiny, name):
     make_tiny(name, **{"attention.sliding_window": 128}).build()

@@ -28,7 +28,7 @@ def golden(case):
 
 
 def step_logits(runtime, rows):
-    """One step. rows: (tokens, first position, pages) per sequence; logits of every row. The first page names the slot."""
+    """One step. rows: (tokens, first position, pages, the first names the slot) per sequence; logits of every row."""
     starts = np.cumsum([0, *(len(tokens) for tokens, _, _ in rows)])
     batch = Batch(
         i32(np.concatenate([tokens for tokens, _, _ in rows])),

@@ -14,7 +14,8 @@ SHAPES = {
     "embd.weight": (VOCAB, DIM), "norm.weight": (DIM,), "head_norm.weight": (HEAD_DIM,), "a.weight": (DIM, DIM),
     "a.bias": (DIM,), "c.weight": (DIM, DIM), "kv.weight": (KV_HEADS * HEAD_DIM, DIM), "factors.weight": (6,),
     "out.weight": (VOCAB, DIM), "gates.weight": (4, DIM), "factor": (4,), "dt.bias": (4,), "wide": (DIM,),
-    "wide.bias": (DIM,), "conv.weight": (DIM, 4), "conv_odd.weight": (41, 3), "odd.weight": (DIM, 41), "ends.weight": (DIM, 18),
+    "wide.bias": (DIM,), "conv.weight": (DIM, 4), "conv_odd.weight": (41, 3), "odd.weight": (DIM, 41),
+    "ends.weight": (DIM, 18),
 }  # fmt: skip
 INV_FREQ = tuple(1e4 ** (-j / 6) for j in range(6))
 
@@ -82,7 +83,8 @@ BODIES = {
     "delta_net tiled": lambda x, p, w: delta(x, w, True),
     "select_outputs": lambda x, p, w: x,
 }  # fmt: skip
-Q8_OPS = {"quantize", "rms_norm_q8", "swiglu_q8", "geglu_q8", "sigmoid_gate_q8"}  # need quantised weights: test_native_goldens.py
+# These need quantised weights: test_native_goldens.py.
+Q8_OPS = {"quantize", "rms_norm_q8", "swiglu_q8", "geglu_q8", "sigmoid_gate_q8"}
 
 
 def program_of(body):

@@ -158,6 +158,44 @@ def test_a_batch_that_does_not_fit_is_refused_and_the_plan_goes_on(recorded, cas
     assert step(plan).tobytes() == before.tobytes()
 
 
+WRONG_SLOTS = {
+    "too few slots": {"slots": (3,)},
+    "a slot outside": {"slots": (3, 1 << 20)},
+    "a negative slot": {"slots": (-1, 1)},
+    "two sequences in one slot": {"slots": (3, 3)},
+    "a slot that has seen nothing": {"positions": (0, 1, 2, 4, 5), "slots": (3, 5)},
+    "a slot that has seen too little": {"positions": (4, 5, 6, 2, 3)},
+    "a slot that has seen too much": {"positions": (2, 3, 4, 2, 3)},
+}
+
+
+@pytest.fixture(scope="module")
+def hybrid():
+    """The plan of a model that keeps a state of each sequence."""
+    header = read_header(DATA / "golden_qwen35_quantised.gguf")
+    return open_runtime(header, EngineConfig(threads=2, context_tokens=64, chunk_tokens=32)).runtime._plan
+
+
+@pytest.mark.parametrize("case", WRONG_SLOTS)
+def test_slots_that_do_not_fit_are_refused_and_the_plan_goes_on(hybrid, case):
+    before = step(hybrid)
+    with pytest.raises(ValueError, match="step: "):
+        step(hybrid, **WRONG_SLOTS[case])
+    assert step(hybrid).tobytes() == before.tobytes()
+    step(hybrid, positions=(3, 4, 5, 2, 3))
+
+
+def test_a_copied_slot_goes_on_as_the_first_would(hybrid):
+    step(hybrid)
+    hybrid.copy_slot(3, 7)
+    hybrid.copy_slot(7, 7)
+    first = step(hybrid, positions=(3, 4, 5, 0, 1)).tobytes()
+    assert step(hybrid, positions=(3, 4, 5, 0, 1), slots=(7, 1)).tobytes() == first
+    for source, target in ((-1, 0), (0, 1 << 20)):
+        with pytest.raises(ValueError, match="copy_slot: no slot"):
+            hybrid.copy_slot(source, target)
+
+
 def test_page_bytes_refuses_shapes_that_no_layer_has():
     wrong = [([(0, 1)], 0), ([(1, -1)], 0), ([(1 << 30, 1 << 30)], 0), ([(1, 32)], 3), ([(1, 32)], -1)]
     for layers, kv_format in wrong:

@@ -117,7 +117,7 @@ def per_token(test: Trial, work: Work) -> tuple[float, float]:
     if test.kind == "prompt":  # the weights are read once for all rows, at best
         return work.weight_bytes / test.tokens, work.prompt_multiply_adds(test.tokens)
     kv_bytes = work.kv_bytes_per_context_token * (test.depth + (test.tokens + 1) / 2)
-    return work.weight_bytes / test.sequences + kv_bytes, float(work.every + work.output)
+    return work.weight_bytes / test.sequences + work.state_bytes + kv_bytes, float(work.every + work.output)
 
 
 def compare_file(file: Path, isa: str, tests: Sequence[Trial], peers: Sequence[LlamaBench],

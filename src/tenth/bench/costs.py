@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tenth.bench.work import KV_BYTES
+from tenth.program.ops import recurrence_shape
 from tenth.program.values import Instruction, KvLayer, Program, Value
 
 
@@ -38,8 +39,9 @@ class StepShape:
 class Cost:
     """Of one instruction in one step. ``label``: which weights it multiplies by, without the layer; "" for none.
 
-    Bytes are counted once each, as if the caches kept what one instruction reads twice. Those of weights and KV come
-    from memory; those of activations were just written by the instruction before and mostly lie in a cache.
+    ``kv_bytes``: of keys and values, or of recurrent state. Bytes are counted once each, as if the caches kept what
+    one instruction reads twice. Those of weights, KV and state come from memory; those of activations were just written
+    by the instruction before and mostly lie in a cache.
     """
 
     op: str
@@ -62,7 +64,7 @@ class Cost:
 
 
 def costs(program: Program, tensors: Mapping[str, Stored], kv_format: str, shape: StepShape) -> list[Cost]:
-    """One per instruction. Multiply-adds: of linears and of attention; what else is computed is a few per number."""
+    """One per instruction. Multiply-adds: of linears, attention, delta-net; all else takes a few per number."""
     layers = {layer.layer: layer for layer in program.state}
     return [_cost(instruction, tensors, layers, KV_BYTES[kv_format], shape) for instruction in program.instructions]
 
@@ -87,6 +89,9 @@ def _cost(instruction: Instruction, tensors: Mapping[str, Stored], layers: Mappi
             window = int(_number(instruction, "window"))
             kv = per_token * span(shape, window)
             products = 2 * math.prod(instruction.inputs[0].shape) * seen(shape, window)
+    elif kept := recurrence_shape(instruction):
+        kv = 2 * 4 * math.prod(kept)  # read and written once for all rows
+        products = 3 * math.prod(kept) * shape.rows if op == "delta_net" else 0
     return Cost(op, label, formats, weights, round(kv), _activation_bytes(instruction, shape), products)
 
 

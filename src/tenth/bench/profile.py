@@ -23,6 +23,7 @@ PHASES = ("generation", "prompt")
 PROMPT_STEPS = 8
 BLOCK = 4  # steps of generation that are timed together
 DEFAULT_CONTEXT_TOKENS = 256
+SLOT, KEPT_SLOT = 0, 1  # of a model with recurrent state: of the sequence, and a copy to go back to
 
 
 class Steps(Protocol):
@@ -32,8 +33,15 @@ class Steps(Protocol):
     def max_rows(self) -> int:
         """Most tokens in one step."""
 
+    @property
+    def n_slots(self) -> int:
+        """Places for recurrent states; 0 for a model that keeps none."""
+
     def step(self, batch: Batch) -> Any:
         """Computes it."""
+
+    def copy_slot(self, source: int, target: int) -> None:
+        """Copies the state in one place to another."""
 
     def profile(self) -> list[InstructionProfile]:
         """Counters, one entry per instruction."""
@@ -165,15 +173,24 @@ class _Block:
 
 def _block(runtime: Steps, shapes: list[StepShape]) -> _Block:
     batches = [_batch(shape) for shape in shapes]
+    _copy_state(runtime, SLOT, KEPT_SLOT)
     runtime.step(batches[0])  # wakes the workers, who fell asleep while the last counters were read
+    _copy_state(runtime, KEPT_SLOT, SLOT)
     runtime.reset_profile()
     start = time.perf_counter()
     for batch in batches:
         runtime.step(batch)
     wall_s, n = time.perf_counter() - start, len(shapes)
     counters = runtime.step_counters()
+    if len(shapes) == 1:  # a prompt's step, which the next block computes again
+        _copy_state(runtime, KEPT_SLOT, SLOT)
     return _Block(n, statistics.fmean(shape.first for shape in shapes), wall_s / n, counters.step_seconds / n,
                   counters.sample_seconds / n, [row.seconds / n for row in runtime.profile()])
+
+
+def _copy_state(runtime: Steps, source: int, target: int) -> None:
+    if runtime.n_slots:
+        runtime.copy_slot(source, target)
 
 
 def _fill(runtime: Steps, n_tokens: int) -> None:
@@ -188,7 +205,7 @@ def _batch(shape: StepShape) -> Batch:
         tokens=np.arange(shape.first, end, dtype=np.int32) % 7 + 1,  # small ids, that every vocabulary has
         positions=np.arange(shape.first, end, dtype=np.int32), row_starts=np.array([0, shape.rows], np.int32),
         pages=[np.arange(pages_for(end), dtype=np.int32)], outputs=np.array([shape.rows - 1], np.int32),
-        sampling=Sampling.greedy(1))
+        sampling=Sampling.greedy(1), slots=np.array([SLOT], np.int32))
 
 
 def engine_seconds(model: Any, runtime: Steps, n_tokens: int) -> float:

@@ -32,7 +32,8 @@ def figures(turns: Turns, work: Work, shape: Shape) -> dict[str, Any]:
         },
         "generation": {
             "n_tokens": shape.n_generate, "tokens_per_second": summary(generation),
-            "weight_bytes_per_token": work.weight_bytes, "kv_bytes_per_token": round(n_bytes) - work.weight_bytes,
+            "weight_bytes_per_token": work.weight_bytes, "state_bytes_per_token": work.state_bytes,
+            "kv_bytes_per_token": round(n_bytes) - work.weight_bytes - work.state_bytes,
             "bytes_per_token": round(n_bytes),
             "share_of_read": statistics.median(_shares(generation, n_bytes, turns.read)),
         },

@@ -10,6 +10,7 @@ then it answers each line of JSON:
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import statistics
@@ -130,8 +131,7 @@ def main() -> None:
         work = count(loaded.program, loaded.header.tensors, loaded.config.kv_format)
         _say({"name": model.name, "isa": loaded.runtime.isa, "version": tenth.__version__,
               "file_bytes": path.stat().st_size, "warm_read_s": warm_s, "load_s": load_s,
-              "work": {"weight_bytes": work.weight_bytes, "every": work.every, "output": work.output,
-                       "kv_bytes_per_context_token": work.kv_bytes_per_context_token}})
+              "work": dataclasses.asdict(work)})
         for line in sys.stdin:
             _say(driver.answer(json.loads(line)))
     except TenthError as error:

@@ -21,16 +21,20 @@ class Stored(Protocol):
 
 @dataclass(frozen=True)
 class Work:
-    """Per token. ``every``: multiply-adds for each token; ``output``: those only for tokens that need logits."""
+    """Per token. ``every``: multiply-adds for each token; ``output``: those only for tokens that need logits.
+
+    ``state_bytes``: of recurrent state, read and written again for each generated token.
+    """
 
     weight_bytes: int
     kv_bytes_per_context_token: float
     every: int
     output: int
+    state_bytes: int = 0
 
     def generated_bytes(self, n_context: float) -> float:
         """Bytes touched to generate one token behind ``n_context`` others."""
-        return self.weight_bytes + self.kv_bytes_per_context_token * n_context
+        return self.weight_bytes + self.state_bytes + self.kv_bytes_per_context_token * n_context
 
     def prompt_multiply_adds(self, n_tokens: int) -> float:
         """Multiply-adds per token of a prompt whose last token alone needs logits."""
@@ -59,4 +63,5 @@ def count(program: Any, tensors: Mapping[str, Stored], kv_format: str) -> Work:
                     every += math.prod(shape)
     per_number = KV_BYTES[kv_format]
     kv_bytes = sum(2 * layer.n_kv_heads * layer.head_dim * per_number for layer in program.state)
-    return Work(round(weight_bytes), kv_bytes, every, output)
+    state_bytes = sum(2 * 4 * recurrence.n_numbers for recurrence in program.recurrences)
+    return Work(round(weight_bytes), kv_bytes, every, output, state_bytes)

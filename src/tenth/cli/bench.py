@@ -175,9 +175,11 @@ def show(result: dict[str, Any]) -> None:
     write_line()
     write_line(table(lines(result), right=frozenset({1, 2, 3, 4, 5})))
     write_line()
+    state = generation["state_bytes_per_token"]
     write_line(f"a generated token touches {in_units(generation['bytes_per_token'])}: "
                f"{in_units(generation['weight_bytes_per_token'])} of weights, "
-               f"{in_units(generation['kv_bytes_per_token'])} of keys and values")
+               f"{in_units(generation['kv_bytes_per_token'])} of keys and values"
+               + (f", {in_units(state)} of recurrent state" if state else ""))
     write_line(f"limits measured beside each turn: read {in_units(read['median'])}/s "
                f"(spread {100 * read['spread']:.0f} %), "
                f"int8 {int8['median'] / 1e9:.0f} G multiply-adds/s (spread {100 * int8['spread']:.0f} %)")

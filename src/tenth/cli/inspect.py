@@ -72,6 +72,7 @@ def show_program(model: str, engine: EngineConfig, flags: InspectFlags) -> None:
     from tenth.library import resolve
     from tenth.loader import optimised_program, plan_limits
     from tenth.program.listing import listing
+    from tenth.runtime import slot_bytes
     from tenth.weights.gguf import read_header
 
     with showing_progress() as progress:
@@ -83,6 +84,8 @@ def show_program(model: str, engine: EngineConfig, flags: InspectFlags) -> None:
         write_line(listing(program))
         return
     overview = summary(header, program) | {"arena_bytes": limits.arena_bytes}
+    if program.recurrences:
+        overview["sequence_state_bytes"] = slot_bytes(program)
     if flags.json:
         if flags.program:
             overview["program"] = [as_data(instruction) for instruction in program.instructions]
@@ -101,9 +104,14 @@ def summary(header: Any, program: Any) -> dict[str, Any]:
         "file": str(header.paths[0]), "architecture": program.architecture,
         "tensors": len(header.tensors), "weights_bytes": sum(formats.values()),
         "formats": dict(formats.most_common()), "context_tokens": program.context_tokens,
-        "vocabulary": program.vocab_size, "layers": len(program.state), "instructions": len(program.instructions),
+        "vocabulary": program.vocab_size, "layers": len(_layers(program)), "instructions": len(program.instructions),
         "operations": dict(Counter(instruction.op for instruction in program.instructions).most_common()),
     }
+
+
+def _layers(program: Any) -> set[str]:
+    """The numbers of the layers that have weights."""
+    return {name.split(".")[1] for name in program.weights if name.startswith("blk.")}
 
 
 def _shown(key: str, value: Any) -> str:

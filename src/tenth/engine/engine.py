@@ -24,6 +24,7 @@ from tenth.engine.pages import Pages
 from tenth.engine.request import FinishReason, Request, Sequence, Token
 from tenth.engine.scheduler import Chunk, Limits, Scheduler, make_batch
 from tenth.engine.speculation import Speculation
+from tenth.engine.states import States
 from tenth.errors import RequestError, ResourceError, TenthError
 
 T = TypeVar("T")
@@ -51,6 +52,13 @@ class StepRuntime(Protocol):
     @property
     def context_tokens(self) -> int:
         """Longest sequence."""
+
+    @property
+    def n_slots(self) -> int:
+        """Places for recurrent states, more than sequences at work; 0 for a model that keeps none."""
+
+    def copy_slot(self, source: int, target: int) -> None:
+        """Copy the state in one place to another."""
 
     def step(self, batch: Batch) -> StepResult:
         """Compute the rows of a batch; without sampling settings the result is not looked at."""
@@ -145,7 +153,7 @@ class Engine:
 
     def forget_prefixes(self) -> None:
         """Drop every cached page that no sequence uses."""
-        self._call(self._loop.scheduler.pages.clear)
+        self._call(self._loop.scheduler.forget)
 
     def close(self) -> None:
         """Cancel what is unfinished, stop the thread, close the runtime. May be called twice."""
@@ -182,13 +190,13 @@ class _Loop:
     def __init__(self, runtime: StepRuntime, max_sequences: int, prefix_reuse: bool, speculation: Drafting) -> None:
         limits = Limits(
             max_rows=runtime.max_rows,
-            max_sequences=min(max_sequences, runtime.max_outputs),
+            max_sequences=_most_sequences(runtime, max_sequences),
             context_tokens=runtime.context_tokens,
             max_outputs=runtime.max_outputs,
         )
         self.runtime = runtime
         self.speculation = speculation
-        self.scheduler = Scheduler(Pages(runtime.n_pages, prefix_reuse), limits)
+        self.scheduler = Scheduler(Pages(runtime.n_pages, prefix_reuse), limits, States(runtime.n_slots))
         self.sequences: dict[Request, Sequence] = {}
         self.stats = EngineStats()
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()  # None: stop
@@ -263,7 +271,7 @@ class _Loop:
             return None
         started = time.perf_counter()
         try:
-            result = self.runtime.step(make_batch(chunks))
+            result = self._run(make_batch(chunks))
         except Exception as error:
             self.stats.n_failed_steps += 1
             for sequence, *_ in chunks:
@@ -276,6 +284,12 @@ class _Loop:
         self.stats.step_s += seconds
         self.speculation.measured(chunks, seconds)
         return result
+
+    def _run(self, batch: Batch) -> StepResult:
+        """A step on states that are where they should be."""
+        for source, target in self.scheduler.states.take_copies():
+            self.runtime.copy_slot(source, target)
+        return self.runtime.step(batch)
 
     def _deliver(self, chunks: list[Chunk], result: StepResult) -> None:
         """Hand out the tokens of a step: of each chunk the first, and one more for each guess that was right."""
@@ -360,7 +374,8 @@ class _Loop:
     def compute_logits(self, ids: list[int]) -> F32:
         """Logits after every token, in chunks of as many rows as may have them."""
         tokens = np.array(ids, np.int32)
-        pages = self.scheduler.make_room(pages_for(len(ids)))
+        pages, states = self.scheduler.make_room(pages_for(len(ids))), self.scheduler.states
+        slots = np.array([states.take()] if states else [], np.int32)
         parts = []
         try:
             for start in range(0, len(ids), min(self.runtime.max_outputs, self.runtime.max_rows)):
@@ -368,10 +383,12 @@ class _Loop:
                 rows = np.arange(end - start, dtype=np.int32)
                 table = np.array(pages[: pages_for(end)], np.int32)
                 starts = np.array([0, end - start], np.int32)
-                self.runtime.step(Batch(tokens[start:end], rows + np.int32(start), starts, [table], rows))
+                self._run(Batch(tokens[start:end], rows + np.int32(start), starts, [table], rows, slots=slots))
                 parts.append(self.runtime.logits())
         finally:
             self.scheduler.pages.release(pages)
+            for slot in slots.tolist():
+                states.release(slot)
         return np.concatenate(parts)
 
     def check_ids(self, ids: object) -> None:
@@ -380,6 +397,12 @@ class _Loop:
         if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= n):
             wrong = next(i for i in array.tolist() if type(i) is not int or not 0 <= i < n)
             raise RequestError(f"token id {wrong!r} is not in the vocabulary (0 to {n - 1})")
+
+
+def _most_sequences(runtime: StepRuntime, wanted: int) -> int:
+    """Sequences at work at a time: each needs logits, and a slot if the model keeps states, with one slot left over."""
+    most = min(wanted, runtime.max_outputs)
+    return min(most, runtime.n_slots - 1) if runtime.n_slots else most
 
 
 def _token(result: StepResult, row: int) -> Token:

@@ -57,6 +57,15 @@ class Pages:
             parent = self._identities[page]
         return matched
 
+    @property
+    def reuses(self) -> bool:
+        """Whether pages are kept after their last reference is gone."""
+        return self._reuse
+
+    def identity(self, page: int) -> int:
+        """What a published page's content is known by, and all before it; ROOT for one that was not published."""
+        return self._identities[page]
+
     def take(self, n: int) -> list[int] | None:
         """Reference and return n pages with nothing in them, or None (and no change) when there are not so many."""
         if n > self.n_available:

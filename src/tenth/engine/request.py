@@ -115,6 +115,9 @@ class Sequence:
         self.n_computed = 0
         self.n_published = 0  # pages at the front that the prefix index knows
         self.pages: list[int] = []
+        self.slot = -1  # of its recurrent state, while it runs
+        self.checkpoint_at = 0  # after so many tokens its state is worth a checkpoint
+        self.last_checkpoint = 0  # identity of the page behind which the answer's last one was made
         self.was_started = False
         self._buffer = np.empty(max(64, self.n_prompt * 2), np.int32)
         self._buffer[: self.n_prompt] = request.prompt

@@ -4,6 +4,10 @@ Sequences that have one token to compute come first; the rest of the step is sha
 still at their prompt (or restarting), so that neither waits for the other. A sequence is admitted, in order of arrival,
 when all its tokens and one more have pages. When a running sequence finds no page, the youngest one gives up its pages
 and restarts later from its tokens: rows are bit-identical however they are computed, so its text does not change.
+
+A model with recurrent state also needs a slot for each sequence at work (states.py), and a known prefix counts only as
+far as a checkpoint goes. There is one at the last full page of a prompt, where a chunk ends for its sake, and one at
+the last full page of what was generated. Nothing is guessed ahead: a state cannot be set back by a few tokens.
 """
 
 from __future__ import annotations
@@ -18,7 +22,10 @@ import numpy as np
 from tenth.batch import I32, PAGE_TOKENS, Batch, Sampling, pages_for
 from tenth.engine.pages import Pages
 from tenth.engine.request import Sequence, TokenChoice
+from tenth.engine.states import States
 from tenth.errors import RequestError
+
+LEAST_SAVED_TOKENS = 4 * PAGE_TOKENS  # a checkpoint ends a chunk early, which costs about a step: not for fewer
 
 
 @dataclass(frozen=True)
@@ -68,8 +75,9 @@ class Chunk(NamedTuple):
 class Scheduler:
     """Waiting and running sequences, each in order of arrival."""
 
-    def __init__(self, pages: Pages, limits: Limits) -> None:
+    def __init__(self, pages: Pages, limits: Limits, states: States | None = None) -> None:
         self.pages = pages
+        self.states = states or States(0)
         self.limits = limits
         self.limit_tokens = min(limits.context_tokens, pages.n_pages * PAGE_TOKENS)
         self.waiting: list[Sequence] = []
@@ -115,11 +123,14 @@ class Scheduler:
         decoding = [Chunk(s, 1) for s in self.running if s.n_pending == 1]
         prefilling = [s for s in self.running if s.n_pending > 1]
         chunks = decoding + _share(prefilling, self.limits.max_rows - len(decoding))
+        chunks = [_until_checkpoint(chunk) for chunk in chunks]
         assert chunks or not len(self), "work is waiting but none of it could be planned"
         return chunks
 
     def room(self, chunks: Iterable[Chunk]) -> int:
-        """How many more rows, each with a choice of the next token, fit in a step."""
+        """How many more rows, each with a choice of the next token, fit in a step; none that a state would see."""
+        if self.states:
+            return 0
         n_rows = sum(chunk.n_all_rows for chunk in chunks)
         n_outputs = sum(1 + len(chunk.draft) for chunk in chunks if chunk.reaches_end)
         return min(self.limits.max_rows - n_rows, self.limits.max_outputs - n_outputs)
@@ -148,6 +159,23 @@ class Scheduler:
                 parent = sequence.pages[i - 1] if i else None
                 sequence.pages[i] = self.pages.publish(sequence.pages[i], parent, sequence.page_tokens(i))
                 sequence.n_published += 1
+            if self.states and self.pages.reuses and sequence.n_computed % PAGE_TOKENS == 0:
+                self._keep_state(sequence)
+
+    def _keep_state(self, sequence: Sequence) -> None:
+        """Make a checkpoint behind the full page that a sequence has just come to, where it may be of use."""
+        identity = self.pages.identity(sequence.pages[sequence.n_computed // PAGE_TOKENS - 1])
+        if sequence.n_computed == sequence.checkpoint_at:
+            self.states.keep(identity, sequence.slot)
+        elif sequence.n_computed > sequence.n_prompt:
+            self.states.forget(sequence.last_checkpoint)
+            self.states.keep(identity, sequence.slot)
+            sequence.last_checkpoint = identity
+
+    def forget(self) -> None:
+        """Drop every cached page that no sequence uses, and every checkpoint."""
+        self.pages.clear()
+        self.states.clear()
 
     def make_room(self, n_pages: int) -> list[int]:
         """n pages for other work, preempting as many sequences as that takes. n must not exceed all there are."""
@@ -170,7 +198,7 @@ class Scheduler:
         while self.waiting and len(self.running) < at_most:
             sequence = self.waiting[0]
             usable = (sequence.n_tokens - 1) // PAGE_TOKENS  # the last token is computed anew: its logits are needed
-            pages = self.pages.match(sequence.page_tokens(i) for i in range(usable))
+            pages = self._match(sequence, usable)
             # One more token than there is, unless that is the last one: else it would be preempted at once.
             wanted = pages_for(min(sequence.n_tokens + 1, self.limit_tokens)) - len(pages)
             if wanted > self.pages.n_available:
@@ -180,8 +208,27 @@ class Scheduler:
             assert taken is not None, "pages that were available could not be taken"
             sequence.n_computed, sequence.n_published = len(pages) * PAGE_TOKENS, len(pages)
             sequence.pages = pages + taken
+            self._take_slot(sequence, usable * PAGE_TOKENS)
             self.waiting.pop(0)
             insort(self.running, sequence, key=lambda s: s.arrival)
+
+    def _match(self, sequence: Sequence, n_pages: int) -> list[int]:
+        """The pages of the longest known prefix of at most so many pages from which the sequence can go on."""
+        pages = self.pages.match(sequence.page_tokens(i) for i in range(n_pages))
+        n = len(pages)
+        while self.states and n and not self.states.has(self.pages.identity(pages[n - 1])):
+            n -= 1
+        self.pages.release(pages[n:])
+        return pages[:n]
+
+    def _take_slot(self, sequence: Sequence, checkpoint_at: int) -> None:
+        """A place for the state of a sequence whose first n_computed tokens are known, and where to keep a copy."""
+        if not self.states:
+            return
+        n_known = sequence.n_published
+        sequence.slot = self.states.take(self.pages.identity(sequence.pages[n_known - 1]) if n_known else None)
+        worth = self.pages.reuses and checkpoint_at - sequence.n_computed >= LEAST_SAVED_TOKENS
+        sequence.checkpoint_at = checkpoint_at if worth else 0
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
@@ -192,6 +239,8 @@ class Scheduler:
     def _release(self, sequence: Sequence) -> None:
         self.pages.release(sequence.pages)
         sequence.pages = []
+        if self.states:
+            self.states.release(sequence.slot)
         sequence.n_computed = sequence.n_published = 0
 
 
@@ -203,6 +252,12 @@ def _share(sequences: list[Sequence], room: int) -> list[Chunk]:
         room -= n_rows
         chunks[sequence] = n_rows
     return [Chunk(s, chunks[s]) for s in sequences if chunks[s] > 0]
+
+
+def _until_checkpoint(chunk: Chunk) -> Chunk:
+    """The chunk, or the part of it that ends where a checkpoint is to be made."""
+    left = chunk.sequence.checkpoint_at - chunk.sequence.n_computed
+    return chunk._replace(n_rows=left) if 0 < left < chunk.n_rows else chunk
 
 
 def make_batch(chunks: list[Chunk]) -> Batch:
@@ -219,6 +274,7 @@ def make_batch(chunks: list[Chunk]) -> Batch:
         pages=[np.array(c.sequence.pages, np.int32) for c in chunks],
         outputs=np.array(outputs, np.int32),
         sampling=_sampling([(c, n) for c in chunks if c.reaches_end for n in range(1 + len(c.draft))]),
+        slots=np.array([c.sequence.slot for c in chunks if c.sequence.slot >= 0], np.int32),
     )
 
 

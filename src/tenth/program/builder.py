@@ -207,7 +207,7 @@ def sigmoid_gate(gate: Value, x: Value) -> Value:
 
 
 def decay(x: Value, factor: Weights, bias: Weights) -> Value:
-    """[n, d] -> exp(factor * softplus(x + bias)). ``factor``: a tensor whose name has no ".weight"; ``bias``: a bias."""
+    """[n, d] -> exp(factor * softplus(x + bias)). ``factor``'s tensor has a name without ".weight"."""
     return _emit(x, "decay", _value(factor, ""), _value(bias, "bias"))
 
 

@@ -13,6 +13,7 @@ def listing(program: Program) -> str:
 
 def _heading(program: Program) -> str:
     counts = f"{len(program.instructions)} instructions, {len(program.weights)} weights, {len(program.state)} KV layers"
+    counts += f", {len(program.recurrences)} recurrences" if program.recurrences else ""
     return f"{program.architecture or 'program'}: {counts}, {program.vocab_size} logits"
 
 

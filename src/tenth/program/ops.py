@@ -212,7 +212,7 @@ def _geglu(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result
 
 @_op("x", sizes=tuple)
 def _split(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
-    """[n, …, d] -> one [n, …, size] per size: the last dimension (of each head) cut in pieces; the sizes add up to d."""
+    """[n, …, d] -> one [n, …, size] per size: the numbers of each head, or of the row, in pieces of these sizes."""
     (x,), sizes = inputs, attrs["sizes"]
     assert isinstance(sizes, tuple), "split: sizes"
     whole = all(isinstance(size, int) and size > 0 for size in sizes) and sum(sizes) == x.shape[-1]

@@ -152,7 +152,7 @@ def quantize_once(program: Program, quantised: AbstractSet[str]) -> Program:
 
 
 def fuse_quantize(program: Program, quantised: AbstractSet[str]) -> Program:
-    """Let rms_norm, swiglu, geglu and sigmoid_gate write q8 themselves where the q8 rounding is all that anybody reads of them."""
+    """Let rms_norm, swiglu and their like write q8 themselves where that is all that anybody reads of them."""
     read_by = readers(program)
     fused: dict[Instruction, Instruction] = {}  # the quantize -> its producer
     for instruction in program.instructions:

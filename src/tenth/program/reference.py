@@ -216,7 +216,9 @@ def _sigmoid(x: list[Array], attrs: Attrs, context: Context) -> Array:
 
 @_means("sigmoid_gate")
 def _sigmoid_gate(x: list[Array], attrs: Attrs, context: Context) -> Array:
-    return _sigmoid(x[:1], attrs, context) * x[1]
+    sigmoid = _sigmoid(x[:1], attrs, context)
+    result: Array = sigmoid * x[1]
+    return result
 
 
 @_means("decay")
@@ -235,7 +237,8 @@ def _short_conv(x: list[Array], attrs: Attrs, context: Context) -> Array:
         for j in range(n_kept + 1):
             result[rows] += weight[:, j] * all_rows[j : j + rows.stop - rows.start]
         context.cache.recurrent[key] = all_rows[len(all_rows) - n_kept :]
-    return MEANINGS["swiglu"]([result, np.ones_like(result)], attrs, context)
+    activated: Array = _swiglu([result, np.ones_like(result)], attrs, context)
+    return activated
 
 
 @_means("delta_net")
