@@ -287,7 +287,7 @@ def test_a_template_that_refuses_the_messages_is_the_request_s_error(case, tenth
 def test_an_unsupported_architecture_or_format_is_refused_with_the_list(tmp_path):
     with pytest.raises(ModelFileError) as raised:
         package.load(written(setting("general.architecture", STR, "mamba"), tmp_path))
-    assert raised.value.hint == "supported are " + ", ".join(ARCHITECTURES)
+    assert raised.value.hint == f"supported are {', '.join(ARCHITECTURES)}"
     with pytest.raises(ModelFileError) as raised:
         package.load(written(stored_as("blk.0.ffn_up.weight", 27, 64 * 64 * 8), tmp_path))
     assert "F32, F16, BF16, Q4_0" in raised.value.hint

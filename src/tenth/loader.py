@@ -15,8 +15,7 @@ from tenth.config import EngineConfig
 from tenth.errors import ModelFileError, RequestError, ResourceError
 from tenth.models import build
 from tenth.program import memory
-from tenth.program.ops import plain_weights
-from tenth.program.passes import optimise
+from tenth.program.passes import kept_as_floats, optimise
 from tenth.program.values import Program
 from tenth.runtime import (
     Limits,
@@ -60,9 +59,9 @@ def open_runtime(header: ModelFile, config: EngineConfig, progress: Progress | N
     require_supported(used)
     limits = plan_limits(program, config)
     check_memory(header, program, limits)
-    plain = plain_weights(program)
-    vectors = {name: read_vector(info) for name, info in used.items() if name in plain}
-    matrices = {name: _source(info) for name, info in used.items() if name not in plain}
+    floats = kept_as_floats(program)
+    vectors = {name: read_vector(used[name]) for name in floats}
+    matrices = {name: _source(info) for name, info in used.items() if name not in floats}
     runtime = Runtime(program, matrices, vectors, limits, progress)
     require_unchanged(header)  # the header's checks hold for the weights only if they are of the same file
     return Loaded(runtime, header, program, config)
