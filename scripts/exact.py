@@ -22,7 +22,9 @@ from torch import Tensor
 
 FULL_PRECISION = {gguf.GGMLQuantizationType[name] for name in ("F32", "F16", "BF16", "F64")}
 LOCAL_PER_GLOBAL = 6  # gemma3: layers 5, 11, 17, … see everything, the others a window
-KNOWN = ("llama", "qwen2", "qwen3", "gemma3", "qwen3moe", "qwen35")
+HYBRIDS = ("qwen35", "qwen35moe", "qwen3next")  # their recurrent layers are computed in exact_delta.py
+KNOWN = ("llama", "qwen2", "qwen3", "gemma3", "qwen3moe", "qwen2moe", "olmoe", "glm4moe", *HYBRIDS)
+SHARES = ("qwen2moe", "olmoe")  # weights of experts are shares of all, not of the chosen
 LOCAL_ROPE_BASE = 10_000.0  # gemma3's window layers, unless the file says otherwise
 
 
@@ -41,9 +43,12 @@ class Shape:
     rope_factor: float  # linear scaling: angles are divided by it
     local_rope_base: float
     window: int  # 0: none
-    rope_dims: int  # of each head, the first so many numbers are rotated
-    delta: Delta | None  # of qwen35
+    rope_dims: int  # numbers of a head that turn
+    delta: Delta | None  # of HYBRIDS
     n_used: int  # experts per token; 0: a dense model
+    n_groups: int
+    n_used_groups: int
+    expert_scale: float
 
     def is_local(self, layer: int) -> bool:
         """Whether the layer looks back over the window only."""
@@ -77,8 +82,11 @@ def read_shape(reader: gguf.GGUFReader) -> Shape:
         local_rope_base=number("rope.freq_base_swa", LOCAL_ROPE_BASE),
         window=int(number("attention.sliding_window", 0)) if architecture == "gemma3" else 0,
         rope_dims=int(number("rope.dimension_count", head_dim)),
-        delta=read_delta(number) if architecture == "qwen35" else None,
+        delta=read_delta(number, architecture) if architecture in HYBRIDS else None,
         n_used=int(number("expert_used_count", 0)),
+        n_groups=int(number("expert_group_count", 1)),
+        n_used_groups=int(number("expert_group_used_count", 1)),
+        expert_scale=number("expert_weights_scale", 1.0),
     )
 
 
@@ -114,7 +122,8 @@ class ExactModel:
         recurrent = delta is not None and delta.is_recurrent(layer)
         y = recur(y, name, delta, self._linear, self._norm, self._weight) if recurrent else self._attend(y, layer)
         x = x + (self._norm(y, name + "post_attention_norm") if gemma else y)
-        y = self._norm(x, name + ("post_attention_norm" if delta else "ffn_norm"))
+        other = delta or self.shape.architecture == "glm4moe"
+        y = self._norm(x, name + ("post_attention_norm" if other else "ffn_norm"))
         sparse = name + "ffn_gate_exps.weight" in self._tensors
         y = self._experts(y, name) if sparse else self._feed_forward(y, name, gemma)
         return x + (self._norm(y, name + "post_ffw_norm") if gemma else y)
@@ -125,11 +134,13 @@ class ExactModel:
         return self._linear(act * up, f"{name}ffn_down{kind}")
 
     def _experts(self, x: Tensor, name: str) -> Tensor:
-        """Each token by the experts its router scores highest, weighed by their share of these scores."""
-        scores = torch.softmax(self._linear(x, name + "ffn_gate_inp"), dim=-1)
-        weights, chosen = scores.topk(self.shape.n_used, dim=-1)
-        weights = weights / weights.sum(-1, keepdim=True)
+        """Each token by the experts its router scores highest, weighed by these scores; and by the shared expert."""
+        chosen, weights = self._route(x, name)
         y = torch.zeros_like(x)
+        if name + "ffn_up_shexp.weight" in self._tensors:
+            y = self._feed_forward(x, name, gelu=False, kind="_shexp")
+        if name + "ffn_gate_inp_shexp.weight" in self._tensors:
+            y = y * torch.sigmoid(self._linear(x, name + "ffn_gate_inp_shexp"))
         for expert in chosen.unique().tolist():
             rows, slots = (chosen == expert).nonzero(as_tuple=True)
             gate, up = (self._linear(x[rows], f"{name}ffn_{part}_exps", expert) for part in ("gate", "up"))
@@ -137,13 +148,34 @@ class ExactModel:
             y.index_add_(0, rows, weights[rows, slots, None] * down)
         return y
 
+    def _route(self, x: Tensor, name: str) -> tuple[Tensor, Tensor]:
+        """Numbers and weights of each token's experts."""
+        s, logits = self.shape, self._linear(x, name + "ffn_gate_inp")
+        scores = torch.sigmoid(logits) if s.architecture == "glm4moe" else torch.softmax(logits, dim=-1)
+        ranks = scores
+        if name + "exp_probs_b.bias" in self._tensors:
+            ranks = scores + self._weight(name + "exp_probs_b.bias")
+        if s.n_groups > 1:
+            groups = ranks.unflatten(-1, (s.n_groups, -1))
+            best = groups.topk(2, dim=-1).values.sum(-1).topk(s.n_used_groups, dim=-1).indices
+            allowed = torch.zeros(groups.shape[:-1], dtype=torch.bool).scatter(-1, best, True)
+            ranks = groups.masked_fill(~allowed[..., None], -torch.inf).flatten(-2)
+        chosen = ranks.topk(s.n_used, dim=-1).indices
+        weights = scores.gather(-1, chosen)
+        if s.architecture not in SHARES:
+            weights = weights / weights.sum(-1, keepdim=True)
+        return chosen, weights * s.expert_scale
+
     def _attend(self, x: Tensor, layer: int) -> Tensor:
         s, name, n = self.shape, f"blk.{layer}.", x.shape[0]
-        q = self._linear(x, name + "attn_q").reshape(n, s.n_heads, -1)
-        q, gate = q[..., : s.head_dim], q[..., s.head_dim :]  # behind each head of qwen35 stands its gate
-        k = self._linear(x, name + "attn_k").reshape(n, s.n_kv_heads, s.head_dim)
+        q, k = self._linear(x, name + "attn_q"), self._linear(x, name + "attn_k")
+        whole = s.architecture == "olmoe"  # its norms see all heads together
+        if whole:
+            q, k = self._norm(q, name + "attn_q_norm"), self._norm(k, name + "attn_k_norm")
+        q, k = q.reshape(n, s.n_heads, -1), k.reshape(n, s.n_kv_heads, s.head_dim)
+        q, gate = q[..., : s.head_dim], q[..., s.head_dim :]  # behind each head of HYBRIDS stands its gate
         v = self._linear(x, name + "attn_v").reshape(n, s.n_kv_heads, s.head_dim)
-        if name + "attn_q_norm.weight" in self._tensors:
+        if name + "attn_q_norm.weight" in self._tensors and not whole:
             q, k = self._norm(q, name + "attn_q_norm"), self._norm(k, name + "attn_k_norm")
         angles = self._angles(n, s.is_local(layer))
         q, k = self._rotate(q, angles), self._rotate(k, angles)
@@ -175,11 +207,12 @@ class ExactModel:
     def _rotate(self, x: Tensor, angles: Tensor) -> Tensor:
         """RoPE: llama files pair neighbours (their q and k are reordered for it), the others first with second half."""
         cos, sin = angles.cos(), angles.sin()
+        x, still = x.split([self.shape.rope_dims, x.shape[-1] - self.shape.rope_dims], dim=-1)
         if self.shape.architecture == "llama":
             a, b = x[..., 0::2], x[..., 1::2]
-            return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
-        a, b = x[..., : self.shape.rope_dims].chunk(2, dim=-1)
-        return torch.cat([a * cos - b * sin, b * cos + a * sin, x[..., self.shape.rope_dims :]], dim=-1)
+            return torch.cat([torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2), still], dim=-1)
+        a, b = x.chunk(2, dim=-1)
+        return torch.cat([a * cos - b * sin, b * cos + a * sin, still], dim=-1)
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.shape.eps) * self._weight(name + ".weight")

@@ -1,4 +1,4 @@
-"""The recurrent layers of a qwen35 file in float64, token by token: part of exact.py.
+"""The recurrent layers of qwen35, qwen35moe and qwen3next files in float64, token by token: part of exact.py.
 
 The gated delta rule as Yang, Kautz and Hatamizadeh 2024 ("Gated Delta Networks") write it, in transformers' details;
 value heads in the order in which llama.cpp's converter stores them.
@@ -24,13 +24,14 @@ class Delta:
     n_v_heads: int
     k_dim: int
     v_dim: int
+    tiled: bool  # value heads that share a key head stand apart; else together
 
     def is_recurrent(self, layer: int) -> bool:
         """Whether the layer has a state instead of attention."""
         return (layer + 1) % self.period != 0
 
 
-def read_delta(number: Callable[..., float]) -> Delta:
+def read_delta(number: Callable[..., float], architecture: str) -> Delta:
     """The shape from the file's metadata; ``number``: value of a key."""
     n_v_heads = int(number("ssm.time_step_rank"))
     return Delta(
@@ -39,6 +40,7 @@ def read_delta(number: Callable[..., float]) -> Delta:
         n_v_heads=n_v_heads,
         k_dim=int(number("ssm.state_size")),
         v_dim=int(number("ssm.inner_size")) // n_v_heads,
+        tiled=architecture != "qwen3next",
     )
 
 
@@ -56,12 +58,18 @@ def recur(
     q, k, v = mixed.split([d.n_k_heads * d.k_dim, d.n_k_heads * d.k_dim, d.n_v_heads * d.v_dim], dim=-1)
     q, k = (t.reshape(n, d.n_k_heads, d.k_dim) for t in (q, k))
     q, k = (t / torch.sqrt(t.square().sum(-1, keepdim=True) + L2_EPS) for t in (q, k))
-    q, k = (t.repeat(1, d.n_v_heads // d.n_k_heads, 1) for t in (q * d.k_dim**-0.5, k))
+    n_each = d.n_v_heads // d.n_k_heads
+    if d.tiled:
+        q, k = (t.repeat(1, n_each, 1) for t in (q, k))
+        alpha, beta = linear(x, name + "ssm_alpha"), linear(x, name + "ssm_beta")
+    else:
+        q, k = (t.repeat_interleave(n_each, dim=1) for t in (q, k))
+        both = linear(x, name + "ssm_ba").reshape(n, d.n_k_heads, 2 * n_each)
+        beta, alpha = (t.reshape(n, -1) for t in both.split(n_each, dim=-1))
+    q = q * d.k_dim**-0.5
     v = v.reshape(n, d.n_v_heads, d.v_dim)
-    beta = torch.sigmoid(linear(x, name + "ssm_beta"))
-    kept = torch.exp(
-        weight(name + "ssm_a") * torch.log1p(torch.exp(linear(x, name + "ssm_alpha") + weight(name + "ssm_dt.bias")))
-    )
+    beta = torch.sigmoid(beta)
+    kept = torch.exp(weight(name + "ssm_a") * torch.log1p(torch.exp(alpha + weight(name + "ssm_dt.bias"))))
     state, rows = torch.zeros(d.n_v_heads, d.k_dim, d.v_dim, dtype=torch.float64), []
     for t in range(n):
         state = state * kept[t, :, None, None]

@@ -36,6 +36,7 @@ from torch.overrides import TorchFunctionMode
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
 N_TOKENS = 40
+HYBRIDS = ("qwen35", "qwen35moe", "qwen3next")
 AGREEMENT = 1e-20  # NMSE between transformers and exact.py, both float64: measured 2e-23; one float32 step gives 1e-15
 HF_NAMES = {  # transformers' name of a parameter (without "model.") -> the file's
     r"embed_tokens\.": "token_embd.",
@@ -46,11 +47,16 @@ HF_NAMES = {  # transformers' name of a parameter (without "model.") -> the file
     r"layers\.(\d+)\.self_attn\.([qk])_norm\.": r"blk.\1.attn_\2_norm.",
     r"layers\.(\d+)\.mlp\.(gate|up|down)_proj\.": r"blk.\1.ffn_\2.",
     r"layers\.(\d+)\.mlp\.gate\.weight": r"blk.\1.ffn_gate_inp.weight",
+    r"layers\.(\d+)\.mlp\.gate\.e_score_correction_bias": r"blk.\1.exp_probs_b.bias",
+    r"layers\.(\d+)\.mlp\.shared_experts?\.(gate|up|down)_proj\.": r"blk.\1.ffn_\2_shexp.",
+    r"layers\.(\d+)\.mlp\.shared_expert_gate\.": r"blk.\1.ffn_gate_inp_shexp.",
     r"layers\.(\d+)\.mlp\.experts\.(gate_up|down)_proj": r"blk.\1.ffn_\2_exps.weight",
     r"layers\.(\d+)\.input_layernorm\.": r"blk.\1.attn_norm.",
     r"layers\.(\d+)\.post_attention_layernorm\.": r"blk.\1.ffn_norm.",
     r"layers\.(\d+)\.pre_feedforward_layernorm\.": r"blk.\1.ffn_norm.",
     r"layers\.(\d+)\.post_feedforward_layernorm\.": r"blk.\1.post_ffw_norm.",
+    r"layers\.(\d+)\.linear_attn\.in_proj_qkvz\.": r"blk.\1.attn_qkv_gate.",
+    r"layers\.(\d+)\.linear_attn\.in_proj_ba\.": r"blk.\1.ssm_ba.",
     r"layers\.(\d+)\.linear_attn\.in_proj_qkv\.": r"blk.\1.attn_qkv.",
     r"layers\.(\d+)\.linear_attn\.in_proj_z\.": r"blk.\1.attn_gate.",
     r"layers\.(\d+)\.linear_attn\.in_proj_a\.": r"blk.\1.ssm_alpha.",
@@ -82,6 +88,11 @@ def cases() -> dict[str, Case]:
     moe = {"num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 24, "norm_topk_prob": True}
     moe |= {"tie_word_embeddings": False}
     moe_wide = moe | {"moe_intermediate_size": 256, "num_experts": 4, "num_experts_per_tok": 2, "head_dim": 64}
+    one = small | {"num_hidden_layers": 1, "vocab_size": 96}
+    glm = {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24, "n_shared_experts": 2}
+    glm |= {"first_k_dense_replace": 1, "use_qk_norm": True, "attention_bias": True, "head_dim": 16, "n_group": 4}
+    glm |= {"topk_group": 2, "routed_scaling_factor": 2.5, "tie_word_embeddings": False}
+    glm |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}
     llama31 = {"rope_type": "llama3", "rope_theta": 10_000.0, "factor": 8.0, "low_freq_factor": 1.0}
     llama31 |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 32}  # 32: so that it matters at 40 tokens
     llama, gemma = transformers.LlamaConfig, transformers.Gemma3TextConfig
@@ -98,6 +109,8 @@ def cases() -> dict[str, Case]:
     # 2^-20: what a delta-net gives its norm may be small, so that eps rounded to float32 would be felt.
     hybrid |= {"rms_norm_eps": 2**-20, "linear_conv_kernel_dim": 4}
     hybrid |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+    hybrid_moe = heads | hybrid | moe | {"num_hidden_layers": 2, "full_attention_interval": 2}
+    hybrid_moe |= {"shared_expert_intermediate_size": 40, "max_position_embeddings": 256}
     return {
         "llama": Case(
             "llama", llama(**(small | {"intermediate_size": 96}), **heads, vocab_size=128, tie_word_embeddings=False)
@@ -112,10 +125,19 @@ def cases() -> dict[str, Case]:
         "qwen3": Case("qwen3", qwen3(**small, **heads, head_dim=32, vocab_size=128, tie_word_embeddings=True)),
         "qwen3moe": Case("qwen3moe", transformers.Qwen3MoeConfig(**small, **heads, head_dim=32, vocab_size=128, **moe)),
         "moe_quantised": Case("qwen3moe", transformers.Qwen3MoeConfig(**(wide | moe_wide)), EXPERT_FORMATS),
+        "qwen2moe": Case("qwen2moe", transformers.Qwen2MoeConfig(
+            **(one | heads | moe | {"norm_topk_prob": False}), shared_expert_intermediate_size=40)),
+        "olmoe": Case("olmoe", transformers.OlmoeConfig(
+            **(one | heads | moe | {"norm_topk_prob": False, "intermediate_size": 24}))),
+        "mixtral": Case("llama", transformers.MixtralConfig(
+            **(one | heads | {"intermediate_size": 24}), num_local_experts=7, num_experts_per_tok=2)),
+        "glm4moe": Case("glm4moe", transformers.Glm4MoeConfig(**(small | {"vocab_size": 96}), **heads, **glm)),
         "gemma3": Case("gemma3", gemma(**gemma3)),
         "gemma3_scaled": Case(
             "gemma3", gemma(**(gemma3 | {"num_hidden_layers": 6, "intermediate_size": 32}), rope_parameters=linear8)
         ),
+        "qwen35moe": Case("qwen35moe", transformers.Qwen3_5MoeTextConfig(**hybrid_moe)),
+        "qwen3next": Case("qwen3next", transformers.Qwen3NextConfig(**hybrid_moe)),
         "qwen35": Case("qwen35", transformers.Qwen3_5TextConfig(**(small | heads | hybrid))),
         "qwen35_quantised": Case(
             "qwen35", transformers.Qwen3_5TextConfig(**(small | heads | hybrid)), HYBRID_FORMATS
@@ -192,13 +214,13 @@ def make(name: str, case: Case, folder: Path) -> str:
             case.config, attn_implementation="eager", experts_implementation="eager"
         ).eval()
         stored = {}  # name in the file -> (format, raw array as the file holds it)
-        for hf_name, parameter in model.named_parameters():
+        biases = [(name, buffer) for name, buffer in model.named_buffers() if name.endswith("_bias")]
+        for hf_name, parameter in [*model.named_parameters(), *biases]:
             parts = parts_in_file(name_in_file(hf_name, case))
-            shape = tuple(size for size in parameter.shape if size > 1)  # a convolution's has a 1 in the middle
-            shape = (*shape[:-2], shape[-2] // len(parts), shape[-1]) if len(shape) > 1 else shape
-            for part in parts:
+            shapes = shapes_in_file(parts, tuple(parameter.shape), case)
+            for part, shape in zip(parts, shapes, strict=True):
                 stored[part] = encode(draw(part, shape, rng), case.formats.get(part, "F32"), rng)
-            decoded = [decode_as(*stored[part], shape).astype(np.float64) for part in parts]
+            decoded = [decode_as(*stored[p], shape).astype(np.float64) for p, shape in zip(parts, shapes, strict=True)]
             whole = np.concatenate(decoded, axis=-2) if len(parts) > 1 else decoded[0]
             parameter.data = torch.from_numpy(as_transformers_has_it(parts[0], whole, case))
         divisors = as_stored_divisors(model, case.config) if has_divisors(case) else None
@@ -223,12 +245,19 @@ def make(name: str, case: Case, folder: Path) -> str:
 
 
 def model_class(case: Case) -> type[transformers.PreTrainedModel]:
+    if hasattr(case.config, "num_local_experts") and case.architecture == "llama":
+        return transformers.MixtralForCausalLM
     return {
         "llama": transformers.LlamaForCausalLM,
         "qwen2": transformers.Qwen2ForCausalLM,
         "qwen3": transformers.Qwen3ForCausalLM,
         "qwen35": transformers.Qwen3_5ForCausalLM,
+        "qwen35moe": transformers.Qwen3_5MoeForCausalLM,
+        "qwen3next": transformers.Qwen3NextForCausalLM,
         "qwen3moe": transformers.Qwen3MoeForCausalLM,
+        "qwen2moe": transformers.Qwen2MoeForCausalLM,
+        "olmoe": transformers.OlmoeForCausalLM,
+        "glm4moe": transformers.Glm4MoeForCausalLM,
         "gemma3": transformers.Gemma3ForCausalLM,
     }[case.architecture]
 
@@ -236,7 +265,8 @@ def model_class(case: Case) -> type[transformers.PreTrainedModel]:
 def name_in_file(hf_name: str, case: Case) -> str:
     """The GGUF name of a transformers parameter, as llama.cpp's converter gives it."""
     short = hf_name.removeprefix("model.")
-    if case.architecture in ("gemma3", "qwen35"):  # gemma's is not the norm before the feed-forward part; qwen35's is
+    # gemma's norm after attention is not the one before the feed-forward part; that of the others is, but has the name
+    if case.architecture in ("gemma3", "glm4moe", *HYBRIDS):
         short = re.sub(r"layers\.(\d+)\.post_attention_layernorm\.", r"blk.\1.post_attention_norm.", short)
     for pattern, name in HF_NAMES.items():
         short, found = re.subn("^" + pattern, name, short)
@@ -246,9 +276,22 @@ def name_in_file(hf_name: str, case: Case) -> str:
 
 
 def parts_in_file(name: str) -> list[str]:
-    """The file's tensors that one of transformers' holds: gates and ups of experts are one matrix there."""
+    """The file's tensors that one of transformers' holds: gates and ups of experts, or q, k, v and what gates them."""
     both = "ffn_gate_up_exps"
+    if "attn_qkv_gate" in name:
+        return [name.replace("attn_qkv_gate", part) for part in ("attn_qkv", "attn_gate")]
     return [name.replace(both, f"ffn_{part}_exps") for part in ("gate", "up")] if both in name else [name]
+
+
+def shapes_in_file(parts: list[str], shape: tuple[int, ...], case: Case) -> list[tuple[int, ...]]:
+    """Their shapes; a convolution's has no 1 in the middle there."""
+    if len(shape) == 3 and shape[1] == 1:
+        shape = (shape[0], shape[2])
+    if "attn_gate" in parts[-1] and len(parts) == 2:
+        n_gate = case.config.linear_num_value_heads * case.config.linear_value_head_dim
+        return [(shape[0] - n_gate, shape[1]), (n_gate, shape[1])]
+    each = (*shape[:-2], shape[-2] // len(parts), shape[-1]) if len(shape) > 1 else shape
+    return [each] * len(parts)
 
 
 def draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
@@ -265,8 +308,8 @@ def draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndar
 
 def as_transformers_has_it(name: str, values: np.ndarray, case: Case) -> np.ndarray:
     """Undo the converter: some norms hold one more; llama's q and k rows alternate the two halves of a head."""
-    if case.architecture == "qwen35":
-        return as_hybrid(name, values, case.config)
+    if case.architecture in HYBRIDS:
+        return as_hybrid(name, values, case)
     if case.architecture == "gemma3" and name.endswith("norm.weight"):
         return values - 1.0
     if case.architecture == "llama" and (found := re.search(r"attn_([qk])\.", name)):
@@ -277,17 +320,27 @@ def as_transformers_has_it(name: str, values: np.ndarray, case: Case) -> np.ndar
     return values
 
 
-def as_hybrid(name: str, values: np.ndarray, c: transformers.PretrainedConfig) -> np.ndarray:
-    """Undo it for qwen35: value heads go from one of each group in turn back to group by group."""
+def as_hybrid(name: str, values: np.ndarray, case: Case) -> np.ndarray:
+    """Undo it for HYBRIDS: value heads go from one of each group in turn back to group by group.
+
+    Those of qwen3next are group by group in the file, but there q, k, v and z of each group stand together.
+    """
+    c = case.config
     k_heads, v_heads, v_dim = c.linear_num_key_heads, c.linear_num_value_heads, c.linear_value_head_dim
     part = name.split(".")[2] if name.startswith("blk.") else ""
 
     def grouped(values: np.ndarray, numbers: int) -> np.ndarray:
+        if case.architecture == "qwen3next":
+            return values
         turns = values.reshape(v_heads // k_heads, k_heads, numbers, -1)  # first dimension: heads of so many numbers
         return np.ascontiguousarray(turns.swapaxes(0, 1).reshape(values.shape))
 
     if name.endswith("norm.weight") and part != "ssm_norm":
         return values - 1.0
+    if part == "attn_qkv" and case.architecture == "qwen3next":
+        sizes = [k_heads * c.linear_key_head_dim] * 2 + [v_heads * v_dim]
+        groups = [p.reshape(k_heads, -1, p.shape[-1]) for p in np.split(values, np.cumsum(sizes))]
+        return np.concatenate(groups, axis=1).reshape(values.shape)
     if part in ("attn_qkv", "ssm_conv1d"):
         first = 2 * k_heads * c.linear_key_head_dim
         values = np.concatenate([values[:first], grouped(values[first:], v_dim)])
@@ -313,15 +366,13 @@ def write_file(path: Path, name: str, case: Case, stored: dict) -> None:
     writer.add_head_count(c.num_attention_heads)
     writer.add_head_count_kv(c.num_key_value_heads)
     writer.add_layer_norm_rms_eps(c.rms_norm_eps)
-    if case.architecture == "qwen35":
+    if case.architecture in HYBRIDS:
         add_hybrid_keys(writer, c)
-    if case.architecture in ("qwen3", "qwen3moe", "qwen35", "gemma3"):
+    if case.architecture in ("qwen3", "qwen3moe", "gemma3", "glm4moe", *HYBRIDS):
         writer.add_key_length(c.head_dim)
         writer.add_value_length(c.head_dim)
     if hasattr(c, "num_experts_per_tok"):
-        writer.add_expert_count(c.num_experts)
-        writer.add_expert_used_count(c.num_experts_per_tok)
-        writer.add_expert_feed_forward_length(c.moe_intermediate_size)
+        add_expert_keys(writer, case)
     if case.architecture == "llama":
         writer.add_vocab_size(c.vocab_size)
         writer.add_rope_dimension_count(c.hidden_size // c.num_attention_heads)
@@ -353,6 +404,24 @@ def add_hybrid_keys(writer: gguf.GGUFWriter, c: transformers.PretrainedConfig) -
     writer.add_full_attention_interval(c.layer_types.index("full_attention") + 1)
     writer.add_rope_dimension_count(int(c.head_dim * c.rope_parameters["partial_rotary_factor"]))
     writer.add_rope_dimension_sections([1, 1, 0, 0])
+def add_expert_keys(writer: gguf.GGUFWriter, case: Case) -> None:
+    """What the converter writes of a mixture of experts."""
+    c = case.config
+    writer.add_expert_count(c.num_local_experts if hasattr(c, "num_local_experts") else c.num_experts)
+    writer.add_expert_used_count(c.num_experts_per_tok)
+    if hasattr(c, "moe_intermediate_size"):
+        writer.add_expert_feed_forward_length(c.moe_intermediate_size)
+    if case.architecture in ("qwen2moe", "qwen35moe", "qwen3next"):
+        writer.add_expert_shared_feed_forward_length(c.shared_expert_intermediate_size)
+    if case.architecture == "glm4moe":
+        writer.add_rope_dimension_count(int(c.head_dim * c.rope_parameters["partial_rotary_factor"]))
+        writer.add_expert_group_count(c.n_group)
+        writer.add_expert_group_used_count(c.topk_group)
+        writer.add_expert_shared_count(c.n_shared_experts)
+        writer.add_leading_dense_block_count(c.first_k_dense_replace)
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+        writer.add_expert_weights_scale(c.routed_scaling_factor)
+        writer.add_expert_weights_norm(c.norm_topk_prob)
 
 
 def has_divisors(case: Case) -> bool:

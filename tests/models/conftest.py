@@ -34,7 +34,8 @@ HYBRID = {
     "ssm.state_size": 8,
     "ssm.time_step_rank": 6,
 }
-EXPERTS = {"expert_count": 8, "expert_used_count": 3, "expert_feed_forward_length": 32}
+MIXTRAL = {"expert_count": 8, "expert_used_count": 3}
+EXPERTS = {**MIXTRAL, "expert_feed_forward_length": 32}
 HEAD_32 = {"attention.key_length": 32, "attention.value_length": 32}
 # name: architecture, keys beside COMMON, optional tensors that this file has
 TINY = {
@@ -45,8 +46,31 @@ TINY = {
     "qwen2_tied_yarn": ("qwen2", YARN, ()),
     "qwen3": ("qwen3", HEAD_32, ()),
     "qwen3moe": ("qwen3moe", {**HEAD_32, **EXPERTS}, ()),
+    "llama_experts": ("llama", MIXTRAL, ("output",)),
+    "olmoe": ("olmoe", EXPERTS, ("output",)),
+    "qwen2moe": ("qwen2moe", {**EXPERTS, "expert_shared_feed_forward_length": 64}, ("output",)),
+    "glm4moe": (
+        "glm4moe",
+        {
+            **EXPERTS,
+            "block_count": 4,
+            "nextn_predict_layers": 1,
+            "leading_dense_block_count": 1,
+            "expert_shared_count": 2,
+            "expert_weights_scale": 2.5,
+            "rope.dimension_count": 8,
+        },
+        ("output", "attn_q_norm", "attn_k_norm"),
+    ),
+    "glm4moe_groups": (
+        "glm4moe",
+        {**EXPERTS, "expert_group_count": 4, "expert_group_used_count": 2, "expert_weights_norm": False},
+        (),
+    ),
     "gemma3": ("gemma3", {"block_count": 7, "attention.sliding_window": 5, **HEAD_32}, ()),
     "qwen35": ("qwen35", HYBRID, ()),
+    "qwen35moe": ("qwen35moe", {**HYBRID, **EXPERTS, "expert_shared_feed_forward_length": 64}, ("output",)),
+    "qwen3next": ("qwen3next", {**HYBRID, **EXPERTS}, ("output",)),
     "qwen35_nextn": ("qwen35", {**HYBRID, "block_count": 4, "nextn_predict_layers": 1}, ("output", "blk")),
     "gemma3_capped_linear": (
         "gemma3",
@@ -96,7 +120,8 @@ def make(name, **changes):
     shapes = {
         tensor.rstrip("?"): tuple(VOCAB if size == "vocab" else size for size in shape)
         for tensor, shape in declared.items()
-        if not tensor.endswith("?") or any(part in tensor.split(".")[0] + tensor.split(".")[-1] for part in optional)
+        if not tensor.endswith(("?", "*"))
+        or (tensor.endswith("?") and any(part in tensor.rstrip("?").split(".") for part in optional))
     }
     for key, value in changes.items():
         values[f"{architecture}.{key}"] = value

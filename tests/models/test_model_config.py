@@ -81,14 +81,35 @@ def test_every_third_layer_has_attention_and_the_others_keep_a_state(make_tiny):
     assert len(rope.attrs["inv_freq"]) == 4
 
 
+def test_value_heads_of_qwen3next_stand_beside_those_of_their_key_head(make_tiny):
+    for name, tiled in (("qwen35", 1), ("qwen35moe", 1), ("qwen3next", 0)):
+        found = {i.attrs["tiled"] for i in make_tiny(name).build().instructions if i.op == "delta_net"}
+        assert found == {tiled}
+
+
+def test_a_recurrent_model_with_experts_need_not_say_how_wide_a_dense_part_would_be(make_tiny):
+    tiny = make_tiny("qwen35moe", feed_forward_length=None)
+    c = tiny.config()
+    assert (c.n_ff, c.n_expert_ff, c.n_shared_ff, c.period, c.routing.normalise) == (32, 32, 64, 3, True)
+    tiny.build()
+
+
+def test_files_of_the_first_converter_of_qwen3next_are_told_to_be_old(make_tiny):
+    tiny = make_tiny("qwen3next")
+    for i in (0, 1):
+        del tiny.shapes[f"blk.{i}.attn_qkv.weight"], tiny.shapes[f"blk.{i}.attn_gate.weight"]
+        tiny.shapes[f"blk.{i}.ssm_in.weight"] = (224, 64)
+    with pytest.raises(ModelFileError, match=r"in one tensor \(blk.0.ssm_in.weight\)") as caught:
+        tiny.build()
+    assert caught.value.hint == "get a newer conversion of the model"
+
+
 def test_blocks_that_predict_further_tokens_are_known_and_left_out(make_tiny):
     tiny = make_tiny("qwen35_nextn")
-    assert {"blk.3.nextn.eh_proj.weight", "blk.3.attn_q.weight", "blk.3.ffn_up.weight"} <= tiny.shapes.keys()
+    tiny.shapes |= {"blk.3.nextn.eh_proj.weight": (64, 128), "blk.3.attn_q.weight": (128, 64)}
     assert not any(name.startswith("blk.3.") for name in tiny.build().weights)
-    del tiny.shapes["blk.3.nextn.embed_tokens.weight"]  # some files do without
-    tiny.build()
-    tiny.shapes["blk.3.nextn.eh_proj.weight"] = (64, 64)
-    with pytest.raises(ModelFileError, match=r"eh_proj.weight has shape \[64, 64\], expected \[64, 128\]"):
+    tiny.shapes["blk.4.nextn.eh_proj.weight"] = (64, 128)
+    with pytest.raises(ModelFileError, match=r"no place for tensor blk.4.nextn.eh_proj.weight"):
         tiny.build()
 
 
@@ -119,6 +140,41 @@ WRONG_EXPERTS = [
 def test_counts_of_experts_that_contradict_each_other_are_named(make_tiny, changes, message):
     with pytest.raises(ModelFileError, match=message):
         make_tiny("qwen3moe", **changes).build()
+
+
+def test_files_with_a_tensor_per_expert_are_refused_with_the_reason(make_tiny):
+    tiny = make_tiny("llama_experts")
+    tiny.shapes = {name.replace("_exps", ".0"): shape for name, shape in tiny.shapes.items()}
+    with pytest.raises(ModelFileError, match=r"tensor of its own \(blk.0.ffn_gate.0.weight\)") as caught:
+        tiny.build()
+    assert caught.value.hint == "get a newer conversion of the model"
+
+
+def test_layers_that_guess_further_tokens_are_known_and_not_used(make_tiny):
+    tiny = make_tiny("glm4moe")
+    tiny.shapes |= {"blk.3.nextn.eh_proj.weight": (64, 128), "blk.3.attn_q.weight": (64, 64)}
+    program = tiny.build()
+    assert len(program.state) == 3
+    assert not any(name.startswith("blk.3.") for name in program.weights)
+    with pytest.raises(ModelFileError, match="nextn_predict_layers is 4, but block_count is 4"):
+        make_tiny("glm4moe", nextn_predict_layers=4).build()
+    tiny.shapes["blk.4.attn_q.weight"] = (64, 64)
+    with pytest.raises(ModelFileError, match=r"no place for tensor blk.4"):
+        tiny.build()
+
+
+def test_the_first_layers_of_glm4moe_are_dense_and_its_bias_only_chooses(make_tiny):
+    program = make_tiny("glm4moe").build()
+    assert "blk.0.ffn_gate.weight" in program.weights
+    assert "blk.1.ffn_gate_exps.weight" in program.weights
+    routes = [i for i in program.instructions if i.op == "route"]
+    assert [i.inputs[1].name for i in routes] == ["blk.1.exp_probs_b.bias", "blk.2.exp_probs_b.bias"]
+    assert (routes[0].attrs["score"], routes[0].attrs["scale"], routes[0].attrs["normalise"]) == ("sigmoid", 2.5, 1)
+
+
+def test_olmoe_that_clamps_is_refused(make_tiny):
+    with pytest.raises(ModelFileError, match=r"clamp_kqv is 8.0: clamping q, k and v is not supported"):
+        make_tiny("olmoe", **{"attention.clamp_kqv": 8.0}).build()
 
 
 def test_experts_of_several_shapes_are_refused(make_tiny):

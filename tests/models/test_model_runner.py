@@ -96,7 +96,7 @@ def test_with_q8_inputs_all_passes_equal_rounding_alone(ready):
     improved = passes.optimise(program, quantised(program))
     exact, q8 = logits(program, weights, batch), logits(rounded, weights, batch)
     assert same(logits(improved, weights, batch), q8)
-    assert 1e-9 < ((q8 - exact) ** 2).sum() / (exact**2).sum() < 1e-2
+    assert 1e-9 < ((q8 - exact) ** 2).sum() / (exact**2).sum() < 5e-2  # a token may come to another expert
 
 
 def test_a_layer_has_four_linears_and_rounds_four_times(ready):
@@ -104,8 +104,10 @@ def test_a_layer_has_four_linears_and_rounds_four_times(ready):
     ops = [i.op for i in passes.optimise(program, quantised(program)).instructions]
     n_layers = len(program.state) + len(program.recurrences) // 2  # a delta-net layer keeps two things
     times = 4 * n_layers + 1  # q k v; output; gate up; down … and the logits
-    assert ops.count("linear") + ops.count("expert_linear") - ops.count("route") == times  # routers multiply floats
-    assert ops.count("quantize") + sum(op.endswith("_q8") for op in ops) == times
+    routers = sum("ffn_gate_inp.weight" in name for name in program.weights)  # they multiply floats
+    shared = sum("ffn_down_shexp" in name for name in program.weights)  # gate up, of the same input; down
+    assert ops.count("linear") + ops.count("expert_linear") == times + routers + 2 * shared
+    assert ops.count("quantize") + sum(op.endswith("_q8") for op in ops) == times + shared
 
 
 def quantised(program):

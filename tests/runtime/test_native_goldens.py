@@ -6,8 +6,8 @@ import pytest
 from tests.runtime.native import all_logits, golden, open_golden
 
 EXACT = [
-    "chat", "gemma3", "gemma3_scaled", "llama", "llama_bias", "llama_tied_scaled", "qwen2", "qwen3", "qwen3moe",
-    "qwen35",
+    "chat", "gemma3", "gemma3_scaled", "glm4moe", "llama", "llama_bias", "llama_tied_scaled", "mixtral", "olmoe",
+    "qwen2", "qwen2moe", "qwen3", "qwen3moe", "qwen35", "qwen35moe", "qwen3next",
 ]  # fmt: skip
 
 

@@ -101,7 +101,7 @@ def read_dense(
     return Config(
         n_layers=m.get_int(f"{prefix}.block_count", low=1, high=MOST_LAYERS),
         dim=dim,
-        n_ff=m.get_int(f"{prefix}.feed_forward_length", low=1, high=MOST_WIDTH),
+        n_ff=_read_n_ff(m, prefix, experts),
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
         head_dim=head_dim,
@@ -110,6 +110,14 @@ def read_dense(
         context_tokens=m.get_int(f"{prefix}.context_length", low=1, high=MOST_CONTEXT),
         rope=read_rope(m, prefix, head_dim, pairing, default_rope_base),
     )
+
+
+def _read_n_ff(m: Metadata, prefix: str, experts: bool) -> int:
+    """Width of a dense feed-forward part; files of models in which every part has experts may not say it."""
+    key, of_expert = f"{prefix}.feed_forward_length", f"{prefix}.expert_feed_forward_length"
+    if experts and not m.has(key) and m.has(of_expert):
+        key = of_expert
+    return m.get_int(key, low=1, high=MOST_WIDTH)
 
 
 def _read_head_dim(m: Metadata, prefix: str, dim: int, n_heads: int) -> int:

@@ -6,7 +6,7 @@ the first ``rope.dimension_count`` numbers, and its result is gated by a sigmoid
 beside each head. GGUF has the 1 of "1 + w" in all norms but ``ssm_norm``, and -exp(A_log) as ``ssm_a``. Text positions
 are the same in all parts of ``rope.dimension_sections``, so rope is the plain one and that key is not read.
 
-A file may end in blocks for predicting several tokens (``nextn_predict_layers``, "MTP"): known and left out.
+A file may end in blocks for predicting several tokens (``nextn_predict_layers``, "MTP"): known and ignored.
 Sources: transformers' modeling_qwen3_next.py and modeling_qwen3_5.py (5.23); names, order of heads and what conversion
 changes: llama.cpp's conversion/qwen.py and src/models/qwen35.cpp. q and k are normalised as transformers does it,
 x / sqrt(sum(x²) + 1e-6), whatever the norms' own epsilon is.
@@ -17,8 +17,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tenth.models.config import MOST_LAYERS, MOST_WIDTH, Config, Metadata, read_dense, refuse_sliding_window, require
+from tenth.models.experts import MoeConfig, expert_tensors, read_moe, shared_tensors
 from tenth.models.tensors import Declared
 from tenth.program.builder import (
+    Routing,
     Value,
     Weights,
     attention,
@@ -64,13 +66,18 @@ class HybridConfig(Config):
         return self.n_v_heads * self.v_dim
 
     def is_attention(self, i: int) -> bool:
-        """Whether layer i has attention; those behind the last layer all have."""
-        return i >= self.n_layers or (i + 1) % self.period == 0
+        """Whether layer i has attention."""
+        return (i + 1) % self.period == 0
 
 
-def read_hybrid(m: Metadata, prefix: str) -> HybridConfig:
+@dataclass(frozen=True)
+class HybridMoeConfig(HybridConfig, MoeConfig):
+    """The same with experts in every layer."""
+
+
+def read_hybrid(m: Metadata, prefix: str, experts: bool = False) -> HybridConfig:
     """Hyper-parameters that start with ``prefix``; ModelFileError names any that contradict each other."""
-    c = read_dense(m, prefix, pairing="half", default_rope_base=1e7)
+    c = read_dense(m, prefix, pairing="half", default_rope_base=1e7, experts=experts)
     refuse_sliding_window(m, prefix, c.context_tokens)
     key = f"{prefix}.attention.recurrent_layers"
     require(not m.has(key), f"{key} is there: layers in another order than one attention layer in so many",
@@ -95,6 +102,14 @@ def read_hybrid(m: Metadata, prefix: str) -> HybridConfig:
         v_dim=inner // n_v_heads,
         taps=m.get_int(f"{prefix}.ssm.conv_kernel", low=2, high=MOST_TAPS),
     )
+
+
+def read_hybrid_moe(m: Metadata, prefix: str) -> HybridMoeConfig:
+    """The same of a model with experts, whose weights sum to 1, and a shared one."""
+    c = read_hybrid(m, prefix, experts=True)
+    moe = read_moe(m, prefix, read_dense(m, prefix, pairing="half", experts=True), Routing(k=1))
+    shared = m.get_int(f"{prefix}.expert_shared_feed_forward_length", moe.n_expert_ff, low=1, high=MOST_WIDTH)
+    return HybridMoeConfig(**{**vars(moe), **vars(c), "n_shared_ff": shared})
 
 
 def mixer(c: HybridConfig, i: int) -> Declared:
@@ -122,27 +137,18 @@ def mixer(c: HybridConfig, i: int) -> Declared:
     }
 
 
-def nextn(c: HybridConfig) -> Declared:
-    """Shapes of what a block behind the layers has beside attention and feed-forward; no instruction reads it."""
-    return {
-        "nextn.eh_proj.weight": (c.dim, 2 * c.dim),
-        "nextn.enorm.weight": (c.dim,),
-        "nextn.hnorm.weight": (c.dim,),
-        "nextn.embed_tokens.weight": ("vocab", c.dim),
-        "nextn.shared_head_head.weight": ("vocab", c.dim),
-        "nextn.shared_head_norm.weight": (c.dim,),
-    }
-
-
 def all_layers(c: HybridConfig, narrow: Declared, feed_forward: Declared) -> Declared:
     """Every tensor of every block. ``narrow``: what a delta-net layer has beside ``mixer``."""
-    found: Declared = {}
-    for i in range(c.n_layers + c.n_nextn):
+    found: Declared = {f"blk.{i}.*": () for i in range(c.n_layers, c.n_layers + c.n_nextn)}
+    for i in range(c.n_layers):
         one = mixer(c, i) | ({} if c.is_attention(i) else narrow) | feed_forward
-        if i >= c.n_layers:
-            one = {f"{name}?": shape for name, shape in (one | nextn(c)).items()}
         found |= {f"blk.{i}.{name}": shape for name, shape in one.items()}
     return found
+
+
+def sparse_tensors(c: MoeConfig) -> Declared:
+    """Shapes of one layer's feed-forward part with experts."""
+    return expert_tensors(c) | shared_tensors(c) | {"ffn_gate_inp_shexp.weight": (1, c.dim)}
 
 
 def attend(x: Value, angles: Value, w: Weights, c: HybridConfig, i: int) -> Value:

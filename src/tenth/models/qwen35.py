@@ -6,7 +6,7 @@ two numbers per head that gate the state, how much is kept and how much is writt
 
 from __future__ import annotations
 
-from tenth.models.blocks import dense_ends, gated_feed_forward
+from tenth.models.blocks import dense_ends, dense_feed_forward, gated_feed_forward
 from tenth.models.config import Metadata
 from tenth.models.gated_delta import HybridConfig, all_layers, attend, read_hybrid, recur
 from tenth.models.tensors import Declared
@@ -19,14 +19,13 @@ def read_config(metadata: Metadata) -> HybridConfig:
 
 
 def tensors(c: HybridConfig) -> Declared:
-    """Every tensor of the file; "?" marks those it may lack."""
-    narrow: Declared = {"ssm_alpha.weight": (c.n_v_heads, c.dim), "ssm_beta.weight": (c.n_v_heads, c.dim)}
-    feed_forward: Declared = {
-        "ffn_gate.weight": (c.n_ff, c.dim),
-        "ffn_up.weight": (c.n_ff, c.dim),
-        "ffn_down.weight": (c.dim, c.n_ff),
-    }
-    return {**dense_ends(c), **all_layers(c, narrow, feed_forward)}
+    """Every tensor of the file; "?" marks those it may lack, "*" what is ignored."""
+    return {**dense_ends(c), **all_layers(c, narrow(c), dense_feed_forward(c))}
+
+
+def narrow(c: HybridConfig) -> Declared:
+    """Shapes of what gates the state of a delta-net layer."""
+    return {"ssm_alpha.weight": (c.n_v_heads, c.dim), "ssm_beta.weight": (c.n_v_heads, c.dim)}
 
 
 def mix(x: Value, angles: Value, w: Weights, c: HybridConfig, i: int) -> Value:
