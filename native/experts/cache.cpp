@@ -28,7 +28,7 @@ void ExpertCache::finish(const std::map<int64_t, int64_t>& n_slots, double half_
   expect(slices_.empty() && half_life_tokens > 0 && passing_slots > 0, "experts: finished twice, or no half life");
   std::map<int64_t, int> size_of;
   for (auto [bytes, count] : n_slots) {
-    expect(bytes > 0 && count > 0 && count <= 1 << 24, "experts: number of slots");
+    expect(bytes > 0 && bytes % 64 == 0 && count > 0 && count <= 1 << 24 && bytes <= (int64_t(1) << 46) / count, "experts: number of slots");
     size_of[bytes] = int(sizes_.size());
     Size size;
     size.slot_bytes = bytes;

@@ -76,6 +76,8 @@ class ExpertCache {
   int64_t place(int64_t slice) const;  // of its slot: bytes from the start of the arena
   bool is_wanted(int64_t slice) const { return slices_[slice].wanted_at >= 0; }
   int64_t arena_bytes() const { return arena_bytes_; }
+  int64_t n_layers() const { return int64_t(layers_.size()); }
+  int64_t n_experts(int layer) const { return layers_[layer].n_experts; }
   int64_t n_slices() const { return int64_t(slices_.size()); }
   const CacheCounts& counts() const { return counts_; }
   void reset_counts() { counts_ = CacheCounts(); }

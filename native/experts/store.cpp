@@ -65,7 +65,7 @@ void ExpertStore::finish(const std::map<int64_t, int64_t>& n_slots, double half_
 // ---------------------------------------------------------------- a step
 
 void ExpertStore::begin_step(int64_t n_tokens) {
-  for (const ModelFileReader& file : files_)
+  for (const ModelFile& file : files_)
     if (const std::string what = file.changed(); !what.empty()) throw std::runtime_error(what);
   std::lock_guard<std::mutex> guard(lock_);
   failure_.clear();
@@ -127,7 +127,7 @@ void ExpertStore::wait_for(int64_t slice) {
     {
       std::lock_guard<std::mutex> guard(lock_);
       if (!failure_.empty()) throw std::runtime_error(failure_);
-      if (cache_.state(slice) != SliceState::ready && !cache_.is_wanted(slice)) throw std::logic_error("experts: a slice that nobody wanted");
+      if (cache_.state(slice) != SliceState::ready && !cache_.is_wanted(slice)) throw std::runtime_error("experts: a slice that nobody asked for");
     }
     landed_.wait_while(seen, kSpinNanoseconds);
   }
@@ -138,7 +138,7 @@ void ExpertStore::wait_for(int64_t slice) {
 // ---------------------------------------------------------------- reading
 
 void ExpertStore::read_loop() {
-  const Buffer buffer(ModelFileReader::room(longest_piece_));
+  const Buffer buffer(ModelFile::room(longest_piece_));
   std::unique_lock<std::mutex> lock(lock_);
   for (Piece piece; !is_stopping_;) {
     if (!next_piece(piece)) {
@@ -187,13 +187,13 @@ bool ExpertStore::next_piece(Piece& piece) {
 }
 
 std::string ExpertStore::read_piece(const Piece& p, const Buffer& buffer) const {
-  const ModelFileReader& file = files_[p.matrix->file];
+  const ModelFile& file = files_[p.matrix->file];
   try {
     const uint8_t* rows = file.read(p.offset, p.n_rows * p.matrix->row_bytes, buffer);
     const std::string error = p.matrix->land(p.matrix->context, p.first_row, p.n_rows, rows, p.slot);
     return error.empty() ? "" : file.path() + ": rows at byte " + std::to_string(p.offset) + ": " + error;
   } catch (const std::exception& error) {
-    return error.what();
+    return file.path() + ": " + error.what();
   }
 }
 

@@ -1,5 +1,5 @@
 // experts/store.h: the one owner of all experts that are not resident: a cache of slices (cache.h), an arena for its slots,
-// and threads that read (reader.h). Several reads are in flight at any time; what a layer waits for goes before what was
+// and threads that read. Several reads are in flight at any time; what a layer waits for goes before what was
 // predicted. Knows bytes and rows, not formats: how file rows become the bytes of a slot is the caller's function.
 #pragma once
 #include <condition_variable>
@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "base/memory.h"
+#include "base/model_file.h"
 #include "experts/cache.h"
-#include "experts/reader.h"
 #include "threads/pool.h"
 
 namespace tenth {
@@ -77,9 +77,12 @@ class ExpertStore {
   void reset_counts();
   std::vector<double> usage();
   void restore_usage(const std::vector<double>& counts);
+  int64_t n_layers() const { return cache_.n_layers(); }
+  int64_t n_experts(int layer) const { return cache_.n_experts(layer); }
+  bool is_finished() const { return !threads_.empty(); }
   int64_t arena_bytes() const { return cache_.arena_bytes(); }
-  int64_t buffer_bytes() const { return n_readers_ * ModelFileReader::room(longest_piece_); }
-  const std::vector<ModelFileReader>& files() const { return files_; }
+  int64_t buffer_bytes() const { return n_readers_ * ModelFile::room(longest_piece_); }
+  const std::vector<ModelFile>& files() const { return files_; }
 
  private:
   struct Progress {
@@ -105,7 +108,7 @@ class ExpertStore {
 
   ReadMode mode_;
   int n_readers_;
-  std::vector<ModelFileReader> files_;
+  std::vector<ModelFile> files_;
   std::vector<ExpertRows> matrices_;
   int64_t longest_piece_ = 0;
   ExpertCache cache_;

@@ -2,7 +2,9 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -128,6 +130,13 @@ struct StepCounters {
   int64_t steps = 0, ticks = 0, sample_ticks = 0;
 };
 
+// What streamed experts may have.
+struct StoreLimits {
+  std::map<int64_t, int64_t> n_slots;  // by bytes of a slot
+  int64_t passing_slots;               // see experts/cache.h
+  double half_life_tokens;
+};
+
 struct Limits {
   int64_t max_rows, max_outputs, vocab, context_tokens, arena_bytes, n_pages;
   KvFormat kv_format;
@@ -139,8 +148,12 @@ class Plan {
 
   // Building, before the first step. All throw std::invalid_argument for what does not fit: whatever the arguments,
   // no step can then reach memory that is not the plan's.
+  int add_file(const std::string& path, ReadMode mode);  // to read weights from; throws std::runtime_error
   int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns);
   int add_experts(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns);
+  // As add_experts, but they stay in the file until they are needed: slices of a layer of the store, see experts/cache.h.
+  int add_streamed(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage);
+  void finish_store(const StoreLimits& limits);  // after the last add_streamed
   int add_vector(const float* data, int64_t n);
   void add_layer(int layer, int n_kv_heads, int head_dim);
   void add_instruction(Instruction instruction);
@@ -162,9 +175,12 @@ class Plan {
   void reset_counters();
   double seconds_per_tick() const;
   Pool& pool() { return pool_; }
+  ExpertStore* store() { return store_.get(); }  // null when nothing is streamed
 
  private:
   void expect_building() const;
+  const ModelFile& file(int number) const;
+  ExpertMatrix checked_experts(uint32_t gguf_id, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) const;
   void check(const BatchView& batch) const;
   void check_operand(const Operand& o, const std::string& where) const;
   const FormatKernels& checked_format(uint32_t gguf_id, int64_t offset, int64_t out_rows, int64_t columns) const;
@@ -179,7 +195,10 @@ class Plan {
   Slabs slabs_;
   int64_t page_bytes_ = 0, n_outputs_ = 0;
   std::vector<Matrix> matrices_;
+  std::vector<ModelFile> files_;
   std::vector<ExpertMatrix> experts_;
+  std::deque<Matrix> streamed_shapes_;  // which the store points at
+  std::unique_ptr<ExpertStore> store_;
   std::vector<std::vector<float>> vectors_;
   std::map<int, LayerKv> layers_;
   std::vector<Instruction> instructions_;

@@ -1,13 +1,9 @@
 // plan/weights.cpp: from the bytes of a file to panels.
 #include "plan/experts.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <bit>
-#include <cerrno>
-#include <cstring>
 #include <mutex>
 #include <stdexcept>
 #include <string>
@@ -21,7 +17,7 @@ constexpr int64_t kPieceBytes = 1 << 20;  // read at once by one worker: enough 
 // Matrices of one shape that follow each other, in the file and in the panels; a piece is some panels of one of them.
 struct Job {
   ExpertMatrix matrices;
-  int file;
+  const ModelFile* file = nullptr;
   int64_t offset, panels_per_piece;
   bool one = true;  // a matrix by itself: errors name no expert
   std::atomic<int64_t> next{0};
@@ -41,18 +37,6 @@ struct Job {
   }
 };
 
-// Empty when all bytes came, else why not.
-std::string read_fully(int file, uint8_t* to, int64_t bytes, int64_t offset) {
-  for (int64_t done = 0; done < bytes;) {
-    const ssize_t got = pread(file, to + done, bytes - done, offset + done);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return std::string("reading failed: ") + std::strerror(errno);
-    if (got == 0) return "the file ends at byte " + std::to_string(offset + done) + ", expected " + std::to_string(offset + bytes);
-    done += got;
-  }
-  return "";
-}
-
 // Where, in a row with a number that is not finite, the first one stands.
 std::string describe_not_finite(const Matrix& m, const uint8_t* row, int64_t number) {
   std::vector<uint8_t> panel(m.format->panel_block_bytes);
@@ -64,25 +48,46 @@ std::string describe_not_finite(const Matrix& m, const uint8_t* row, int64_t num
   return "in row " + std::to_string(number) + ", " + what + " infinite or not a number";
 }
 
+// Packs n_rows rows from row first_row on (a multiple of 16) into the panels of a matrix. Throws BadRow.
+struct BadRow {
+  int64_t row;
+  std::string what;
+};
+void pack_rows(const Matrix& m, int64_t first_row, int64_t n_rows, const uint8_t* rows, uint8_t* panels) {
+  for (int64_t row = 0; row < n_rows; row += PANEL_ROWS) {
+    const uint8_t* sixteen = rows + row * m.row_bytes();
+    const uint32_t not_finite = m.format->pack(sixteen, m.row_bytes(), int(std::min<int64_t>(PANEL_ROWS, n_rows - row)), m.n_blocks(),
+                                               panels + (first_row + row) / PANEL_ROWS * m.panel_bytes());
+    if (!not_finite) continue;
+    const int lane = std::countr_zero(not_finite);
+    throw BadRow{first_row + row + lane, describe_not_finite(m, sixteen + lane * m.row_bytes(), first_row + row + lane)};
+  }
+}
+
 void pack_pieces(void* argument, int) {
   Job& job = *static_cast<Job*>(argument);
-  std::vector<uint8_t> raw(job.panels_per_piece * PANEL_ROWS * job.matrices.shape().row_bytes());
+  const Matrix& shape = job.matrices.shape();
+  const Buffer buffer(ModelFile::room(job.panels_per_piece * PANEL_ROWS * shape.row_bytes()));
   for (int64_t piece; (piece = job.next.fetch_add(1)) < job.n_pieces();) {
-    const int64_t expert = piece / job.pieces_each(), first = piece % job.pieces_each() * job.panels_per_piece;
-    const Matrix m = job.matrices.of(expert);
-    const int64_t first_row = first * PANEL_ROWS;
-    const int64_t n_rows = std::min(job.panels_per_piece * PANEL_ROWS, m.out_rows - first_row);
-    const std::string error = read_fully(job.file, raw.data(), n_rows * m.row_bytes(), job.offset + (expert * m.out_rows + first_row) * m.row_bytes());
-    if (!error.empty()) return job.fail(expert, first_row, error);
-    for (int64_t row = 0; row < n_rows; row += PANEL_ROWS) {
-      const uint8_t* rows = raw.data() + row * m.row_bytes();
-      const uint32_t not_finite = m.format->pack(rows, m.row_bytes(), int(std::min<int64_t>(PANEL_ROWS, n_rows - row)), m.n_blocks(),
-                                                 m.panels + (first + row / PANEL_ROWS) * m.panel_bytes());
-      if (!not_finite) continue;
-      const int lane = std::countr_zero(not_finite);
-      const int64_t number = first_row + row + lane;
-      return job.fail(expert, number, describe_not_finite(m, rows + lane * m.row_bytes(), number));
+    const int64_t expert = piece / job.pieces_each(), first_row = piece % job.pieces_each() * job.panels_per_piece * PANEL_ROWS;
+    const int64_t n_rows = std::min(job.panels_per_piece * PANEL_ROWS, shape.out_rows - first_row);
+    try {
+      const uint8_t* rows = job.file->read(job.offset + (expert * shape.out_rows + first_row) * shape.row_bytes(), n_rows * shape.row_bytes(), buffer);
+      pack_rows(shape, first_row, n_rows, rows, job.matrices.of(expert).panels);
+    } catch (const BadRow& bad) {
+      return job.fail(expert, bad.row, bad.what);
+    } catch (const std::runtime_error& error) {
+      return job.fail(expert, first_row, error.what());
     }
+  }
+}
+
+std::string land(const void* context, int64_t first_row, int64_t n_rows, const uint8_t* rows, uint8_t* slot) {
+  try {
+    pack_rows(*static_cast<const Matrix*>(context), first_row, n_rows, rows, slot);
+    return "";
+  } catch (const BadRow& bad) {
+    return bad.what;
   }
 }
 
@@ -94,27 +99,39 @@ void run(Pool& pool, Job& job) {
 
 }  // namespace
 
-Matrix read_matrix(Pool& pool, Slabs& slabs, const FormatKernels& format, int file, int64_t offset, int64_t out_rows, int64_t columns) {
+Matrix read_matrix(Pool& pool, Slabs& slabs, const FormatKernels& format, const ModelFile& file, int64_t offset, int64_t out_rows, int64_t columns) {
   Matrix m{&format, out_rows, columns, nullptr};
   m.panels = slabs.take(m.n_panels() * m.panel_bytes());
   Job job;
   job.matrices = ExpertMatrix(m, 1);
-  job.file = file;
+  job.file = &file;
   job.offset = offset;
   run(pool, job);
   return m;
 }
 
-ExpertMatrix read_experts(Pool& pool, Slabs& slabs, const FormatKernels& format, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) {
+ExpertMatrix read_experts(Pool& pool, Slabs& slabs, const FormatKernels& format, const ModelFile& file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) {
   Matrix first{&format, out_rows, columns, nullptr};
   first.panels = slabs.take(n_experts * first.n_panels() * first.panel_bytes());
   Job job;
   job.matrices = ExpertMatrix(first, n_experts);
-  job.file = file;
+  job.file = &file;
   job.offset = offset;
   job.one = false;
   run(pool, job);
   return job.matrices;
+}
+
+ExpertRows expert_rows(const Matrix& shape) {
+  ExpertRows rows;
+  rows.n_rows = shape.out_rows;
+  rows.row_bytes = shape.row_bytes();
+  rows.rows_together = PANEL_ROWS;
+  rows.slot_bytes = (shape.n_panels() * shape.panel_bytes() + 63) / 64 * 64;
+  rows.parts = shape.n_panels();
+  rows.land = land;
+  rows.context = &shape;
+  return rows;
 }
 
 }  // namespace tenth

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "base/memory.h"
+#include "base/model_file.h"
 #include "kernels/table.h"
 #include "threads/pool.h"
 
@@ -18,9 +19,9 @@ struct Matrix {
   int64_t row_bytes() const { return n_blocks() * format->block_bytes; }
 };
 
-// Reads out_rows rows from a file at `offset` and packs them, in pieces claimed by all workers. The file is read with
-// pread into a small buffer per worker: no second copy of the matrix exists at any time. Throws std::runtime_error
+// Reads out_rows rows from a file at `offset` and packs them, in pieces claimed by all workers. The file is read
+// into a small buffer per worker: no second copy of the matrix exists at any time. Throws std::runtime_error
 // when the file ends early, cannot be read, or holds a scale or weight that is infinite or not a number.
-Matrix read_matrix(Pool& pool, Slabs& slabs, const FormatKernels& format, int file, int64_t offset, int64_t out_rows, int64_t columns);
+Matrix read_matrix(Pool& pool, Slabs& slabs, const FormatKernels& format, const ModelFile& file, int64_t offset, int64_t out_rows, int64_t columns);
 
 }  // namespace tenth

@@ -17,12 +17,14 @@ import numpy as np
 from tenth import _core
 from tenth.batch import F32, Batch, StepResult
 from tenth.errors import ModelFileError, RequestError, ResourceError
+from tenth.program.streaming import expert_layers
 from tenth.program.values import Instruction, Program, Value
 
 KV_FORMATS = {"f16": 0, "q8_0": 1, "f32": 2}  # native/kernels/ops_table.h, KvFormat
 ARENA, MATRIX, VECTOR, TOKENS, POSITIONS, EXPERTS = range(6)  # native/plan/plan.h, Operand::Kind
 DTYPES = {"f32": 0, "q8": 1, "i32": 2}  # Operand::Dtype
 SCORES = {"softmax": 0, "sigmoid": 1, "softmax_selected": 2}  # Score
+READ_MODES = {"automatic": 0, "direct": 1, "dropped": 2, "kept": 3}  # native/base/model_file.h, ReadMode
 Progress = Callable[[str, int, int], None]
 
 
@@ -53,6 +55,27 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Streaming:
+    """What the experts that the program's expert_reads name may have: slots by their bytes, and see native/experts."""
+
+    n_slots: Mapping[int, int]
+    passing_slots: int
+    half_life_tokens: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How weights are read. ``streaming`` is for a program with expert_reads.
+
+    ``mode``: "kept" reads through the page cache and leaves pages there; "direct", "dropped" and "automatic", which is
+    the faster of the two on this disk, leave none.
+    """
+
+    mode: str = "kept"
+    streaming: Streaming | None = None
+
+
+@dataclass(frozen=True)
 class InstructionProfile:
     """Counters of one instruction: calls, seconds (until all workers had met), bytes of weights read per call."""
 
@@ -69,6 +92,28 @@ class StepCounters:
     steps: int
     step_seconds: float
     sample_seconds: float
+
+
+@dataclass(frozen=True)
+class ExpertCounters:
+    """What streamed experts have cost. A slice is one expert's rows of one matrix.
+
+    ``wanted``: slices that layers asked for; ``ready``: of these, in memory then; ``coming``: of these, being read then.
+    ``predicted``: slices read ahead; ``unused``: of these, replaced without being asked for. ``wait_seconds``: of all
+    workers together, for slices. ``direct``: whether reads go past the page cache.
+    """
+
+    wanted: int
+    ready: int
+    coming: int
+    predicted: int
+    unused: int
+    reads: int
+    read_bytes: int
+    wait_seconds: float
+    slot_bytes: int
+    buffer_bytes: int
+    direct: bool
 
 
 def physical_processors() -> list[int]:
@@ -110,6 +155,24 @@ def kv_page_bytes(program: Program, kv_format: str) -> int:
     return int(_core.page_bytes(layers, KV_FORMATS[kv_format]))
 
 
+def panel_bytes(gguf_id: int, out_rows: int, columns: int) -> int:
+    """Bytes of a matrix in memory, in panels of 16 rows; of an expert's, what its slot takes."""
+    for _, number, weights, _, block_bytes, _ in _core.formats():
+        if number == gguf_id:
+            return -(-out_rows // 16) * (columns // weights) * int(block_bytes)
+    raise AssertionError(f"no kernels for format number {gguf_id}")
+
+
+def streamed_places(program: Program) -> dict[str, tuple[int, int]]:
+    """(layer of experts, stage) of every weight that the program's expert_reads name, both counted from 0."""
+    return {
+        name: (number, stage)
+        for number, layer in enumerate(expert_layers(program))
+        for stage, names in enumerate(layer)
+        for name in names
+    }
+
+
 class Runtime:
     """A program with its weights in memory, ready to compute steps. Not thread-safe: one step at a time.
 
@@ -120,7 +183,7 @@ class Runtime:
 
     def __init__(
         self, program: Program, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], limits: Limits,
-        progress: Progress | None = None,
+        progress: Progress | None = None, reading: Reading | None = None,
     ):
         self.program, self.limits = program, limits
         self.max_rows, self.max_outputs = limits.max_rows, limits.max_outputs
@@ -131,7 +194,7 @@ class Runtime:
                 limits.n_threads, limits.max_rows, limits.max_outputs, self.vocab_size, limits.context_tokens,
                 limits.arena_bytes, limits.n_pages, KV_FORMATS[limits.kv_format],
             )
-            self._places = self._load(matrices, vectors, progress)
+            self._places = self._load(matrices, vectors, progress, reading or Reading())
             self._build()
         except RuntimeError as error:  # std::system_error
             what = f"{limits.n_threads} workers cannot be started: {error}"
@@ -144,32 +207,48 @@ class Runtime:
     # ---- building
 
     def _load(
-        self, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], progress: Progress | None
+        self, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], progress: Progress | None,
+        reading: Reading,
     ) -> dict[str, tuple[int, int]]:
         places = {name: (VECTOR, self._plan.add_vector(np.ascontiguousarray(v.ravel()))) for name, v in vectors.items()}
-        total, done = sum(source.n_bytes for source in matrices.values()), 0
+        mode = READ_MODES[reading.mode]
         files: dict[Path, int] = {}
-        try:
-            # In file order: a cold disk is read once from front to back.
-            for name, source in sorted(matrices.items(), key=lambda item: (str(item[1].path), item[1].offset)):
-                if source.path not in files:
-                    files[source.path] = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
-                places[name] = self._add(files[source.path], name, source)
-                done += source.n_bytes
-                if progress:
-                    progress("loading", done, total)
-        except OSError as error:
-            raise ModelFileError(f"cannot read {source.path}: {error.strerror}") from error
-        finally:
-            for file in files.values():
-                os.close(file)
+
+        def add(name: str, *streamed: int) -> tuple[int, int]:
+            source = matrices[name]
+            if source.path not in files:
+                files[source.path] = self._add_file(source.path, mode)
+            return self._add(files[source.path], name, source, streamed)
+
+        streamed = streamed_places(self.program)
+        resident = {name: source for name, source in matrices.items() if name not in streamed}
+        total, done = sum(source.n_bytes for source in resident.values()), 0
+        # In file order: a cold disk is read once from front to back.
+        for name, source in sorted(resident.items(), key=lambda item: (str(item[1].path), item[1].offset)):
+            places[name] = add(name)
+            done += source.n_bytes
+            if progress:
+                progress("loading", done, total)
+        for name, (layer, stage) in streamed.items():
+            places[name] = add(name, layer, stage)
+        if reading.streaming:
+            how = reading.streaming
+            self._plan.finish_store(dict(how.n_slots), how.passing_slots, how.half_life_tokens)
         return places
 
-    def _add(self, file: int, name: str, source: MatrixSource) -> tuple[int, int]:
+    def _add_file(self, path: Path, mode: int) -> int:
+        try:
+            return int(self._plan.add_file(os.fspath(path), mode))
+        except RuntimeError as error:
+            raise ModelFileError(f"cannot read {error}") from None
+
+    def _add(self, file: int, name: str, source: MatrixSource, streamed: tuple[int, ...]) -> tuple[int, int]:
         shape = self.program.weights[name].shape
         kind, add = (EXPERTS, self._plan.add_experts) if len(shape) == 3 else (MATRIX, self._plan.add_matrix)
+        if streamed:
+            add = self._plan.add_streamed
         try:
-            return kind, int(add(source.gguf_id, file, source.offset, *shape))
+            return kind, int(add(source.gguf_id, file, source.offset, *shape, *streamed))
         except RuntimeError as error:
             raise ModelFileError(
                 f"tensor {name} of {source.path}: {error}",
@@ -220,6 +299,19 @@ class Runtime:
 
     # ---- looking inside
 
+    def expert_counters(self) -> ExpertCounters | None:
+        """What streamed experts have cost since the start or the last reset; None when nothing is streamed."""
+        counts = self._plan.expert_counts()
+        return ExpertCounters(**counts) if counts else None
+
+    def expert_usage(self) -> list[float]:
+        """How much each streamed expert was used lately, layer by layer: what ``restore_expert_usage`` takes."""
+        return list(self._plan.expert_usage())
+
+    def restore_expert_usage(self, counts: list[float]) -> None:
+        """Begin with what was noted in an earlier run of the same model."""
+        self._plan.restore_expert_usage(counts)
+
     @property
     def isa(self) -> str:
         """The instruction set of the kernels."""
@@ -241,6 +333,7 @@ class Runtime:
             "weights_bytes": int(self._plan.weight_bytes),
             "kv_bytes": self.page_bytes * self.n_pages,
             "workspace_bytes": self.limits.arena_bytes,
+            **({"expert_slot_bytes": experts.slot_bytes} if (experts := self.expert_counters()) else {}),
         }
 
     def profile(self) -> list[InstructionProfile]:

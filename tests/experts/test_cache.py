@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from tenth import _core
 
 ABSENT, READING, READY, FAILED = range(4)

@@ -1,4 +1,4 @@
-// experts/reader.h: one model file as the expert store reads it: pieces of about a mebibyte at any offset, past the page cache.
+// base/model_file.h: a model file to read from: pieces of about a mebibyte at any offset, with or without the page cache.
 #pragma once
 #include <sys/stat.h>
 
@@ -9,26 +9,27 @@
 
 namespace tenth {
 
-// How a file is read. direct: O_DIRECT, nothing stays in the page cache. dropped: buffered, and the pages dropped after
-// each read. Both leave no more than what is being read in memory that counts as this process's.
-enum class ReadMode : int { automatic = 0, direct = 1, dropped = 2 };
+// How a file is read. kept: through the page cache, from which the next process may read it. direct: O_DIRECT, past the
+// page cache. dropped: through the page cache, and dropped from it after each read. The last two leave no more than what is being
+// read in memory that counts as this process's. automatic: direct, or dropped where a probe finds it clearly faster.
+enum class ReadMode : int { automatic = 0, direct = 1, dropped = 2, kept = 3 };
 
-class ModelFileReader {
+class ModelFile {
  public:
   // Throws std::runtime_error when it cannot be opened. `direct` where the file system cannot: dropped.
-  ModelFileReader(std::string path, ReadMode mode);
-  ~ModelFileReader();
-  ModelFileReader(ModelFileReader&& other) noexcept;
-  ModelFileReader& operator=(ModelFileReader&&) = delete;
+  ModelFile(std::string path, ReadMode mode);
+  ~ModelFile();
+  ModelFile(ModelFile&& other) noexcept;
+  ModelFile& operator=(ModelFile&&) = delete;
 
   // Reads `bytes` bytes at `offset` into the buffer, which must have room(bytes); gives where they begin.
-  // Throws std::runtime_error naming file and offset when they do not all come. May be called by several threads.
+  // Throws std::runtime_error saying at which byte, when they do not all come. May be called by several threads.
   const uint8_t* read(int64_t offset, int64_t bytes, const Buffer& buffer) const;
   static int64_t room(int64_t bytes) { return bytes + 3 * kBlock; }
   // Empty, or how the file differs from what was opened: another size or time of change.
   std::string changed() const;
   const std::string& path() const { return path_; }
-  ReadMode mode() const { return mode_; }  // direct or dropped
+  ReadMode mode() const { return mode_; }  // never automatic
 
  private:
   static constexpr int64_t kBlock = 4096;  // covers the alignment that any disk asks of direct reads

@@ -1,5 +1,5 @@
-// experts/reader.cpp: direct and dropped reads, and which of them this disk serves faster.
-#include "experts/reader.h"
+// base/model_file.cpp: the ways to read a file, and which of them this disk serves faster.
+#include "base/model_file.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -27,23 +27,27 @@ std::string why(int error) { return std::strerror(error); }
 
 }  // namespace
 
-ModelFileReader::ModelFileReader(std::string path, ReadMode mode) : path_(std::move(path)) {
+ModelFile::ModelFile(std::string path, ReadMode mode) : path_(std::move(path)) {
   buffered_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC);
   if (buffered_ < 0) throw std::runtime_error(path_ + ": cannot be opened: " + why(errno));
   fstat(buffered_, &opened_);
+  if (mode == ReadMode::kept) {
+    mode_ = mode;
+    return;
+  }
   posix_fadvise(buffered_, 0, 0, POSIX_FADV_RANDOM);  // no read-ahead: every read is whole
   choose(mode);
 }
 
-ModelFileReader::ModelFileReader(ModelFileReader&& other) noexcept
+ModelFile::ModelFile(ModelFile&& other) noexcept
     : path_(std::move(other.path_)), buffered_(std::exchange(other.buffered_, -1)), direct_(std::exchange(other.direct_, -1)), mode_(other.mode_), opened_(other.opened_) {}
 
-ModelFileReader::~ModelFileReader() {
+ModelFile::~ModelFile() {
   if (buffered_ >= 0) close(buffered_);
   if (direct_ >= 0) close(direct_);
 }
 
-void ModelFileReader::choose(ReadMode wish) {
+void ModelFile::choose(ReadMode wish) {
   if (wish == ReadMode::dropped) return;
   direct_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
   if (direct_ < 0) return;
@@ -55,7 +59,7 @@ void ModelFileReader::choose(ReadMode wish) {
 }
 
 // Bytes per second of a few reads in parallel; 0 when one fails.
-double ModelFileReader::rate(ReadMode mode) const {
+double ModelFile::rate(ReadMode mode) const {
   const int file = mode == ReadMode::direct ? direct_ : buffered_;
   const auto place = [&](int i) {  // in another order than the file's, and never what the other mode read
     return (i * 7 % kProbeReads * 2 + (mode == ReadMode::direct)) * (opened_.st_size / (2 * kProbeReads) / kBlock) * kBlock;
@@ -80,13 +84,13 @@ double ModelFileReader::rate(ReadMode mode) const {
 }
 
 // Takes the pages of a range out of the page cache; the range is widened, because pages that it only touches would stay.
-void ModelFileReader::drop(int64_t offset, int64_t bytes) const {
+void ModelFile::drop(int64_t offset, int64_t bytes) const {
   const int64_t first = offset / kBlock * kBlock;
   posix_fadvise(buffered_, first, (offset + bytes + kBlock - 1) / kBlock * kBlock - first, POSIX_FADV_DONTNEED);
 }
 
 // How many bytes came, fewer only at the end of the file; -1: errno says why none.
-int64_t ModelFileReader::read_fully(int file, uint8_t* to, int64_t bytes, int64_t offset) const {
+int64_t ModelFile::read_fully(int file, uint8_t* to, int64_t bytes, int64_t offset) const {
   int64_t done = 0;
   while (done < bytes) {
     const ssize_t got = pread(file, to + done, bytes - done, offset + done);
@@ -98,21 +102,21 @@ int64_t ModelFileReader::read_fully(int file, uint8_t* to, int64_t bytes, int64_
   return done;
 }
 
-const uint8_t* ModelFileReader::read(int64_t offset, int64_t bytes, const Buffer& buffer) const {
+const uint8_t* ModelFile::read(int64_t offset, int64_t bytes, const Buffer& buffer) const {
   const bool is_direct = mode_ == ReadMode::direct;
   auto* to = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(buffer.data()) + kBlock - 1) / kBlock * kBlock);
   const int64_t first = is_direct ? offset / kBlock * kBlock : offset;
   const int64_t end = is_direct ? (offset + bytes + kBlock - 1) / kBlock * kBlock : offset + bytes;
   const int64_t got = read_fully(is_direct ? direct_ : buffered_, to, end - first, first);
   const int error = errno;
-  if (!is_direct) drop(offset, bytes);
-  if (got < 0) throw std::runtime_error(path_ + ": reading " + std::to_string(bytes) + " bytes at byte " + std::to_string(offset) + " failed: " + why(error));
+  if (mode_ == ReadMode::dropped) drop(offset, bytes);
+  if (got < 0) throw std::runtime_error("reading at byte " + std::to_string(offset) + " failed: " + why(error));
   if (first + got < offset + bytes)
-    throw std::runtime_error(path_ + ": the file ends at byte " + std::to_string(first + got) + ", expected " + std::to_string(bytes) + " bytes at byte " + std::to_string(offset));
+    throw std::runtime_error("the file ends at byte " + std::to_string(first + got) + ", expected " + std::to_string(offset + bytes));
   return to + (offset - first);
 }
 
-std::string ModelFileReader::changed() const {
+std::string ModelFile::changed() const {
   struct stat now {};
   if (fstat(buffered_, &now) != 0) return path_ + ": cannot be looked at: " + why(errno);
   const bool is_same = now.st_size == opened_.st_size && now.st_mtim.tv_sec == opened_.st_mtim.tv_sec && now.st_mtim.tv_nsec == opened_.st_mtim.tv_nsec;
