@@ -1,6 +1,7 @@
 // bindings/plan.cpp: a plan for Python: built operand by operand, then one call per step.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -74,9 +75,16 @@ class PyPlan {
       : plan_(n_threads, kernel_table(), Limits{max_rows, max_outputs, vocab, context_tokens, arena_bytes, n_pages, KvFormat(kv_format)}),
         sampler_(n_threads, int32_t(vocab)) {}
 
-  int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns) {
+  std::optional<std::pair<int64_t, std::string>> read_weights() {  // number of the matrix that could not be read, and why
     nb::gil_scoped_release unlocked;
-    return plan_.add_matrix(gguf_id, file, offset, out_rows, columns);
+    WeightReader::Failure failure = plan_.read_weights();
+    if (failure.matrix < 0) return {};
+    return std::pair(failure.matrix, std::move(failure.what));
+  }
+
+  std::pair<double, double> read_seconds() {  // of all workers together: reading, packing
+    const double scale = plan_.seconds_per_tick();
+    return {double(plan_.reader().read_ticks()) * scale, double(plan_.reader().pack_ticks()) * scale};
   }
 
   void add_instruction(const std::string& op, nb::list inputs, nb::list outputs, nb::dict attributes) {
@@ -150,7 +158,13 @@ void bind_plan(nb::module_& m) {
   nb::class_<PyPlan>(m, "Plan", "A flat program ready to run. Built and driven by tenth.runtime only.")
       .def(nb::init<int, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int>(), "n_threads"_a, "max_rows"_a, "max_outputs"_a, "vocab"_a,
            "context_tokens"_a, "arena_bytes"_a, "n_pages"_a, "kv_format"_a)
-      .def("add_matrix", &PyPlan::add_matrix, "gguf_id"_a, "file"_a, "offset"_a, "out_rows"_a, "columns"_a)
+      .def("add_matrix", [](PyPlan& p, uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns) {
+             return p.plan_.add_matrix(gguf_id, file, offset, out_rows, columns);
+           }, "gguf_id"_a, "file"_a, "offset"_a, "out_rows"_a, "columns"_a)
+      .def("read_weights", &PyPlan::read_weights)
+      .def("stop_reading", [](PyPlan& p) { p.plan_.reader().stop(); })
+      .def("read_seconds", &PyPlan::read_seconds)
+      .def_prop_ro("read_bytes", [](PyPlan& p) { return p.plan_.reader().bytes_read(); })
       .def("add_vector", [](PyPlan& p, Floats v) { return p.plan_.add_vector(v.data(), int64_t(v.shape(0))); })
       .def("add_layer", [](PyPlan& p, int layer, int n_kv_heads, int head_dim) { p.plan_.add_layer(layer, n_kv_heads, head_dim); })
       .def("add_instruction", &PyPlan::add_instruction, "op"_a, "inputs"_a, "outputs"_a, "attributes"_a)

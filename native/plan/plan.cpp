@@ -51,8 +51,29 @@ int Plan::add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_row
   expect(within(out_rows, 1, kMostNumber) && within(columns, 1, kMostNumber) && columns % kernels->block_weights == 0,
          std::string("plan: matrix shape does not fit ") + kernels->name);
   expect(within(offset, 0, int64_t(1) << 60), "plan: matrix offset");
-  matrices_.push_back(read_matrix(pool_, slabs_, *kernels, file, offset, out_rows, columns));
+  Matrix m{kernels, out_rows, columns, nullptr, file, offset};
+  m.panels = slabs_.take(m.n_panels() * m.panel_bytes());
+  std::lock_guard<std::mutex> guard(matrices_lock_);
+  matrices_.push_back(m);
   return int(matrices_.size()) - 1;
+}
+
+WeightReader::Failure Plan::read_weights() {
+  expect(!reading_.exchange(true), "plan: weights are being read");
+  struct Done {
+    std::atomic<bool>& reading;
+    ~Done() { reading = false; }
+  } done{reading_};
+  const int64_t first = n_read_;
+  std::vector<Matrix> unread;
+  {
+    std::lock_guard<std::mutex> guard(matrices_lock_);
+    unread.assign(matrices_.begin() + first, matrices_.end());
+  }
+  WeightReader::Failure failure = reader_.read(pool_, unread);
+  if (failure.matrix >= 0) failure.matrix += first;
+  else if (!reader_.stopped()) n_read_ = first + int64_t(unread.size());
+  return failure;
 }
 
 int Plan::add_vector(const float* data, int64_t n) {
@@ -132,6 +153,7 @@ int64_t Plan::weight_bytes() const {
 
 void Plan::check(const BatchView& b) const {
   expect(finished_, "step: the plan is not finished");
+  expect(n_read_ == int64_t(matrices_.size()), "step: weights have not been read");
   expect(b.n_rows > 0 && b.n_rows <= limits_.max_rows, "step: " + std::to_string(b.n_rows) + " rows, expected 1 to " + std::to_string(limits_.max_rows));
   expect(b.n_outputs >= 0 && b.n_outputs <= limits_.max_outputs, "step: too many output rows");
   expect(b.n_sequences > 0 && b.row_starts[0] == 0 && b.row_starts[b.n_sequences] == b.n_rows, "step: row_starts do not cover the rows");

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdint>
 #include <map>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -124,11 +125,15 @@ class Plan {
 
   // Building, before the first step. All throw std::invalid_argument for what does not fit: whatever the arguments,
   // no step can then reach memory that is not the plan's.
-  int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns);
+  int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns);  // read_weights fills it
   int add_vector(const float* data, int64_t n);
   void add_layer(int layer, int n_kv_heads, int head_dim);
   void add_instruction(Instruction instruction);
   void finish(const Operand& logits);  // lays out pages and scratch
+
+  // Reads the matrices added so far, while the building goes on in another thread; once per matrix, before the first step.
+  WeightReader::Failure read_weights();
+  WeightReader& reader() { return reader_; }
 
   // Computes one step. Throws std::invalid_argument for a batch that does not fit. Its logits stay until the next.
   void step(const BatchView& batch);
@@ -159,7 +164,11 @@ class Plan {
   Buffer arena_, kv_;
   Slabs slabs_;
   int64_t page_bytes_ = 0, n_outputs_ = 0;
+  std::mutex matrices_lock_;  // for read_weights, which runs beside add_matrix
   std::vector<Matrix> matrices_;
+  WeightReader reader_;
+  std::atomic<int64_t> n_read_{0};  // of matrices_
+  std::atomic<bool> reading_{false};
   std::vector<std::vector<float>> vectors_;
   std::map<int, LayerKv> layers_;
   std::vector<Instruction> instructions_;

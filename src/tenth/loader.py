@@ -5,6 +5,7 @@ Header -> architecture -> program -> passes -> memory plan -> native plan with w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,8 +51,14 @@ class Loaded:
     config: EngineConfig
 
 
-def open_runtime(header: ModelFile, config: EngineConfig, progress: Progress | None = None) -> Loaded:
-    """Load the model of a header. Raises ModelFileError, RequestError (settings) or ResourceError (memory)."""
+def open_runtime(
+    header: ModelFile, config: EngineConfig, progress: Progress | None = None,
+    meanwhile: Callable[[], None] | None = None,
+) -> Loaded:
+    """Load the model of a header. Raises ModelFileError, RequestError (settings) or ResourceError (memory).
+
+    ``meanwhile``: work for this thread while others read the weights; what it raises is raised here.
+    """
     program = optimised_program(header)
     used = {name: header.tensors[name] for name in program.weights}
     require_supported(used)
@@ -59,7 +66,7 @@ def open_runtime(header: ModelFile, config: EngineConfig, progress: Progress | N
     check_memory(header, program, limits)
     vectors = {name: read_vector(info) for name, info in used.items() if len(info.shape) == 1}
     matrices = {name: _source(info) for name, info in used.items() if len(info.shape) > 1}
-    runtime = Runtime(program, matrices, vectors, limits, progress)
+    runtime = Runtime(program, matrices, vectors, limits, progress, meanwhile)
     require_unchanged(header)  # the header's checks hold for the weights only if they are of the same file
     return Loaded(runtime, header, program, config)
 

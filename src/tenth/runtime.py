@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from tenth.program.values import Instruction, Program, Value
 KV_FORMATS = {"f16": 0, "q8_0": 1, "f32": 2}  # native/kernels/ops_table.h, KvFormat
 ARENA, MATRIX, VECTOR, TOKENS, POSITIONS = range(5)  # native/plan/plan.h, Operand::Kind
 Progress = Callable[[str, int, int], None]
+PROGRESS_S = 0.05  # between two reports of how much is read
 
 
 @dataclass(frozen=True)
@@ -110,26 +113,21 @@ class Runtime:
 
     ``matrices``: where each 2-D weight lies; ``vectors``: the others, as float32. Raises ModelFileError when a file
     ends early or holds scales that are not finite, ResourceError when memory or threads do not suffice.
+    ``meanwhile`` is called once while the weights are read by threads of their own; what it raises ends the reading.
     """
 
     def __init__(
         self, program: Program, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], limits: Limits,
-        progress: Progress | None = None,
+        progress: Progress | None = None, meanwhile: Callable[[], None] | None = None,
     ):
         self.program, self.limits = program, limits
         self.max_rows, self.max_outputs = limits.max_rows, limits.max_outputs
         self.n_pages, self.context_tokens = limits.n_pages, limits.context_tokens
         self.vocab_size = program.vocab_size
+        self._places: dict[str, tuple[int, int]] = {}
         try:
-            self._plan = _core.Plan(
-                limits.n_threads, limits.max_rows, limits.max_outputs, self.vocab_size, limits.context_tokens,
-                limits.arena_bytes, limits.n_pages, KV_FORMATS[limits.kv_format],
-            )
-            self._places = self._load(matrices, vectors, progress)
-            self._build()
-        except RuntimeError as error:  # std::system_error
-            what = f"{limits.n_threads} workers cannot be started: {error}"
-            raise ResourceError(what, "use fewer --threads") from error
+            self._plan = self._new_plan()
+            self._load(matrices, vectors, progress, meanwhile)
         except MemoryError as error:
             raise ResourceError(
                 "there is not enough memory for this model", "choose a smaller model or a smaller --context"
@@ -137,37 +135,48 @@ class Runtime:
 
     # ---- building
 
-    def _load(
-        self, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], progress: Progress | None
-    ) -> dict[str, tuple[int, int]]:
-        places = {name: (VECTOR, self._plan.add_vector(np.ascontiguousarray(v.ravel()))) for name, v in vectors.items()}
-        total, done = sum(source.n_bytes for source in matrices.values()), 0
-        files: dict[Path, int] = {}
+    def _new_plan(self) -> _core.Plan:
+        limits = self.limits
         try:
-            # In file order: a cold disk is read once from front to back.
-            for name, source in sorted(matrices.items(), key=lambda item: (str(item[1].path), item[1].offset)):
-                if source.path not in files:
-                    files[source.path] = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
-                out_rows, columns = self.program.weights[name].shape
-                places[name] = MATRIX, self._add(files[source.path], name, source, out_rows, columns)
-                done += source.n_bytes
-                if progress:
-                    progress("loading", done, total)
-        except OSError as error:
-            raise ModelFileError(f"cannot read {source.path}: {error.strerror}") from error
-        finally:
-            for file in files.values():
-                os.close(file)
-        return places
+            return _core.Plan(
+                limits.n_threads, limits.max_rows, limits.max_outputs, self.vocab_size, limits.context_tokens,
+                limits.arena_bytes, limits.n_pages, KV_FORMATS[limits.kv_format],
+            )
+        except RuntimeError as error:  # std::system_error
+            what = f"{limits.n_threads} workers cannot be started: {error}"
+            raise ResourceError(what, "use fewer --threads") from error
 
-    def _add(self, file: int, name: str, source: MatrixSource, out_rows: int, columns: int) -> int:
-        try:
-            return int(self._plan.add_matrix(source.gguf_id, file, source.offset, out_rows, columns))
-        except RuntimeError as error:
+    def _load(
+        self, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], progress: Progress | None,
+        meanwhile: Callable[[], None] | None,
+    ) -> None:
+        for name, vector in vectors.items():
+            self._places[name] = VECTOR, self._plan.add_vector(np.ascontiguousarray(vector.ravel()))
+        # In file order: a cold disk is read once from front to back.
+        names = sorted(matrices, key=lambda name: (str(matrices[name].path), matrices[name].offset))
+        with _opened({source.path for source in matrices.values()}) as files:
+            for name in names:
+                source, (out_rows, columns) = matrices[name], self.program.weights[name].shape
+                number = self._plan.add_matrix(source.gguf_id, files[source.path], source.offset, out_rows, columns)
+                self._places[name] = MATRIX, number
+            with _Reading(self._plan) as reading:
+                self._build()
+                if meanwhile:
+                    meanwhile()
+                self._wait(reading, sum(source.n_bytes for source in matrices.values()), progress)
+        if reading.failure:
+            number, what = reading.failure
             raise ModelFileError(
-                f"tensor {name} of {source.path}: {error}",
+                f"tensor {names[number]} of {matrices[names[number]].path}: {what}",
                 "the file is damaged, made wrongly or still being written: pull it again",
-            ) from None
+            )
+
+    def _wait(self, reading: _Reading, n_bytes: int, progress: Progress | None) -> None:
+        while not reading.is_over():
+            if progress:
+                progress("loading", self._plan.read_bytes, n_bytes)
+        if progress:
+            progress("loading", self._plan.read_bytes, n_bytes)
 
     def _build(self) -> None:
         for layer in self.program.state:
@@ -251,6 +260,54 @@ class Runtime:
     def close(self) -> None:
         """Give the memory back. The runtime cannot be used afterwards."""
         del self._plan
+
+
+class _Reading:
+    """All weights of a plan being read by threads of their own, until the end of the ``with``."""
+
+    def __init__(self, plan: _core.Plan):
+        self.failure: tuple[int, str] | None = None  # number of the matrix and why
+        self._plan = plan
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._read, name="tenth-weights")
+
+    def __enter__(self) -> _Reading:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if kind:
+            self._plan.stop_reading()
+        self._thread.join()
+        if self._error and not kind:
+            raise self._error
+
+    def is_over(self) -> bool:
+        """Waits a moment for the end, no longer: whoever asks can be interrupted."""
+        self._thread.join(PROGRESS_S)
+        return not self._thread.is_alive()
+
+    def _read(self) -> None:
+        try:
+            self.failure = self._plan.read_weights()
+        except BaseException as error:  # raised in the thread that waits
+            self._error = error
+
+
+@contextmanager
+def _opened(paths: Iterable[Path]) -> Iterator[dict[Path, int]]:
+    """The files of a model, open for reading. Raises ModelFileError."""
+    files: dict[Path, int] = {}
+    try:
+        for path in paths:
+            try:
+                files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise ModelFileError(f"cannot read {path}: {error.strerror}") from error
+        yield files
+    finally:
+        for file in files.values():
+            os.close(file)
 
 
 def _attributes(instruction: Instruction) -> dict[str, Any]:

@@ -63,6 +63,8 @@ def build(file, calls):
 
 
 def step(plan, tokens=(1, 2, 3, 4, 5), positions=(0, 1, 2, 0, 1), starts=(0, 3, 5), pages=((0,), (1,)), outputs=(2, 4)):
+    if failure := plan.read_weights():  # of the matrices that have not been read
+        raise RuntimeError(failure[1])
     plan.step(i32(tokens), i32(positions), i32(starts), [i32(table) for table in pages], i32(outputs))
     return plan.logits()
 
@@ -117,6 +119,8 @@ def test_the_order_of_building_is_kept(recorded):
     with pytest.raises(ValueError, match="not finished"):
         step(build(file, calls[:-1]))
     plan = build(file, calls)
+    with pytest.raises(ValueError, match="weights have not been read"):
+        plan.step(i32([1]), i32([0]), i32([0, 1]), [i32([0])], i32([0]))
     for name, args in calls[1:]:
         with pytest.raises(ValueError, match="it is finished"):
             getattr(plan, name)(*([args[0], file, *args[2:]] if name == "add_matrix" else args))
