@@ -33,17 +33,24 @@ template <typename T> nb::ndarray<nb::numpy, T> new_array(std::initializer_list<
   return nb::ndarray<nb::numpy, T>(memory, shape.size(), shape.begin(), owner);
 }
 
-Operand operand_from(nb::tuple t) {  // (kind, at, width, rows, q8), see runtime.py
+Operand operand_from(nb::tuple t) {  // (kind, at, width, rows, dtype, inner), see runtime.py
   Operand o;
-  expect(nb::len(t) == 5, "plan: an operand has five parts");
-  const int kind = nb::cast<int>(t[0]), rows = nb::cast<int>(t[3]);
-  expect(kind >= 0 && kind <= 4 && (rows == 0 || rows == 1), "plan: operand kind or rows");
+  expect(nb::len(t) == 6, "plan: an operand has six parts");
+  const int kind = nb::cast<int>(t[0]), rows = nb::cast<int>(t[3]), dtype = nb::cast<int>(t[4]);
+  expect(kind >= 0 && kind <= 5 && (rows == 0 || rows == 1) && dtype >= 0 && dtype <= 2, "plan: operand kind, rows or dtype");
   o.kind = Operand::Kind(kind);
   o.at = nb::cast<int64_t>(t[1]);
   o.width = nb::cast<int64_t>(t[2]);
   o.rows = Rows(rows);
-  o.q8 = nb::cast<bool>(t[4]);
+  o.q8 = Operand::Dtype(dtype) == Operand::Dtype::q8;
+  o.i32 = Operand::Dtype(dtype) == Operand::Dtype::i32;
+  o.inner = nb::cast<int64_t>(t[5]);
   return o;
+}
+
+Score score_from(int number) {
+  expect(number >= 0 && number <= 2, "plan: no such score");
+  return Score(number);
 }
 
 Attributes attributes_from(nb::dict d) {
@@ -60,6 +67,12 @@ Attributes attributes_from(nb::dict d) {
     else if (name == "head_dim") a.head_dim = nb::cast<int>(value);
     else if (name == "window") a.window = nb::cast<int>(value);
     else if (name == "n_weights") a.n_weights = nb::cast<int>(value);
+    else if (name == "k") a.k = nb::cast<int>(value);
+    else if (name == "n_groups") a.n_groups = nb::cast<int>(value);
+    else if (name == "groups_used") a.groups_used = nb::cast<int>(value);
+    else if (name == "score") a.score = score_from(nb::cast<int>(value));
+    else if (name == "normalise") a.normalise = nb::cast<int>(value) != 0;
+    else if (name == "group_top2") a.group_top2 = nb::cast<bool>(value);
     else if (name == "residual") a.residual = nb::cast<int>(value) != 0;
     else if (name == "half_pairing") a.half_pairing = nb::cast<bool>(value);
     else if (name == "biases") a.biases = nb::cast<std::vector<int>>(value);
@@ -75,11 +88,11 @@ class PyPlan {
       : plan_(n_threads, kernel_table(), Limits{max_rows, max_outputs, vocab, context_tokens, arena_bytes, n_pages, KvFormat(kv_format)}),
         sampler_(n_threads, int32_t(vocab)) {}
 
-  std::optional<std::pair<int64_t, std::string>> read_weights() {  // number of the matrix that could not be read, and why
+  std::optional<std::pair<int64_t, std::string>> read_weights() {  // which weight, in the order added, and why
     nb::gil_scoped_release unlocked;
     WeightReader::Failure failure = plan_.read_weights();
-    if (failure.matrix < 0) return {};
-    return std::pair(failure.matrix, std::move(failure.what));
+    if (failure.weight < 0) return {};
+    return std::pair(failure.weight, std::move(failure.what));
   }
 
   std::pair<double, double> read_seconds() {  // of all workers together: reading, packing
@@ -161,6 +174,9 @@ void bind_plan(nb::module_& m) {
       .def("add_matrix", [](PyPlan& p, uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns) {
              return p.plan_.add_matrix(gguf_id, file, offset, out_rows, columns);
            }, "gguf_id"_a, "file"_a, "offset"_a, "out_rows"_a, "columns"_a)
+      .def("add_experts", [](PyPlan& p, uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) {
+             return p.plan_.add_experts(gguf_id, file, offset, n_experts, out_rows, columns);
+           }, "gguf_id"_a, "file"_a, "offset"_a, "n_experts"_a, "out_rows"_a, "columns"_a)
       .def("read_weights", &PyPlan::read_weights)
       .def("stop_reading", [](PyPlan& p) { p.plan_.reader().stop(); })
       .def("read_seconds", &PyPlan::read_seconds)

@@ -16,7 +16,7 @@ from tenth.config import EngineConfig
 from tenth.errors import ModelFileError, RequestError, ResourceError
 from tenth.models import build
 from tenth.program import memory
-from tenth.program.passes import optimise
+from tenth.program.passes import kept_as_floats, optimise
 from tenth.program.values import Program
 from tenth.runtime import (
     Limits,
@@ -64,8 +64,9 @@ def open_runtime(
     require_supported(used)
     limits = plan_limits(program, config)
     check_memory(header, program, limits)
-    vectors = {name: read_vector(info) for name, info in used.items() if len(info.shape) == 1}
-    matrices = {name: _source(info) for name, info in used.items() if len(info.shape) > 1}
+    floats = kept_as_floats(program)
+    vectors = {name: read_vector(used[name]) for name in floats}
+    matrices = {name: _source(info) for name, info in used.items() if name not in floats}
     runtime = Runtime(program, matrices, vectors, limits, progress, meanwhile)
     require_unchanged(header)  # the header's checks hold for the weights only if they are of the same file
     return Loaded(runtime, header, program, config)
@@ -92,8 +93,8 @@ def check_vocabulary(header: ModelFile, program: Program) -> None:
 
 
 def read_vector(info: TensorInfo) -> F32:
-    """A norm, a bias or factors of rotary frequencies, float32 ``[n]``. ModelFileError for numbers that cannot be."""
-    vector = read_tensor(info)
+    """A norm, biases or factors of rotary frequencies, float32 ``[n]``. ModelFileError for numbers that cannot be."""
+    vector = read_tensor(info).ravel()
     is_divisor = info.name == "rope_freqs.weight"
     wrong = ~np.isfinite(vector) | (vector <= 0) if is_divisor else ~np.isfinite(vector)
     if wrong.any():

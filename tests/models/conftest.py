@@ -24,6 +24,7 @@ YARN = {
     "rope.scaling.factor": 4.0,
     "rope.scaling.original_context_length": 32,
 }
+EXPERTS = {"expert_count": 8, "expert_used_count": 3, "expert_feed_forward_length": 32}
 HEAD_32 = {"attention.key_length": 32, "attention.value_length": 32}
 # name: architecture, keys beside COMMON, optional tensors that this file has
 TINY = {
@@ -33,6 +34,7 @@ TINY = {
     "qwen2": ("qwen2", {}, ("output",)),
     "qwen2_tied_yarn": ("qwen2", YARN, ()),
     "qwen3": ("qwen3", HEAD_32, ()),
+    "qwen3moe": ("qwen3moe", {**HEAD_32, **EXPERTS}, ()),
     "gemma3": ("gemma3", {"block_count": 7, "attention.sliding_window": 5, **HEAD_32}, ()),
     "gemma3_capped_linear": (
         "gemma3",

@@ -1,5 +1,5 @@
-// plan/weights.cpp: from the bytes of a file to panels.
-#include "plan/weights.h"
+// plan/reader.cpp: from the bytes of a file to panels.
+#include "plan/reader.h"
 
 #include <unistd.h>
 #include <x86intrin.h>
@@ -22,7 +22,7 @@ constexpr int64_t kPieceBytes = 256 << 10;
 constexpr int64_t kRunBytes = 4 << 20;
 
 struct Piece {
-  int64_t matrix, first_panel, n_panels;
+  int64_t weight, expert, first_panel, n_panels;
 };
 
 // Empty when all bytes came, else why not.
@@ -52,7 +52,7 @@ std::string describe_not_finite(const Matrix& m, const uint8_t* row, int64_t num
 
 struct ReadJob {
   WeightReader& reader;
-  const std::vector<Matrix>& matrices;
+  const std::vector<UnreadWeight>& weights;
   std::vector<Piece> pieces;
   std::vector<size_t> runs;  // of pieces: where each begins, and the end
   int64_t buffer_bytes = 0;
@@ -61,17 +61,18 @@ struct ReadJob {
   size_t failed_piece = SIZE_MAX;
   std::string error;
 
-  ReadJob(WeightReader& r, const std::vector<Matrix>& list) : reader(r), matrices(list) {
+  ReadJob(WeightReader& r, const std::vector<UnreadWeight>& list) : reader(r), weights(list) {
     int64_t in_run = kRunBytes;
-    for (size_t i = 0; i < matrices.size(); i++) {
-      const Matrix& m = matrices[i];
-      const int64_t step = std::max<int64_t>(1, kPieceBytes / (PANEL_ROWS * m.row_bytes()));
+    for (size_t i = 0; i < weights.size(); i++) {
+      const Matrix& m = weights[i].matrices.shape();
+      const int64_t step = std::clamp<int64_t>(kPieceBytes / (PANEL_ROWS * m.row_bytes()), 1, m.n_panels());
       buffer_bytes = std::max(buffer_bytes, step * PANEL_ROWS * m.row_bytes());
-      for (int64_t panel = 0; panel < m.n_panels(); panel += step) {
-        if (in_run >= kRunBytes) runs.push_back(pieces.size()), in_run = 0;
-        pieces.push_back({int64_t(i), panel, std::min(step, m.n_panels() - panel)});
-        in_run += pieces.back().n_panels * m.panel_bytes();
-      }
+      for (int64_t expert = 0; expert < weights[i].matrices.n_experts(); expert++)
+        for (int64_t panel = 0; panel < m.n_panels(); panel += step) {
+          if (in_run >= kRunBytes) runs.push_back(pieces.size()), in_run = 0;
+          pieces.push_back({int64_t(i), expert, panel, std::min(step, m.n_panels() - panel)});
+          in_run += pieces.back().n_panels * m.panel_bytes();
+        }
     }
     runs.push_back(pieces.size());
   }
@@ -97,11 +98,13 @@ struct ReadJob {
 
   // Reads and packs one piece. Empty, or what is wrong.
   std::string take(const Piece& piece, uint8_t* buffer) {
-    const Matrix& m = matrices[piece.matrix];
+    const UnreadWeight& weight = weights[piece.weight];
+    const Matrix m = weight.matrices.of(piece.expert);
     const int64_t first_row = piece.first_panel * PANEL_ROWS;
     const int64_t n_rows = std::min(piece.n_panels * PANEL_ROWS, m.out_rows - first_row);
     const uint64_t start = __rdtsc();
-    std::string error = read_fully(m.file, buffer, n_rows * m.row_bytes(), m.offset + first_row * m.row_bytes());
+    const int64_t offset = weight.offset + (piece.expert * m.out_rows + first_row) * m.row_bytes();
+    std::string error = read_fully(weight.file, buffer, n_rows * m.row_bytes(), offset);
     if (!error.empty()) return error;
     const uint64_t middle = __rdtsc();
     for (int64_t row = 0; row < n_rows && error.empty(); row += PANEL_ROWS) {
@@ -117,11 +120,13 @@ struct ReadJob {
   }
 };
 
-WeightReader::Failure WeightReader::read(Pool& pool, const std::vector<Matrix>& matrices) {
-  ReadJob job(*this, matrices);
+WeightReader::Failure WeightReader::read(Pool& pool, const std::vector<UnreadWeight>& weights) {
+  ReadJob job(*this, weights);
   pool.run(ReadJob::work, &job);
   if (job.error.empty()) return {};
-  return {job.pieces[job.failed_piece].matrix, job.error};
+  const Piece& piece = job.pieces[job.failed_piece];
+  const std::string where = weights[piece.weight].has_experts ? "in expert " + std::to_string(piece.expert) + ", " : "";
+  return {piece.weight, where + job.error};
 }
 
 }  // namespace tenth
