@@ -28,9 +28,9 @@ struct Operand {
 
 struct Attributes {  // of all ops together; program/ops.py says which op uses which
   float eps = 0, scale = 1, factor = 1, cap = 0, softcap = 0;
-  int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0;
+  int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0, n_heads = 0, first = 0, n_rows = 0;
   bool residual = false, half_pairing = false;
-  std::vector<int> biases;
+  std::vector<int> biases, sizes;
   std::vector<float> inv_freq;
 };
 
@@ -126,7 +126,7 @@ class Plan {
   // no step can then reach memory that is not the plan's.
   int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns);
   int add_vector(const float* data, int64_t n);
-  void add_layer(int layer, int n_kv_heads, int head_dim);
+  void add_layer(int layer, int n_kv_heads, int head_dim, int latent);
   void add_instruction(Instruction instruction);
   void finish(const Operand& logits);  // lays out pages and scratch
 

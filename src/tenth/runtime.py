@@ -26,12 +26,16 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class MatrixSource:
-    """Where the rows of a weight matrix lie: ``n_bytes`` from byte ``offset`` of ``path``, in GGUF type ``gguf_id``."""
+    """Where the rows of a weight matrix lie: ``n_bytes`` from byte ``offset`` of ``path``, in GGUF type ``gguf_id``.
+
+    ``make``: for a matrix that is not in the file as such; gives its float32 rows, and ``gguf_id`` is that of F32.
+    """
 
     path: Path
     offset: int
     n_bytes: int
     gguf_id: int
+    make: Callable[[], F32] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def int8_rate(threads: int, seconds: float, isa: str = "") -> list[float]:
 
 def kv_page_bytes(program: Program, kv_format: str) -> int:
     """Bytes of one page of keys and values over all layers."""
-    layers = [(layer.n_kv_heads, layer.head_dim) for layer in program.state]
+    layers = [(layer.n_kv_heads, layer.head_dim, layer.latent) for layer in program.state]
     return int(_core.page_bytes(layers, KV_FORMATS[kv_format]))
 
 
@@ -162,7 +166,12 @@ class Runtime:
 
     def _add(self, file: int, name: str, source: MatrixSource, out_rows: int, columns: int) -> int:
         try:
-            return int(self._plan.add_matrix(source.gguf_id, file, source.offset, out_rows, columns))
+            if source.make is None:
+                return int(self._plan.add_matrix(source.gguf_id, file, source.offset, out_rows, columns))
+            with open(os.memfd_create(name, os.MFD_CLOEXEC), "w+b") as made:
+                made.write(np.ascontiguousarray(source.make()).data)
+                made.flush()
+                return int(self._plan.add_matrix(source.gguf_id, made.fileno(), 0, out_rows, columns))
         except RuntimeError as error:
             raise ModelFileError(
                 f"tensor {name} of {source.path}: {error}",
@@ -171,7 +180,7 @@ class Runtime:
 
     def _build(self) -> None:
         for layer in self.program.state:
-            self._plan.add_layer(layer.layer, layer.n_kv_heads, layer.head_dim)
+            self._plan.add_layer(layer.layer, layer.n_kv_heads, layer.head_dim, layer.latent)
         for instruction in self.program.instructions:
             self._plan.add_instruction(
                 instruction.op, self._operands(instruction.inputs), self._operands(instruction.outputs),
@@ -259,7 +268,7 @@ def _attributes(instruction: Instruction) -> dict[str, Any]:
     if instruction.op == "rope":
         attributes["half_pairing"] = attributes.pop("pairing") == "half"
         attributes["head_dim"] = instruction.inputs[0].shape[1]
-    for name in ("biases", "inv_freq"):
+    for name in ("biases", "inv_freq", "sizes"):
         if name in attributes:
             attributes[name] = list(attributes[name])
     return attributes

@@ -157,7 +157,8 @@ def test_a_batch_that_does_not_fit_is_refused_and_the_plan_goes_on(recorded, cas
 
 
 def test_page_bytes_refuses_shapes_that_no_layer_has():
-    wrong = [([(0, 1)], 0), ([(1, -1)], 0), ([(1 << 30, 1 << 30)], 0), ([(1, 32)], 3), ([(1, 32)], -1)]
+    wrong = [([(0, 1, 0)], 0), ([(1, -1, 0)], 0), ([(1 << 30, 1 << 30, 0)], 0), ([(1, 32, 0)], 3), ([(1, 32, 0)], -1)]
+    wrong += [([(1, 32, 32)], 0), ([(1, 32, -1)], 0)]
     for layers, kv_format in wrong:
         with pytest.raises(ValueError, match="page_bytes"):
             _core.page_bytes(layers, kv_format)

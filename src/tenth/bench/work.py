@@ -52,11 +52,11 @@ def count(program: Any, tensors: Mapping[str, Stored], kv_format: str) -> Work:
             name, shape = value.storage.name, value.shape
             n_bytes = tensors[name].n_bytes
             weight_bytes += n_bytes / shape[0] if instruction.op == "embed" else n_bytes
-            if instruction.op == "linear" and len(shape) == 2:
+            if instruction.op in ("linear", "head_linear") and len(shape) == 2:
                 if instruction.outputs[0].rows == "outputs":
                     output += math.prod(shape)
                 else:
                     every += math.prod(shape)
     per_number = KV_BYTES[kv_format]
-    kv_bytes = sum(2 * layer.n_kv_heads * layer.head_dim * per_number for layer in program.state)
+    kv_bytes = sum(layer.numbers_per_token * per_number for layer in program.state)
     return Work(round(weight_bytes), kv_bytes, every, output)

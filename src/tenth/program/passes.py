@@ -61,7 +61,7 @@ def readers(program: Program) -> dict[Value, list[Instruction]]:
 
 # ---------------------------------------------------------------- fewer rows
 
-_ROW_WISE = frozenset({"linear", "rms_norm", "add", "scale", "softcap", "swiglu", "geglu"})
+_ROW_WISE = frozenset({"linear", "head_linear", "rms_norm", "add", "scale", "softcap", "swiglu", "geglu", "split"})
 
 
 def select_early(program: Program, quantised: AbstractSet[str]) -> Program:
@@ -134,7 +134,7 @@ def quantize_once(program: Program, quantised: AbstractSet[str]) -> Program:
     rounded: dict[Value, Value] = {}  # owner of the f32 bytes -> q8
     instructions: list[Instruction] = []
     for instruction in program.instructions:
-        if instruction.op == "linear" and instruction.inputs[0].dtype == "f32":
+        if instruction.op in ("linear", "head_linear") and instruction.inputs[0].dtype == "f32":
             weights = {weight.name for weight in _weights(instruction)}
             expect(weights <= quantised or not weights & quantised, f"{weights} merged before quantize_once")
             if weights <= quantised:
@@ -213,7 +213,7 @@ def fold_residual(program: Program, quantised: AbstractSet[str]) -> Program:
 
 
 def _weights(linear: Instruction) -> tuple[Value, ...]:
-    n = linear.attrs["n_weights"]
+    n = linear.attrs.get("n_weights", 1)
     assert isinstance(n, int), "linear: n_weights is a number"
     return linear.inputs[1 : 1 + n]
 
