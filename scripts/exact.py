@@ -2,7 +2,7 @@
 
 Not an engine: no cache, no batches; one call runs one sequence whole and decodes each weight when it is used, so that a
 model of a few GB needs little memory. It shares no code with tenth: weights come from the `gguf` package, arithmetic
-from torch, the architecture from the model's papers and from transformers. Architectures: llama, qwen2, qwen3, gemma3.
+from torch, the architecture from the model's papers and from transformers. Architectures: see KNOWN.
 
 Two roundings that engines use can be switched on to see what each of them costs:
 `activations="q8"` rounds the input of every linear with a quantised weight to int8 with one scale per 32 values;
@@ -21,6 +21,7 @@ from torch import Tensor
 
 FULL_PRECISION = {gguf.GGMLQuantizationType[name] for name in ("F32", "F16", "BF16", "F64")}
 LOCAL_PER_GLOBAL = 6  # gemma3: layers 5, 11, 17, … see everything, the others a window
+KNOWN = ("llama", "qwen2", "qwen3", "gemma3", "qwen3moe")
 LOCAL_ROPE_BASE = 10_000.0  # gemma3's window layers, unless the file says otherwise
 
 
@@ -39,6 +40,7 @@ class Shape:
     rope_factor: float  # linear scaling: angles are divided by it
     local_rope_base: float
     window: int  # 0: none
+    n_used: int  # experts per token; 0: a dense model
 
     def is_local(self, layer: int) -> bool:
         """Whether the layer looks back over the window only."""
@@ -48,8 +50,8 @@ class Shape:
 def read_shape(reader: gguf.GGUFReader) -> Shape:
     """The model's shape; KeyError when the file lacks a needed key, ValueError for a model this file cannot compute."""
     architecture = str(_value(reader, "general.architecture"))
-    if architecture not in ("llama", "qwen2", "qwen3", "gemma3"):
-        raise ValueError(f"architecture {architecture!r}: exact.py knows llama, qwen2, qwen3 and gemma3")
+    if architecture not in KNOWN:
+        raise ValueError(f"architecture {architecture!r}: exact.py knows {', '.join(KNOWN)}")
     scaling = _value(reader, f"{architecture}.rope.scaling.type", "none")
     if scaling not in ("none", "linear"):
         raise ValueError(f"rope scaling {scaling!r}: exact.py knows none and linear")
@@ -70,6 +72,7 @@ def read_shape(reader: gguf.GGUFReader) -> Shape:
         rope_factor=number("rope.scaling.factor", 1.0) if scaling == "linear" else 1.0,
         local_rope_base=number("rope.freq_base_swa", LOCAL_ROPE_BASE),
         window=int(number("attention.sliding_window", 0)) if architecture == "gemma3" else 0,
+        n_used=int(number("expert_used_count", 0)),
     )
 
 
@@ -104,10 +107,27 @@ class ExactModel:
         y = self._attend(self._norm(x, name + "attn_norm"), layer)
         x = x + (self._norm(y, name + "post_attention_norm") if gemma else y)
         y = self._norm(x, name + "ffn_norm")
-        gate, up = self._linear(y, name + "ffn_gate"), self._linear(y, name + "ffn_up")
-        act = torch.nn.functional.gelu(gate, approximate="tanh") if gemma else torch.nn.functional.silu(gate)
-        y = self._linear(act * up, name + "ffn_down")
+        sparse = name + "ffn_gate_exps.weight" in self._tensors
+        y = self._experts(y, name) if sparse else self._feed_forward(y, name, gemma)
         return x + (self._norm(y, name + "post_ffw_norm") if gemma else y)
+
+    def _feed_forward(self, x: Tensor, name: str, gelu: bool, kind: str = "") -> Tensor:
+        gate, up = self._linear(x, f"{name}ffn_gate{kind}"), self._linear(x, f"{name}ffn_up{kind}")
+        act = torch.nn.functional.gelu(gate, approximate="tanh") if gelu else torch.nn.functional.silu(gate)
+        return self._linear(act * up, f"{name}ffn_down{kind}")
+
+    def _experts(self, x: Tensor, name: str) -> Tensor:
+        """Each token by the experts its router scores highest, weighed by their share of these scores."""
+        scores = torch.softmax(self._linear(x, name + "ffn_gate_inp"), dim=-1)
+        weights, chosen = scores.topk(self.shape.n_used, dim=-1)
+        weights = weights / weights.sum(-1, keepdim=True)
+        y = torch.zeros_like(x)
+        for expert in chosen.unique().tolist():
+            rows, slots = (chosen == expert).nonzero(as_tuple=True)
+            gate, up = (self._linear(x[rows], f"{name}ffn_{part}_exps", expert) for part in ("gate", "up"))
+            down = self._linear(torch.nn.functional.silu(gate) * up, f"{name}ffn_down_exps", expert)
+            y.index_add_(0, rows, weights[rows, slots, None] * down)
+        return y
 
     def _attend(self, x: Tensor, layer: int) -> Tensor:
         s, name, n = self.shape, f"blk.{layer}.", x.shape[0]
@@ -153,19 +173,20 @@ class ExactModel:
     def _norm(self, x: Tensor, name: str) -> Tensor:
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.shape.eps) * self._weight(name + ".weight")
 
-    def _linear(self, x: Tensor, name: str) -> Tensor:
+    def _linear(self, x: Tensor, name: str, expert: int | None = None) -> Tensor:
         if self._round_activations and self._tensors[name + ".weight"].tensor_type not in FULL_PRECISION:
             x = round_to_int8(x)
-        weight = self._weight(name + ".weight")
+        weight = self._weight(name + ".weight", expert)
         # Rows of the weight in pieces: a vocabulary of 262,144 in float64 would take gigabytes at once.
         parts = [x @ piece.double().T for piece in weight.split(16_384)] if weight.ndim == 2 else []
         y = torch.cat(parts, dim=-1)
         return y + self._weight(name + ".bias") if name + ".bias" in self._tensors else y
 
-    def _weight(self, name: str) -> Tensor:
+    def _weight(self, name: str, expert: int | None = None) -> Tensor:
         tensor = self._tensors[name]
         shape = tuple(int(size) for size in reversed(tensor.shape))
-        values = torch.from_numpy(np.array(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32))
+        data, shape = (tensor.data, shape) if expert is None else (tensor.data[expert], shape[1:])
+        values = torch.from_numpy(np.array(gguf.dequantize(data, tensor.tensor_type), dtype=np.float32))
         return values.reshape(shape) if len(shape) == 2 else values.reshape(shape).double()
 
 

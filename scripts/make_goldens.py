@@ -44,6 +44,8 @@ HF_NAMES = {  # transformers' name of a parameter (without "model.") -> the file
     r"layers\.(\d+)\.self_attn\.o_proj\.": r"blk.\1.attn_output.",
     r"layers\.(\d+)\.self_attn\.([qk])_norm\.": r"blk.\1.attn_\2_norm.",
     r"layers\.(\d+)\.mlp\.(gate|up|down)_proj\.": r"blk.\1.ffn_\2.",
+    r"layers\.(\d+)\.mlp\.gate\.weight": r"blk.\1.ffn_gate_inp.weight",
+    r"layers\.(\d+)\.mlp\.experts\.(gate_up|down)_proj": r"blk.\1.ffn_\2_exps.weight",
     r"layers\.(\d+)\.input_layernorm\.": r"blk.\1.attn_norm.",
     r"layers\.(\d+)\.post_attention_layernorm\.": r"blk.\1.ffn_norm.",
     r"layers\.(\d+)\.pre_feedforward_layernorm\.": r"blk.\1.ffn_norm.",
@@ -67,6 +69,9 @@ def cases() -> dict[str, Case]:
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
     wide = small | {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1, "vocab_size": 96}
     wide |= {"num_attention_heads": 4, "num_key_value_heads": 1, "rms_norm_eps": 1e-5, "tie_word_embeddings": False}
+    moe = {"num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 24, "norm_topk_prob": True}
+    moe |= {"tie_word_embeddings": False}
+    moe_wide = moe | {"moe_intermediate_size": 256, "num_experts": 4, "num_experts_per_tok": 2, "head_dim": 64}
     llama31 = {"rope_type": "llama3", "rope_theta": 10_000.0, "factor": 8.0, "low_freq_factor": 1.0}
     llama31 |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 32}  # 32: so that it matters at 40 tokens
     llama, gemma = transformers.LlamaConfig, transformers.Gemma3TextConfig
@@ -90,6 +95,8 @@ def cases() -> dict[str, Case]:
         ),
         "qwen2": Case("qwen2", qwen2(**small, **heads, vocab_size=128, tie_word_embeddings=True)),
         "qwen3": Case("qwen3", qwen3(**small, **heads, head_dim=32, vocab_size=128, tie_word_embeddings=True)),
+        "qwen3moe": Case("qwen3moe", transformers.Qwen3MoeConfig(**small, **heads, head_dim=32, vocab_size=128, **moe)),
+        "moe_quantised": Case("qwen3moe", transformers.Qwen3MoeConfig(**(wide | moe_wide)), EXPERT_FORMATS),
         "gemma3": Case("gemma3", gemma(**gemma3)),
         "gemma3_scaled": Case(
             "gemma3", gemma(**(gemma3 | {"num_hidden_layers": 6, "intermediate_size": 32}), rope_parameters=linear8)
@@ -124,6 +131,19 @@ K_FORMATS = {
 }
 
 
+EXPERT_FORMATS = {
+    "token_embd.weight": "Q8_0",
+    "output.weight": "Q6_K",
+    "blk.0.attn_q.weight": "Q4_0",
+    "blk.0.attn_k.weight": "Q4_0",
+    "blk.0.attn_v.weight": "Q4_0",
+    "blk.0.attn_output.weight": "Q4_0",
+    "blk.0.ffn_gate_exps.weight": "Q4_K",
+    "blk.0.ffn_up_exps.weight": "Q5_0",
+    "blk.0.ffn_down_exps.weight": "Q6_K",
+}
+
+
 class AllFloat64(TorchFunctionMode):
     """While active, whatever asks torch for float32 gets float64."""
 
@@ -143,14 +163,19 @@ def make(name: str, case: Case, folder: Path) -> str:
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     with AllFloat64():
         torch.set_default_dtype(torch.float64)
-        model = model_class(case)._from_config(case.config, attn_implementation="eager").eval()
+        model = model_class(case)._from_config(
+            case.config, attn_implementation="eager", experts_implementation="eager"
+        ).eval()
         stored = {}  # name in the file -> (format, raw array as the file holds it)
         for hf_name, parameter in model.named_parameters():
-            gguf_name = name_in_file(hf_name, case)
-            values = draw(gguf_name, tuple(parameter.shape), rng)
-            stored[gguf_name] = encode(values, case.formats.get(gguf_name, "F32"), rng)
-            decoded = decode_as(*stored[gguf_name], tuple(parameter.shape)).astype(np.float64)
-            parameter.data = torch.from_numpy(as_transformers_has_it(gguf_name, decoded, case))
+            parts = parts_in_file(name_in_file(hf_name, case))
+            shape = tuple(parameter.shape)
+            shape = (*shape[:-2], shape[-2] // len(parts), shape[-1]) if len(shape) > 1 else shape
+            for part in parts:
+                stored[part] = encode(draw(part, shape, rng), case.formats.get(part, "F32"), rng)
+            decoded = [decode_as(*stored[part], shape).astype(np.float64) for part in parts]
+            whole = np.concatenate(decoded, axis=-2) if len(parts) > 1 else decoded[0]
+            parameter.data = torch.from_numpy(as_transformers_has_it(parts[0], whole, case))
         divisors = as_stored_divisors(model, case.config) if has_divisors(case) else None
         text, tokens = example_tokens() if case.chat else ("", rng.integers(0, case.config.vocab_size, N_TOKENS))
         with torch.no_grad():
@@ -177,6 +202,7 @@ def model_class(case: Case) -> type[transformers.PreTrainedModel]:
         "llama": transformers.LlamaForCausalLM,
         "qwen2": transformers.Qwen2ForCausalLM,
         "qwen3": transformers.Qwen3ForCausalLM,
+        "qwen3moe": transformers.Qwen3MoeForCausalLM,
         "gemma3": transformers.Gemma3ForCausalLM,
     }[case.architecture]
 
@@ -193,6 +219,12 @@ def name_in_file(hf_name: str, case: Case) -> str:
     return short
 
 
+def parts_in_file(name: str) -> list[str]:
+    """The file's tensors that one of transformers' holds: gates and ups of experts are one matrix there."""
+    both = "ffn_gate_up_exps"
+    return [name.replace(both, f"ffn_{part}_exps") for part in ("gate", "up")] if both in name else [name]
+
+
 def draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Random float32 weights: logits get a standard deviation near 2, norms and biases differ from 1 and 0."""
     if name.endswith("norm.weight"):
@@ -200,7 +232,7 @@ def draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndar
     if name.endswith(".bias"):
         return (0.5 * rng.standard_normal(shape)).astype(np.float32)
     gain = {"token_embd.weight": 2.0, "output.weight": 2.0}.get(name, 1.6 if ".attn_" in name else 1.0)
-    return (gain / shape[1] ** 0.5 * rng.standard_normal(shape)).astype(np.float32)
+    return (gain / shape[-1] ** 0.5 * rng.standard_normal(shape)).astype(np.float32)
 
 
 def as_transformers_has_it(name: str, values: np.ndarray, case: Case) -> np.ndarray:
@@ -227,9 +259,13 @@ def write_file(path: Path, name: str, case: Case, stored: dict) -> None:
     writer.add_head_count(c.num_attention_heads)
     writer.add_head_count_kv(c.num_key_value_heads)
     writer.add_layer_norm_rms_eps(c.rms_norm_eps)
-    if case.architecture in ("qwen3", "gemma3"):
+    if case.architecture in ("qwen3", "qwen3moe", "gemma3"):
         writer.add_key_length(c.head_dim)
         writer.add_value_length(c.head_dim)
+    if hasattr(c, "num_experts_per_tok"):
+        writer.add_expert_count(c.num_experts)
+        writer.add_expert_used_count(c.num_experts_per_tok)
+        writer.add_expert_feed_forward_length(c.moe_intermediate_size)
     if case.architecture == "llama":
         writer.add_vocab_size(c.vocab_size)
         writer.add_rope_dimension_count(c.hidden_size // c.num_attention_heads)

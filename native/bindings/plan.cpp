@@ -32,17 +32,24 @@ template <typename T> nb::ndarray<nb::numpy, T> new_array(std::initializer_list<
   return nb::ndarray<nb::numpy, T>(memory, shape.size(), shape.begin(), owner);
 }
 
-Operand operand_from(nb::tuple t) {  // (kind, at, width, rows, q8), see runtime.py
+Operand operand_from(nb::tuple t) {  // (kind, at, width, rows, dtype, inner), see runtime.py
   Operand o;
-  expect(nb::len(t) == 5, "plan: an operand has five parts");
-  const int kind = nb::cast<int>(t[0]), rows = nb::cast<int>(t[3]);
-  expect(kind >= 0 && kind <= 4 && (rows == 0 || rows == 1), "plan: operand kind or rows");
+  expect(nb::len(t) == 6, "plan: an operand has six parts");
+  const int kind = nb::cast<int>(t[0]), rows = nb::cast<int>(t[3]), dtype = nb::cast<int>(t[4]);
+  expect(kind >= 0 && kind <= 5 && (rows == 0 || rows == 1) && dtype >= 0 && dtype <= 2, "plan: operand kind, rows or dtype");
   o.kind = Operand::Kind(kind);
   o.at = nb::cast<int64_t>(t[1]);
   o.width = nb::cast<int64_t>(t[2]);
   o.rows = Rows(rows);
-  o.q8 = nb::cast<bool>(t[4]);
+  o.q8 = Operand::Dtype(dtype) == Operand::Dtype::q8;
+  o.i32 = Operand::Dtype(dtype) == Operand::Dtype::i32;
+  o.inner = nb::cast<int64_t>(t[5]);
   return o;
+}
+
+Score score_from(int number) {
+  expect(number >= 0 && number <= 2, "plan: no such score");
+  return Score(number);
 }
 
 Attributes attributes_from(nb::dict d) {
@@ -59,6 +66,12 @@ Attributes attributes_from(nb::dict d) {
     else if (name == "head_dim") a.head_dim = nb::cast<int>(value);
     else if (name == "window") a.window = nb::cast<int>(value);
     else if (name == "n_weights") a.n_weights = nb::cast<int>(value);
+    else if (name == "k") a.k = nb::cast<int>(value);
+    else if (name == "n_groups") a.n_groups = nb::cast<int>(value);
+    else if (name == "groups_used") a.groups_used = nb::cast<int>(value);
+    else if (name == "score") a.score = score_from(nb::cast<int>(value));
+    else if (name == "normalise") a.normalise = nb::cast<int>(value) != 0;
+    else if (name == "group_top2") a.group_top2 = nb::cast<bool>(value);
     else if (name == "residual") a.residual = nb::cast<int>(value) != 0;
     else if (name == "half_pairing") a.half_pairing = nb::cast<bool>(value);
     else if (name == "n_heads") a.n_heads = nb::cast<int>(value);
@@ -81,6 +94,11 @@ class PyPlan {
   int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns) {
     nb::gil_scoped_release unlocked;
     return plan_.add_matrix(gguf_id, file, offset, out_rows, columns);
+  }
+
+  int add_experts(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) {
+    nb::gil_scoped_release unlocked;
+    return plan_.add_experts(gguf_id, file, offset, n_experts, out_rows, columns);
   }
 
   void add_instruction(const std::string& op, nb::list inputs, nb::list outputs, nb::dict attributes) {
@@ -155,6 +173,7 @@ void bind_plan(nb::module_& m) {
       .def(nb::init<int, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int>(), "n_threads"_a, "max_rows"_a, "max_outputs"_a, "vocab"_a,
            "context_tokens"_a, "arena_bytes"_a, "n_pages"_a, "kv_format"_a)
       .def("add_matrix", &PyPlan::add_matrix, "gguf_id"_a, "file"_a, "offset"_a, "out_rows"_a, "columns"_a)
+      .def("add_experts", &PyPlan::add_experts, "gguf_id"_a, "file"_a, "offset"_a, "n_experts"_a, "out_rows"_a, "columns"_a)
       .def("add_vector", [](PyPlan& p, Floats v) { return p.plan_.add_vector(v.data(), int64_t(v.shape(0))); })
       .def("add_layer", [](PyPlan& p, int layer, int n_kv_heads, int head_dim, int latent) { p.plan_.add_layer(layer, n_kv_heads, head_dim, latent); })
       .def("add_instruction", &PyPlan::add_instruction, "op"_a, "inputs"_a, "outputs"_a, "attributes"_a)

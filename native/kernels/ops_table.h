@@ -69,6 +69,10 @@ struct OpKernels {
   void (*softcap)(const float* x, float cap, float* y, int64_t n);
   void (*swiglu)(const float* gate, const float* up, float* y, int64_t n);
   void (*geglu)(const float* gate, const float* up, float* y, int64_t n);
+  void (*softmax)(const float* x, float* y, int64_t n);  // over all n; y may be x
+  void (*sigmoid)(const float* x, float* y, int64_t n);
+  // y[i] = sum over j of w[j] * x[j * stride + i], in order of j, + residual[i] if there is one.
+  void (*weighted_sum)(const float* x, int64_t stride, const float* w, int64_t n_parts, const float* residual, float* y, int64_t n);
   // Writes one token's keys and values ([n_kv_heads, head_dim] each) into slot 0..31 of a page's layer.
   void (*kv_store)(const float* k, const float* v, uint8_t* layer, const KvShape& shape, int slot);
   void (*attention)(const AttentionTile& tile);

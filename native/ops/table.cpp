@@ -25,6 +25,9 @@ static const OpRow kOps[] = {
     {"scale", rule_one_input, run_scale},
     {"softcap", rule_one_input, run_softcap},
     {"select_outputs", rule_select_outputs, run_select_outputs},
+    {"route", rule_route, run_route, scratch_route},
+    {"expert_linear", rule_expert_linear, run_expert_linear, scratch_expert_linear},
+    {"expert_sum", rule_expert_sum, run_expert_sum},
 };
 
 const OpRow* find_op(const std::string& name) {

@@ -21,7 +21,7 @@ double now_seconds() {
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
 // Beyond any machine, and small enough that no product of sizes below overflows 64 bits.
-constexpr int64_t kMostThreads = 1024, kMostRows = 1 << 20, kMostNumber = int64_t(1) << 28, kMostBytes = int64_t(1) << 46;
+constexpr int64_t kMostThreads = 1024, kMostRows = 1 << 20, kMostNumber = int64_t(1) << 28, kMostExperts = 1 << 16, kMostBytes = int64_t(1) << 46;
 
 bool within(int64_t n, int64_t low, int64_t high) { return n >= low && n <= high; }
 
@@ -44,15 +44,29 @@ Plan::Plan(int n_threads, const KernelTable& table, const Limits& limits)
 
 void Plan::expect_building() const { expect(!finished_, "plan: it is finished, nothing can be added"); }
 
-int Plan::add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns) {
-  expect_building();
+const FormatKernels& Plan::checked_format(uint32_t gguf_id, int64_t offset, int64_t out_rows, int64_t columns) const {
   const FormatKernels* kernels = find_format(*table_, gguf_id);
   expect(kernels, "plan: no kernels for format number " + std::to_string(gguf_id));
   expect(within(out_rows, 1, kMostNumber) && within(columns, 1, kMostNumber) && columns % kernels->block_weights == 0,
          std::string("plan: matrix shape does not fit ") + kernels->name);
   expect(within(offset, 0, int64_t(1) << 60), "plan: matrix offset");
-  matrices_.push_back(read_matrix(pool_, slabs_, *kernels, file, offset, out_rows, columns));
+  return *kernels;
+}
+
+int Plan::add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns) {
+  expect_building();
+  const FormatKernels& kernels = checked_format(gguf_id, offset, out_rows, columns);
+  matrices_.push_back(read_matrix(pool_, slabs_, kernels, file, offset, out_rows, columns));
   return int(matrices_.size()) - 1;
+}
+
+int Plan::add_experts(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) {
+  expect_building();
+  const FormatKernels& kernels = checked_format(gguf_id, offset, out_rows, columns);
+  const ExpertMatrix one(Matrix{&kernels, out_rows, columns, nullptr}, 1);
+  expect(within(n_experts, 1, std::min(kMostExperts, kMostBytes / one.expert_bytes())), "plan: number of experts");
+  experts_.push_back(read_experts(pool_, slabs_, kernels, file, offset, n_experts, out_rows, columns));
+  return int(experts_.size()) - 1;
 }
 
 int Plan::add_vector(const float* data, int64_t n) {
@@ -74,12 +88,14 @@ void Plan::check_operand(const Operand& o, const std::string& where) const {
   switch (o.kind) {
     case Operand::Kind::arena: {
       expect(within(o.at, 0, limits_.arena_bytes) && o.at % 64 == 0 && within(o.width, 1, kMostNumber), where + ": place or width");
-      expect(!o.q8 || o.width % Q8_BLOCK == 0, where + ": q8 rows are whole blocks");
-      const int64_t capacity = o.rows == Rows::tokens ? limits_.max_rows : limits_.max_outputs;
-      const int64_t bytes = o.q8 ? q8_bytes(capacity, o.width) : capacity * o.width * 4;
+      expect(within(o.inner, 1, o.width) && o.width % o.inner == 0 && !(o.q8 && o.i32), where + ": last dimension");
+      expect(!o.q8 || o.inner % Q8_BLOCK == 0, where + ": q8 rows are whole blocks");
+      const int64_t rows = capacity(o.rows);
+      const int64_t bytes = o.q8 ? q8_bytes(rows * o.inner_rows(), o.inner) : rows * o.width * 4;
       expect(bytes <= limits_.arena_bytes - o.at, where + " leaves the arena");
       break;
     }
+    case Operand::Kind::experts: expect(o.at >= 0 && o.at < int64_t(experts_.size()), where + ": no such experts"); break;
     case Operand::Kind::matrix: expect(o.at >= 0 && o.at < int64_t(matrices_.size()), where + ": no such matrix"); break;
     case Operand::Kind::vector:
       expect(o.at >= 0 && o.at < int64_t(vectors_.size()) && o.width == int64_t(vectors_[o.at].size()), where + ": no such vector");
@@ -95,15 +111,16 @@ void Plan::add_instruction(Instruction instruction) {
     for (const Operand& o : *list) {
       check_operand(o, "plan: operand of " + name);
       if (o.kind == Operand::Kind::matrix && name != "embed") instruction.weight_bytes += matrices_[o.at].n_panels() * matrices_[o.at].panel_bytes();
+      if (o.kind == Operand::Kind::experts && instruction.in.size() > 1) instruction.weight_bytes += experts_[o.at].expert_bytes() * instruction.in[1].width;
     }
-  instruction.op->rule(instruction, Parts{matrices_, vectors_, layers_, limits_.vocab});
+  instruction.op->rule(instruction, parts());
   instructions_.push_back(std::move(instruction));
 }
 
 void Plan::finish(const Operand& logits) {
   expect_building();
   check_operand(logits, "plan: output");
-  expect(logits.kind == Operand::Kind::arena && logits.rows == Rows::outputs && logits.width == limits_.vocab && !logits.q8, "plan: output is not logits");
+  expect(logits.kind == Operand::Kind::arena && logits.rows == Rows::outputs && logits.width == limits_.vocab && !logits.q8 && !logits.i32, "plan: output is not logits");
   output_ = logits;
   int64_t at = 0, scratch = 0;
   for (auto& [number, layer] : layers_) {
@@ -113,8 +130,10 @@ void Plan::finish(const Operand& logits) {
     scratch = std::max(scratch, layer.shape.latent ? latent_scratch(layer.shape) : attention_scratch(layer.shape.head_dim));
   }
   for (const Instruction& i : instructions_)
-    for (const Operand& o : i.out)
-      if (o.q8) scratch = std::max(scratch, o.width * TILE_ROWS);  // one tile of floats, before rounding
+    for (const Operand& o : i.out) {
+      if (o.q8) scratch = std::max(scratch, o.inner * TILE_ROWS);  // one tile of floats, before rounding
+      if (i.op->scratch) scratch = std::max(scratch, (i.op->scratch(i, parts(), capacity(o.rows)) + 3) / 4);
+    }
   page_bytes_ = std::max<int64_t>(round_up(at, 4096), 4096);
   expect(page_bytes_ <= kMostBytes / limits_.n_pages, "plan: the KV cache would be too large");
   kv_ = Buffer(page_bytes_ * limits_.n_pages);
@@ -127,6 +146,7 @@ void Plan::finish(const Operand& logits) {
 int64_t Plan::weight_bytes() const {
   int64_t bytes = 0;
   for (const Matrix& m : matrices_) bytes += m.n_panels() * m.panel_bytes();
+  for (const ExpertMatrix& e : experts_) bytes += e.n_experts() * e.expert_bytes();
   for (const auto& v : vectors_) bytes += int64_t(v.size()) * 4;
   return bytes;
 }
@@ -160,6 +180,7 @@ void Plan::step(const BatchView& batch) {
   step_.n_rows[1] = batch.n_outputs;
   step_.arena = arena_.data();
   step_.matrices = &matrices_;
+  step_.expert_matrices = &experts_;
   step_.vectors = &vectors_;
   step_.layers = &layers_;
   step_.linear = table_;

@@ -17,7 +17,7 @@ from tenth.config import EngineConfig
 from tenth.errors import ModelFileError, RequestError, ResourceError
 from tenth.models import build
 from tenth.program import memory
-from tenth.program.passes import optimise
+from tenth.program.passes import kept_as_floats, optimise
 from tenth.program.values import Program
 from tenth.runtime import (
     Limits,
@@ -65,8 +65,9 @@ def open_runtime(header: ModelFile, config: EngineConfig, progress: Progress | N
     require_supported({**used, **{how.source: header.tensors[how.source] for how in program.derived.values()}})
     limits = plan_limits(program, config)
     check_memory(header, program, limits)
-    vectors = {name: read_vector(info) for name, info in used.items() if len(info.shape) == 1}
-    matrices = {name: _source(info, header, program) for name, info in used.items() if len(info.shape) > 1}
+    floats = kept_as_floats(program)
+    vectors = {name: read_vector(used[name]) for name in floats}
+    matrices = {name: _source(info, header, program) for name, info in used.items() if name not in floats}
     runtime = Runtime(program, matrices, vectors, limits, progress)
     require_unchanged(header)  # the header's checks hold for the weights only if they are of the same file
     return Loaded(runtime, header, program, config)
@@ -105,8 +106,8 @@ def check_vocabulary(header: ModelFile, program: Program) -> None:
 
 
 def read_vector(info: TensorInfo) -> F32:
-    """A norm, a bias or factors of rotary frequencies, float32 ``[n]``. ModelFileError for numbers that cannot be."""
-    vector = read_tensor(info)
+    """A norm, biases or factors of rotary frequencies, float32 ``[n]``. ModelFileError for numbers that cannot be."""
+    vector = read_tensor(info).ravel()
     is_divisor = info.name == "rope_freqs.weight"
     wrong = ~np.isfinite(vector) | (vector <= 0) if is_divisor else ~np.isfinite(vector)
     if wrong.any():

@@ -20,15 +20,18 @@ from tenth.errors import ModelFileError, RequestError, ResourceError
 from tenth.program.values import Instruction, Program, Value
 
 KV_FORMATS = {"f16": 0, "q8_0": 1, "f32": 2}  # native/kernels/ops_table.h, KvFormat
-ARENA, MATRIX, VECTOR, TOKENS, POSITIONS = range(5)  # native/plan/plan.h, Operand::Kind
+ARENA, MATRIX, VECTOR, TOKENS, POSITIONS, EXPERTS = range(6)  # native/plan/plan.h, Operand::Kind
+DTYPES = {"f32": 0, "q8": 1, "i32": 2}  # Operand::Dtype
+SCORES = {"softmax": 0, "sigmoid": 1, "softmax_selected": 2}  # Score
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class MatrixSource:
-    """Where the rows of a weight matrix lie: ``n_bytes`` from byte ``offset`` of ``path``, in GGUF type ``gguf_id``.
+    """Where the rows of a weight lie: ``n_bytes`` from byte ``offset`` of ``path``, in GGUF type ``gguf_id``.
 
-    ``make``: for a matrix that is not in the file as such; gives its float32 rows, and ``gguf_id`` is that of F32.
+    A matrix, or the matrices of all experts one after the other. ``make``: for a matrix that is not in the file as
+    such; gives its float32 rows, and ``gguf_id`` is that of F32.
     """
 
     path: Path
@@ -112,8 +115,9 @@ def kv_page_bytes(program: Program, kv_format: str) -> int:
 class Runtime:
     """A program with its weights in memory, ready to compute steps. Not thread-safe: one step at a time.
 
-    ``matrices``: where each 2-D weight lies; ``vectors``: the others, as float32. Raises ModelFileError when a file
-    ends early or holds scales that are not finite, ResourceError when memory or threads do not suffice.
+    ``matrices``: where each matrix lies, and the matrices of experts; ``vectors``: the other weights, as float32.
+    Raises ModelFileError when a file ends early or holds scales that are not finite, ResourceError when memory or
+    threads do not suffice.
     """
 
     def __init__(
@@ -152,8 +156,7 @@ class Runtime:
             for name, source in sorted(matrices.items(), key=lambda item: (str(item[1].path), item[1].offset)):
                 if source.path not in files:
                     files[source.path] = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
-                out_rows, columns = self.program.weights[name].shape
-                places[name] = MATRIX, self._add(files[source.path], name, source, out_rows, columns)
+                places[name] = self._add(files[source.path], name, source)
                 done += source.n_bytes
                 if progress:
                     progress("loading", done, total)
@@ -164,14 +167,16 @@ class Runtime:
                 os.close(file)
         return places
 
-    def _add(self, file: int, name: str, source: MatrixSource, out_rows: int, columns: int) -> int:
+    def _add(self, file: int, name: str, source: MatrixSource) -> tuple[int, int]:
+        shape = self.program.weights[name].shape
+        kind, add = (EXPERTS, self._plan.add_experts) if len(shape) == 3 else (MATRIX, self._plan.add_matrix)
         try:
             if source.make is None:
-                return int(self._plan.add_matrix(source.gguf_id, file, source.offset, out_rows, columns))
+                return kind, int(add(source.gguf_id, file, source.offset, *shape))
             with open(os.memfd_create(name, os.MFD_CLOEXEC), "w+b") as made:
                 made.write(np.ascontiguousarray(source.make()).data)
                 made.flush()
-                return int(self._plan.add_matrix(source.gguf_id, made.fileno(), 0, out_rows, columns))
+                return kind, int(add(source.gguf_id, made.fileno(), 0, *shape))
         except RuntimeError as error:
             raise ModelFileError(
                 f"tensor {name} of {source.path}: {error}",
@@ -188,18 +193,18 @@ class Runtime:
             )
         self._plan.finish(self._operand(self.program.output))
 
-    def _operands(self, values: Iterable[Value]) -> list[tuple[int, int, int, int, bool]]:
+    def _operands(self, values: Iterable[Value]) -> list[tuple[int, int, int, int, int, int]]:
         return [self._operand(value) for value in values]
 
-    def _operand(self, value: Value) -> tuple[int, int, int, int, bool]:
-        """(kind, place, numbers per row, row count, is q8): native/plan/plan.h, Operand."""
+    def _operand(self, value: Value) -> tuple[int, int, int, int, int, int]:
+        """(kind, place, numbers per row, row count, dtype, last dimension): native/plan/plan.h, Operand."""
         rows = int(value.rows == "outputs")
         if value.kind == "weight":
             kind, place = self._places[value.name]
-            return kind, place, math.prod(value.shape), 0, False
+            return kind, place, math.prod(value.shape), 0, 0, value.shape[-1]
         if value.kind == "input":
-            return (TOKENS if value.name == "tokens" else POSITIONS), 0, 1, rows, False
-        return ARENA, value.storage.offset, math.prod(value.shape), rows, value.dtype == "q8"
+            return (TOKENS if value.name == "tokens" else POSITIONS), 0, 1, rows, 0, 1
+        return ARENA, value.storage.offset, math.prod(value.shape), rows, DTYPES[value.dtype], value.shape[-1]
 
     # ---- running
 
@@ -268,6 +273,9 @@ def _attributes(instruction: Instruction) -> dict[str, Any]:
     if instruction.op == "rope":
         attributes["half_pairing"] = attributes.pop("pairing") == "half"
         attributes["head_dim"] = instruction.inputs[0].shape[1]
+    if instruction.op == "route":
+        attributes["score"] = SCORES[attributes["score"]]
+        attributes["group_top2"] = attributes.pop("group_score") == "top2"
     for name in ("biases", "inv_freq", "sizes"):
         if name in attributes:
             attributes[name] = list(attributes[name])

@@ -39,6 +39,7 @@ LATENT_OLD = {
     "attention.value_length": 32,
 }
 MULTIPLIED = {"rope.scaling.yarn_log_multiplier": 0.0707}
+EXPERTS = {"expert_count": 8, "expert_used_count": 3, "expert_feed_forward_length": 32}
 HEAD_32 = {"attention.key_length": 32, "attention.value_length": 32}
 # name: architecture, keys beside COMMON, optional tensors that this file has
 TINY = {
@@ -48,6 +49,7 @@ TINY = {
     "qwen2": ("qwen2", {}, ("output",)),
     "qwen2_tied_yarn": ("qwen2", YARN, ()),
     "qwen3": ("qwen3", HEAD_32, ()),
+    "qwen3moe": ("qwen3moe", {**HEAD_32, **EXPERTS}, ()),
     "gemma3": ("gemma3", {"block_count": 7, "attention.sliding_window": 5, **HEAD_32}, ()),
     "deepseek2": ("deepseek2", {"attention.q_lora_rank": 96, **LATENT}, ("output", "attn_k_b", "attn_v_b")),
     "deepseek2_lite_old_yarn": ("deepseek2", {**LATENT_OLD, **YARN, **MULTIPLIED}, ("attn_kv_b",)),

@@ -6,6 +6,7 @@ import pytest
 from tenth.errors import ModelFileError
 from tenth.models import ARCHITECTURES, build
 from tenth.models.tensors import match
+from tenth.program.builder import Routing
 
 OF_PLAIN_ATTENTION = [
     ({"attention.head_count_kv": 3}, "head_count 4 is not a multiple of attention.head_count_kv 3"),
@@ -37,7 +38,6 @@ CONTRADICTIONS = [
     ({"attention.head_count": [4, 4]}, "head_count is of type array of int, expected a whole number"),
     ({"feed_forward_length": "96"}, "feed_forward_length is of type str"),
     ({"context_length": 0}, "context_length is 0"),
-    ({"expert_count": 8}, "expert_count is 8: mixture-of-experts"),
     ({"attention.causal": False}, "causal is false"),
     ({"vocab_size": 36}, "vocab_size is 36, but token_embd.weight has 37 rows"),
 ]
@@ -80,6 +80,50 @@ LATENT_CONTRADICTIONS = [
 @pytest.mark.parametrize(("changes", "message"), LATENT_CONTRADICTIONS, ids=[m[:40] for _, m in LATENT_CONTRADICTIONS])
 def test_and_those_of_latent_attention(make_tiny, changes, message):
     refuses(make_tiny("deepseek2"), changes, message)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "gemma3"])
+def test_experts_are_refused_where_the_architecture_has_none(make_tiny, name):
+    with pytest.raises(ModelFileError, match=f"expert_count is 8: {name} is known without experts only"):
+        make_tiny(name, expert_count=8).build()
+
+
+WRONG_EXPERTS = [
+    ({"expert_count": None}, "expert_count is missing"),
+    ({"expert_count": 0}, "expert_count is 0"),
+    ({"expert_count": 1 << 20}, "expert_count is 1048576"),
+    ({"expert_count": 7}, r"ffn_gate_inp.weight has shape \[8, 64\], expected \[7, 64\]"),
+    ({"expert_used_count": None}, "expert_used_count is missing"),
+    ({"expert_used_count": 0}, "expert_used_count is 0"),
+    ({"expert_used_count": 9}, "expert_used_count is 9, but expert_count is 8"),
+    ({"expert_feed_forward_length": 48}, r"ffn_gate_exps.weight has shape \[8, 32, 64\], expected \[8, 48, 64\]"),
+    ({"expert_gating_func": 9}, "expert_gating_func is 9, expected 1"),
+    ({"expert_weights_scale": math.inf}, "expert_weights_scale is inf"),
+    ({"expert_group_count": 3}, "3 of 8 experts cannot be chosen from 3 of 3 groups"),
+    ({"expert_group_count": 4, "expert_group_used_count": 1}, "3 of 8 experts cannot be chosen from 1 of 4 groups"),
+    ({"expert_group_count": 4, "expert_group_used_count": 5}, "3 of 8 experts cannot be chosen from 5 of 4 groups"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG_EXPERTS, ids=[m[:40] for _, m in WRONG_EXPERTS])
+def test_counts_of_experts_that_contradict_each_other_are_named(make_tiny, changes, message):
+    with pytest.raises(ModelFileError, match=message):
+        make_tiny("qwen3moe", **changes).build()
+
+
+def test_experts_of_several_shapes_are_refused(make_tiny):
+    tiny = make_tiny("qwen3moe")
+    tiny.shapes["blk.1.ffn_down_exps.weight"] = (4, 64, 32)
+    with pytest.raises(ModelFileError, match=r"ffn_down_exps.weight has shape \[4, 64, 32\], expected \[8, 64, 32\]"):
+        tiny.build()
+
+
+def test_keys_of_experts_say_how_they_are_chosen(make_tiny):
+    assert make_tiny("qwen3moe").config().routing == Routing(k=3)
+    keys = {"expert_gating_func": 2, "expert_weights_norm": False, "expert_weights_scale": 2.5, "expert_group_count": 4,
+            "expert_group_used_count": 2}
+    chosen = make_tiny("qwen3moe", **keys).config().routing
+    assert chosen == Routing(k=3, score="sigmoid", normalise=False, scale=2.5, n_groups=4, groups_used=2)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])
@@ -148,8 +192,9 @@ def test_gemma3_of_62_layers_scales_scores_by_the_share_of_dim(make_tiny):
 
 
 def test_a_missing_tensor_is_named(one_of_each):
-    del one_of_each.shapes["blk.1.ffn_up.weight"]
-    with pytest.raises(ModelFileError, match=r"tensor blk.1.ffn_up.weight is missing"):
+    name = next(name for name in one_of_each.shapes if name.startswith("blk.1.ffn_up"))
+    del one_of_each.shapes[name]
+    with pytest.raises(ModelFileError, match=f"tensor {name} is missing"):
         one_of_each.build()
 
 
@@ -160,8 +205,8 @@ def test_a_file_without_tensors_is_refused(one_of_each):
 
 
 def test_a_tensor_without_a_place_is_named(one_of_each):
-    one_of_each.shapes["blk.0.ffn_gate_exps.weight"] = (4, 8, 8)
-    with pytest.raises(ModelFileError, match=r"no place for tensor blk.0.ffn_gate_exps.weight"):
+    one_of_each.shapes["blk.0.ffn_gate_more.weight"] = (4, 8, 8)
+    with pytest.raises(ModelFileError, match=r"no place for tensor blk.0.ffn_gate_more.weight"):
         one_of_each.build()
 
 
@@ -197,6 +242,13 @@ def test_output_and_token_table_agree_on_the_vocabulary(make_tiny):
 
 def test_tensors_known_to_mean_nothing_are_ignored():
     assert match({"a.weight": ("n",)}, {"a.weight": (2,), "blk.0.attn_rot_embd.weight": (4,)}) == {"a.weight": (2,)}
+
+
+def test_a_file_may_leave_out_a_leading_dimension_of_one():
+    declared = {"gate.weight": (1, 4)}
+    assert match(declared, {"gate.weight": (4,)}) == match(declared, {"gate.weight": (1, 4)}) == {"gate.weight": (1, 4)}
+    with pytest.raises(ModelFileError, match=r"expected \[1, 4\]"):
+        match(declared, {"gate.weight": (5,)})
 
 
 def test_optional_tensors_are_used_when_there(make_tiny):

@@ -8,6 +8,7 @@ from tenth.batch import Batch, pages_for
 from tenth.config import EngineConfig
 from tenth.loader import open_runtime
 from tenth.program import memory
+from tenth.program.passes import kept_as_floats
 from tenth.program.reference import transposed
 from tenth.runtime import Limits, MatrixSource, Runtime
 from tenth.weights.gguf import read_header
@@ -48,15 +49,15 @@ def all_logits(runtime, tokens, chunk=None, pages=None):
 
 
 def open_program(program, weights, folder, rows=64, kv_format="f32", threads=2):
-    """A runtime for any program: 2-D weights go through an F32 file, the others directly."""
+    """A runtime for any program: matrices go through an F32 file, the other weights directly."""
     matrices, vectors, at = {}, {}, 0
-    path = folder / "weights.bin"
+    path, floats = folder / "weights.bin", kept_as_floats(program)
     with path.open("wb") as file:
         for name in program.weights:
             how = program.derived.get(name)
             data = transposed(weights[how.source], how) if how else weights[name]
             data = np.ascontiguousarray(data, np.float32)
-            if data.ndim == 1:
+            if name in floats:
                 vectors[name] = data
             else:
                 matrices[name] = MatrixSource(path, at, data.nbytes, 0)

@@ -5,7 +5,7 @@ import pytest
 
 from tests.runtime.native import all_logits, golden, open_golden
 
-EXACT = ["chat", "gemma3", "gemma3_scaled", "llama", "llama_bias", "llama_tied_scaled", "qwen2", "qwen3"]
+EXACT = ["chat", "gemma3", "gemma3_scaled", "llama", "llama_bias", "llama_tied_scaled", "qwen2", "qwen3", "qwen3moe"]
 
 
 def nmse(a, b):
@@ -20,7 +20,7 @@ def test_a_float_model_gives_the_reference_logits(case):
     assert (logits.argmax(-1) == expected["logits"].argmax(-1)).all()
 
 
-@pytest.mark.parametrize("case", ["quantised", "kquants"])
+@pytest.mark.parametrize("case", ["quantised", "kquants", "moe_quantised"])
 def test_a_quantised_model_gives_the_logits_of_rounded_activations(case):
     expected = golden(case)
     logits = all_logits(open_golden(case, kv_format="f32"), expected["tokens"])

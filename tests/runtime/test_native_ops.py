@@ -14,8 +14,10 @@ SHAPES = {
     "embd.weight": (VOCAB, DIM), "norm.weight": (DIM,), "head_norm.weight": (HEAD_DIM,), "a.weight": (DIM, DIM),
     "a.bias": (DIM,), "c.weight": (DIM, DIM), "kv.weight": (KV_HEADS * HEAD_DIM, DIM), "factors.weight": (6,),
     "out.weight": (VOCAB, DIM), "by_head.weight": (HEADS, 32, HEAD_DIM), "rows.weight": (HEADS * 32, HEAD_DIM),
-    "down.weight": (DIM, HEADS * 32), "latent.weight": (25, DIM), "queries.weight": (HEADS * 25, DIM),
-    "of_72.weight": (DIM, 72), "of_24.weight": (DIM, 24),
+    "of_192.weight": (DIM, HEADS * 32), "latent.weight": (25, DIM), "queries.weight": (HEADS * 25, DIM),
+    "of_72.weight": (DIM, 72), "of_24.weight": (DIM, 24), "router.weight": (12, DIM), "router.bias": (12,),
+    "choice.bias": (12,), "up.weight": (12, 20, DIM), "up.bias": (12, 20), "gate.weight": (12, 20, DIM),
+    "down.weight": (12, DIM, 20),
 }  # fmt: skip
 INV_FREQ = tuple(1e4 ** (-j / 6) for j in range(6))
 
@@ -49,6 +51,13 @@ def by_head_transposed(x, w):
     return b.flat(b.head_linear_transposed(b.heads(x, HEADS), w.rows, n_heads=HEADS, first=16, n_rows=16))
 
 
+def mix(x, w, bias=False, **how):
+    """Experts of 20 numbers, one of their matrices with a bias: the last panel of each expert is not full."""
+    experts, weights = b.route(b.linear(x, w.router), b.Routing(**how), w.choice if bias else None)
+    y = b.swiglu(b.expert_linear(x, experts, w.gate), b.expert_linear(x, experts, w.up))
+    return b.expert_sum(b.expert_linear(y, experts, w.down), weights)
+
+
 # What stands between the embedding and the output matrix. The name begins with the op that is tested.
 BODIES = {
     "embed": lambda x, p, w: x,
@@ -65,7 +74,7 @@ BODIES = {
     "attention": lambda x, p, w: attend(x, w),
     "attention windowed": lambda x, p, w: attend(x, w, window=7),
     "attention softcapped": lambda x, p, w: attend(x, w, softcap=2.0),
-    "head_linear": lambda x, p, w: b.linear(by_head(x, w), w.down),
+    "head_linear": lambda x, p, w: b.linear(by_head(x, w), w.of_192),
     "head_linear of some rows": lambda x, p, w: by_head(x, w, first=16, n_rows=16),
     "head_linear transposed": lambda x, p, w: by_head_transposed(x, w),
     "latent_store": lambda x, p, w: latent_attend(x, w),
@@ -77,6 +86,17 @@ BODIES = {
     "swiglu": lambda x, p, w: b.swiglu(x, b.linear(x, w.c)),
     "geglu": lambda x, p, w: b.geglu(x, b.linear(x, w.c)),
     "select_outputs": lambda x, p, w: x,
+    "route": lambda x, p, w: mix(x, w, k=3, normalise=False),
+    "route normalised, with bias": lambda x, p, w: mix(x, w, bias=True, k=3, scale=2.5),
+    "route by sigmoid": lambda x, p, w: mix(x, w, k=4, score="sigmoid", bias=True),
+    "route by the chosen": lambda x, p, w: mix(x, w, k=4, score="softmax_selected"),
+    "route in groups": lambda x, p, w: mix(x, w, k=3, n_groups=4, groups_used=2),
+    "route in groups by two": lambda x, p, w: mix(x, w, bias=True, k=4, score="sigmoid", n_groups=3, groups_used=2,
+                                                  group_score="top2"),
+    "expert_linear": lambda x, p, w: mix(x, w, k=1),
+    "expert_linear of all experts": lambda x, p, w: mix(x, w, k=12),
+    "expert_sum": lambda x, p, w: mix(x, w, k=2),
+    "expert_sum with residual": lambda x, p, w: x + mix(x, w, k=5),
 }  # fmt: skip
 Q8_OPS = {"quantize", "rms_norm_q8", "swiglu_q8", "geglu_q8"}  # need quantised weights: test_native_goldens.py
 

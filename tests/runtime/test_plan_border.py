@@ -34,10 +34,10 @@ class Recorder:
         return call if name in BUILDING else getattr(self.plan, name)
 
 
-BUILDING = ("add_matrix", "add_vector", "add_layer", "add_instruction", "finish")
+BUILDING = ("add_matrix", "add_experts", "add_vector", "add_layer", "add_instruction", "finish")
 
 
-@pytest.fixture(scope="module", params=["kquants", "llama_bias", "gemma3_scaled"])
+@pytest.fixture(scope="module", params=["kquants", "llama_bias", "gemma3_scaled", "moe_quantised"])
 def recorded(request):
     """(file descriptor, the calls) of a golden model's plan."""
     path, plan = DATA / f"golden_{request.param}.gguf", _core.Plan
@@ -56,7 +56,7 @@ def build(file, calls):
         if name == "Plan":
             plan = _core.Plan(*args)
             continue
-        if name == "add_matrix":
+        if name in ("add_matrix", "add_experts"):
             args = [args[0], file, *args[2:]]
         getattr(plan, name)(*args)
     return plan
@@ -119,7 +119,7 @@ def test_the_order_of_building_is_kept(recorded):
     plan = build(file, calls)
     for name, args in calls[1:]:
         with pytest.raises(ValueError, match="it is finished"):
-            getattr(plan, name)(*([args[0], file, *args[2:]] if name == "add_matrix" else args))
+            getattr(plan, name)(*([args[0], file, *args[2:]] if name in ("add_matrix", "add_experts") else args))
     assert plan.logits().shape[0] == 0
     step(plan)
 

@@ -84,8 +84,13 @@ class Config:
     rope: Rope
 
 
-def read_dense(m: Metadata, prefix: str, pairing: str, default_rope_base: float = 10000.0) -> Config:
-    """Read the hyper-parameters that start with ``prefix``; ModelFileError names any that contradict each other."""
+def read_dense(
+    m: Metadata, prefix: str, pairing: str, default_rope_base: float = 10000.0, experts: bool = False
+) -> Config:
+    """Read the hyper-parameters that start with ``prefix``; ModelFileError names any that contradict each other.
+
+    ``experts``: whether the model file reads the keys of experts itself; else a file that has them is refused.
+    """
     dim = m.get_int(f"{prefix}.embedding_length", low=1, high=MOST_WIDTH)
     n_heads = m.get_int(f"{prefix}.attention.head_count", low=1, high=MOST_WIDTH)
     n_kv_heads = m.get_int(f"{prefix}.attention.head_count_kv", n_heads, low=1, high=MOST_WIDTH)
@@ -94,7 +99,7 @@ def read_dense(m: Metadata, prefix: str, pairing: str, default_rope_base: float 
         n_heads % n_kv_heads == 0,
         f"attention.head_count {n_heads} is not a multiple of attention.head_count_kv {n_kv_heads}",
     )
-    _refuse_other_kinds(m, prefix)
+    _refuse_other_kinds(m, prefix, experts)
     return Config(
         n_layers=m.get_int(f"{prefix}.block_count", low=1, high=MOST_LAYERS),
         dim=dim,
@@ -122,11 +127,11 @@ def _read_head_dim(m: Metadata, prefix: str, dim: int, n_heads: int) -> int:
     return head_dim
 
 
-def _refuse_other_kinds(m: Metadata, prefix: str) -> None:
-    """Refuse what these keys would ask for and no dense decoder here does."""
+def _refuse_other_kinds(m: Metadata, prefix: str, experts: bool) -> None:
+    """Refuse what these keys would ask for and no decoder here does."""
     n_experts = m.get_int(f"{prefix}.expert_count", 0)
-    require(n_experts == 0, f"{prefix}.expert_count is {n_experts}: mixture-of-experts models are not supported yet",
-            "choose a dense model")  # fmt: skip
+    require(experts or n_experts == 0, f"{prefix}.expert_count is {n_experts}: {prefix} is known without experts only",
+            "this mixture-of-experts model is not supported yet; choose another")  # fmt: skip
     refuse_encoder(m, prefix)
 
 

@@ -23,6 +23,8 @@ def layers(n_layers: int, one: Declared) -> Declared:
 def match(declared: Declared, present: Mapping[str, Shape]) -> dict[str, Shape]:
     """Shapes of the tensors the model may use. A "?" behind a declared name marks one that a file may lack.
 
+    A declared shape [1, d] may be [d] in a file; the model sees it as declared.
+
     Raises ModelFileError for a missing tensor, a wrong shape, and a tensor the model has no place for.
     """
     wanted = {name.rstrip("?"): shape for name, shape in declared.items()}
@@ -36,8 +38,12 @@ def match(declared: Declared, present: Mapping[str, Shape]) -> dict[str, Shape]:
     named: dict[str, int] = {}
     for name, shape in wanted.items():
         if name in present:
-            _check_shape(name, shape, present[name], named)
-    return {name: present[name] for name in wanted if name in present}
+            _check_shape(name, shape, _as_declared(present[name], shape), named)
+    return {name: _as_declared(present[name], shape) for name, shape in wanted.items() if name in present}
+
+
+def _as_declared(found: Shape, declared: tuple[int | str, ...]) -> Shape:
+    return (1, *found) if declared[:1] == (1,) and len(found) == len(declared) - 1 else found
 
 
 def _check_shape(name: str, declared: tuple[int | str, ...], found: Shape, named: dict[str, int]) -> None:

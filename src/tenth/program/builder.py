@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from tenth.program.ops import OPS, expect
 from tenth.program.values import Attr, Instruction, KvLayer, Program, Rows, Transposed, Value
@@ -228,13 +229,47 @@ def geglu(gate: Value, up: Value) -> Value:
     return _emit(gate, "geglu", up)
 
 
+@dataclass(frozen=True)
+class Routing:
+    """How ``route`` chooses and weighs experts; what the fields mean stands with the op in ops.py."""
+
+    k: int
+    score: str = "softmax"
+    normalise: bool = True
+    scale: float = 1.0
+    n_groups: int = 1
+    groups_used: int = 1
+    group_score: str = "max"
+
+
+def route(logits: Value, how: Routing, bias: Weights | None = None) -> tuple[Value, Value]:
+    """[n, E] -> experts i32 [n, k], weights [n, k]. ``bias``: a tensor or None, counts for choosing only."""
+    assert logits.builder is not None, "route takes values under construction"
+    inputs = (logits, _value(bias, "bias")) if bias is not None else (logits,)
+    attrs: dict[str, Attr] = {**vars(how), "normalise": int(how.normalise), "scale": float(how.scale)}
+    experts, weights = logits.builder.emit("route", inputs, **attrs)
+    return experts, weights
+
+
+def expert_linear(x: Value, experts: Value, w: Weights) -> Value:
+    """[n, in] or [n, k, in], i32 [n, k] -> [n, k, out]: each row by the matrices of its experts, plus biases if any."""
+    has_bias = f"{w._path}.bias" in w._builder.shapes
+    biases = (_value(w, "bias"),) if has_bias else ()
+    return _emit(x, "expert_linear", experts, _value(w), *biases, n_weights=1, biases=(int(has_bias),))
+
+
+def expert_sum(y: Value, weights: Value) -> Value:
+    """[n, k, d], [n, k] -> [n, d]: the results of a row's experts, weighed and added."""
+    return _emit(y, "expert_sum", weights)
+
+
 def select_outputs(x: Value) -> Value:
     """Rows of all tokens -> only the rows that need logits."""
     return _emit(x, "select_outputs")
 
 
 __all__ = [
-    "Builder", "Rows", "Value", "Weights", "attention", "embed", "flat", "geglu", "head_linear",
-    "head_linear_transposed", "heads", "latent_attention", "linear", "rms_norm", "rope", "rope_angles", "scale",
-    "select_outputs", "softcap", "split", "swiglu",
+    "Builder", "Routing", "Rows", "Value", "Weights", "attention", "embed", "expert_linear", "expert_sum", "flat",
+    "geglu", "head_linear", "head_linear_transposed", "heads", "latent_attention", "linear", "rms_norm", "rope",
+    "rope_angles", "route", "scale", "select_outputs", "softcap", "split", "swiglu",
 ]  # fmt: skip

@@ -52,11 +52,10 @@ def _check_readable(program: Program, value: Value, written: set[Value], where: 
 
 
 def _check_outputs(instruction: Instruction, written: set[Value], where: str) -> None:
-    x = instruction.inputs[0]
-    takes = {"embed": "i32", "rope_angles": "i32"}.get(instruction.op, "f32")
-    takes_q8 = instruction.op in ("linear", "head_linear")
-    expect(x.dtype == takes or (takes_q8 and x.dtype == "q8"), f"{where}: reads {x.dtype}")
-    expect(all(v.dtype == "f32" for v in instruction.inputs[1:]), f"{where}: only the first input may not be f32")
+    dtypes = OPS[instruction.op].dtypes
+    for j, value in enumerate(instruction.inputs):
+        takes = dtypes[j] if j < len(dtypes) else ("f32",)
+        expect(value.dtype in takes, f"{where}: reads {value.dtype} ({value.name}), takes {takes}")
     found = tuple((v.rows, v.shape, v.dtype) for v in instruction.outputs)
     expected = OPS[instruction.op].rule(instruction.inputs, instruction.attrs)
     expect(found == expected, f"{where}: gives {found}, the rule says {expected}")

@@ -6,6 +6,7 @@ float32 at any ``dtype``; everything else is computed in ``dtype``, float32 or f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -52,7 +53,7 @@ class Cache:
 
 
 class Q8(NamedTuple):
-    """A q8 value: int8 [n, k] and float32 scales [n, k / 32]."""
+    """A q8 value: int8 [n, …, k] and float32 scales [n, …, k / 32]."""
 
     q: NDArray[np.int8]
     scale: NDArray[np.float32]
@@ -229,6 +230,56 @@ def _geglu(x: list[Array], attrs: Attrs, context: Context) -> Array:
     return gelu * x[1]
 
 
+@_means("route")
+def _route(x: list[Array], attrs: Attrs, context: Context) -> list[Array]:
+    logits, k = x[0], attrs["k"]
+    with np.errstate(over="ignore"):  # exp(-x) = inf gives 0, which is right
+        score = {"softmax": _softmax, "sigmoid": lambda v: 1 / (1 + np.exp(-v))}.get(attrs["score"], np.asarray)(logits)
+    rank = score + x[1] if len(x) == 2 else score
+    if attrs["n_groups"] > 1:
+        groups = np.sort(rank.reshape(len(rank), attrs["n_groups"], -1), -1)
+        best = groups[..., -1] + (groups[..., -2] if attrs["group_score"] == "top2" else 0)
+        out = np.argsort(-best, axis=-1, kind="stable")[:, attrs["groups_used"] :]
+        rank = rank.reshape(groups.shape).copy()
+        np.put_along_axis(rank, out[..., None], -np.inf, 1)
+        rank = rank.reshape(score.shape)
+    experts = np.argsort(-rank, axis=-1, kind="stable")[:, :k]
+    chosen = np.take_along_axis(score, experts, -1)
+    weights = _softmax(chosen) if attrs["score"] == "softmax_selected" else chosen
+    if attrs["normalise"]:
+        weights = weights / (weights.sum(-1, keepdims=True) + np.float32(1e-20))
+    return [experts.astype(np.int32), weights * np.float32(attrs["scale"])]
+
+
+def _softmax(x: Array) -> Array:
+    e: Array = np.exp(x - x.max(-1, keepdims=True))
+    e /= e.sum(-1, keepdims=True)
+    return e
+
+
+@_means("expert_linear")
+def _expert_linear(x: list[Any], attrs: Attrs, context: Context) -> list[Array]:
+    n, experts = attrs["n_weights"], x[1]
+    rest = iter(x[2 + n :])
+    a = dequantize(x[0], context.dtype) if isinstance(x[0], Q8) else x[0]
+    a = np.broadcast_to(a[:, None], (*experts.shape, a.shape[-1])) if a.ndim == 2 else a
+    results: list[Array] = []
+    for weight, has in zip(x[2 : 2 + n], attrs["biases"], strict=True):
+        result = np.zeros((*experts.shape, weight.shape[1]), context.dtype)
+        bias = next(rest) if has else np.zeros(weight.shape[:2], context.dtype)
+        for expert in np.unique(experts):
+            mine = experts == expert
+            result[mine] = a[mine] @ weight[expert].T + bias[expert]
+        results.append(result)
+    return results
+
+
+@_means("expert_sum")
+def _expert_sum(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    total: Array = (x[0] * x[1][..., None]).sum(1)
+    return total + x[2] if len(x) == 3 else total
+
+
 @_means("select_outputs")
 def _select_outputs(x: list[Array], attrs: Attrs, context: Context) -> Array:
     return x[0][context.batch.outputs]
@@ -247,8 +298,8 @@ MEANINGS |= {f"{op}_q8": _then_quantize(op) for op in ("rms_norm", "swiglu", "ge
 
 
 def quantize(x: Array) -> Q8:
-    """[n, k] -> q8, in float32, as the op table says."""
-    blocks = x.astype(np.float32).reshape(len(x), -1, Q8_BLOCK)
+    """[n, …, k] -> q8, in float32, as the op table says."""
+    blocks = x.astype(np.float32).reshape(*x.shape[:-1], -1, Q8_BLOCK)
     largest = np.abs(blocks).max(-1, keepdims=True)
     inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
     q = np.clip(np.rint(blocks * inverse), -127, 127)
@@ -304,7 +355,8 @@ def run(
         results = MEANINGS[instruction.op](inputs, dict(instruction.attrs), context)
         results = results if isinstance(results, list) else [results]
         for value, result in zip(instruction.outputs, results, strict=True):
-            store.write(value, result if isinstance(result, Q8) else result.astype(dtype, copy=False))
+            kept = isinstance(result, Q8) or value.dtype == "i32"
+            store.write(value, result if kept else result.astype(dtype, copy=False))
         store.done(i, instruction)
     logits: Array = store.read(program.output)
     return logits.copy()
@@ -328,7 +380,7 @@ class _Loose:
 
 
 class _Arena:
-    """Every temporary at its planned offset. 0xFF bytes are NaN as float32 and -1 as int8."""
+    """Every temporary at its planned offset. 0xFF bytes are NaN as float32 and -1 as whole numbers."""
 
     def __init__(self, program: Program, n_bytes: int):
         self.bytes = np.full(n_bytes, 0xFF, np.uint8)
@@ -339,10 +391,10 @@ class _Arena:
         rows, size = self.sizes[value.storage]
         raw = self.bytes[value.offset : value.offset + size]
         if value.dtype != "q8":
-            return raw.view(np.float32).reshape(rows, *value.shape)
-        k = value.shape[0]
-        q, scale = raw[: rows * k], raw[rows * k : rows * (k + k // 8)]
-        return Q8(q.view(np.int8).reshape(rows, k), scale.view(np.float32).reshape(rows, k // Q8_BLOCK))
+            return raw.view(np.int32 if value.dtype == "i32" else np.float32).reshape(rows, *value.shape)
+        n = rows * math.prod(value.shape)
+        q, scale = raw[:n].view(np.int8), raw[n : n + n // 8].view(np.float32)
+        return Q8(q.reshape(rows, *value.shape), scale.reshape(rows, *value.shape[:-1], -1))
 
     def write(self, value: Value, result: Any) -> None:
         parts = result if isinstance(result, Q8) else (result,)

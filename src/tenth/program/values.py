@@ -28,8 +28,9 @@ Q8_ROW_STEP = 16  # q8 buffers hold a multiple of this many rows: the many-row k
 class Value:
     """One buffer, or a view of one.
 
-    ``shape`` is per row for inputs and temps, and the whole shape ([out, in], rows first) for weights, whose ``rows``
-    is None. The dtype of a weight is always "f32": what it means; how the file stores it is not the program's business.
+    ``shape`` is per row for inputs and temps, and the whole shape ([out, in], rows first; of experts [E, out, in]) for
+    weights, whose ``rows`` is None. The dtype of a weight is always "f32": what it means; how the file stores it is
+    not the program's business.
     ``base`` is None for a value that owns its bytes; a view (another shape of the same numbers) names the owner.
     ``offset`` is bytes from the start of the arena, set by ``memory.plan``; -1 before, and for inputs and weights.
     """
