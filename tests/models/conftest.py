@@ -38,6 +38,14 @@ LATENT_OLD = {
     "attention.key_length": 24,
     "attention.value_length": 32,
 }
+SIGMOID_GROUPS = {
+    "expert_gating_func": 2,
+    "expert_weights_norm": True,
+    "expert_weights_scale": 2.5,
+    "expert_group_count": 4,
+    "expert_group_used_count": 2,
+    "expert_shared_count": 1,
+}
 MULTIPLIED = {"rope.scaling.yarn_log_multiplier": 0.0707}
 EXPERTS = {"expert_count": 8, "expert_used_count": 3, "expert_feed_forward_length": 32}
 HEAD_32 = {"attention.key_length": 32, "attention.value_length": 32}
@@ -51,8 +59,17 @@ TINY = {
     "qwen3": ("qwen3", HEAD_32, ()),
     "qwen3moe": ("qwen3moe", {**HEAD_32, **EXPERTS}, ()),
     "gemma3": ("gemma3", {"block_count": 7, "attention.sliding_window": 5, **HEAD_32}, ()),
-    "deepseek2": ("deepseek2", {"attention.q_lora_rank": 96, **LATENT}, ("output", "attn_k_b", "attn_v_b")),
-    "deepseek2_lite_old_yarn": ("deepseek2", {**LATENT_OLD, **YARN, **MULTIPLIED}, ("attn_kv_b",)),
+    "deepseek2": (
+        "deepseek2",
+        {"attention.q_lora_rank": 96, **LATENT, **EXPERTS, **SIGMOID_GROUPS, "leading_dense_block_count": 1},
+        ("output", "attn_k_b", "attn_v_b", "exp_probs_b"),
+    ),
+    "deepseek2_lite_old_yarn": (
+        "deepseek2",
+        {**LATENT_OLD, **YARN, **MULTIPLIED, **EXPERTS, "expert_shared_count": 2},
+        ("attn_kv_b",),
+    ),
+    "deepseek2_dense": ("deepseek2", {**LATENT, "leading_dense_block_count": 2}, ("attn_k_b", "attn_v_b")),
     "gemma3_capped_linear": (
         "gemma3",
         {

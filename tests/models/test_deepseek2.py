@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from tenth.errors import ModelFileError
 from tenth.program import passes
+from tenth.program.builder import Routing
 from tenth.program.reference import MEANINGS, Batch, Cache, Context, run
 
 N, HEADS, LATENT, NOPE, ROPE, VALUE = 50, 6, 64, 32, 16, 48
@@ -85,7 +87,7 @@ def test_yarn_magnifies_scores_and_not_the_rotated_part(make_tiny):
 
 
 def test_an_optimised_layer_has_five_linears_and_two_by_head_and_rounds_seven_times(make_tiny):
-    program = make_tiny("deepseek2").build()
+    program = make_tiny("deepseek2_dense", **{"attention.q_lora_rank": 96}).reshaped().build()
     matrices = {name for name, value in program.weights.items() if len(value.shape) == 2}
     ops = [i.op for i in passes.optimise(program, matrices).instructions]
     assert ops.count("linear") == 5 * 2 + 1  # q_a with kv_a; q_b; output; gate with up; down … and the logits
@@ -93,8 +95,30 @@ def test_an_optimised_layer_has_five_linears_and_two_by_head_and_rounds_seven_ti
     assert ops.count("quantize") + sum(op.endswith("_q8") for op in ops) == 7 * 2 + 1
 
 
+def test_routing_is_that_of_v2_or_of_v3(make_tiny):
+    v3 = make_tiny("deepseek2").config()
+    assert (v3.n_dense_layers, v3.n_shared_ff) == (1, 32)
+    assert v3.routing == Routing(3, "sigmoid", True, 2.5, 4, 2, "top2")
+    lite = make_tiny("deepseek2_lite_old_yarn").config()
+    assert (lite.n_dense_layers, lite.n_shared_ff) == (0, 64)
+    assert lite.routing == Routing(3, "softmax", False, 1.0, 1, 1, "max")
+
+
+@pytest.mark.parametrize(("n_experts", "groups"), [(160, (8, 3)), (256, (8, 4)), (384, (1, 1)), (64, (1, 1))])
+def test_files_that_do_not_say_have_the_groups_their_model_was_trained_with(make_tiny, n_experts, groups):
+    routing = make_tiny("deepseek2_lite_old_yarn", expert_count=n_experts).config().routing
+    assert (routing.n_groups, routing.groups_used) == groups
+    routing = make_tiny("deepseek2_lite_old_yarn", expert_count=n_experts, expert_group_count=1).config().routing
+    assert (routing.n_groups, routing.groups_used) == (1, 1)
+
+
+def test_a_file_whose_layers_have_neither_experts_nor_anything_dense_is_refused(make_tiny):
+    with pytest.raises(ModelFileError, match="expert_count is missing or 0, but only 1 of 2 layers are dense"):
+        make_tiny("deepseek2_dense", leading_dense_block_count=1).build()
+
+
 def test_a_file_without_keys_or_values_is_refused(make_tiny):
     model = make_tiny("deepseek2")
     del model.shapes["blk.1.attn_v_b.weight"]
-    with pytest.raises(Exception, match="layer 1 has neither tensors attn_k_b and attn_v_b nor attn_kv_b"):
+    with pytest.raises(ModelFileError, match="layer 1 has neither tensors attn_k_b and attn_v_b nor attn_kv_b"):
         model.build()

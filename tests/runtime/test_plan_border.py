@@ -37,7 +37,10 @@ class Recorder:
 BUILDING = ("add_matrix", "add_experts", "add_vector", "add_layer", "add_instruction", "finish")
 
 
-@pytest.fixture(scope="module", params=["kquants", "llama_bias", "gemma3_scaled", "moe_quantised"])
+PLANS = ["kquants", "llama_bias", "gemma3_scaled", "moe_quantised", "deepseek3_quantised"]
+
+
+@pytest.fixture(scope="module", params=PLANS)
 def recorded(request):
     """(file descriptor, the calls) of a golden model's plan."""
     path, plan = DATA / f"golden_{request.param}.gguf", _core.Plan

@@ -4,9 +4,12 @@ Unusual: multi-head latent attention. A layer caches one row per token, a normed
 heads share; each head's keys and values are linear in the latent. Those matrices are moved over to the query and the
 result ("absorbed"), for prompts too: scores are taken with the latent itself, so that no key or value of a head is ever
 made. Expanding the latents while a prompt is read would be fewer operations but not the same sums, and the text would
-depend on where a prompt was cut. Files carry the matrices as attn_k_b (transposed) and attn_v_b, old ones (before April
-2025) together as attn_kv_b. Queries go through a low rank, except in V2-Lite. Rope turns neighbouring numbers
-("pairs"); with YaRN, scores are magnified, not the rotated numbers.
+depend on where a prompt was cut. Files carry the matrices as attn_k_b (transposed) and attn_v_b, old ones together as
+attn_kv_b. Queries go through a low rank, except in V2-Lite. Rope turns neighbouring numbers ("pairs"); with YaRN,
+scores are magnified, not the rotated numbers.
+
+Routing: V2 takes a softmax over all experts and does not normalise the chosen; V3 takes sigmoids and chooses with a
+bias that the weights do not have. Both may first choose groups of experts. The first layers are dense.
 Sources: DeepSeek-V2 (arXiv 2405.04434, section 2.1), DeepSeek-V3 (2412.19437); the conversion in llama.cpp's
 convert_hf_to_gguf.py; transformers 5.23's deepseek_v2 and deepseek_v3.
 """
@@ -15,21 +18,31 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-from tenth.models.blocks import dense_ends, gated_feed_forward
+from tenth.models.blocks import dense_ends, dense_feed_forward, gated_feed_forward
 from tenth.models.config import (
     MOST_CONTEXT,
     MOST_HEAD_DIM,
     MOST_LAYERS,
     MOST_WIDTH,
-    Config,
     Metadata,
     read_rope,
     refuse_encoder,
     require,
 )
+from tenth.models.experts import (
+    MOST_EXPERTS,
+    MoeConfig,
+    expert_tensors,
+    read_routing,
+    shared_feed_forward,
+    shared_tensors,
+    sparse_feed_forward,
+)
 from tenth.models.tensors import Declared, layers
 from tenth.program.builder import (
+    Routing,
     Value,
     Weights,
     embed,
@@ -46,17 +59,22 @@ from tenth.program.builder import (
     split,
 )
 
+SIGMOID = 2  # of expert_gating_func; these models score groups by their two best experts, the others by the best one
+# Number of experts -> groups and those used, for files that do not say, because older converters left it out.
+TRAINED_GROUPS = {160: (8, 3), 256: (8, 4)}  # V2 and V2.5; V3 and R1
 HEAD_STEP = 16  # sizes of heads and latent are multiples of it: the op head_linear asks for that
 
 
 @dataclass(frozen=True)
-class LatentConfig(Config):
+class LatentConfig(MoeConfig):
     """Hyper-parameters. A head's query and key have ``nope_dim`` plain numbers, then rope.dims rotated ones.
 
     ``q_rank``: 0 when queries come straight from the layer's input. ``latent_dim``: the rank of keys and values.
-    ``n_kv_heads`` and ``head_dim`` are those of the cache: one row of latent_dim + rope.dims numbers.
+    ``n_kv_heads`` and ``head_dim`` are those of the cache: one row of latent_dim + rope.dims numbers. Layers from
+    ``n_dense_layers`` on have experts.
     """
 
+    n_dense_layers: int
     q_rank: int
     latent_dim: int
     nope_dim: int
@@ -67,10 +85,6 @@ def read_config(metadata: Metadata) -> LatentConfig:
     """Hyper-parameters of the file."""
     m, prefix = metadata, "deepseek2"
     refuse_encoder(m, prefix)
-    n_layers = m.get_int(f"{prefix}.block_count", low=1, high=MOST_LAYERS)
-    n_dense = m.get_int(f"{prefix}.leading_dense_block_count", n_layers, low=0, high=MOST_LAYERS)
-    n_experts = m.get_int(f"{prefix}.expert_count", 0)
-    require(n_experts == 0 and n_dense >= n_layers, f"{prefix}.expert_count is {n_experts}: mixture-of-experts")
     latent_dim = m.get_int(f"{prefix}.attention.kv_lora_rank", low=1, high=MOST_HEAD_DIM)
     key_dim, value_dim = _head_dims(m, prefix)
     rope_dim = m.get_int(f"{prefix}.rope.dimension_count", low=2, high=MOST_HEAD_DIM)
@@ -81,8 +95,10 @@ def read_config(metadata: Metadata) -> LatentConfig:
         require(size % HEAD_STEP == 0, f"{prefix}: the {name} is {size}, not a multiple of {HEAD_STEP}: not supported")
     temperature = m.get_float(f"{prefix}.attention.temperature_scale", 0.0)
     require(temperature == 0, f"{prefix}.attention.temperature_scale is {temperature}: not supported")
-    return LatentConfig(
-        n_layers=n_layers,
+    return _with_experts(
+        m,
+        prefix,
+        n_layers=m.get_int(f"{prefix}.block_count", low=1, high=MOST_LAYERS),
         dim=m.get_int(f"{prefix}.embedding_length", low=1, high=MOST_WIDTH),
         n_ff=m.get_int(f"{prefix}.feed_forward_length", low=1, high=MOST_WIDTH),
         n_heads=m.get_int(f"{prefix}.attention.head_count", low=1, high=MOST_WIDTH),
@@ -96,6 +112,27 @@ def read_config(metadata: Metadata) -> LatentConfig:
         attention_scale=rope.score_scale / math.sqrt(key_dim),
         context_tokens=m.get_int(f"{prefix}.context_length", low=1, high=MOST_CONTEXT),
         rope=rope,
+    )
+
+
+def _with_experts(m: Metadata, prefix: str, *, n_layers: int, n_ff: int, **rest: Any) -> LatentConfig:
+    """The configuration, completed by what keys say of experts. Models without any have leading dense layers only."""
+    n_dense = m.get_int(f"{prefix}.leading_dense_block_count", 0, low=0, high=MOST_LAYERS)
+    plain = {**rest, "n_layers": n_layers, "n_ff": n_ff, "n_dense_layers": min(n_dense, n_layers)}
+    n_experts = m.get_int(f"{prefix}.expert_count", 0, low=0, high=MOST_EXPERTS)
+    if n_dense >= n_layers and not n_experts:
+        return LatentConfig(n_experts=0, n_expert_ff=0, n_shared_ff=0, routing=Routing(k=1), **plain)
+    require(n_experts > 0, f"{prefix}.expert_count is missing or 0, but only {n_dense} of {n_layers} layers are dense")
+    groups, used = TRAINED_GROUPS.get(n_experts, (1, 1))
+    score = "top2" if m.get_int(f"{prefix}.expert_gating_func", 0) == SIGMOID else "max"
+    default = Routing(k=1, normalise=False, n_groups=groups, groups_used=used, group_score=score)
+    width = m.get_int(f"{prefix}.expert_feed_forward_length", low=1, high=MOST_WIDTH)
+    return LatentConfig(
+        n_experts=n_experts,
+        n_expert_ff=width,
+        n_shared_ff=width * m.get_int(f"{prefix}.expert_shared_count", 0, low=0, high=MOST_EXPERTS),
+        routing=read_routing(m, prefix, n_experts, default),
+        **plain,
     )
 
 
@@ -119,9 +156,6 @@ def tensors(c: LatentConfig) -> Declared:
         "attn_kv_b.weight?": (c.n_heads * (c.nope_dim + c.value_dim), c.latent_dim),
         "attn_output.weight": (c.dim, c.n_heads * c.value_dim),
         "ffn_norm.weight": (c.dim,),
-        "ffn_gate.weight": (c.n_ff, c.dim),
-        "ffn_up.weight": (c.n_ff, c.dim),
-        "ffn_down.weight": (c.dim, c.n_ff),
     }
     if c.q_rank:
         queries: Declared = {
@@ -131,7 +165,14 @@ def tensors(c: LatentConfig) -> Declared:
         }
     else:
         queries = {"attn_q.weight": (c.n_heads * key_dim, c.dim)}
-    return {**dense_ends(c), **layers(c.n_layers, {**queries, **layer})}
+    dense, sparse = layers(c.n_dense_layers, dense_feed_forward(c)), {**expert_tensors(c), **shared_tensors(c)}
+    sparse["exp_probs_b.bias?"] = (c.n_experts,)
+    return {
+        **dense_ends(c),
+        **layers(c.n_layers, {**queries, **layer}),
+        **dense,
+        **layers(c.n_layers, sparse, first=c.n_dense_layers),
+    }
 
 
 def attend(x: Value, angles: Value, w: Weights, c: LatentConfig, i: int) -> Value:
@@ -170,5 +211,11 @@ def forward(tokens: Value, positions: Value, w: Weights, c: LatentConfig) -> Val
     for i in range(c.n_layers):
         b = w.blk[i]
         x = x + attend(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
-        x = x + gated_feed_forward(rms_norm(x, b.ffn_norm, c.eps), b)
+        h = rms_norm(x, b.ffn_norm, c.eps)
+        if i < c.n_dense_layers:
+            x = x + gated_feed_forward(h, b)
+            continue
+        x = x + sparse_feed_forward(h, b, c, b.exp_probs_b)
+        if c.n_shared_ff:
+            x = x + shared_feed_forward(h, b)
     return linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)

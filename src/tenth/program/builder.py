@@ -243,9 +243,10 @@ class Routing:
 
 
 def route(logits: Value, how: Routing, bias: Weights | None = None) -> tuple[Value, Value]:
-    """[n, E] -> experts i32 [n, k], weights [n, k]. ``bias``: a tensor or None, counts for choosing only."""
+    """[n, E] -> experts i32 [n, k], weights [n, k]. ``bias``: counts for choosing only; the file may lack it."""
     assert logits.builder is not None, "route takes values under construction"
-    inputs = (logits, _value(bias, "bias")) if bias is not None else (logits,)
+    has_bias = bias is not None and f"{bias._path}.bias" in bias._builder.shapes
+    inputs = (logits, _value(bias, "bias")) if bias is not None and has_bias else (logits,)
     attrs: dict[str, Attr] = {**vars(how), "normalise": int(how.normalise), "scale": float(how.scale)}
     experts, weights = logits.builder.emit("route", inputs, **attrs)
     return experts, weights
