@@ -40,9 +40,5 @@ class ExpertMatrix {
   StreamedFrom from_;
 };
 
-// Reads n_experts matrices that follow each other in a file; otherwise as read_matrix.
-ExpertMatrix read_experts(Pool& pool, Slabs& slabs, const FormatKernels& format, const ModelFile& file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns);
-// How the store lays out a matrix of experts: file, offset, layer and stage are the caller's. `shape` must stay where it is.
-ExpertRows expert_rows(const Matrix& shape);
 
 }  // namespace tenth

@@ -5,6 +5,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "kernels/ops_table.h"
 #include "kernels/table.h"
 #include "plan/experts.h"
+#include "plan/reader.h"
 #include "threads/pool.h"
 
 namespace tenth {
@@ -37,11 +39,11 @@ enum class Score : int { softmax = 0, sigmoid = 1, softmax_selected = 2 };  // o
 
 struct Attributes {  // of all ops together; program/ops.py says which op uses which
   float eps = 0, scale = 1, factor = 1, cap = 0, softcap = 0;
-  int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0;
+  int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0, n_heads = 0, first = 0, n_rows = 0;
   int k = 0, n_groups = 1, groups_used = 1;
   Score score = Score::softmax;
   bool residual = false, half_pairing = false, normalise = false, group_top2 = false;
-  std::vector<int> biases;
+  std::vector<int> biases, sizes;
   std::vector<float> inv_freq;
 };
 
@@ -149,15 +151,20 @@ class Plan {
   // Building, before the first step. All throw std::invalid_argument for what does not fit: whatever the arguments,
   // no step can then reach memory that is not the plan's.
   int add_file(const std::string& path, ReadMode mode);  // to read weights from; throws std::runtime_error
-  int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns);
+  void close_files();                                     // once all weights have been read
+  int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns);  // read_weights fills it
   int add_experts(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns);
   // As add_experts, but they stay in the file until they are needed: slices of a layer of the store, see experts/cache.h.
   int add_streamed(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage);
   void finish_store(const StoreLimits& limits);  // after the last add_streamed
   int add_vector(const float* data, int64_t n);
-  void add_layer(int layer, int n_kv_heads, int head_dim);
+  void add_layer(int layer, int n_kv_heads, int head_dim, int latent);
   void add_instruction(Instruction instruction);
   void finish(const Operand& logits);  // lays out pages and scratch
+
+  // Reads the weights added so far, while the building may go on in another thread. Once, before the first step.
+  WeightReader::Failure read_weights();
+  WeightReader& reader() { return reader_; }
 
   // Computes one step. Throws std::invalid_argument for a batch that does not fit. Its logits stay until the next.
   void step(const BatchView& batch);
@@ -183,6 +190,7 @@ class Plan {
   ExpertMatrix checked_experts(uint32_t gguf_id, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) const;
   void check(const BatchView& batch) const;
   void check_operand(const Operand& o, const std::string& where) const;
+  ExpertMatrix add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, bool has_experts = false);
   const FormatKernels& checked_format(uint32_t gguf_id, int64_t offset, int64_t out_rows, int64_t columns) const;
   Parts parts() const { return {matrices_, experts_, vectors_, layers_, limits_.vocab}; }
   int64_t capacity(Rows rows) const { return rows == Rows::tokens ? limits_.max_rows : limits_.max_outputs; }
@@ -195,10 +203,15 @@ class Plan {
   Slabs slabs_;
   int64_t page_bytes_ = 0, n_outputs_ = 0;
   std::vector<Matrix> matrices_;
-  std::vector<ModelFile> files_;
+  std::deque<ModelFile> files_;
   std::vector<ExpertMatrix> experts_;
   std::deque<Matrix> streamed_shapes_;  // which the store points at
   std::unique_ptr<ExpertStore> store_;
+  std::mutex weights_lock_;  // for read_weights, which runs beside what adds to them
+  std::vector<UnreadWeight> weights_;  // matrices and experts in the order added
+  WeightReader reader_;
+  std::atomic<int64_t> n_read_{0};  // of weights_
+  std::atomic<bool> reading_{false};
   std::vector<std::vector<float>> vectors_;
   std::map<int, LayerKv> layers_;
   std::vector<Instruction> instructions_;

@@ -8,7 +8,6 @@ from typing import Any
 
 from tenth.errors import RequestError
 
-
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 MOST_MEMORY = 1 << 50
 

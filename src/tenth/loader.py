@@ -5,7 +5,10 @@ Header -> architecture -> program -> passes -> memory plan -> native plan with w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
 
 import numpy as np
 
@@ -32,6 +35,7 @@ from tenth.weights.gguf import (
     ModelFile,
     TensorInfo,
     read_tensor,
+    read_transposed,
     require_supported,
     require_unchanged,
 )
@@ -52,22 +56,34 @@ class Loaded:
     config: EngineConfig
     placement: Placement
 
+    @property
+    def stored(self) -> dict[str, TensorInfo]:
+        """Every weight of the program as it is kept."""
+        return stored_tensors(self.header, self.program)
 
-def open_runtime(header: ModelFile, config: EngineConfig, progress: Progress | None = None) -> Loaded:
-    """Load the model of a header. Raises ModelFileError, RequestError (settings) or ResourceError (memory)."""
+
+def open_runtime(
+    header: ModelFile, config: EngineConfig, progress: Progress | None = None,
+    meanwhile: Callable[[], None] | None = None,
+) -> Loaded:
+    """Load the model of a header. Raises ModelFileError, RequestError (settings) or ResourceError (memory).
+
+    ``meanwhile``: work for this thread while others read the weights; what it raises is raised here.
+    """
     program = optimised_program(header)
-    used = {name: header.tensors[name] for name in program.weights}
-    require_supported(used)
+    used = stored_tensors(header, program)
+    require_supported({**used, **{how.source: header.tensors[how.source] for how in program.derived.values()}})
     limits = plan_limits(program, config)
     budget = memory_budget(config.memory_bytes)
-    placement = place(memory_needs(header, program, limits), budget.n_bytes, budget.source)
+    placement = place(memory_needs(used, program, limits), budget.n_bytes, budget.source)
     if placement.streams:
         program = stream_experts(program, expert_weights(program), config.predict_experts)
         limits = plan_limits(program, config)
     floats = kept_as_floats(program)
     vectors = {name: read_vector(used[name]) for name in floats}
-    matrices = {name: _source(info) for name, info in used.items() if name not in floats}
-    runtime = Runtime(program, matrices, vectors, limits, progress, reading_for(placement, config, budget))
+    matrices = {name: _source(info, header, program) for name, info in used.items() if name not in floats}
+    reading = reading_for(placement, config, budget)
+    runtime = Runtime(program, matrices, vectors, limits, progress, meanwhile, reading)
     require_unchanged(header)  # the header's checks hold for the weights only if they are of the same file
     return Loaded(runtime, header, program, config, placement)
 
@@ -79,6 +95,18 @@ def optimised_program(header: ModelFile) -> Program:
     check_vocabulary(header, program)
     quantised = {name for name, info in header.tensors.items() if info.format not in FLOAT_FORMATS}
     return optimise(program, quantised)
+
+
+def stored_tensors(header: ModelFile, program: Program) -> dict[str, TensorInfo]:
+    """Every weight of the program as it will be kept. A derived one lies nowhere: its place is that of its source."""
+    derived = {
+        name: replace(
+            header.tensors[how.source], name=name, shape=program.weights[name].shape, format="F32",
+            n_bytes=4 * prod(program.weights[name].shape),
+        )
+        for name, how in program.derived.items()
+    }  # fmt: skip
+    return {name: derived.get(name) or header.tensors[name] for name in program.weights}
 
 
 def check_vocabulary(header: ModelFile, program: Program) -> None:
@@ -125,5 +153,9 @@ def plan_limits(program: Program, config: EngineConfig) -> Limits:
     )
 
 
-def _source(info: TensorInfo) -> MatrixSource:
-    return MatrixSource(info.path, info.offset, info.n_bytes, FORMATS[info.format].gguf_id)
+def _source(info: TensorInfo, header: ModelFile, program: Program) -> MatrixSource:
+    how, make = program.derived.get(info.name), None
+    if how:
+        source = header.tensors[how.source]
+        make = partial(read_transposed, source, how.n_heads, how.first, how.n_rows)
+    return MatrixSource(info.path, info.offset, info.n_bytes, FORMATS[info.format].gguf_id, make)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 
 from tenth.config import EngineConfig
 from tenth.program.passes import kept_as_floats
@@ -15,25 +16,25 @@ from tenth.program.values import Program
 from tenth.runtime import Limits, Reading, Streaming, kv_page_bytes, panel_bytes
 from tenth.weights.budget import Budget, own_bytes
 from tenth.weights.formats import FORMATS
-from tenth.weights.gguf import ModelFile, TensorInfo
+from tenth.weights.gguf import TensorInfo
 from tenth.weights.placement import Needs, Placement
 
-# What memory beyond the known buffers goes for, measured on Linux with glibc (docs/memory.md): Python's objects and libraries after
-# loading, a worker's stack and heap, a vocabulary entry while sampling, and one reader of experts.
+# What memory beyond the known buffers goes for, measured on Linux with glibc (docs/memory.md): Python's objects and
+# libraries after loading, a worker's stack and heap, a vocabulary entry while sampling, and one reader of experts.
 PYTHON_GROWS_BYTES = 64 << 20
 THREAD_BYTES, SAMPLING_BYTES = 2 << 20, 16
 READERS, READER_BYTES = 8, 3 << 19
 
 
-def memory_needs(header: ModelFile, program: Program, limits: Limits) -> Needs:
-    """What a model needs in memory: its weights in panels, keys and values, workspace, and Python as it is now."""
+def memory_needs(stored: Mapping[str, TensorInfo], program: Program, limits: Limits) -> Needs:
+    """What a model needs in memory: its weights as they are kept, keys and values, workspace, and Python as it is."""
     floats, experts = kept_as_floats(program), expert_weights(program)
     trunk, token_bytes = 0, 0
     slices: Counter[int] = Counter()
     layer_slices: Counter[int] = Counter()
     layers = expert_layers(stream_experts(program, experts)) if experts else []
     for name in program.weights:
-        info = header.tensors[name]
+        info = stored[name]
         if name in floats:
             trunk += 4 * info.n_weights
         elif name not in experts:
@@ -41,12 +42,13 @@ def memory_needs(header: ModelFile, program: Program, limits: Limits) -> Needs:
     for layer, k in zip(layers, _experts_per_row(program), strict=True):
         of_layer: Counter[int] = Counter()
         for name in (name for stage in layer for name in stage):
-            info = header.tensors[name]
+            info = stored[name]
             slices[_slot_bytes(info)] += info.shape[0]
             of_layer[_slot_bytes(info)] += min(k, info.shape[0])
         token_bytes += sum(size * n for size, n in of_layer.items())
         layer_slices |= of_layer
-    widest = max(value.row_bytes for i in program.instructions for value in i.outputs)
+    # Products of experts gather their rows, each worker for itself.
+    widest = max((i.inputs[0].row_bytes for i in program.instructions if i.op == "expert_linear"), default=0)
     per_thread = limits.max_rows * widest + SAMPLING_BYTES * program.vocab_size + THREAD_BYTES
     return Needs(
         python=own_bytes() + PYTHON_GROWS_BYTES, trunk=trunk,

@@ -39,14 +39,18 @@ BUILDING = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["kquants", "llama_bias", "gemma3_scaled", "moe_quantised"])
+PLANS = ["kquants", "llama_bias", "gemma3_scaled", "moe_quantised", "deepseek3_quantised"]
+
+
+@pytest.fixture(scope="module", params=PLANS)
 def recorded(request):
-    """The calls that build a golden model's plan."""
+    """The calls that build a golden model's plan; matrices that were made are read from the file: any bytes will do."""
     path, plan = DATA / f"golden_{request.param}.gguf", _core.Plan
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_core, "Plan", lambda *args: Recorder(plan, *args))
         runtime = open_runtime(read_header(path), EngineConfig(threads=2, context_tokens=64, chunk_tokens=32)).runtime
-        return runtime._plan.calls
+        calls = runtime._plan.calls
+    return [(name, [str(path), args[1]] if name == "add_file" else args) for name, args in calls]
 
 
 def build(calls):
@@ -60,6 +64,8 @@ def build(calls):
 
 
 def step(plan, tokens=(1, 2, 3, 4, 5), positions=(0, 1, 2, 0, 1), starts=(0, 3, 5), pages=((0,), (1,)), outputs=(2, 4)):
+    if failure := plan.read_weights():  # of the matrices that have not been read
+        raise RuntimeError(failure[1])
     plan.step(i32(tokens), i32(positions), i32(starts), [i32(table) for table in pages], i32(outputs))
     return plan.logits()
 
@@ -114,6 +120,8 @@ def test_the_order_of_building_is_kept(recorded):
     with pytest.raises(ValueError, match="not finished"):
         step(build(calls[:-1]))
     plan = build(calls)
+    with pytest.raises(ValueError, match="weights have not been read"):
+        plan.step(i32([1]), i32([0]), i32([0, 1]), [i32([0])], i32([0]))
     for name, args in calls[1:]:
         with pytest.raises(ValueError, match="it is finished"):
             getattr(plan, name)(*args)
@@ -154,7 +162,8 @@ def test_a_batch_that_does_not_fit_is_refused_and_the_plan_goes_on(recorded, cas
 
 
 def test_page_bytes_refuses_shapes_that_no_layer_has():
-    wrong = [([(0, 1)], 0), ([(1, -1)], 0), ([(1 << 30, 1 << 30)], 0), ([(1, 32)], 3), ([(1, 32)], -1)]
+    wrong = [([(0, 1, 0)], 0), ([(1, -1, 0)], 0), ([(1 << 30, 1 << 30, 0)], 0), ([(1, 32, 0)], 3), ([(1, 32, 0)], -1)]
+    wrong += [([(1, 32, 32)], 0), ([(1, 32, -1)], 0)]
     for layers, kv_format in wrong:
         with pytest.raises(ValueError, match="page_bytes"):
             _core.page_bytes(layers, kv_format)

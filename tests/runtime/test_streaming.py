@@ -1,4 +1,4 @@
-"""Streamed experts give the same bits as resident ones, with any number of slots, while they are evicted all the time."""
+"""Streamed experts give the same bits as resident ones, with few slots and many, while they come and go."""
 
 import os
 import shutil

@@ -1,7 +1,7 @@
 """A pass for experts that stay in the file until they are needed: says in the program when they are asked for.
 
-``expert_read`` follows the router. ``expert_predict`` guesses the next layer's experts by running its router on the state
-of this layer, which changes little from layer to layer (right for 72 to 89 % of the experts of several published
+``expert_read`` follows the router. ``expert_predict`` guesses the next layer's experts by running its router on the
+state of this layer, which changes little from layer to layer (right for 72 to 89 % of the experts of several published
 models): the disk is busy while attention is computed, and what will be needed is not evicted. Leaving the guesses out
 changes nothing but the time.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from tenth.program.check import check
 from tenth.program.passes import readers
@@ -19,7 +20,7 @@ from tenth.program.values import Attr, Instruction, Program, Value
 
 @dataclass(frozen=True)
 class Router:
-    """A route instruction, the product that gives its logits, and the streamed weights of its experts, in order of use."""
+    """A route, the product that gives its logits, and the streamed weights of its experts, in order of use."""
 
     route: Instruction
     product: Instruction | None
@@ -32,7 +33,7 @@ def stream_experts(program: Program, streamed: AbstractSet[str], predict: bool =
     inserted = {
         router.route: [Instruction("expert_read", (router.route.outputs[0], *router.weights), ())] for router in routers
     }
-    for router, following in zip(routers, routers[1:], strict=False):
+    for router, following in pairwise(routers):
         if predict:
             inserted[router.route] += _prediction(router, following)
     instructions = [new for old in program.instructions for new in (old, *inserted.get(old, ()))]
@@ -40,7 +41,7 @@ def stream_experts(program: Program, streamed: AbstractSet[str], predict: bool =
 
 
 def expert_layers(program: Program) -> list[list[list[str]]]:
-    """Names of streamed weights by layer of experts, in the program's order; in each by the product they are read in."""
+    """Names of streamed weights by layer of experts, in the program's order; in each by the product that reads them."""
     read_by = readers(program)
     layers = []
     for read in program.instructions:

@@ -30,7 +30,7 @@ class Budget:
 
 
 def memory_budget(asked_bytes: int) -> Budget:
-    """The budget: asked for, else that of TENTH_MEMORY, else what is free. Raises RequestError for the variable's text."""
+    """The budget: asked for, else TENTH_MEMORY, else what is free. Raises RequestError for the variable's text."""
     if asked_bytes:
         return Budget(asked_bytes, "--memory", True)
     if text := os.environ.get(VARIABLE):
@@ -53,8 +53,10 @@ def _free() -> tuple[int, int, str]:
     return min(found)
 
 
-def group_limits(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[tuple[int, int]]:
-    """(limit, bytes used that cannot be reclaimed) of the memory control groups this process is in, versions 1 and 2."""
+def group_limits(
+    proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> Iterator[tuple[int, int]]:
+    """(limit, bytes used that cannot be reclaimed) of the memory control groups of this process, versions 1 and 2."""
     try:
         lines = proc.read_text().splitlines()
     except OSError:

@@ -1,8 +1,8 @@
-"""What fits into a memory budget: everything, or everything but the experts, of which some slots' worth. Pure arithmetic.
+"""What fits into a memory budget: everything, or everything but the experts, of which some slots. Pure arithmetic.
 
 Memory is granted in this order: Python itself, the dense weights ("trunk", read in full for every token), keys and
-values for the context that was asked for, workspace, and the rest to the experts. Experts stream from the file when they
-do not all fit; a trunk is never streamed.
+values for the context that was asked for, workspace, and the rest to the experts. Experts stream from the file when
+they do not all fit; a trunk is never streamed.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Placement:
 
 
 def place(needs: Needs, budget_bytes: int, source: str = "the budget") -> Placement:
-    """The placement within a budget. Raises ResourceError, naming the least budget that would do, when there is none."""
+    """The placement within a budget. Raises ResourceError, naming the least budget that would do."""
     left = budget_bytes - needs.fixed
     if left >= needs.experts:
         return Placement(needs, budget_bytes, {})
