@@ -188,7 +188,7 @@ class Call {
   uint8_t *gathered_, *rows_ = nullptr;
 };
 
-// What is asked of the store: the experts of all rows, with how many rows chose each.
+// What is asked of the store: the experts of all rows, rising, with how many rows chose each.
 std::vector<TouchedExpert> touched_experts(const Instruction& i, const Step& s) {
   std::vector<int32_t> rows(s.experts(i.in[1]).n_experts());
   const int32_t* experts = s.numbers(i.in[0]);
@@ -209,11 +209,16 @@ void run_expert_read(const Instruction& i, Step& s, int thread) {
 void run_expert_predict(const Instruction& i, Step& s, int thread) {
   if (thread != 0) return;
   const StreamedFrom& from = s.experts(i.in[1]).from();
-  std::vector<TouchedExpert> touched = touched_experts(i, s);
-  std::stable_sort(touched.begin(), touched.end(), [](const TouchedExpert& a, const TouchedExpert& b) { return a.rows > b.rows; });
-  std::vector<int32_t> experts;
-  for (const TouchedExpert& t : touched) experts.push_back(t.expert);
-  from.store->predict(from.layer, experts);
+  // Those that most rows put first, first: a guess is right more often for a row's best expert than for its last.
+  const int64_t k = i.in[0].width, n = s.rows_of(i.in[0]) * k;
+  const int32_t* experts = s.numbers(i.in[0]);
+  std::vector<int64_t> votes(s.experts(i.in[1]).n_experts());
+  for (int64_t pair = 0; pair < n; pair++) votes.at(experts[pair]) += k - pair % k;
+  std::vector<int32_t> likely;
+  for (size_t e = 0; e < votes.size(); e++)
+    if (votes[e]) likely.push_back(int32_t(e));
+  std::stable_sort(likely.begin(), likely.end(), [&](int32_t a, int32_t b) { return votes[a] > votes[b]; });
+  from.store->predict(from.layer, likely);
 }
 
 int64_t scratch_expert_linear(const Instruction& i, const Parts& p, int64_t rows) { return Call::scratch(i, p, rows); }

@@ -19,9 +19,10 @@ from tenth.weights.formats import FORMATS
 from tenth.weights.gguf import TensorInfo
 from tenth.weights.placement import Needs, Placement
 
-# What memory beyond the known buffers goes for, measured on Linux with glibc (docs/memory.md): Python's objects and
-# libraries after loading, a worker's stack and heap, a vocabulary entry while sampling, and one reader of experts.
-PYTHON_GROWS_BYTES = 64 << 20
+# What memory beyond the known buffers goes for, measured on Linux with glibc, with a cold page cache: what Python still
+# grows by when a model is opened; the files of its libraries, which are read ahead (75 MB); a tokenizer, per token of
+# its vocabulary (56 MB for 152,000); a worker's stack and heap; sampling, per token; and one reader of experts.
+PYTHON_GROWS_BYTES, LIBRARY_FILES_BYTES, TOKEN_BYTES = 48 << 20, 80 << 20, 400
 THREAD_BYTES, SAMPLING_BYTES = 2 << 20, 16
 READERS, READER_BYTES = 8, 3 << 19
 
@@ -51,7 +52,7 @@ def memory_needs(stored: Mapping[str, TensorInfo], program: Program, limits: Lim
     widest = max((i.inputs[0].row_bytes for i in program.instructions if i.op == "expert_linear"), default=0)
     per_thread = limits.max_rows * widest + SAMPLING_BYTES * program.vocab_size + THREAD_BYTES
     return Needs(
-        python=own_bytes() + PYTHON_GROWS_BYTES, trunk=trunk,
+        python=own_bytes() + PYTHON_GROWS_BYTES + LIBRARY_FILES_BYTES + TOKEN_BYTES * program.vocab_size, trunk=trunk,
         kv=kv_page_bytes(program, limits.kv_format) * limits.n_pages,
         workspace=limits.arena_bytes + limits.n_threads * per_thread,
         slices=slices, layer_slices=layer_slices, token_bytes=token_bytes,

@@ -3,11 +3,18 @@
 import os
 import shutil
 import threading
+from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from tenth.batch import Batch
+from tenth.config import EngineConfig
+from tenth.loader import open_runtime
+from tenth.model import Model
+from tenth.weights.gguf import read_header
+from tenth.weights.placement import place
 from tests.runtime.native import DATA, all_logits, golden, i32, open_golden, open_streamed, step_logits
 
 CASES = ["qwen3moe", "moe_quantised"]
@@ -93,6 +100,22 @@ def test_a_file_that_is_changed_fails_the_step_and_the_model_goes_on_when_it_is_
     path.write_bytes(whole)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert np.array_equal(all_logits(runtime, tokens), before)
+
+
+def test_what_streaming_costs_is_told():
+    def half_of(needs, *_):
+        return place(replace(needs, stream_workspace=0), half(needs))
+
+    with mock.patch("tenth.loader.place", half_of):
+        loaded = open_runtime(read_header(DATA / "golden_qwen3moe.gguf"), EngineConfig())
+    with Model(loaded, EngineConfig()) as model:
+        model.logits(golden("qwen3moe")["tokens"].tolist())
+        told = model.expert_statistics()
+        assert 0 < told["hit_rate"] < 1
+        assert told["read_bytes_per_token"] > 0
+        assert 0 <= told["waiting_share"] <= 1
+        assert "expert_slot_bytes" in model.memory()
+    assert model.expert_statistics() == {}
 
 
 def golden_tokens():
