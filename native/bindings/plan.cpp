@@ -4,6 +4,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <x86intrin.h>
@@ -75,6 +76,10 @@ Attributes attributes_from(nb::dict d) {
     else if (name == "group_top2") a.group_top2 = nb::cast<bool>(value);
     else if (name == "residual") a.residual = nb::cast<int>(value) != 0;
     else if (name == "half_pairing") a.half_pairing = nb::cast<bool>(value);
+    else if (name == "n_heads") a.n_heads = nb::cast<int>(value);
+    else if (name == "first") a.first = nb::cast<int>(value);
+    else if (name == "n_rows") a.n_rows = nb::cast<int>(value);
+    else if (name == "sizes") a.sizes = nb::cast<std::vector<int>>(value);
     else if (name == "biases") a.biases = nb::cast<std::vector<int>>(value);
     else if (name == "inv_freq") a.inv_freq = nb::cast<std::vector<float>>(value);
     else throw std::invalid_argument("plan: unknown attribute " + name);
@@ -181,7 +186,7 @@ void bind_plan(nb::module_& m) {
       .def("read_seconds", &PyPlan::read_seconds)
       .def_prop_ro("read_bytes", [](PyPlan& p) { return p.plan_.reader().bytes_read(); })
       .def("add_vector", [](PyPlan& p, Floats v) { return p.plan_.add_vector(v.data(), int64_t(v.shape(0))); })
-      .def("add_layer", [](PyPlan& p, int layer, int n_kv_heads, int head_dim) { p.plan_.add_layer(layer, n_kv_heads, head_dim); })
+      .def("add_layer", [](PyPlan& p, int layer, int n_kv_heads, int head_dim, int latent) { p.plan_.add_layer(layer, n_kv_heads, head_dim, latent); })
       .def("add_instruction", &PyPlan::add_instruction, "op"_a, "inputs"_a, "outputs"_a, "attributes"_a)
       .def("finish", [](PyPlan& p, nb::tuple logits) { p.plan_.finish(operand_from(logits)); })
       .def("step", &PyPlan::step, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a)
@@ -195,11 +200,13 @@ void bind_plan(nb::module_& m) {
       .def_prop_ro("page_bytes", [](PyPlan& p) { return p.plan_.page_bytes(); })
       .def_prop_ro("weight_bytes", [](PyPlan& p) { return p.plan_.weight_bytes(); });
   m.def("physical_processors", [] { return physical_processors(); }, "Processors this process may use, one per physical core.");
-  m.def("page_bytes", [](const std::vector<std::pair<int, int>>& layers, int kv_format) {
+  m.def("page_bytes", [](const std::vector<std::tuple<int, int, int>>& layers, int kv_format) {
     expect(kv_format >= 0 && kv_format <= 2, "page_bytes: no such KV format");
     int64_t at = 0;  // as Plan::finish lays them out
-    for (auto [heads, dim] : layers) expect(heads > 0 && dim > 0 && heads <= 1 << 20 && dim <= 1 << 20, "page_bytes: shape of a layer");
-    for (auto [heads, dim] : layers) at = (at + KvShape{heads, dim, KvFormat(kv_format)}.layer_bytes() + 63) / 64 * 64;
+    for (auto [heads, dim, latent] : layers) {
+      expect(heads > 0 && dim > 0 && heads <= 1 << 20 && dim <= 1 << 20 && latent >= 0 && latent < dim, "page_bytes: shape of a layer");
+      at = (at + KvShape{heads, dim, KvFormat(kv_format), latent}.layer_bytes() + 63) / 64 * 64;
+    }
     return std::max<int64_t>((at + 4095) / 4096 * 4096, 4096);
   });
 }

@@ -102,11 +102,12 @@ int Plan::add_vector(const float* data, int64_t n) {
   return int(vectors_.size()) - 1;
 }
 
-void Plan::add_layer(int layer, int n_kv_heads, int head_dim) {
+void Plan::add_layer(int layer, int n_kv_heads, int head_dim, int latent) {
   expect_building();
   expect(within(n_kv_heads, 1, kMostRows) && within(head_dim, 1, kMostRows) && !layers_.count(layer), "plan: layer " + std::to_string(layer));
   expect(limits_.kv_format != KvFormat::q8_0 || head_dim % 32 == 0, "plan: q8_0 keys need heads of a multiple of 32");
-  layers_[layer] = LayerKv{KvShape{n_kv_heads, head_dim, limits_.kv_format}, 0};
+  expect(within(latent, 0, head_dim - 1) && (latent == 0 || n_kv_heads == 1), "plan: latents of layer " + std::to_string(layer));
+  layers_[layer] = LayerKv{KvShape{n_kv_heads, head_dim, limits_.kv_format, latent}, 0};
 }
 
 void Plan::check_operand(const Operand& o, const std::string& where) const {
@@ -152,7 +153,7 @@ void Plan::finish(const Operand& logits) {
     layer.offset = at;
     at = round_up(at + layer.shape.layer_bytes(), 64);
     expect(at <= kMostBytes, "plan: the pages would be too large");
-    scratch = std::max(scratch, attention_scratch(layer.shape.head_dim));
+    scratch = std::max(scratch, layer.shape.latent ? latent_scratch(layer.shape) : attention_scratch(layer.shape.head_dim));
   }
   for (const Instruction& i : instructions_)
     for (const Operand& o : i.out) {

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,15 @@ PROGRESS_S = 0.05  # between two reports of how much is read
 class MatrixSource:
     """Where the rows of a weight lie: ``n_bytes`` from byte ``offset`` of ``path``, in GGUF type ``gguf_id``.
 
-    A matrix, or the matrices of all experts one after the other.
+    A matrix, or the matrices of all experts one after the other. ``make``: for a matrix that is not in the file as
+    such; gives its float32 rows, and ``gguf_id`` is that of F32.
     """
 
     path: Path
     offset: int
     n_bytes: int
     gguf_id: int
+    make: Callable[[], F32] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def int8_rate(threads: int, seconds: float, isa: str = "") -> list[float]:
 
 def kv_page_bytes(program: Program, kv_format: str) -> int:
     """Bytes of one page of keys and values over all layers."""
-    layers = [(layer.n_kv_heads, layer.head_dim) for layer in program.state]
+    layers = [(layer.n_kv_heads, layer.head_dim, layer.latent) for layer in program.state]
     return int(_core.page_bytes(layers, KV_FORMATS[kv_format]))
 
 
@@ -170,11 +172,11 @@ class Runtime:
             self._places[name] = VECTOR, self._plan.add_vector(np.ascontiguousarray(vector.ravel()))
         # In file order: a cold disk is read once from front to back.
         names = sorted(matrices, key=lambda name: (str(matrices[name].path), matrices[name].offset))
-        with _opened({source.path for source in matrices.values()}) as files:
+        with _opened(matrices) as places:
             for name in names:
-                source, shape = matrices[name], self.program.weights[name].shape
+                shape = self.program.weights[name].shape
                 kind, add = (EXPERTS, self._plan.add_experts) if len(shape) == 3 else (MATRIX, self._plan.add_matrix)
-                self._places[name] = kind, add(source.gguf_id, files[source.path], source.offset, *shape)
+                self._places[name] = kind, add(matrices[name].gguf_id, *places[name], *shape)
             with _Reading(self._plan) as reading:
                 self._build()
                 if meanwhile:
@@ -197,7 +199,7 @@ class Runtime:
 
     def _build(self) -> None:
         for layer in self.program.state:
-            self._plan.add_layer(layer.layer, layer.n_kv_heads, layer.head_dim)
+            self._plan.add_layer(layer.layer, layer.n_kv_heads, layer.head_dim, layer.latent)
         for instruction in self.program.instructions:
             self._plan.add_instruction(
                 instruction.op, self._operands(instruction.inputs), self._operands(instruction.outputs),
@@ -322,19 +324,26 @@ class _Reading:
 
 
 @contextmanager
-def _opened(paths: Iterable[Path]) -> Iterator[dict[Path, int]]:
-    """The files of a model, open for reading. Raises ModelFileError."""
+def _opened(matrices: Mapping[str, MatrixSource]) -> Iterator[dict[str, tuple[int, int]]]:
+    """(Open file, offset) of every matrix; one that has to be made lies in a file in memory. Raises ModelFileError."""
     files: dict[Path, int] = {}
-    try:
-        for path in paths:
-            try:
-                files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError as error:
-                raise ModelFileError(f"cannot read {path}: {error.strerror}") from error
-        yield files
-    finally:
-        for file in files.values():
-            os.close(file)
+    places: dict[str, tuple[int, int]] = {}
+    with ExitStack() as stack:
+        for name, source in matrices.items():
+            if source.make:
+                made = stack.enter_context(open(os.memfd_create(name, os.MFD_CLOEXEC), "w+b"))
+                made.write(np.ascontiguousarray(source.make()).data)
+                made.flush()
+                places[name] = made.fileno(), 0
+                continue
+            if source.path not in files:
+                try:
+                    files[source.path] = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
+                except OSError as error:
+                    raise ModelFileError(f"cannot read {source.path}: {error.strerror}") from error
+                stack.callback(os.close, files[source.path])
+            places[name] = files[source.path], source.offset
+        yield places
 
 
 def _attributes(instruction: Instruction) -> dict[str, Any]:
@@ -346,7 +355,7 @@ def _attributes(instruction: Instruction) -> dict[str, Any]:
     if instruction.op == "route":
         attributes["score"] = SCORES[attributes["score"]]
         attributes["group_top2"] = attributes.pop("group_score") == "top2"
-    for name in ("biases", "inv_freq"):
+    for name in ("biases", "inv_freq", "sizes"):
         if name in attributes:
             attributes[name] = list(attributes[name])
     return attributes

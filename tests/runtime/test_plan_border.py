@@ -37,7 +37,10 @@ class Recorder:
 BUILDING = ("add_matrix", "add_experts", "add_vector", "add_layer", "add_instruction", "finish")
 
 
-@pytest.fixture(scope="module", params=["kquants", "llama_bias", "gemma3_scaled", "moe_quantised"])
+PLANS = ["kquants", "llama_bias", "gemma3_scaled", "moe_quantised", "deepseek3_quantised"]
+
+
+@pytest.fixture(scope="module", params=PLANS)
 def recorded(request):
     """(file descriptor, the calls) of a golden model's plan."""
     path, plan = DATA / f"golden_{request.param}.gguf", _core.Plan
@@ -161,7 +164,8 @@ def test_a_batch_that_does_not_fit_is_refused_and_the_plan_goes_on(recorded, cas
 
 
 def test_page_bytes_refuses_shapes_that_no_layer_has():
-    wrong = [([(0, 1)], 0), ([(1, -1)], 0), ([(1 << 30, 1 << 30)], 0), ([(1, 32)], 3), ([(1, 32)], -1)]
+    wrong = [([(0, 1, 0)], 0), ([(1, -1, 0)], 0), ([(1 << 30, 1 << 30, 0)], 0), ([(1, 32, 0)], 3), ([(1, 32, 0)], -1)]
+    wrong += [([(1, 32, 32)], 0), ([(1, 32, -1)], 0)]
     for layers, kv_format in wrong:
         with pytest.raises(ValueError, match="page_bytes"):
             _core.page_bytes(layers, kv_format)

@@ -13,8 +13,12 @@ def gated_feed_forward(x: Value, w: Weights) -> Value:
 
 def dense_layer(c: Config) -> dict[str, tuple[int | str, ...]]:
     """Shapes of the tensors that every dense layer has."""
+    return {**dense_attention(c), **dense_feed_forward(c)}
+
+
+def dense_feed_forward(c: Config) -> dict[str, tuple[int | str, ...]]:
+    """Shapes of a layer's gated feed-forward part."""
     return {
-        **dense_attention(c),
         "ffn_gate.weight": (c.n_ff, c.dim),
         "ffn_up.weight": (c.n_ff, c.dim),
         "ffn_down.weight": (c.dim, c.n_ff),

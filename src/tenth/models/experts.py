@@ -45,8 +45,9 @@ def read_routing(m: Metadata, prefix: str, n_experts: int, default: Routing) -> 
     """How the router chooses. The fields of ``default`` hold where the file has no key."""
     used = m.get_int(f"{prefix}.expert_used_count", low=1, high=MOST_EXPERTS)
     require(used <= n_experts, f"{prefix}.expert_used_count is {used}, but expert_count is {n_experts}")
-    groups = m.get_int(f"{prefix}.expert_group_count", 1, low=0, high=MOST_EXPERTS) or 1
-    groups_used = m.get_int(f"{prefix}.expert_group_used_count", groups, low=0, high=MOST_EXPERTS) or groups
+    groups = m.get_int(f"{prefix}.expert_group_count", default.n_groups, low=0, high=MOST_EXPERTS) or 1
+    plain = default.groups_used if groups == default.n_groups else groups
+    groups_used = m.get_int(f"{prefix}.expert_group_used_count", plain, low=0, high=MOST_EXPERTS) or groups
     possible = n_experts % groups == 0 and groups_used <= groups and used <= n_experts // groups * groups_used
     require(possible, f"{prefix}: {used} of {n_experts} experts cannot be chosen from {groups_used} of {groups} groups")
     few = groups > 1 and default.group_score == "top2" and n_experts // groups < 2
@@ -79,6 +80,22 @@ def expert_tensors(c: MoeConfig) -> Declared:
         "ffn_up_exps.weight": (c.n_experts, c.n_expert_ff, c.dim),
         "ffn_down_exps.weight": (c.n_experts, c.dim, c.n_expert_ff),
     }
+
+
+def shared_tensors(c: MoeConfig) -> Declared:
+    """Shapes of one layer's shared expert, if it has one."""
+    if not c.n_shared_ff:
+        return {}
+    return {
+        "ffn_gate_shexp.weight": (c.n_shared_ff, c.dim),
+        "ffn_up_shexp.weight": (c.n_shared_ff, c.dim),
+        "ffn_down_shexp.weight": (c.dim, c.n_shared_ff),
+    }
+
+
+def shared_feed_forward(x: Value, w: Weights) -> Value:
+    """The SwiGLU expert that works on every token. x: [n, dim] -> [n, dim]."""
+    return linear(swiglu(linear(x, w.ffn_gate_shexp), linear(x, w.ffn_up_shexp)), w.ffn_down_shexp)
 
 
 def sparse_feed_forward(x: Value, w: Weights, c: MoeConfig, bias: Weights | None = None) -> Value:

@@ -15,9 +15,9 @@ Declared = dict[str, tuple[int | str, ...]]
 IGNORED = re.compile(r"blk\.\d+\.attn_rot_embd\.weight")
 
 
-def layers(n_layers: int, one: Declared) -> Declared:
-    """The tensors of one layer, for every layer: ``attn_q.weight`` -> ``blk.0.attn_q.weight`` …"""
-    return {f"blk.{i}.{name}": shape for i in range(n_layers) for name, shape in one.items()}
+def layers(n_layers: int, one: Declared, first: int = 0) -> Declared:
+    """The tensors of one layer, for every layer from ``first`` on: ``attn_q.weight`` -> ``blk.0.attn_q.weight`` …"""
+    return {f"blk.{i}.{name}": shape for i in range(first, n_layers) for name, shape in one.items()}
 
 
 def match(declared: Declared, present: Mapping[str, Shape]) -> dict[str, Shape]:
