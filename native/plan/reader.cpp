@@ -1,8 +1,8 @@
 // plan/reader.cpp: from the bytes of a file to panels.
 #include "plan/reader.h"
 
+#include <time.h>
 #include <unistd.h>
-#include <x86intrin.h>
 
 #include <algorithm>
 #include <bit>
@@ -24,6 +24,12 @@ constexpr int64_t kRunBytes = 4 << 20;
 struct Piece {
   int64_t weight, expert, first_panel, n_panels;
 };
+
+int64_t thread_ns() {
+  timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return int64_t(t.tv_sec) * 1'000'000'000 + t.tv_nsec;
+}
 
 // Empty when all bytes came, else why not.
 std::string read_fully(int file, uint8_t* to, int64_t bytes, int64_t offset) {
@@ -102,11 +108,11 @@ struct ReadJob {
     const Matrix m = weight.matrices.of(piece.expert);
     const int64_t first_row = piece.first_panel * PANEL_ROWS;
     const int64_t n_rows = std::min(piece.n_panels * PANEL_ROWS, m.out_rows - first_row);
-    const uint64_t start = __rdtsc();
+    const int64_t start = thread_ns();
     const int64_t offset = weight.offset + (piece.expert * m.out_rows + first_row) * m.row_bytes();
     std::string error = read_fully(weight.file, buffer, n_rows * m.row_bytes(), offset);
     if (!error.empty()) return error;
-    const uint64_t middle = __rdtsc();
+    const int64_t middle = thread_ns();
     for (int64_t row = 0; row < n_rows && error.empty(); row += PANEL_ROWS) {
       const uint8_t* rows = buffer + row * m.row_bytes();
       const uint32_t not_finite = m.format->pack(rows, m.row_bytes(), int(std::min<int64_t>(PANEL_ROWS, n_rows - row)), m.n_blocks(),
@@ -114,8 +120,8 @@ struct ReadJob {
       if (const int lane = std::countr_zero(not_finite); not_finite) error = describe_not_finite(m, rows + lane * m.row_bytes(), first_row + row + lane);
     }
     reader.bytes_ += n_rows * m.row_bytes();
-    reader.read_ticks_ += int64_t(middle - start);
-    reader.pack_ticks_ += int64_t(__rdtsc() - middle);
+    reader.read_ns_ += middle - start;
+    reader.pack_ns_ += thread_ns() - middle;
     return error;
   }
 };
