@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
+#include <vector>
 
 #include "ops/ops.h"
 
@@ -17,7 +18,7 @@ namespace {
 struct Groups {
   int32_t* starts;   // [n_experts + 1]: pairs[starts[e] .. starts[e + 1]) are those of expert e
   int32_t* pairs;    // [n_pairs], rising within an expert
-  int32_t* touched;  // [n_touched]: experts with a pair, rising
+  int32_t* touched;  // [n_touched]: experts with a pair, rising or as the store says
   int64_t n_touched = 0;
 
   static int64_t bytes(int64_t n_experts, int64_t n_pairs) { return 4 * (n_experts + 1 + n_pairs + std::min(n_experts, n_pairs)); }
@@ -83,6 +84,7 @@ class Call {
         room_(reinterpret_cast<uint8_t*>(s.scratch_of(thread))), n_experts_(s.experts(i.in[2]).n_experts()),
         groups_(room_, s.numbers(i.in[1]), n_experts_, n_rows_, n_rows_ * k_) {
     gathered_ = room_ + round_up64(Groups::bytes(n_experts_, n_rows_ * k_));
+    if (ExpertStore* store = s.experts(i.in[2]).from().store) put_in_order(*store);
   }
 
   static int64_t scratch(const Instruction& i, const Parts& p, int64_t rows) {
@@ -121,7 +123,8 @@ class Call {
     bool ready = false;
     int bias = 2 + n_;
     for (int w = 0; w < n_; w++) {
-      const Matrix m = s_.experts(i_.in[2 + w]).of(expert);
+      const ExpertMatrix& matrices = s_.experts(i_.in[2 + w]);
+      const Matrix& m = matrices.shape();
       const int64_t step = m.panel_bytes() * cost(expert), end = at + m.n_panels() * step;
       const auto panel_at = [&](int64_t position) { return (std::clamp(position, at, end) - at + step - 1) / step; };
       Product p;
@@ -131,7 +134,7 @@ class Call {
       at = end;
       if (p.first_panel >= p.last_panel) continue;
       if (!ready) gather(expert), ready = true;
-      p.panels = m.panels;
+      p.panels = matrices.of(expert).panels;
       p.n_blocks = m.n_blocks();
       p.out_rows = m.out_rows;
       p.x = rows_;
@@ -142,7 +145,18 @@ class Call {
       p.y_rows = groups_.pairs + groups_.starts[expert];
       p.bias = b;
       m.format->product(p);
+      matrices.multiplied(expert, p.last_panel - p.first_panel);
     }
+  }
+
+  // Streamed experts: those that are in memory first, the others as they are read.
+  void put_in_order(const ExpertStore& store) {
+    bool asked_for = int64_t(store.order().size()) == groups_.n_touched;
+    for (int64_t t = 0; t < groups_.n_touched && asked_for; t++) {
+      const int32_t expert = groups_.touched[t] = store.order()[t].expert;
+      asked_for = expert < n_experts_ && rows_of(expert) > 0;
+    }
+    if (!asked_for) throw std::runtime_error("the step multiplies by experts that it did not ask for");
   }
 
   // Sets rows_ to the rows of x that go to this expert, side by side.
@@ -174,7 +188,33 @@ class Call {
   uint8_t *gathered_, *rows_ = nullptr;
 };
 
+// What is asked of the store: the experts of all rows, with how many rows chose each.
+std::vector<TouchedExpert> touched_experts(const Instruction& i, const Step& s) {
+  std::vector<int32_t> rows(s.experts(i.in[1]).n_experts());
+  const int32_t* experts = s.numbers(i.in[0]);
+  for (int64_t pair = 0, n = s.rows_of(i.in[0]) * i.in[0].width; pair < n; pair++) rows.at(experts[pair])++;
+  std::vector<TouchedExpert> touched;
+  for (size_t e = 0; e < rows.size(); e++)
+    if (rows[e]) touched.push_back({int32_t(e), rows[e]});
+  return touched;
+}
+
 }  // namespace
+
+void run_expert_read(const Instruction& i, Step& s, int thread) {
+  const StreamedFrom& from = s.experts(i.in[1]).from();
+  if (thread == 0) from.store->want(from.layer, touched_experts(i, s));
+}
+
+void run_expert_predict(const Instruction& i, Step& s, int thread) {
+  if (thread != 0) return;
+  const StreamedFrom& from = s.experts(i.in[1]).from();
+  std::vector<TouchedExpert> touched = touched_experts(i, s);
+  std::stable_sort(touched.begin(), touched.end(), [](const TouchedExpert& a, const TouchedExpert& b) { return a.rows > b.rows; });
+  std::vector<int32_t> experts;
+  for (const TouchedExpert& t : touched) experts.push_back(t.expert);
+  from.store->predict(from.layer, experts);
+}
 
 int64_t scratch_expert_linear(const Instruction& i, const Parts& p, int64_t rows) { return Call::scratch(i, p, rows); }
 

@@ -2,7 +2,9 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -130,6 +132,13 @@ struct StepCounters {
   int64_t steps = 0, ticks = 0, sample_ticks = 0;
 };
 
+// What streamed experts may have.
+struct StoreLimits {
+  std::map<int64_t, int64_t> n_slots;  // by bytes of a slot
+  int64_t passing_slots;               // see experts/cache.h
+  double half_life_tokens;
+};
+
 struct Limits {
   int64_t max_rows, max_outputs, vocab, context_tokens, arena_bytes, n_pages;
   KvFormat kv_format;
@@ -141,8 +150,13 @@ class Plan {
 
   // Building, before the first step. All throw std::invalid_argument for what does not fit: whatever the arguments,
   // no step can then reach memory that is not the plan's.
+  int add_file(const std::string& path, ReadMode mode);  // to read weights from; throws std::runtime_error
+  void close_files();                                     // once all weights have been read
   int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns);  // read_weights fills it
   int add_experts(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns);
+  // As add_experts, but they stay in the file until they are needed: slices of a layer of the store, see experts/cache.h.
+  int add_streamed(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage);
+  void finish_store(const StoreLimits& limits);  // after the last add_streamed
   int add_vector(const float* data, int64_t n);
   void add_layer(int layer, int n_kv_heads, int head_dim, int latent);
   void add_instruction(Instruction instruction);
@@ -168,9 +182,12 @@ class Plan {
   void reset_counters();
   double seconds_per_tick() const;
   Pool& pool() { return pool_; }
+  ExpertStore* store() { return store_.get(); }  // null when nothing is streamed
 
  private:
   void expect_building() const;
+  const ModelFile& file(int number) const;
+  ExpertMatrix checked_experts(uint32_t gguf_id, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) const;
   void check(const BatchView& batch) const;
   void check_operand(const Operand& o, const std::string& where) const;
   ExpertMatrix add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, bool has_experts = false);
@@ -186,7 +203,10 @@ class Plan {
   Slabs slabs_;
   int64_t page_bytes_ = 0, n_outputs_ = 0;
   std::vector<Matrix> matrices_;
+  std::deque<ModelFile> files_;
   std::vector<ExpertMatrix> experts_;
+  std::deque<Matrix> streamed_shapes_;  // which the store points at
+  std::unique_ptr<ExpertStore> store_;
   std::mutex weights_lock_;  // for read_weights, which runs beside what adds to them
   std::vector<UnreadWeight> weights_;  // matrices and experts in the order added
   WeightReader reader_;

@@ -10,15 +10,15 @@
 
 namespace tenth {
 
-// Where the rows of a weight lie: in an open file, from a byte on. A matrix by itself counts as one expert.
+// Where the rows of a weight lie: in a file, from a byte on. A matrix by itself counts as one expert.
 struct UnreadWeight {
   ExpertMatrix matrices;
   bool has_experts;
-  int file;
+  const ModelFile* file;
   int64_t offset;
 };
 
-// Reads and packs. All workers of a pool take part; files are read with pread into a small buffer per worker: no second
+// Reads and packs. All workers of a pool take part; files are read into a small buffer per worker: no second
 // copy of a weight exists at any time.
 class WeightReader {
  public:
@@ -46,5 +46,9 @@ class WeightReader {
   std::atomic<bool> stopped_{false};
   std::atomic<int64_t> bytes_{0}, read_ns_{0}, pack_ns_{0};
 };
+
+// How the expert store reads and packs a matrix of experts: file, offset, layer and stage are the caller's to fill in.
+// `shape` must stay where it is.
+ExpertRows expert_rows(const Matrix& shape);
 
 }  // namespace tenth

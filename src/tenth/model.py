@@ -40,13 +40,15 @@ def load(
     threads: int = 0,
     context: int = 0,
     kv: str = "f16",
+    memory: int | str = 0,
     template: str | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Model:
     """Open a model: a path, a URL, a name of the catalogue or hf:org/repo:quant; downloads what is missing.
 
-    ``context`` is EngineConfig's context_tokens, ``kv`` its kv_format; any other of its fields may be given by name.
+    ``context`` is EngineConfig's context_tokens, ``kv`` its kv_format, ``memory`` its memory_bytes, as a number or like
+    "8GB"; any other of its fields may be given by name.
     ``template``: text of a chat template to use instead of the file's. Raises ModelFileError, RequestError (unknown
     setting or name) or ResourceError.
     """
@@ -55,7 +57,7 @@ def load(
     from tenth.weights.gguf import read_header
 
     started = time.perf_counter()
-    config = _config({"threads": threads, "context_tokens": context, "kv_format": kv}, settings)
+    config = _config({"threads": threads, "context_tokens": context, "kv_format": kv, "memory_bytes": memory}, settings)
     header = read_header(resolve(str(name_or_path), progress=progress))
     text: list[_Text | None] = []
     loaded = open_runtime(header, config, progress, lambda: text.append(_text_if_any(header.metadata, template)))
