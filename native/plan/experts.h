@@ -25,7 +25,5 @@ class ExpertMatrix {
   int64_t n_experts_ = 0;
 };
 
-// Reads n_experts matrices that follow each other in a file; otherwise as read_matrix.
-ExpertMatrix read_experts(Pool& pool, Slabs& slabs, const FormatKernels& format, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns);
 
 }  // namespace tenth

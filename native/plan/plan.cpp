@@ -56,17 +56,43 @@ const FormatKernels& Plan::checked_format(uint32_t gguf_id, int64_t offset, int6
 int Plan::add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns) {
   expect_building();
   const FormatKernels& kernels = checked_format(gguf_id, offset, out_rows, columns);
-  matrices_.push_back(read_matrix(pool_, slabs_, kernels, file, offset, out_rows, columns));
+  matrices_.push_back(add_unread(Matrix{&kernels, out_rows, columns, nullptr}, 1, file, offset).of(0));
   return int(matrices_.size()) - 1;
 }
 
 int Plan::add_experts(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) {
   expect_building();
   const FormatKernels& kernels = checked_format(gguf_id, offset, out_rows, columns);
-  const ExpertMatrix one(Matrix{&kernels, out_rows, columns, nullptr}, 1);
-  expect(within(n_experts, 1, std::min(kMostExperts, kMostBytes / one.expert_bytes())), "plan: number of experts");
-  experts_.push_back(read_experts(pool_, slabs_, kernels, file, offset, n_experts, out_rows, columns));
+  const Matrix each{&kernels, out_rows, columns, nullptr};
+  expect(within(n_experts, 1, std::min(kMostExperts, kMostBytes / ExpertMatrix(each, 1).expert_bytes())), "plan: number of experts");
+  experts_.push_back(add_unread(each, n_experts, file, offset, true));
   return int(experts_.size()) - 1;
+}
+
+ExpertMatrix Plan::add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, bool has_experts) {
+  each.panels = slabs_.take(n_experts * each.n_panels() * each.panel_bytes());
+  const ExpertMatrix matrices(each, n_experts);
+  std::lock_guard<std::mutex> guard(weights_lock_);
+  weights_.push_back({matrices, has_experts, file, offset});
+  return matrices;
+}
+
+WeightReader::Failure Plan::read_weights() {
+  expect(!reading_.exchange(true), "plan: weights are being read");
+  struct Done {
+    std::atomic<bool>& reading;
+    ~Done() { reading = false; }
+  } done{reading_};
+  const int64_t first = n_read_;
+  std::vector<UnreadWeight> unread;
+  {
+    std::lock_guard<std::mutex> guard(weights_lock_);
+    unread.assign(weights_.begin() + first, weights_.end());
+  }
+  WeightReader::Failure failure = reader_.read(pool_, unread);
+  if (failure.weight >= 0) failure.weight += first;
+  else if (!reader_.stopped()) n_read_ = first + int64_t(unread.size());
+  return failure;
 }
 
 int Plan::add_vector(const float* data, int64_t n) {
@@ -76,11 +102,12 @@ int Plan::add_vector(const float* data, int64_t n) {
   return int(vectors_.size()) - 1;
 }
 
-void Plan::add_layer(int layer, int n_kv_heads, int head_dim) {
+void Plan::add_layer(int layer, int n_kv_heads, int head_dim, int latent) {
   expect_building();
   expect(within(n_kv_heads, 1, kMostRows) && within(head_dim, 1, kMostRows) && !layers_.count(layer), "plan: layer " + std::to_string(layer));
   expect(limits_.kv_format != KvFormat::q8_0 || head_dim % 32 == 0, "plan: q8_0 keys need heads of a multiple of 32");
-  layers_[layer] = LayerKv{KvShape{n_kv_heads, head_dim, limits_.kv_format}, 0};
+  expect(within(latent, 0, head_dim - 1) && (latent == 0 || n_kv_heads == 1), "plan: latents of layer " + std::to_string(layer));
+  layers_[layer] = LayerKv{KvShape{n_kv_heads, head_dim, limits_.kv_format, latent}, 0};
 }
 
 void Plan::check_operand(const Operand& o, const std::string& where) const {
@@ -126,7 +153,7 @@ void Plan::finish(const Operand& logits) {
     layer.offset = at;
     at = round_up(at + layer.shape.layer_bytes(), 64);
     expect(at <= kMostBytes, "plan: the pages would be too large");
-    scratch = std::max(scratch, attention_scratch(layer.shape.head_dim));
+    scratch = std::max(scratch, layer.shape.latent ? latent_scratch(layer.shape) : attention_scratch(layer.shape.head_dim));
   }
   for (const Instruction& i : instructions_)
     for (const Operand& o : i.out) {
@@ -152,6 +179,7 @@ int64_t Plan::weight_bytes() const {
 
 void Plan::check(const BatchView& b) const {
   expect(finished_, "step: the plan is not finished");
+  expect(n_read_ == int64_t(weights_.size()), "step: weights have not been read");
   expect(b.n_rows > 0 && b.n_rows <= limits_.max_rows, "step: " + std::to_string(b.n_rows) + " rows, expected 1 to " + std::to_string(limits_.max_rows));
   expect(b.n_outputs >= 0 && b.n_outputs <= limits_.max_outputs, "step: too many output rows");
   expect(b.n_sequences > 0 && b.row_starts[0] == 0 && b.row_starts[b.n_sequences] == b.n_rows, "step: row_starts do not cover the rows");

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdint>
 #include <map>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "kernels/ops_table.h"
 #include "kernels/table.h"
 #include "plan/experts.h"
+#include "plan/reader.h"
 #include "threads/pool.h"
 
 namespace tenth {
@@ -35,11 +37,11 @@ enum class Score : int { softmax = 0, sigmoid = 1, softmax_selected = 2 };  // o
 
 struct Attributes {  // of all ops together; program/ops.py says which op uses which
   float eps = 0, scale = 1, factor = 1, cap = 0, softcap = 0;
-  int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0;
+  int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0, n_heads = 0, first = 0, n_rows = 0;
   int k = 0, n_groups = 1, groups_used = 1;
   Score score = Score::softmax;
   bool residual = false, half_pairing = false, normalise = false, group_top2 = false;
-  std::vector<int> biases;
+  std::vector<int> biases, sizes;
   std::vector<float> inv_freq;
 };
 
@@ -142,12 +144,16 @@ class Plan {
 
   // Building, before the first step. All throw std::invalid_argument for what does not fit: whatever the arguments,
   // no step can then reach memory that is not the plan's.
-  int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns);
+  int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns);  // read_weights fills it
   int add_experts(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns);
   int add_vector(const float* data, int64_t n);
-  void add_layer(int layer, int n_kv_heads, int head_dim);
+  void add_layer(int layer, int n_kv_heads, int head_dim, int latent);
   void add_instruction(Instruction instruction);
   void finish(const Operand& logits);  // lays out pages and scratch
+
+  // Reads the weights added so far, while the building may go on in another thread. Once, before the first step.
+  WeightReader::Failure read_weights();
+  WeightReader& reader() { return reader_; }
 
   // Computes one step. Throws std::invalid_argument for a batch that does not fit. Its logits stay until the next.
   void step(const BatchView& batch);
@@ -170,6 +176,7 @@ class Plan {
   void expect_building() const;
   void check(const BatchView& batch) const;
   void check_operand(const Operand& o, const std::string& where) const;
+  ExpertMatrix add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, bool has_experts = false);
   const FormatKernels& checked_format(uint32_t gguf_id, int64_t offset, int64_t out_rows, int64_t columns) const;
   Parts parts() const { return {matrices_, experts_, vectors_, layers_, limits_.vocab}; }
   int64_t capacity(Rows rows) const { return rows == Rows::tokens ? limits_.max_rows : limits_.max_outputs; }
@@ -183,6 +190,11 @@ class Plan {
   int64_t page_bytes_ = 0, n_outputs_ = 0;
   std::vector<Matrix> matrices_;
   std::vector<ExpertMatrix> experts_;
+  std::mutex weights_lock_;  // for read_weights, which runs beside what adds to them
+  std::vector<UnreadWeight> weights_;  // matrices and experts in the order added
+  WeightReader reader_;
+  std::atomic<int64_t> n_read_{0};  // of weights_
+  std::atomic<bool> reading_{false};
   std::vector<std::vector<float>> vectors_;
   std::map<int, LayerKv> layers_;
   std::vector<Instruction> instructions_;

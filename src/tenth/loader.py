@@ -5,7 +5,10 @@ Header -> architecture -> program -> passes -> memory plan -> native plan with w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
 
 import numpy as np
 import psutil
@@ -31,6 +34,7 @@ from tenth.weights.gguf import (
     ModelFile,
     TensorInfo,
     read_tensor,
+    read_transposed,
     require_supported,
     require_unchanged,
 )
@@ -49,18 +53,29 @@ class Loaded:
     program: Program
     config: EngineConfig
 
+    @property
+    def stored(self) -> dict[str, TensorInfo]:
+        """Every weight of the program as it is kept."""
+        return stored_tensors(self.header, self.program)
 
-def open_runtime(header: ModelFile, config: EngineConfig, progress: Progress | None = None) -> Loaded:
-    """Load the model of a header. Raises ModelFileError, RequestError (settings) or ResourceError (memory)."""
+
+def open_runtime(
+    header: ModelFile, config: EngineConfig, progress: Progress | None = None,
+    meanwhile: Callable[[], None] | None = None,
+) -> Loaded:
+    """Load the model of a header. Raises ModelFileError, RequestError (settings) or ResourceError (memory).
+
+    ``meanwhile``: work for this thread while others read the weights; what it raises is raised here.
+    """
     program = optimised_program(header)
-    used = {name: header.tensors[name] for name in program.weights}
-    require_supported(used)
+    used = stored_tensors(header, program)
+    require_supported({**used, **{how.source: header.tensors[how.source] for how in program.derived.values()}})
     limits = plan_limits(program, config)
     check_memory(header, program, limits)
     floats = kept_as_floats(program)
     vectors = {name: read_vector(used[name]) for name in floats}
-    matrices = {name: _source(info) for name, info in used.items() if name not in floats}
-    runtime = Runtime(program, matrices, vectors, limits, progress)
+    matrices = {name: _source(info, header, program) for name, info in used.items() if name not in floats}
+    runtime = Runtime(program, matrices, vectors, limits, progress, meanwhile)
     require_unchanged(header)  # the header's checks hold for the weights only if they are of the same file
     return Loaded(runtime, header, program, config)
 
@@ -72,6 +87,18 @@ def optimised_program(header: ModelFile) -> Program:
     check_vocabulary(header, program)
     quantised = {name for name, info in header.tensors.items() if info.format not in FLOAT_FORMATS}
     return optimise(program, quantised)
+
+
+def stored_tensors(header: ModelFile, program: Program) -> dict[str, TensorInfo]:
+    """Every weight of the program as it will be kept. A derived one lies nowhere: its place is that of its source."""
+    derived = {
+        name: replace(
+            header.tensors[how.source], name=name, shape=program.weights[name].shape, format="F32",
+            n_bytes=4 * prod(program.weights[name].shape),
+        )
+        for name, how in program.derived.items()
+    }  # fmt: skip
+    return {name: derived.get(name) or header.tensors[name] for name in program.weights}
 
 
 def check_vocabulary(header: ModelFile, program: Program) -> None:
@@ -120,7 +147,7 @@ def plan_limits(program: Program, config: EngineConfig) -> Limits:
 
 def check_memory(header: ModelFile, program: Program, limits: Limits) -> None:
     """Refuse, before anything large is read, a model that this machine's free memory cannot hold."""
-    weights = sum(header.tensors[name].n_bytes for name in program.weights)
+    weights = sum(info.n_bytes for info in stored_tensors(header, program).values())
     kv = kv_page_bytes(program, limits.kv_format) * limits.n_pages
     available = psutil.virtual_memory().available
     if weights + kv + limits.arena_bytes > available:
@@ -131,5 +158,9 @@ def check_memory(header: ModelFile, program: Program, limits: Limits) -> None:
         )
 
 
-def _source(info: TensorInfo) -> MatrixSource:
-    return MatrixSource(info.path, info.offset, info.n_bytes, FORMATS[info.format].gguf_id)
+def _source(info: TensorInfo, header: ModelFile, program: Program) -> MatrixSource:
+    how, make = program.derived.get(info.name), None
+    if how:
+        source = header.tensors[how.source]
+        make = partial(read_transposed, source, how.n_heads, how.first, how.n_rows)
+    return MatrixSource(info.path, info.offset, info.n_bytes, FORMATS[info.format].gguf_id, make)

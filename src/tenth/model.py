@@ -57,9 +57,9 @@ def load(
     started = time.perf_counter()
     config = _config({"threads": threads, "context_tokens": context, "kv_format": kv}, settings)
     header = read_header(resolve(str(name_or_path), progress=progress))
-    # Before the weights: building a tokenizer takes 80 MB for a moment, which the weights then use again.
-    text = _text_if_any(header.metadata, template)
-    return Model(open_runtime(header, config, progress), config, text, started_s=started)
+    text: list[_Text | None] = []
+    loaded = open_runtime(header, config, progress, lambda: text.append(_text_if_any(header.metadata, template)))
+    return Model(loaded, config, text[0], started_s=started)
 
 
 def open_tokenizer(path: str | Path) -> Tokenizer:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,19 +26,22 @@ ARENA, MATRIX, VECTOR, TOKENS, POSITIONS, EXPERTS = range(6)  # native/plan/plan
 DTYPES = {"f32": 0, "q8": 1, "i32": 2}  # Operand::Dtype
 SCORES = {"softmax": 0, "sigmoid": 1, "softmax_selected": 2}  # Score
 Progress = Callable[[str, int, int], None]
+PROGRESS_S = 0.05  # between two reports of how much is read
 
 
 @dataclass(frozen=True)
 class MatrixSource:
     """Where the rows of a weight lie: ``n_bytes`` from byte ``offset`` of ``path``, in GGUF type ``gguf_id``.
 
-    A matrix, or the matrices of all experts one after the other.
+    A matrix, or the matrices of all experts one after the other. ``make``: for a matrix that is not in the file as
+    such; gives its float32 rows, and ``gguf_id`` is that of F32.
     """
 
     path: Path
     offset: int
     n_bytes: int
     gguf_id: int
+    make: Callable[[], F32] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def int8_rate(threads: int, seconds: float, isa: str = "") -> list[float]:
 
 def kv_page_bytes(program: Program, kv_format: str) -> int:
     """Bytes of one page of keys and values over all layers."""
-    layers = [(layer.n_kv_heads, layer.head_dim) for layer in program.state]
+    layers = [(layer.n_kv_heads, layer.head_dim, layer.latent) for layer in program.state]
     return int(_core.page_bytes(layers, KV_FORMATS[kv_format]))
 
 
@@ -115,27 +120,21 @@ class Runtime:
 
     ``matrices``: where each matrix lies, and the matrices of experts; ``vectors``: the other weights, as float32.
     Raises ModelFileError when a file ends early or holds scales that are not finite, ResourceError when memory or
-    threads do not suffice.
+    threads do not suffice. ``meanwhile`` is called once, while others read the weights; what it raises ends that.
     """
 
     def __init__(
         self, program: Program, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], limits: Limits,
-        progress: Progress | None = None,
+        progress: Progress | None = None, meanwhile: Callable[[], None] | None = None,
     ):
         self.program, self.limits = program, limits
         self.max_rows, self.max_outputs = limits.max_rows, limits.max_outputs
         self.n_pages, self.context_tokens = limits.n_pages, limits.context_tokens
         self.vocab_size = program.vocab_size
+        self._places: dict[str, tuple[int, int]] = {}
         try:
-            self._plan = _core.Plan(
-                limits.n_threads, limits.max_rows, limits.max_outputs, self.vocab_size, limits.context_tokens,
-                limits.arena_bytes, limits.n_pages, KV_FORMATS[limits.kv_format],
-            )
-            self._places = self._load(matrices, vectors, progress)
-            self._build()
-        except RuntimeError as error:  # std::system_error
-            what = f"{limits.n_threads} workers cannot be started: {error}"
-            raise ResourceError(what, "use fewer --threads") from error
+            self._plan = self._new_plan()
+            self._load(matrices, vectors, progress, meanwhile)
         except MemoryError as error:
             raise ResourceError(
                 "there is not enough memory for this model", "choose a smaller model or a smaller --context"
@@ -143,42 +142,52 @@ class Runtime:
 
     # ---- building
 
-    def _load(
-        self, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], progress: Progress | None
-    ) -> dict[str, tuple[int, int]]:
-        places = {name: (VECTOR, self._plan.add_vector(np.ascontiguousarray(v.ravel()))) for name, v in vectors.items()}
-        total, done = sum(source.n_bytes for source in matrices.values()), 0
-        files: dict[Path, int] = {}
+    def _new_plan(self) -> _core.Plan:
+        limits = self.limits
         try:
-            # In file order: a cold disk is read once from front to back.
-            for name, source in sorted(matrices.items(), key=lambda item: (str(item[1].path), item[1].offset)):
-                if source.path not in files:
-                    files[source.path] = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
-                places[name] = self._add(files[source.path], name, source)
-                done += source.n_bytes
-                if progress:
-                    progress("loading", done, total)
-        except OSError as error:
-            raise ModelFileError(f"cannot read {source.path}: {error.strerror}") from error
-        finally:
-            for file in files.values():
-                os.close(file)
-        return places
+            return _core.Plan(
+                limits.n_threads, limits.max_rows, limits.max_outputs, self.vocab_size, limits.context_tokens,
+                limits.arena_bytes, limits.n_pages, KV_FORMATS[limits.kv_format],
+            )
+        except RuntimeError as error:  # std::system_error
+            what = f"{limits.n_threads} workers cannot be started: {error}"
+            raise ResourceError(what, "use fewer --threads") from error
 
-    def _add(self, file: int, name: str, source: MatrixSource) -> tuple[int, int]:
-        shape = self.program.weights[name].shape
-        kind, add = (EXPERTS, self._plan.add_experts) if len(shape) == 3 else (MATRIX, self._plan.add_matrix)
-        try:
-            return kind, int(add(source.gguf_id, file, source.offset, *shape))
-        except RuntimeError as error:
+    def _load(
+        self, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], progress: Progress | None,
+        meanwhile: Callable[[], None] | None,
+    ) -> None:
+        for name, vector in vectors.items():
+            self._places[name] = VECTOR, self._plan.add_vector(np.ascontiguousarray(vector.ravel()))
+        # In file order: a cold disk is read once from front to back.
+        names = sorted(matrices, key=lambda name: (str(matrices[name].path), matrices[name].offset))
+        with _opened(matrices) as places:
+            for name in names:
+                shape = self.program.weights[name].shape
+                kind, add = (EXPERTS, self._plan.add_experts) if len(shape) == 3 else (MATRIX, self._plan.add_matrix)
+                self._places[name] = kind, add(matrices[name].gguf_id, *places[name], *shape)
+            with _Reading(self._plan) as reading:
+                self._build()
+                if meanwhile:
+                    meanwhile()
+                self._wait(reading, sum(source.n_bytes for source in matrices.values()), progress)
+        if reading.failure:
+            number, what = reading.failure
             raise ModelFileError(
-                f"tensor {name} of {source.path}: {error}",
+                f"tensor {names[number]} of {matrices[names[number]].path}: {what}",
                 "the file is damaged, made wrongly or still being written: pull it again",
-            ) from None
+            )
+
+    def _wait(self, reading: _Reading, n_bytes: int, progress: Progress | None) -> None:
+        while not reading.is_over():
+            if progress:
+                progress("loading", self._plan.read_bytes, n_bytes)
+        if progress:
+            progress("loading", self._plan.read_bytes, n_bytes)
 
     def _build(self) -> None:
         for layer in self.program.state:
-            self._plan.add_layer(layer.layer, layer.n_kv_heads, layer.head_dim)
+            self._plan.add_layer(layer.layer, layer.n_kv_heads, layer.head_dim, layer.latent)
         for instruction in self.program.instructions:
             self._plan.add_instruction(
                 instruction.op, self._operands(instruction.inputs), self._operands(instruction.outputs),
@@ -260,6 +269,61 @@ class Runtime:
         del self._plan
 
 
+class _Reading:
+    """All weights of a plan being read by threads of their own, until the end of the ``with``."""
+
+    def __init__(self, plan: _core.Plan):
+        self.failure: tuple[int, str] | None = None  # number of the matrix and why
+        self._plan = plan
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._read, name="tenth-weights")
+
+    def __enter__(self) -> _Reading:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if kind:
+            self._plan.stop_reading()
+        self._thread.join()
+        if self._error and not kind:
+            raise self._error
+
+    def is_over(self) -> bool:
+        """Waits a moment for the end, no longer: whoever asks can be interrupted."""
+        self._thread.join(PROGRESS_S)
+        return not self._thread.is_alive()
+
+    def _read(self) -> None:
+        try:
+            self.failure = self._plan.read_weights()
+        except BaseException as error:  # raised in the thread that waits
+            self._error = error
+
+
+@contextmanager
+def _opened(matrices: Mapping[str, MatrixSource]) -> Iterator[dict[str, tuple[int, int]]]:
+    """(Open file, offset) of every matrix; one that has to be made lies in a file in memory. Raises ModelFileError."""
+    files: dict[Path, int] = {}
+    places: dict[str, tuple[int, int]] = {}
+    with ExitStack() as stack:
+        for name, source in matrices.items():
+            if source.make:
+                made = stack.enter_context(open(os.memfd_create(name, os.MFD_CLOEXEC), "w+b"))
+                made.write(np.ascontiguousarray(source.make()).data)
+                made.flush()
+                places[name] = made.fileno(), 0
+                continue
+            if source.path not in files:
+                try:
+                    files[source.path] = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
+                except OSError as error:
+                    raise ModelFileError(f"cannot read {source.path}: {error.strerror}") from error
+                stack.callback(os.close, files[source.path])
+            places[name] = files[source.path], source.offset
+        yield places
+
+
 def _attributes(instruction: Instruction) -> dict[str, Any]:
     """The attrs of an instruction under the names of native/plan/plan.h, Attributes."""
     attributes: dict[str, Any] = dict(instruction.attrs)
@@ -269,7 +333,7 @@ def _attributes(instruction: Instruction) -> dict[str, Any]:
     if instruction.op == "route":
         attributes["score"] = SCORES[attributes["score"]]
         attributes["group_top2"] = attributes.pop("group_score") == "top2"
-    for name in ("biases", "inv_freq"):
+    for name in ("biases", "inv_freq", "sizes"):
         if name in attributes:
             attributes[name] = list(attributes[name])
     return attributes

@@ -101,6 +101,8 @@ def test_with_q8_inputs_all_passes_equal_rounding_alone(ready):
 
 def test_a_layer_has_four_linears_and_rounds_four_times(ready):
     program, _ = ready
+    if program.architecture == "deepseek2":  # has more, see test_deepseek2.py
+        return
     ops = [i.op for i in passes.optimise(program, quantised(program)).instructions]
     times = 4 * len(program.state) + 1  # q k v; output; gate up; down … and the logits
     routers = sum("ffn_gate_inp.weight" in name for name in program.weights)  # they multiply floats
@@ -111,4 +113,5 @@ def test_a_layer_has_four_linears_and_rounds_four_times(ready):
 
 def quantised(program):
     """What a quantised file holds in blocks: all but norms, biases and routers."""
-    return {name for name, value in program.weights.items() if len(value.shape) > 1 and "gate_inp" not in name}
+    matrices = {name for name, value in program.weights.items() if len(value.shape) > 1 and "gate_inp" not in name}
+    return matrices - set(program.derived)

@@ -9,6 +9,7 @@ from tenth.config import EngineConfig
 from tenth.loader import open_runtime
 from tenth.program import memory
 from tenth.program.passes import kept_as_floats
+from tenth.program.reference import transposed
 from tenth.runtime import Limits, MatrixSource, Runtime
 from tenth.weights.gguf import read_header
 
@@ -53,7 +54,9 @@ def open_program(program, weights, folder, rows=64, kv_format="f32", threads=2):
     path, floats = folder / "weights.bin", kept_as_floats(program)
     with path.open("wb") as file:
         for name in program.weights:
-            data = np.ascontiguousarray(weights[name], np.float32)
+            how = program.derived.get(name)
+            data = transposed(weights[how.source], how) if how else weights[name]
+            data = np.ascontiguousarray(data, np.float32)
             if name in floats:
                 vectors[name] = data
             else:

@@ -37,7 +37,10 @@ class Recorder:
 BUILDING = ("add_matrix", "add_experts", "add_vector", "add_layer", "add_instruction", "finish")
 
 
-@pytest.fixture(scope="module", params=["kquants", "llama_bias", "gemma3_scaled", "moe_quantised"])
+PLANS = ["kquants", "llama_bias", "gemma3_scaled", "moe_quantised", "deepseek3_quantised"]
+
+
+@pytest.fixture(scope="module", params=PLANS)
 def recorded(request):
     """(file descriptor, the calls) of a golden model's plan."""
     path, plan = DATA / f"golden_{request.param}.gguf", _core.Plan
@@ -63,6 +66,8 @@ def build(file, calls):
 
 
 def step(plan, tokens=(1, 2, 3, 4, 5), positions=(0, 1, 2, 0, 1), starts=(0, 3, 5), pages=((0,), (1,)), outputs=(2, 4)):
+    if failure := plan.read_weights():  # of the matrices that have not been read
+        raise RuntimeError(failure[1])
     plan.step(i32(tokens), i32(positions), i32(starts), [i32(table) for table in pages], i32(outputs))
     return plan.logits()
 
@@ -117,6 +122,8 @@ def test_the_order_of_building_is_kept(recorded):
     with pytest.raises(ValueError, match="not finished"):
         step(build(file, calls[:-1]))
     plan = build(file, calls)
+    with pytest.raises(ValueError, match="weights have not been read"):
+        plan.step(i32([1]), i32([0]), i32([0, 1]), [i32([0])], i32([0]))
     for name, args in calls[1:]:
         with pytest.raises(ValueError, match="it is finished"):
             getattr(plan, name)(*([args[0], file, *args[2:]] if name in ("add_matrix", "add_experts") else args))
@@ -157,7 +164,8 @@ def test_a_batch_that_does_not_fit_is_refused_and_the_plan_goes_on(recorded, cas
 
 
 def test_page_bytes_refuses_shapes_that_no_layer_has():
-    wrong = [([(0, 1)], 0), ([(1, -1)], 0), ([(1 << 30, 1 << 30)], 0), ([(1, 32)], 3), ([(1, 32)], -1)]
+    wrong = [([(0, 1, 0)], 0), ([(1, -1, 0)], 0), ([(1 << 30, 1 << 30, 0)], 0), ([(1, 32, 0)], 3), ([(1, 32, 0)], -1)]
+    wrong += [([(1, 32, 32)], 0), ([(1, 32, -1)], 0)]
     for layers, kv_format in wrong:
         with pytest.raises(ValueError, match="page_bytes"):
             _core.page_bytes(layers, kv_format)

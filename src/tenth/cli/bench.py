@@ -124,7 +124,7 @@ def settled(engine: EngineConfig, shape: Shape, machine: Machine) -> EngineConfi
 def run(model: Any, shape: Shape, engine: EngineConfig, peers: PeerFlags, machine: Machine) -> dict[str, Any]:
     """Measures and gives everything as one object."""
     loaded = model.loaded
-    work = count(loaded.program, loaded.header.tensors, engine.kv_format)
+    work = count(loaded.program, loaded.stored, engine.kv_format)
     file = Path(loaded.header.paths[0])
     ids = prompt_ids(model, shape.n_prompt)
     n_bytes = limits.buffer_bytes(machine.l3_bytes, machine.available_bytes)
