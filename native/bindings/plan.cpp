@@ -101,9 +101,8 @@ class PyPlan {
     return std::pair(failure.weight, std::move(failure.what));
   }
 
-  std::pair<double, double> read_seconds() {  // of all workers together: reading, packing
-    const double scale = plan_.seconds_per_tick();
-    return {double(plan_.reader().read_ticks()) * scale, double(plan_.reader().pack_ticks()) * scale};
+  std::pair<double, double> read_seconds() {  // processor seconds of all workers together: reading, packing
+    return {1e-9 * double(plan_.reader().read_ns()), 1e-9 * double(plan_.reader().pack_ns())};
   }
 
   void add_instruction(const std::string& op, nb::list inputs, nb::list outputs, nb::dict attributes) {

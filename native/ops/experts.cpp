@@ -1,14 +1,15 @@
 // ops/experts.cpp: products of rows with the matrices of the experts they were routed to.
 //
 // Every worker sorts the (row, slot) pairs by expert for itself, which is cheaper than meeting once more. The weights of
-// all touched experts then lie one after the other on one axis, of which the workers claim pieces: a few rows make the
-// memory busy with long runs, many rows spread the experts. A piece gathers its expert's rows into tiles of their own and
+// all touched experts then lie one after the other on one axis (ops/axis.h), so that one row streams long runs through
+// memory and many rows spread the experts. A piece gathers its expert's rows into tiles of their own and
 // runs the ordinary product on some of the expert's panels; results go straight to their places.
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <vector>
 
+#include "ops/axis.h"
 #include "ops/ops.h"
 
 namespace tenth {
@@ -80,8 +81,8 @@ void copy_q8_row(const Q8Rows* from, int64_t from_row, const Q8Rows& to, int64_t
 class Call {
  public:
   Call(const Instruction& i, Step& s, int thread)
-      : i_(i), s_(s), n_(i.attributes.n_weights), x_(i.in[0]), k_(i.in[1].width), each_(x_.inner_rows()), n_rows_(s.rows_of(x_)),
-        room_(reinterpret_cast<uint8_t*>(s.scratch_of(thread))), n_experts_(s.experts(i.in[2]).n_experts()),
+      : i_(i), s_(s), thread_(thread), n_(i.attributes.n_weights), x_(i.in[0]), k_(i.in[1].width), each_(x_.inner_rows()),
+        n_rows_(s.rows_of(x_)), room_(reinterpret_cast<uint8_t*>(s.scratch_of(thread))), n_experts_(s.experts(i.in[2]).n_experts()),
         groups_(room_, s.numbers(i.in[1]), n_experts_, n_rows_, n_rows_ * k_) {
     gathered_ = room_ + round_up64(Groups::bytes(n_experts_, n_rows_ * k_));
     if (ExpertStore* store = s.experts(i.in[2]).from().store) put_in_order(*store);
@@ -97,10 +98,9 @@ class Call {
     int64_t bytes_each = 0, total = 0;
     for (int w = 0; w < n_; w++) bytes_each += s_.experts(i_.in[2 + w]).expert_bytes();
     for (int64_t t = 0; t < groups_.n_touched; t++) total += bytes_each * cost(groups_.touched[t]);
-    const int64_t per_worker = bytes_each * groups_.n_touched / s_.n_threads;
-    const int64_t pieces = s_.n_threads == 1 ? 1 : s_.n_threads * pieces_per_worker(n_rows_, per_worker);
-    for (int64_t piece; (piece = s_.claim(i_)) < pieces;) {
-      const int64_t from = part(total, piece, pieces), to = part(total, piece + 1, pieces);
+    const bool in_order = s_.experts(i_.in[2]).from().store;  // experts that are still being read stand last
+    Axis axis(s_, i_, thread_, total, Axis::pieces_of(n_rows_, bytes_each * groups_.n_touched / s_.n_threads), in_order);
+    for (int64_t from, to; axis.next(from, to);) {
       int64_t at = 0;
       for (int64_t t = 0; t < groups_.n_touched && at < to; t++) {
         const int64_t expert = groups_.touched[t], end = at + bytes_each * cost(expert);
@@ -112,7 +112,6 @@ class Call {
 
  private:
   static int64_t round_up64(int64_t n) { return (n + 63) / 64 * 64; }
-  static int64_t part(int64_t total, int64_t piece, int64_t pieces) { return total / pieces * piece + total % pieces * piece / pieces; }
 
   int64_t rows_of(int64_t expert) const { return groups_.starts[expert + 1] - groups_.starts[expert]; }
   // How long an expert's bytes take, in any unit: reading them, and multiplying by each row.
@@ -120,7 +119,6 @@ class Call {
 
   // The part [from, to) of the axis, of one expert whose weights begin at `at`. A panel belongs to where it begins.
   void multiply(int64_t expert, int64_t at, int64_t from, int64_t to) {
-    bool ready = false;
     int bias = 2 + n_;
     for (int w = 0; w < n_; w++) {
       const ExpertMatrix& matrices = s_.experts(i_.in[2 + w]);
@@ -133,7 +131,7 @@ class Call {
       const float* b = i_.attributes.biases[w] ? s_.vector(i_.in[bias++]) + expert * m.out_rows : nullptr;
       at = end;
       if (p.first_panel >= p.last_panel) continue;
-      if (!ready) gather(expert), ready = true;
+      if (gathered_of_ != expert) gather(expert);
       p.panels = matrices.of(expert).panels;
       p.n_blocks = m.n_blocks();
       p.out_rows = m.out_rows;
@@ -161,6 +159,7 @@ class Call {
 
   // Sets rows_ to the rows of x that go to this expert, side by side.
   void gather(int64_t expert) {
+    gathered_of_ = expert;
     const int64_t n = rows_of(expert), width = x_.inner;
     const int32_t* pairs = groups_.pairs + groups_.starts[expert];
     uint8_t* source = s_.arena + x_.at;
@@ -179,6 +178,7 @@ class Call {
 
   const Instruction& i_;
   Step& s_;
+  const int thread_;
   const int n_;
   const Operand& x_;
   const int64_t k_, each_, n_rows_;  // each_: rows of x per row of the step, 1 or k
@@ -186,6 +186,7 @@ class Call {
   const int64_t n_experts_;
   const Groups groups_;
   uint8_t *gathered_, *rows_ = nullptr;
+  int64_t gathered_of_ = -1;  // whose rows rows_ points to
 };
 
 // What is asked of the store: the experts of all rows, rising, with how many rows chose each.

@@ -1,16 +1,8 @@
 // ops/ops.h: how each op of the table runs. Every worker calls it and does its share; program/ops.py says what it means.
 #pragma once
-#include <algorithm>
-
 #include "plan/plan.h"
 
 namespace tenth {
-
-// Pieces of weights that each worker will claim on average. Several, so that a worker that was interrupted leaves work
-// to the others; but with few rows no shorter than 256 KiB, because the memory likes long runs.
-inline int64_t pieces_per_worker(int64_t n_rows, int64_t bytes_per_worker) {
-  return n_rows > 4 ? 8 : std::clamp<int64_t>(bytes_per_worker >> 18, 1, 8);
-}
 
 // What operands must agree on (ops/rules.cpp).
 void rule_embed(const Instruction&, const Parts&);

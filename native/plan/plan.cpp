@@ -224,7 +224,7 @@ void Plan::finish(const Operand& logits) {
   kv_ = Buffer(page_bytes_ * limits_.n_pages);
   kv_.want_huge_pages();
   for (int thread = 0; thread < pool_.size(); thread++) scratch_.emplace_back((scratch + 16) * 4);
-  claims_ = std::vector<std::atomic<int64_t>>(instructions_.size());
+  taken_ = std::vector<std::atomic<uint64_t>>(instructions_.size() * pool_.size());
   expect(!store_ || store_->is_finished(), "plan: the expert store is not finished");
   finished_ = true;
 }
@@ -274,14 +274,15 @@ void Plan::step(const BatchView& batch) {
   step_.rows = &op_kernels(table_->isa);
   step_.n_threads = pool_.size();
   step_.first = instructions_.data();
-  step_.claims = &claims_;
+  step_.n_instructions = int64_t(instructions_.size());
+  step_.counters = &taken_;
   step_.scratch = &scratch_;
   step_.pages.resize(batch.n_sequences);
   for (int64_t s = 0; s < batch.n_sequences; s++) {
     step_.pages[s].clear();
     for (int32_t page : batch.pages[s]) step_.pages[s].push_back(kv_.data() + page * page_bytes_);
   }
-  for (auto& claim : claims_) claim.store(0, std::memory_order_relaxed);
+  for (auto& taken : taken_) taken.store(0, std::memory_order_relaxed);
   n_outputs_ = batch.n_outputs;
   if (store_) store_->begin_step(batch.n_rows);
   const EndOfStep at_end{store_.get()};

@@ -105,9 +105,10 @@ struct Step {
   const KernelTable* linear = nullptr;
   const OpKernels* rows = nullptr;
   int n_threads = 1;
-  const Instruction* first = nullptr;                   // of the program, to number instructions
-  std::vector<std::atomic<int64_t>>* claims = nullptr;  // one counter per instruction, 0 at the start of the step
-  const std::vector<Buffer>* scratch = nullptr;         // one per thread
+  const Instruction* first = nullptr;  // of the program, to number instructions
+  int64_t n_instructions = 0;
+  std::vector<std::atomic<uint64_t>>* counters = nullptr;
+  const std::vector<Buffer>* scratch = nullptr;  // one per thread
 
   float* floats(const Operand& o) const { return reinterpret_cast<float*>(arena + o.at); }
   int64_t rows_of(const Operand& o) const { return n_rows[int(o.rows)]; }
@@ -116,8 +117,10 @@ struct Step {
   const ExpertMatrix& experts(const Operand& o) const { return (*expert_matrices)[o.at]; }
   int32_t* numbers(const Operand& o) const { return reinterpret_cast<int32_t*>(arena + o.at); }
   float* scratch_of(int thread) const { return reinterpret_cast<float*>((*scratch)[thread].data()); }
+  // A counter of this instruction, one per thread, 0 at the start of the step.
+  std::atomic<uint64_t>& taken(const Instruction& i, int thread) const { return (*counters)[thread * n_instructions + (&i - first)]; }
   // The next unclaimed piece of this instruction's work.
-  int64_t claim(const Instruction& i) const { return (*claims)[&i - first].fetch_add(1, std::memory_order_relaxed); }
+  int64_t claim(const Instruction& i) const { return int64_t(taken(i, 0).fetch_add(1, std::memory_order_relaxed)); }
 };
 
 // The share [begin, end) of n pieces that falls to one of n_threads.
@@ -215,7 +218,7 @@ class Plan {
   std::vector<std::vector<float>> vectors_;
   std::map<int, LayerKv> layers_;
   std::vector<Instruction> instructions_;
-  std::vector<std::atomic<int64_t>> claims_;
+  std::vector<std::atomic<uint64_t>> taken_;
   std::vector<Buffer> scratch_;
   bool finished_ = false;
   Operand output_;

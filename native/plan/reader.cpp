@@ -1,7 +1,7 @@
 // plan/reader.cpp: from the bytes of a file to panels.
 #include "plan/reader.h"
 
-#include <x86intrin.h>
+#include <time.h>
 
 #include <algorithm>
 #include <bit>
@@ -21,6 +21,12 @@ constexpr int64_t kRunBytes = 4 << 20;
 struct Piece {
   int64_t weight, expert, first_panel, n_panels;
 };
+
+int64_t thread_ns() {
+  timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return int64_t(t.tv_sec) * 1'000'000'000 + t.tv_nsec;
+}
 
 // Where, in a row with a number that is not finite, the first one stands.
 std::string describe_not_finite(const Matrix& m, const uint8_t* row, int64_t number) {
@@ -114,7 +120,7 @@ struct ReadJob {
     const Matrix m = weight.matrices.of(piece.expert);
     const int64_t first_row = piece.first_panel * PANEL_ROWS;
     const int64_t n_rows = std::min(piece.n_panels * PANEL_ROWS, m.out_rows - first_row);
-    const uint64_t start = __rdtsc();
+    const int64_t start = thread_ns();
     const int64_t offset = weight.offset + (piece.expert * m.out_rows + first_row) * m.row_bytes();
     const uint8_t* rows = nullptr;
     try {
@@ -122,11 +128,11 @@ struct ReadJob {
     } catch (const std::runtime_error& error) {
       return error.what();
     }
-    const uint64_t middle = __rdtsc();
+    const int64_t middle = thread_ns();
     std::string error = pack_rows(m, first_row, n_rows, rows, m.panels);
     reader.bytes_ += n_rows * m.row_bytes();
-    reader.read_ticks_ += int64_t(middle - start);
-    reader.pack_ticks_ += int64_t(__rdtsc() - middle);
+    reader.read_ns_ += middle - start;
+    reader.pack_ns_ += thread_ns() - middle;
     return error;
   }
 };

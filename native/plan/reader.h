@@ -36,14 +36,15 @@ class WeightReader {
   void stop() { stopped_ = true; }  // read() returns soon
   bool stopped() const { return stopped_; }
   int64_t bytes_read() const { return bytes_; }
-  // Clock ticks (rdtsc) of all workers together: in pread, and packing. Whoever packs touches the panels' memory first.
-  int64_t read_ticks() const { return read_ticks_; }
-  int64_t pack_ticks() const { return pack_ticks_; }
+  // Processor time of all workers together, in nanoseconds: in pread, and packing. Packing touches the memory of panels
+  // for the first time, so the kernel's zeroing of it is in the latter.
+  int64_t read_ns() const { return read_ns_; }
+  int64_t pack_ns() const { return pack_ns_; }
 
  private:
   friend struct ReadJob;
   std::atomic<bool> stopped_{false};
-  std::atomic<int64_t> bytes_{0}, read_ticks_{0}, pack_ticks_{0};
+  std::atomic<int64_t> bytes_{0}, read_ns_{0}, pack_ns_{0};
 };
 
 // How the expert store reads and packs a matrix of experts: file, offset, layer and stage are the caller's to fill in.
