@@ -92,8 +92,10 @@ template <int N> TENTH_INLINE I32 shr(I32 a) { return {_mm512_srli_epi32(a.v, N)
 TENTH_INLINE I32 load_u8(const void* p) { return {_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p))}; }  // LANES bytes -> LANES ints
 TENTH_INLINE I32 load_i8(const void* p) { return {_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p))}; }
 TENTH_INLINE I32 load_u16(const void* p) { return {_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p))}; }
-// Each byte of `index` (0..15) replaced by that entry of a table of 16 bytes.
+// Each byte of `index` replaced by the entry of a table of 16 bytes that its low four bits name; bit 7 must be 0.
 TENTH_INLINE I32 lookup16(const void* table, I32 index) { return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)table)), index.v)}; }
+// table[index], lane by lane.
+TENTH_INLINE I32 gather(const uint32_t* table, I32 index) { return {_mm512_i32gather_epi32(index.v, table, 4)}; }
 // acc[lane] += sum of four products, unsigned w bytes times signed x bytes. SMALL promises w <= 127 (AVX2 is faster then).
 template <bool SMALL> TENTH_INLINE I32 dot4(I32 acc, I32 w, I32 x) { return {_mm512_dpbusd_epi32(acc.v, w.v, x.v)}; }
 
@@ -157,6 +159,7 @@ TENTH_INLINE I32 load_u8(const void* p) { return {_mm256_cvtepu8_epi32(_mm_loadl
 TENTH_INLINE I32 load_i8(const void* p) { return {_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p))}; }
 TENTH_INLINE I32 load_u16(const void* p) { return {_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p))}; }
 TENTH_INLINE I32 lookup16(const void* table, I32 index) { return {_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)table)), index.v)}; }
+TENTH_INLINE I32 gather(const uint32_t* table, I32 index) { return {_mm256_i32gather_epi32((const int*)table, index.v, 4)}; }
 // Pairs of products are summed in 16 bits: exact for w <= 127 (127*127*2 < 32768). Larger w is split into w & 127 and
 // its top bit, which are both small.
 template <bool SMALL> TENTH_INLINE I32 dot4(I32 acc, I32 w, I32 x) {
@@ -254,6 +257,7 @@ TENTH_INLINE I32 lookup16(const void* table, I32 index) {
   std::memcpy(index.v, b, 64);
   return index;
 }
+TENTH_INLINE I32 gather(const uint32_t* table, I32 index) { TENTH_EACH index.v[i] = (int32_t)table[index.v[i]]; return index; }
 template <bool SMALL> TENTH_INLINE I32 dot4(I32 acc, I32 w, I32 x) {
   uint8_t a[64];
   int8_t b[64];

@@ -16,7 +16,7 @@ namespace tenth {
 namespace scalar { extern const KernelTable TABLE; }
 namespace avx2 { extern const KernelTable TABLE; }
 namespace avx512 { extern const KernelTable TABLE; }
-namespace amx { extern const TileProduct TILE_PRODUCTS[]; }
+namespace amx { extern const TileProducts TILE_PRODUCTS; }
 
 namespace {
 
@@ -59,9 +59,9 @@ const Cpu& cpu() {
 const KernelTable& amx_table() {
   static const std::vector<FormatKernels> formats = [] {
     std::vector<FormatKernels> rows(avx512::TABLE.formats, avx512::TABLE.formats + avx512::TABLE.n_formats);
-    for (const TileProduct* tiles = amx::TILE_PRODUCTS; tiles->product; tiles++)
+    for (int i = 0; i < amx::TILE_PRODUCTS.n; i++)
       for (FormatKernels& row : rows)
-        if (row.gguf_id == tiles->gguf_id) row.product = tiles->product;
+        if (row.gguf_id == amx::TILE_PRODUCTS.list[i].gguf_id) row.product = amx::TILE_PRODUCTS.list[i].product;
     return rows;
   }();
   static const KernelTable table = {"amx", formats.data(), static_cast<int>(formats.size()), avx512::TABLE.quantize};

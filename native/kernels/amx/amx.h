@@ -4,10 +4,14 @@
 
 namespace tenth {
 
-// A product for one format (its GGUF id), for the AVX-512 table's panels. The list ends with a null product.
+// A product for one format (its GGUF id), for the AVX-512 table's panels.
 struct TileProduct {
   uint32_t gguf_id;
   void (*product)(const Product&);
+};
+struct TileProducts {
+  const TileProduct* list;
+  int n;
 };
 
 }  // namespace tenth

@@ -7,19 +7,9 @@
 // Few rows, rows past the last whole tile, and float weights are left to the AVX-512 kernels.
 #include <immintrin.h>
 
-#include "formats/iq4_nl.h"
-#include "formats/iq4_xs.h"
-#include "formats/mxfp4.h"
-#include "formats/q2_k.h"
-#include "formats/q3_k.h"
-#include "formats/q4_0.h"
-#include "formats/q4_1.h"
-#include "formats/q4_k.h"
-#include "formats/q5_0.h"
-#include "formats/q5_1.h"
-#include "formats/q5_k.h"
-#include "formats/q6_k.h"
-#include "formats/q8_0.h"
+#include <array>
+
+#include "formats/all.h"
 #include "kernels/amx/amx.h"
 #include "kernels/isa/store.h"
 
@@ -220,13 +210,12 @@ template <class Format> void product(const Product& p) {
   }
 }
 
-extern const TileProduct TILE_PRODUCTS[];
-const TileProduct TILE_PRODUCTS[] = {
-    {Q4_0::GGUF_ID, product<Q4_0>},     {Q4_1::GGUF_ID, product<Q4_1>},     {Q5_0::GGUF_ID, product<Q5_0>},
-    {Q5_1::GGUF_ID, product<Q5_1>},     {Q8_0::GGUF_ID, product<Q8_0>},     {Q2_K::GGUF_ID, product<Q2_K>},
-    {Q3_K::GGUF_ID, product<Q3_K>},     {Q4_K::GGUF_ID, product<Q4_K>},     {Q5_K::GGUF_ID, product<Q5_K>},
-    {Q6_K::GGUF_ID, product<Q6_K>},     {IQ4_NL::GGUF_ID, product<IQ4_NL>}, {IQ4_XS::GGUF_ID, product<IQ4_XS>},
-    {MXFP4::GGUF_ID, product<MXFP4>},   {0, nullptr},
-};
+template <class... Formats> constexpr auto rows(FormatList<Formats...>) {
+  return std::array{TileProduct{Formats::GGUF_ID, product<Formats>}...};
+}
+constexpr auto ROWS = rows(BlockFormats{});
+
+extern const TileProducts TILE_PRODUCTS;
+const TileProducts TILE_PRODUCTS = {ROWS.data(), ROWS.size()};
 
 }  // namespace tenth::TENTH_ISA
