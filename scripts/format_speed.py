@@ -9,7 +9,10 @@ Only linears count. Limits are measured before and after each format, as everywh
 
     one row      bytes of the weights as the file has them, per second; share of the read bandwidth
     256 rows     int8 multiply-adds per second; share of the int8 limit of AVX-512, which AMX can pass
+    tokens/s     of whole steps, attention included, for both
     load         seconds to read and pack
+
+``--keep FOLDER`` keeps the files: llama-bench (``-p 256 -n 16``) opens them too.
 """
 
 from __future__ import annotations
@@ -37,19 +40,15 @@ LAYER_WEIGHTS = sum(out * k for out, k in SHAPES.values())
 
 
 def random_blocks(name: str, n_blocks: int, rng: np.random.Generator) -> np.ndarray:
-    """Uint8 [n_blocks, bytes]: random weights, each 16-bit word below 2^14: no float16 in it is infinite or not a number.
-
-    MXFP4 keeps its exponent near 1, so that sums stay finite; no other format needs more.
-    """
+    """Uint8 [n_blocks, bytes]: any weights, scales below 2^-7, so that sums stay finite."""
     kind = FORMATS[name]
     blocks = rng.integers(0, 256, (n_blocks, kind.block_bytes), np.uint8)
     scales = {"Q2_K": (81, 83), "Q3_K": (109,), "Q4_1": (1, 3), "Q5_1": (1, 3), "Q4_K": (1, 3), "Q5_K": (1, 3),
               "Q6_K": (209,), "TQ2_0": (65,), "IQ1_M": (55,)}.get(name, (1,))  # upper bytes of float16 numbers
+    for at in scales:
+        blocks[:, at] = blocks[:, at] & 15 | 0x10
     if name == "MXFP4":
         blocks[:, 0] = 120
-    else:
-        for at in scales:
-            blocks[:, at] = blocks[:, at] & 15 | 0x10  # below 2^-8
     return blocks
 
 
@@ -67,6 +66,7 @@ def write_model(path: Path, name: str, megabytes: float) -> None:
     writer.add_head_count_kv(HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(VOCABULARY)
+    writer.add_tokenizer_model("no_vocab")  # what llama.cpp calls a model without texts
     writer.add_tensor("token_embd.weight", rng.standard_normal((VOCABULARY, DIM), np.float32))
     writer.add_tensor("output_norm.weight", np.ones(DIM, np.float32))
     stored = {part: random_blocks(name, out * k // kind.block_weights, rng).reshape(out, -1)
@@ -82,10 +82,10 @@ def write_model(path: Path, name: str, megabytes: float) -> None:
     writer.close()
 
 
-def measure(name: str, megabytes: float, threads: int | None) -> str:
+def measure(name: str, megabytes: float, threads: int, keep: Path | None) -> str:
     """One line of the table."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.gguf"
+        path = (keep or Path(folder)) / f"{name}.gguf"
         write_model(path, name, megabytes)
         config = EngineConfig(chunk_tokens=ROWS, context_tokens=2 * ROWS, threads=threads)
         start = time.perf_counter()
@@ -96,7 +96,7 @@ def measure(name: str, megabytes: float, threads: int | None) -> str:
 
     def rates() -> profile.LimitRates:
         return profile.LimitRates(limits.read_bandwidth(runtime.n_threads, 0.5, n_bytes).best,
-                                  limits.int8_rate(runtime.n_threads, 0.2, "avx512" if "amx" in runtime.isa else "").best)
+                                  limits.int8_rate(runtime.n_threads, 0.2).best)
 
     def run(phase: str) -> profile.PhaseProfile:
         if phase == "prompt":
@@ -104,26 +104,29 @@ def measure(name: str, megabytes: float, threads: int | None) -> str:
         return profile.profile_generation(runtime, loaded, 0, STEPS)
 
     one, many = profile.measure_phases(profile.PHASES, run, rates)
-    linear = [[row for row in phase.rows if row.cost.op == "linear" and row.cost.formats == name] for phase in (one, many)]
+    linear = [[row for row in phase.rows if (row.cost.op, row.cost.formats) == ("linear", name)] for phase in (one, many)]
     seconds = [sum(row.seconds for row in rows) for rows in linear]
     read = sum(row.cost.weight_bytes for row in linear[0]) / seconds[0]
     products = sum(row.cost.multiply_adds for row in linear[1]) / seconds[1]
-    return (f"{name:8} {read / 1e9:6.1f} {100 * read / one.limits.read:5.0f} %  {products / 1e9:8.0f} "
-            f"{100 * products / many.limits.int8:5.0f} %  {load_s:6.2f}")
+    of_read, of_int8 = 100 * read / one.limits.read, 100 * products / many.limits.int8
+    return (f"{name:8} {read / 1e9:6.1f} {of_read:5.0f} % {1 / one.step_seconds:8.1f}   "
+            f"{products / 1e9:8.0f} {of_int8:5.0f} % {ROWS / many.step_seconds:9.0f}  {load_s:7.2f}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("formats", nargs="*", help="default: every block format")
-    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--threads", type=int, default=0, help="default: as the engine chooses")
     parser.add_argument("--megabytes", type=float, default=500)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write the files there and leave them")
     settings = parser.parse_args()
     names = settings.formats or [name for name, kind in FORMATS.items() if kind.block_weights > 1]
     if unknown := set(names) - set(FORMATS):
         parser.error(f"unknown formats: {', '.join(sorted(unknown))}")
-    print("format     one row: GB/s, of read   256 rows: G/s, of int8   load, s")
+    print(f"{'':8} {'one row':25}   {'256 rows':26} load\n"
+          f"format     GB/s of read tokens/s        G/s of int8  tokens/s        s")
     for name in names:
-        print(measure(name, settings.megabytes, settings.threads), flush=True)
+        print(measure(name, settings.megabytes, settings.threads, settings.keep), flush=True)
     return 0
 
 

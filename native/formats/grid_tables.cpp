@@ -16,6 +16,11 @@ template <int N, int LEVELS, int WEIGHTS, int WORDS> constexpr Grid<N> written_o
     uint32_t point = 0;
     for (int k = 0, rest = number; k < WEIGHTS; k++, rest /= LEVELS)
       point |= (uint32_t)(rest % LEVELS) << (8 * (k % 4) + 4 * (k / 4));
+    constexpr int BITS = 16 / WEIGHTS, HALF = WEIGHTS / 2;
+    for (int k = 0, rest = number; k < WEIGHTS; k++, rest /= LEVELS) {
+      uint8_t& half = k < HALF ? grid.first[n] : grid.second[n];
+      half = (uint8_t)(half | rest % LEVELS << (BITS * (k % HALF)));
+    }
     grid.point[n++] = point;
   }
   return grid;

@@ -7,7 +7,12 @@
 
 namespace tenth {
 
-template <int N> struct alignas(64) Grid { uint32_t point[N]; };
+// The same as bytes, for tables in registers (VBMI): of 8 weights of 2 bits, the first four and the others; of 4 weights, halves
+// of the byte, the first two and the others.
+template <int N> struct alignas(64) Grid {
+  uint32_t point[N];
+  uint8_t first[N], second[N];
+};
 // Indices of IQ1 have a twelfth bit: bit 2 of all level numbers, the sign of delta.
 extern const Grid<4096> IQ1_GRID;
 extern const Grid<256> IQ2_XXS_GRID;

@@ -33,8 +33,7 @@ struct IQ2_XXS {
   }
   TENTH_INLINE void weights(const uint8_t* p, int lane, int sub, I32* w) {
     const uint8_t* q = p + 64 + 128 * sub + 4 * lane;
-    const I32 indices = loadi(q);
-    unpack_eights(IQ2_XXS_GRID.point, IQ2_STEPS, [&](auto g) __attribute__((always_inline)) { return index8(indices, g); }, complete_signs(loadi(q + 64)), w);
+    unpack_eights(IQ2_XXS_GRID, IQ2_STEPS, loadi(q), complete_signs(loadi(q + 64)), w);
   }
 };
 

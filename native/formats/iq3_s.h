@@ -41,9 +41,9 @@ struct IQ3_S {
   }
   TENTH_INLINE void weights(const uint8_t* p, int lane, int sub, I32* w) {
     const uint8_t* q = p + 256 + 192 * sub + 4 * lane;
-    const I32 first = loadi(q), second = loadi(q + 64), ninth = load_u8(p + 128 + 16 * sub + lane);
+    const I32 low[2] = {loadi(q), loadi(q + 64)}, ninth = load_u8(p + 128 + 16 * sub + lane);
     const auto index = [&](auto i) __attribute__((always_inline)) {
-      return ori(index8(i < 4 ? first : second, std::integral_constant<int, i % 4>{}), above8<i>(ninth, 0x100));
+      return ori(index8(low[i / 4], std::integral_constant<int, i % 4>{}), above8<i>(ninth, 0x100));
     };
     unpack_fours(IQ3_S_GRID.point, STEPS, index, loadi(q + 128), w);
   }

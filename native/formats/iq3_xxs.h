@@ -38,9 +38,8 @@ struct IQ3_XXS {
   }
   TENTH_INLINE void weights(const uint8_t* p, int lane, int sub, I32* w) {
     const uint8_t* q = p + 64 + 192 * sub + 4 * lane;
-    const I32 first = loadi(q), second = loadi(q + 64);
-    const auto index = [&](auto i) __attribute__((always_inline)) { return index8(i < 4 ? first : second, std::integral_constant<int, i % 4>{}); };
-    unpack_fours(IQ3_XXS_GRID.point, STEPS, index, complete_signs(loadi(q + 128)), w);
+    const I32 indices[2] = {loadi(q), loadi(q + 64)};
+    unpack_fours(IQ3_XXS_GRID, STEPS, indices, complete_signs(loadi(q + 128)), w);
   }
 };
 

@@ -4,16 +4,14 @@
 // of 16 dwords); one block of a q8 tile is the left one (16 columns of 32 bytes). One instruction gives all 256 integer
 // sums; scales are then applied by the vector unit as everywhere, one float sum per output, blocks in order of k.
 // Tiles cannot be read as vectors: the sums pass through memory, two blocks behind the product so that nothing waits.
-// Few rows, rows past the last whole tile, and float weights are left to the AVX-512 kernels.
+// Few rows, rows past the last whole tile, and float weights are left to the kernels of AVX-512 with VBMI.
 #include <immintrin.h>
 
 #include <array>
 
 #include "formats/all.h"
-#include "kernels/amx/amx.h"
 #include "kernels/isa/store.h"
-
-namespace tenth::avx512 { extern const KernelTable TABLE; }
+#include "kernels/products.h"
 
 namespace tenth::TENTH_ISA {
 
@@ -206,16 +204,16 @@ template <class Format> void product(const Product& p) {
     rest.x = (const uint8_t*)p.x + done * p.n_blocks * (Format::WEIGHTS / Q8_BLOCK) * Q8_BYTES;
     rest.y += done * p.y_stride;
     if (rest.residual) rest.residual += done * p.residual_stride;
-    find_format(avx512::TABLE, Format::GGUF_ID)->product(rest);
+    find_format(vbmi_table(), Format::GGUF_ID)->product(rest);
   }
 }
 
 template <class... Formats> constexpr auto rows(FormatList<Formats...>) {
-  return std::array{TileProduct{Formats::GGUF_ID, product<Formats>}...};
+  return std::array{OtherProduct{Formats::GGUF_ID, product<Formats>}...};
 }
 constexpr auto ROWS = rows(BlockFormats{});
 
-extern const TileProducts TILE_PRODUCTS;
-const TileProducts TILE_PRODUCTS = {ROWS.data(), ROWS.size()};
+extern const OtherProducts PRODUCTS;
+const OtherProducts PRODUCTS = {ROWS.data(), ROWS.size()};
 
 }  // namespace tenth::TENTH_ISA
