@@ -5,6 +5,7 @@
 #include <x86intrin.h>
 
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 
 #include "base/expect.h"
@@ -120,7 +121,23 @@ void Plan::finish(const Operand& logits) {
   kv_.want_huge_pages();
   for (int thread = 0; thread < pool_.size(); thread++) scratch_.emplace_back((scratch + 16) * 4);
   claims_ = std::vector<std::atomic<int64_t>>(instructions_.size());
+  if (pool_.size() > 1) partials_ = Buffer(partials_bytes());
+  finished_runs_ = std::vector<std::atomic<int>>(size_t(kRunsPerThread) * pool_.size());
   finished_ = true;
+}
+
+// Room for the sums of every span of a full context, for a few rows of the widest attention; steps that would need more
+// are shared out less finely. Untouched, it costs nothing.
+int64_t Plan::partials_bytes() const {
+  constexpr int64_t ROWS = 4;
+  const int64_t n_spans = (limits_.context_tokens + kSpanTokens - 1) / kSpanTokens;
+  int64_t most = 0;
+  for (const Instruction& i : instructions_)
+    if (!std::strcmp(i.op->name, "attention")) {
+      const int64_t head_dim = layers_.at(i.attributes.layer).shape.head_dim;
+      most = std::max(most, i.in[0].width / head_dim * attention_partial(head_dim));
+    }
+  return most * n_spans * ROWS * 4;
 }
 
 int64_t Plan::weight_bytes() const {
@@ -167,12 +184,15 @@ void Plan::step(const BatchView& batch) {
   step_.first = instructions_.data();
   step_.claims = &claims_;
   step_.scratch = &scratch_;
+  step_.partials = &partials_;
+  step_.finished_runs = &finished_runs_;
   step_.pages.resize(batch.n_sequences);
   for (int64_t s = 0; s < batch.n_sequences; s++) {
     step_.pages[s].clear();
     for (int32_t page : batch.pages[s]) step_.pages[s].push_back(kv_.data() + page * page_bytes_);
   }
   for (auto& claim : claims_) claim.store(0, std::memory_order_relaxed);
+  for (auto& runs : finished_runs_) runs.store(0, std::memory_order_relaxed);
   n_outputs_ = batch.n_outputs;
   pool_.run(walk, this);
   const uint64_t end = __rdtsc();

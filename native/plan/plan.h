@@ -91,6 +91,8 @@ struct Step {
   const Instruction* first = nullptr;                   // of the program, to number instructions
   std::vector<std::atomic<int64_t>>* claims = nullptr;  // one counter per instruction, 0 at the start of the step
   const std::vector<Buffer>* scratch = nullptr;         // one per thread
+  const Buffer* partials = nullptr;                     // sums of attention over spans, shared by the workers
+  std::vector<std::atomic<int>>* finished_runs = nullptr;  // one for each tile of attention that is shared out; 0 between instructions
 
   float* floats(const Operand& o) const { return reinterpret_cast<float*>(arena + o.at); }
   int64_t rows_of(const Operand& o) const { return n_rows[int(o.rows)]; }
@@ -112,6 +114,10 @@ struct Share {
 struct StepCounters {
   int64_t steps = 0, ticks = 0, sample_ticks = 0;
 };
+
+// Attention hands out this many pieces of work per worker where tiles can be shared out: more balance better, and cost
+// more merging.
+constexpr int kRunsPerThread = 8;
 
 struct Limits {
   int64_t max_rows, max_outputs, vocab, context_tokens, arena_bytes, n_pages;
@@ -149,6 +155,7 @@ class Plan {
 
  private:
   void expect_building() const;
+  int64_t partials_bytes() const;
   void check(const BatchView& batch) const;
   void check_operand(const Operand& o, const std::string& where) const;
   static void walk(void* plan, int thread);
@@ -165,6 +172,8 @@ class Plan {
   std::vector<Instruction> instructions_;
   std::vector<std::atomic<int64_t>> claims_;
   std::vector<Buffer> scratch_;
+  Buffer partials_;
+  std::vector<std::atomic<int>> finished_runs_;
   bool finished_ = false;
   Operand output_;
   Step step_;

@@ -96,6 +96,6 @@ void geglu(const float* gate, const float* up, float* y, int64_t n) {
 #define TENTH_NAME2(x) #x
 #define TENTH_NAME(x) TENTH_NAME2(x)
 extern const OpKernels op_kernels;
-const OpKernels op_kernels = {TENTH_NAME(TENTH_ISA), rms_norm, rope, add, scale, softcap, swiglu, geglu, kv_store, attention};
+const OpKernels op_kernels = {TENTH_NAME(TENTH_ISA), rms_norm, rope, add, scale, softcap, swiglu, geglu, kv_store, attention, attention_merge};
 
 }  // namespace tenth::TENTH_ISA
