@@ -8,7 +8,7 @@ namespace tenth {
 constexpr int kPageTokens = 32;                        // tokens per page of the KV cache
 constexpr int kSpanPages = 4;                          // pages whose keys share one maximum; spans start at multiples of it
 constexpr int kSpanTokens = kSpanPages * kPageTokens;
-constexpr int kQueryTile = 48;                         // most queries that share one reading of keys and values
+constexpr int kQueryTile = 96;                         // most queries that share one reading of keys and values
 
 enum class KvFormat : int { f16 = 0, q8_0 = 1, f32 = 2 };
 
@@ -64,14 +64,16 @@ struct OpKernels {
   void (*attention_merge)(const AttentionTile& tile);
 };
 
-constexpr int64_t round_up_16(int64_t n) { return (n + 15) / 16 * 16; }
+constexpr int64_t round_up_32(int64_t n) { return (n + 31) / 32 * 32; }
 // Floats of one query's sums over one span: the weighted values, the greatest score, the sum of weights.
-constexpr int64_t attention_partial(int64_t head_dim) { return round_up_16(head_dim) + 16; }
-// Floats: queries, sums of a span and of all, weights of a span; a page as float32, or weights in integers with units and scales.
+constexpr int64_t attention_partial(int64_t head_dim) { return round_up_32(head_dim) + 16; }
+constexpr int kIntegerQueries = 32;  // most queries whose weights are rounded at a time
+// Floats: queries, sums of a span and of all, weights of a span; keys of a page or 32 numbers of the values of a span as
+// float32; or weights in integers, with units and scales.
 constexpr int64_t attention_scratch(int64_t head_dim) {
-  const int64_t page = kPageTokens * round_up_16(head_dim), blocks = head_dim / 32;
-  const int64_t integers = kQueryTile * blocks * (kSpanTokens / 2 + 1) + blocks * (kSpanTokens + 1);
-  return kQueryTile * (round_up_16(head_dim) + kSpanTokens + 2 * attention_partial(head_dim)) + (page > integers ? page : integers);
+  const int64_t strip = kSpanTokens * 32, page = kPageTokens * head_dim, floats = strip > page ? strip : page;
+  const int64_t integers = head_dim / 32 * (kIntegerQueries * (kSpanTokens / 2 + 1) + kSpanTokens + 16);
+  return kQueryTile * (round_up_32(head_dim) + kSpanTokens + 2 * attention_partial(head_dim)) + (floats > integers ? floats : integers);
 }
 
 const OpKernels& op_kernels(const char* isa);  // "scalar", "avx2" or "avx512"; anything else gives scalar

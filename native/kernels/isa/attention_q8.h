@@ -24,6 +24,7 @@ TENTH_INLINE void add_dots(const uint8_t* data, int64_t row_bytes, int n_rows, c
       even[v] = even_i8(x);
       odd[v] = odd_i8(x);
     }
+    TENTH_UNROLL(12)
     for (int i = 0; i < Q; i++) {
       const I32 a = splati(pairs[i * QUERY_STEP]), b = splati(pairs[i * QUERY_STEP + 1]);
       for (int v = 0; v < V; v++) sum[i * V + v] = dot2(dot2(sum[i * V + v], even[v], a), odd[v], b);
@@ -42,11 +43,13 @@ template <int Q> void page_scores_q8(const uint8_t* keys, const int32_t* pairs, 
     for (int b = 0; b < n_blocks; b++) {
       const int64_t at = (n_blocks + b * ROWS) * ROW_BYTES + token * 4;
       I32 sum[Q * V];
+      TENTH_UNROLL(24)
       for (int i = 0; i < Q * V; i++) sum[i] = zeroi();
       add_dots<Q, V, 2, 2 * Q>(keys + at, ROW_BYTES, ROWS, pairs + b * ROWS * 2 * Q, ahead + at, sum);
       fetch(ahead + b * ROW_BYTES + token * 4);
       for (int v = 0; v < V; v++) {
         const F32 scale = loadf((const float*)(keys + b * ROW_BYTES) + token + v * LANES);
+        TENTH_UNROLL(12)
         for (int i = 0; i < Q; i++) {
           float* score = scores + i * kSpanTokens + token + v * LANES;
           storef(score, fma(to_f32(sum[i * V + v]), scale, b ? loadf(score) : zerof()));
@@ -68,127 +71,155 @@ template <int Q> void add_values_q8(const BlockOfValues& of, const int32_t* weig
   constexpr int V = kDotSums<Q>, ROWS = kPageTokens / 4;
   for (int d = 0; d < kBlock; d += V * LANES) {
     I32 sum[Q * V];
+    TENTH_UNROLL(24)
     for (int i = 0; i < Q * V; i++) sum[i] = zeroi();
     for (int page = 0; page < of.n_pages; page++)
       add_dots<Q, V, kPairs, 2>(of.data[page] + d * 4, of.head_dim * 4, ROWS, weights + page * 2 * ROWS, of.ahead[page] + d * 4, sum);
+    TENTH_UNROLL(12)
     for (int i = 0; i < Q; i++)
       for (int v = 0; v < V; v++)
         storef(sums + i * of.partial + d + v * LANES, mulf(to_f32(sum[i * V + v]), splatf(units[i * of.n_blocks])));
   }
 }
 
-class Q8Attention {
+// What is rounded besides the cache: queries to 16 bits, and the scales of values as weights meet them.
+class Q8Rounding {
  public:
-  // Packs the queries as [group][head_dim/4][query of the group][2] pairs: numbers 0 and 2, then 1 and 3, of each four.
-  explicit Q8Attention(const Walk& walk) : w_(walk), n_blocks_(walk.head_dim / kBlock) {
-    weights_ = (int32_t*)w_.spare;
-    units_ = w_.spare + kQueryTile * n_blocks_ * kPairs;
-    scales_ = units_ + kQueryTile * n_blocks_;
-    for (int query = 0; query < w_.n_groups * w_.group; query++) pack(query);
+  explicit Q8Rounding(const Walk& walk) : w_(walk), n_blocks_(walk.head_dim / kBlock) {
+    units_ = w_.spare;
+    scales_ = units_ + kIntegerQueries * n_blocks_;
+    now_ = scales_ + n_blocks_ * kSpanTokens;
+    rounded_ = now_ + n_blocks_ * 16;
   }
 
-  float score_scale(int query) const { return query_scales_[query] * w_.tile.scale; }
+  float score_scale(int query) const { return query_scales_[query]; }
 
-  void scores(int page) {
-    const int at = page % kSpanPages * kPageTokens;
+ protected:
+  // Sets the scale of a query; f is called for each block of it with the numbers as integers.
+  template <class F> void round_query(int query, const F& f) {
+    const float* q = w_.tile.queries[query];
+    float top = 0;
+    for (int d = 0; d < w_.head_dim; d++) top = std::fabs(q[d]) > top ? std::fabs(q[d]) : top;
+    const float sign = w_.tile.scale < 0 ? -1 : 1;
+    const F32 inverse = splatf(top > 1e-30f ? sign * kMost16 / top : 0.0f);
+    query_scales_[query] = top / kMost16 * (sign * w_.tile.scale);
+    for (int b = 0; b < n_blocks_; b++) {
+      int32_t x[kBlock];
+      for (int j = 0; j < kBlock; j += LANES)
+        storei(x + j, mini(maxi(round_i32(mulf(loadf(q + b * kBlock + j), inverse)), splati(-32767)), splati(32767)));
+      f(b, x);
+    }
+  }
+
+  // Calls f(query of the piece) for each when `scales_` and, of the query, `units_` are set: the scales of the values it
+  // sees as shares of the greatest, times 32767, and zero elsewhere. What a query does not see must not change its unit.
+  template <class F> void each_query(const Piece& piece, const F& f) {
+    int lost = -1, seen = -1;
+    for (int query = piece.begin; query < piece.end; query++) {
+      if (w_.lost[query] != lost || w_.seen[query] != seen)
+        for (int b = 0; b < n_blocks_; b++) now_[b] = read_scales(piece, b, lost = w_.lost[query], seen = w_.seen[query]);
+      for (int b = 0; b < n_blocks_; b++) units_[(query - piece.begin) * n_blocks_ + b] = now_[b];
+      f(query - piece.begin);
+    }
+  }
+
+  // Of the pages of a piece, block b of 32 numbers of the values, and what to fetch meanwhile.
+  BlockOfValues block_of_values(const Piece& piece, int b) const {
+    BlockOfValues of{{}, {}, piece.last_page - piece.first_page, w_.head_dim, n_blocks_, attention_partial(w_.head_dim)};
+    const int64_t at = (n_blocks_ * kPageTokens + b * kBlock) * 4;
+    for (int page = piece.first_page; page < piece.last_page; page++) {
+      of.data[page - piece.first_page] = w_.values(page) + at;
+      of.ahead[page - piece.first_page] = w_.keys_ahead(page) + at;
+    }
+    return of;
+  }
+
+  const Walk& w_;
+  const int n_blocks_;
+  float *units_, *scales_, *rounded_;  // units_ [query of the piece][block]; scales_ [block][kSpanTokens]; rounded_: weights
+
+ private:
+  // Gives the unit.
+  float read_scales(const Piece& piece, int b, int lost, int seen) {
+    float* to = scales_ + b * kSpanTokens;
+    for (int page = piece.first_page; page < piece.last_page; page++)
+      std::memcpy(to + page % kSpanPages * kPageTokens, (const float*)w_.values(page) + b * kPageTokens, kPageTokens * sizeof(float));
+    for (int j = 0; j < lost; j++) to[j] = 0;
+    for (int j = seen; j < kSpanTokens; j++) to[j] = 0;
+    const int begin = piece.first_page % kSpanPages * kPageTokens, end = begin + (piece.last_page - piece.first_page) * kPageTokens;
+    F32 tops = zerof();
+    for (int j = begin; j < end; j += LANES) tops = maxf(tops, loadf(to + j));
+    const float top = greatest(tops);
+    const F32 inverse = splatf(top > 1e-30f ? kMost16 / top : 0.0f);
+    for (int j = begin; j < end; j += LANES) storef(to + j, mulf(loadf(to + j), inverse));
+    return top / kMost16;
+  }
+
+  float query_scales_[kQueryTile];
+  float* now_;  // units of the scales as they stand, [block]
+};
+
+class Q8Attention : public Q8Rounding {
+ public:
+  // Packs the queries as [group][head_dim/4][query of the group][2] pairs: numbers 0 and 2, then 1 and 3, of each four.
+  explicit Q8Attention(const Walk& walk) : Q8Rounding(walk) {
+    for (int query = 0; query < w_.n_groups * w_.group; query++) {
+      int32_t* to = (int32_t*)w_.queries + query / w_.group * w_.group * w_.head_dim / 2 + query % w_.group * 2;
+      const auto pack = [&](int, const int32_t* x) {
+        for (int j = 0; j < kBlock; j += 4, to += 2 * w_.group)
+          for (int k = 0; k < 2; k++) to[k] = (x[j + k] & 0xffff) | int32_t(uint32_t(x[j + k + 2]) << 16);
+      };
+      if (query < w_.tile.n_queries) {
+        round_query(query, pack);
+      } else {
+        const int32_t zeros[kBlock] = {};
+        for (int b = 0; b < n_blocks_; b++) pack(b, zeros);
+      }
+    }
+  }
+
+  int at_once() const { return w_.group; }
+
+  void scores(const Piece& piece) {
+    const auto* queries = (const int32_t*)w_.queries + piece.begin * w_.head_dim / 2;
     with_group(w_.group, [&](auto Q) {
-      for (int g = 0; g < w_.n_groups; g++)
-        page_scores_q8<Q>(w_.keys(page), (const int32_t*)w_.queries + g * Q * w_.head_dim / 2, w_.head_dim,
-                          w_.weights + g * Q * kSpanTokens + at, w_.values(page));
+      for (int page = piece.first_page; page < piece.last_page; page++)
+        page_scores_q8<Q>(w_.keys(page), queries, w_.head_dim, w_.weights + page % kSpanPages * kPageTokens, w_.values(page));
     });
   }
 
-  void values(int first_page, int last_page) {
-    int lost = -1, seen = -1;
-    for (int query = 0; query < w_.tile.n_queries; query++) {
-      if (w_.lost[query] != lost || w_.seen[query] != seen) read_scales(first_page, last_page, lost = w_.lost[query], seen = w_.seen[query]);
-      round_weights(query, first_page, last_page);
-    }
+  void values(const Piece& piece) {
+    each_query(piece, [&](int i) { round_weights(piece, i); });
+    for (int i = piece.end - piece.begin; i < w_.group; i++)  // nobody reads their sums, but they are computed
+      for (int b = 0; b < n_blocks_; b++) std::memset(pairs(i, b), 0, kPairs * sizeof(int32_t));
     for (int b = 0; b < n_blocks_; b++) {
-      BlockOfValues of{{}, {}, last_page - first_page, w_.head_dim, n_blocks_, attention_partial(w_.head_dim)};
-      const int64_t at = (n_blocks_ * kPageTokens + b * kBlock) * 4;
-      for (int page = first_page; page < last_page; page++) {
-        of.data[page - first_page] = w_.values(page) + at;
-        of.ahead[page - first_page] = w_.keys_ahead(page) + at;
+      const BlockOfValues of = block_of_values(piece, b);
+      for (int page = piece.first_page; page < piece.last_page; page++)
         for (int line = 0; line < kPageTokens * 4; line += 64) fetch(w_.keys_ahead(page) + b * kPageTokens * 4 + line);
-      }
-      const int pair = first_page % kSpanPages * kPageTokens / 2;
       with_group(w_.group, [&](auto Q) {
-        for (int g = 0; g < w_.n_groups; g++)
-          add_values_q8<Q>(of, weights_ + (g * n_blocks_ + b) * Q * kPairs + pair, units_ + g * Q * n_blocks_ + b,
-                           w_.span + g * Q * of.partial + b * kBlock);
+        add_values_q8<Q>(of, pairs(0, b) + piece.first_page % kSpanPages * kPageTokens / 2, units_ + b, w_.span + b * kBlock);
       });
     }
   }
 
  private:
-  void pack(int query) {
-    const int g = query / w_.group, i = query % w_.group;
-    int32_t* to = (int32_t*)w_.queries + g * w_.group * w_.head_dim / 2 + 2 * i;
-    if (query >= w_.tile.n_queries) {
-      for (int d = 0; d < w_.head_dim; d += 4, to += 2 * w_.group) to[0] = to[1] = 0;
-      for (int b = 0; b < n_blocks_; b++)
-        for (int j = 0; j < kPairs; j++) pairs_of(query, b)[j] = 0;
-      return;
-    }
-    const float* q = w_.tile.queries[query];
-    float top = 0;
-    for (int d = 0; d < w_.head_dim; d++) top = std::fabs(q[d]) > top ? std::fabs(q[d]) : top;
-    const F32 inverse = splatf(top > 1e-30f ? kMost16 / top : 0.0f);
-    query_scales_[query] = top / kMost16;
-    for (int d = 0; d < w_.head_dim; d += kBlock) {
-      int32_t x[kBlock];
-      for (int j = 0; j < kBlock; j += LANES) storei(x + j, mini(maxi(round_i32(mulf(loadf(q + d + j), inverse)), splati(-32767)), splati(32767)));
-      for (int j = 0; j < kBlock; j += 4, to += 2 * w_.group)
-        for (int k = 0; k < 2; k++) to[k] = (x[j + k] & 0xffff) | int32_t(uint32_t(x[j + k + 2]) << 16);
-    }
-  }
-
-  // The scales of the values in [lost, seen) of the span as shares of the greatest, times 32767, and zero elsewhere: what
-  // a query does not see must not change its unit.
-  void read_scales(int first_page, int last_page, int lost, int seen) {
-    for (int b = 0; b < n_blocks_; b++) {
-      float* to = scales_ + b * (kSpanTokens + 1);
-      float top = 0;
-      for (int page = first_page; page < last_page; page++) {
-        const int at = page % kSpanPages * kPageTokens;
-        const float* from = (const float*)w_.values(page) + b * kPageTokens;
-        for (int j = 0; j < kPageTokens; j++) {
-          to[at + j] = at + j >= lost && at + j < seen ? from[j] : 0.0f;
-          top = to[at + j] > top ? to[at + j] : top;
-        }
-      }
-      const float inverse = top > 1e-30f ? kMost16 / top : 0.0f;
-      for (int j = first_page % kSpanPages * kPageTokens, end = j + (last_page - first_page) * kPageTokens; j < end; j++) to[j] *= inverse;
-      to[kSpanTokens] = top / kMost16;
-    }
-  }
-
-  // Weights times scales as 16-bit pairs: token i of a page with token i + 16.
-  void round_weights(int query, int first_page, int last_page) {
+  // Weights times scales as 16-bit pairs: token j of a page with token j + 16.
+  void round_weights(const Piece& piece, int i) {
     constexpr int HALF = kPageTokens / 2;
+    const float* p = w_.weights + i * kSpanTokens;
     for (int b = 0; b < n_blocks_; b++) {
-      const float *p = w_.weights + query * kSpanTokens, *scales = scales_ + b * (kSpanTokens + 1);
-      int32_t* to = pairs_of(query, b);
-      for (int page = first_page; page < last_page; page++)
+      const float* scale = scales_ + b * kSpanTokens;
+      int32_t* to = pairs(i, b);
+      for (int page = piece.first_page; page < piece.last_page; page++)
         for (int at = page % kSpanPages * kPageTokens, j = at; j < at + HALF; j += LANES) {
-          const I32 low = round_i32(mulf(loadf(p + j), loadf(scales + j)));
-          const I32 high = round_i32(mulf(loadf(p + j + HALF), loadf(scales + j + HALF)));
+          const I32 low = round_i32(mulf(loadf(p + j), loadf(scale + j)));
+          const I32 high = round_i32(mulf(loadf(p + j + HALF), loadf(scale + j + HALF)));
           storei(to + at / 2 + j - at, ori(andi(low, splati(0xffff)), shl<16>(high)));
         }
-      units_[query * n_blocks_ + b] = scales[kSpanTokens];
     }
   }
 
-  int32_t* pairs_of(int query, int b) const {  // [group][block][query of the group][kPairs]
-    return weights_ + ((query / w_.group * n_blocks_ + b) * w_.group + query % w_.group) * kPairs;
-  }
-
-  const Walk& w_;
-  int n_blocks_;
-  int32_t* weights_;
-  float *units_, *scales_;  // [query][block]; [block][kSpanTokens + 1], the last one the unit
-  float query_scales_[kQueryTile];
+  int32_t* pairs(int i, int b) const { return (int32_t*)rounded_ + (b * w_.group + i) * kPairs; }  // [block][query][kPairs]
 };
 
 }  // namespace tenth::TENTH_ISA
