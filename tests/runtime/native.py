@@ -46,7 +46,7 @@ def all_logits(runtime, tokens, chunk=None, pages=None):
     return np.concatenate(pieces)
 
 
-def open_program(program, weights, folder, rows=64, kv_format="f32", threads=2):
+def open_program(program, weights, folder, rows=64, kv_format="f32", threads=2, context=256):
     """A runtime for any program: 2-D weights go through an F32 file, the others directly."""
     matrices, vectors, at = {}, {}, 0
     path = folder / "weights.bin"
@@ -59,5 +59,5 @@ def open_program(program, weights, folder, rows=64, kv_format="f32", threads=2):
                 matrices[name] = MatrixSource(path, at, data.nbytes, 0)
                 at += file.write(data.tobytes())
     arena = memory.plan(program, {"tokens": rows, "outputs": rows})
-    limits = Limits(threads, rows, rows, 256, 16, kv_format, arena)
+    limits = Limits(threads, rows, rows, context, 16, kv_format, arena)
     return Runtime(program, matrices, vectors, limits)
