@@ -139,6 +139,12 @@ TENTH_INLINE I32 select_bits(I32 mask, I32 a, I32 b) { return {_mm512_ternarylog
 // acc[lane] += sum of four products, unsigned w bytes times signed x bytes. SMALL promises w <= 127 (AVX2 is faster then).
 template <bool SMALL> TENTH_INLINE I32 dot4(I32 acc, I32 w, I32 x) { return {_mm512_dpbusd_epi32(acc.v, w.v, x.v)}; }
 
+// acc[lane] += sum of two products of signed 16-bit numbers.
+TENTH_INLINE I32 dot2(I32 acc, I32 a, I32 b) { return {_mm512_dpwssd_epi32(acc.v, a.v, b.v)}; }
+// Bytes 0 and 2, or 1 and 3, of every lane as two signed 16-bit numbers.
+TENTH_INLINE I32 even_i8(I32 a) { return {_mm512_srai_epi16(_mm512_slli_epi16(a.v, 8), 8)}; }
+TENTH_INLINE I32 odd_i8(I32 a) { return {_mm512_srai_epi16(a.v, 8)}; }
+
 #elif defined(TENTH_AVX2)
 
 constexpr int LANES = 8;
@@ -237,6 +243,9 @@ template <bool SMALL> TENTH_INLINE I32 dot4(I32 acc, I32 w, I32 x) {
     return {_mm256_add_epi32(acc.v, _mm256_add_epi32(s, t))};
   }
 }
+TENTH_INLINE I32 dot2(I32 acc, I32 a, I32 b) { return {_mm256_add_epi32(acc.v, _mm256_madd_epi16(a.v, b.v))}; }
+TENTH_INLINE I32 even_i8(I32 a) { return {_mm256_srai_epi16(_mm256_slli_epi16(a.v, 8), 8)}; }
+TENTH_INLINE I32 odd_i8(I32 a) { return {_mm256_srai_epi16(a.v, 8)}; }
 
 #else  // scalar: plain loops, the meaning of the other two
 
@@ -335,6 +344,9 @@ template <bool SMALL> TENTH_INLINE I32 dot4(I32 acc, I32 w, I32 x) {
   TENTH_EACH acc.v[i] += a[4 * i] * b[4 * i] + a[4 * i + 1] * b[4 * i + 1] + a[4 * i + 2] * b[4 * i + 2] + a[4 * i + 3] * b[4 * i + 3];
   return acc;
 }
+TENTH_INLINE I32 dot2(I32 acc, I32 a, I32 b) { TENTH_EACH acc.v[i] += (int16_t)a.v[i] * (int16_t)b.v[i] + (a.v[i] >> 16) * (b.v[i] >> 16); return acc; }
+TENTH_INLINE I32 even_i8(I32 a) { TENTH_EACH a.v[i] = ((int8_t)a.v[i] & 0xffff) | (int32_t)((uint32_t)(int8_t)(a.v[i] >> 16) << 16); return a; }
+TENTH_INLINE I32 odd_i8(I32 a) { TENTH_EACH a.v[i] = ((int8_t)(a.v[i] >> 8) & 0xffff) | (int32_t)((uint32_t)(int8_t)(a.v[i] >> 24) << 16); return a; }
 #undef TENTH_EACH
 
 #endif

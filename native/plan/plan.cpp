@@ -5,6 +5,7 @@
 #include <x86intrin.h>
 
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 
 #include "base/expect.h"
@@ -226,7 +227,23 @@ void Plan::finish(const Operand& logits) {
   for (int thread = 0; thread < pool_.size(); thread++) scratch_.emplace_back((scratch + 16) * 4);
   taken_ = std::vector<std::atomic<uint64_t>>(instructions_.size() * pool_.size());
   expect(!store_ || store_->is_finished(), "plan: the expert store is not finished");
+  if (pool_.size() > 1) partials_ = Buffer(partials_bytes());
+  finished_runs_ = std::vector<std::atomic<int>>(size_t(kRunsPerThread) * pool_.size());
   finished_ = true;
+}
+
+// Room for the sums of every span of a full context, for a few rows of the widest attention; steps that would need more
+// are shared out less finely. Untouched, it costs nothing.
+int64_t Plan::partials_bytes() const {
+  constexpr int64_t ROWS = 4;
+  const int64_t n_spans = (limits_.context_tokens + kSpanTokens - 1) / kSpanTokens;
+  int64_t most = 0;
+  for (const Instruction& i : instructions_)
+    if (!std::strcmp(i.op->name, "attention")) {
+      const int64_t head_dim = layers_.at(i.attributes.layer).shape.head_dim;
+      most = std::max(most, i.in[0].width / head_dim * attention_partial(head_dim));
+    }
+  return most * n_spans * ROWS * 4;
 }
 
 int64_t Plan::weight_bytes() const {
@@ -277,12 +294,15 @@ void Plan::step(const BatchView& batch) {
   step_.n_instructions = int64_t(instructions_.size());
   step_.counters = &taken_;
   step_.scratch = &scratch_;
+  step_.partials = &partials_;
+  step_.finished_runs = &finished_runs_;
   step_.pages.resize(batch.n_sequences);
   for (int64_t s = 0; s < batch.n_sequences; s++) {
     step_.pages[s].clear();
     for (int32_t page : batch.pages[s]) step_.pages[s].push_back(kv_.data() + page * page_bytes_);
   }
   for (auto& taken : taken_) taken.store(0, std::memory_order_relaxed);
+  for (auto& runs : finished_runs_) runs.store(0, std::memory_order_relaxed);
   n_outputs_ = batch.n_outputs;
   if (store_) store_->begin_step(batch.n_rows);
   const EndOfStep at_end{store_.get()};

@@ -109,6 +109,8 @@ struct Step {
   int64_t n_instructions = 0;
   std::vector<std::atomic<uint64_t>>* counters = nullptr;
   const std::vector<Buffer>* scratch = nullptr;  // one per thread
+  const Buffer* partials = nullptr;                     // sums of attention over spans, shared by the workers
+  std::vector<std::atomic<int>>* finished_runs = nullptr;  // one for each tile of attention that is shared out; 0 between instructions
 
   float* floats(const Operand& o) const { return reinterpret_cast<float*>(arena + o.at); }
   int64_t rows_of(const Operand& o) const { return n_rows[int(o.rows)]; }
@@ -141,6 +143,10 @@ struct StoreLimits {
   int64_t passing_slots;               // see experts/cache.h
   double half_life_tokens;
 };
+
+// Attention hands out this many pieces of work per worker where tiles can be shared out: more balance better, and cost
+// more merging.
+constexpr int kRunsPerThread = 8;
 
 struct Limits {
   int64_t max_rows, max_outputs, vocab, context_tokens, arena_bytes, n_pages;
@@ -191,6 +197,7 @@ class Plan {
   void expect_building() const;
   const ModelFile& file(int number) const;
   ExpertMatrix checked_experts(uint32_t gguf_id, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) const;
+  int64_t partials_bytes() const;
   void check(const BatchView& batch) const;
   void check_operand(const Operand& o, const std::string& where) const;
   ExpertMatrix add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, bool has_experts = false);
@@ -220,6 +227,8 @@ class Plan {
   std::vector<Instruction> instructions_;
   std::vector<std::atomic<uint64_t>> taken_;
   std::vector<Buffer> scratch_;
+  Buffer partials_;
+  std::vector<std::atomic<int>> finished_runs_;
   bool finished_ = false;
   Operand output_;
   Step step_;

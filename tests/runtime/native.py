@@ -67,7 +67,7 @@ def all_logits(runtime, tokens, chunk=None, pages=None):
     return np.concatenate(pieces)
 
 
-def open_program(program, weights, folder, rows=64, kv_format="f32", threads=2):
+def open_program(program, weights, folder, rows=64, kv_format="f32", threads=2, context=256):
     """A runtime for any program: matrices go through an F32 file, the other weights directly."""
     matrices, vectors, at = {}, {}, 0
     path, floats = folder / "weights.bin", kept_as_floats(program)
@@ -82,5 +82,5 @@ def open_program(program, weights, folder, rows=64, kv_format="f32", threads=2):
                 matrices[name] = MatrixSource(path, at, data.nbytes, 0)
                 at += file.write(data.tobytes())
     arena = memory.plan(program, {"tokens": rows, "outputs": rows})
-    limits = Limits(threads, rows, rows, 256, 16, kv_format, arena)
+    limits = Limits(threads, rows, rows, context, 16, kv_format, arena)
     return Runtime(program, matrices, vectors, limits)
