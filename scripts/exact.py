@@ -11,6 +11,7 @@ Two roundings that engines use can be switched on to see what each of them costs
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +24,50 @@ from torch import Tensor
 FULL_PRECISION = {gguf.GGMLQuantizationType[name] for name in ("F32", "F16", "BF16", "F64")}
 LOCAL_PER_GLOBAL = 6  # gemma3: layers 5, 11, 17, … see everything, the others a window
 HYBRIDS = ("qwen35", "qwen35moe", "qwen3next")  # their recurrent layers are computed in exact_delta.py
-KNOWN = ("llama", "qwen2", "qwen3", "gemma3", "qwen3moe", "qwen2moe", "olmoe", "glm4moe", *HYBRIDS)
-SHARES = ("qwen2moe", "olmoe")  # weights of experts are shares of all, not of the chosen
+KNOWN = (
+    "llama", "qwen2", "qwen3", "gemma3", "qwen3moe", "qwen2moe", "olmoe", "glm4moe", "deepseek2", *HYBRIDS,
+)  # fmt: skip
+SHARES = ("qwen2moe", "olmoe", "deepseek2")  # weights of experts are shares of all, not of the chosen
 LOCAL_ROPE_BASE = 10_000.0  # gemma3's window layers, unless the file says otherwise
+
+
+@dataclass(frozen=True)
+class Routing:
+    """How a token's experts are scored and weighed; groups: (how many, how many used)."""
+
+    sigmoid: bool
+    normalise: bool
+    scale: float
+    groups: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Multi-head latent attention: numbers of a head's value, of the latent, of the rotated part; YaRN or None."""
+
+    value_dim: int
+    rank: int
+    rope_dim: int
+    yarn: Yarn | None
+
+
+@dataclass(frozen=True)
+class Yarn:
+    """Stretching by ``factor`` from ``original`` positions; scores grow by (1 + multiplier ln factor)^2."""
+
+    factor: float
+    original: int
+    multiplier: float
+
+    def inverse(self, base: float, dims: int) -> Tensor:
+        """Float64 [dims / 2]: DeepSeek's yarn_find_correction_range and yarn_linear_ramp_mask."""
+        plain = base ** -(torch.arange(0, dims, 2).double() / dims)
+        low, high = (
+            dims * np.log(self.original / (turns * 2 * np.pi)) / (2 * np.log(base)) for turns in (32.0, 1.0)
+        )
+        low, high = max(np.floor(low), 0.0), min(np.ceil(high), dims - 1.0)
+        ramp = ((torch.arange(dims // 2).double() - low) / max(high - low, 0.001)).clamp(0, 1)
+        return plain / self.factor * ramp + plain * (1 - ramp)
 
 
 @dataclass(frozen=True)
@@ -46,9 +88,8 @@ class Shape:
     rope_dims: int  # numbers of a head that turn
     delta: Delta | None  # of HYBRIDS
     n_used: int  # experts per token; 0: a dense model
-    n_groups: int
-    n_used_groups: int
-    expert_scale: float
+    routing: Routing
+    latent: Latent | None  # deepseek2's attention
 
     def is_local(self, layer: int) -> bool:
         """Whether the layer looks back over the window only."""
@@ -61,8 +102,8 @@ def read_shape(reader: gguf.GGUFReader) -> Shape:
     if architecture not in KNOWN:
         raise ValueError(f"architecture {architecture!r}: exact.py knows {', '.join(KNOWN)}")
     scaling = _value(reader, f"{architecture}.rope.scaling.type", "none")
-    if scaling not in ("none", "linear"):
-        raise ValueError(f"rope scaling {scaling!r}: exact.py knows none and linear")
+    if scaling not in ("none", "linear") and (scaling, architecture) != ("yarn", "deepseek2"):
+        raise ValueError(f"rope scaling {scaling!r}: exact.py knows none and linear, and yarn of deepseek2")
 
     def number(key: str, *default: float) -> float:
         return float(_value(reader, f"{architecture}.{key}", *default))
@@ -84,9 +125,24 @@ def read_shape(reader: gguf.GGUFReader) -> Shape:
         rope_dims=int(number("rope.dimension_count", head_dim)),
         delta=read_delta(number, architecture) if architecture in HYBRIDS else None,
         n_used=int(number("expert_used_count", 0)),
-        n_groups=int(number("expert_group_count", 1)),
-        n_used_groups=int(number("expert_group_used_count", 1)),
-        expert_scale=number("expert_weights_scale", 1.0),
+        routing=Routing(
+            sigmoid=number("expert_gating_func", 1 + (architecture == "glm4moe")) == 2,
+            normalise=bool(number("expert_weights_norm", architecture not in SHARES)),
+            scale=number("expert_weights_scale", 1.0),
+            groups=(int(number("expert_group_count", 1)), int(number("expert_group_used_count", 1))),
+        ),
+        latent=_read_latent(number, scaling == "yarn") if architecture == "deepseek2" else None,
+    )
+
+
+def _read_latent(number: Callable[..., float], has_yarn: bool) -> Latent:
+    parts = ("factor", "original_context_length", "yarn_log_multiplier")
+    factor, original, multiplier = (number(f"rope.scaling.{part}", 0) for part in parts)
+    return Latent(
+        value_dim=int(number("attention.value_length_mla", number("attention.value_length"))),
+        rank=int(number("attention.kv_lora_rank")),
+        rope_dim=int(number("rope.dimension_count")),
+        yarn=Yarn(factor, int(original), multiplier) if has_yarn else None,
     )
 
 
@@ -118,9 +174,10 @@ class ExactModel:
         """[n, dim] -> [n, dim]; gemma3 also normalises what each half adds."""
         name = f"blk.{layer}."
         gemma, delta = self.shape.architecture == "gemma3", self.shape.delta
+        attend = self._attend_latent if self.shape.latent else self._attend
         y = self._norm(x, name + "attn_norm")
         recurrent = delta is not None and delta.is_recurrent(layer)
-        y = recur(y, name, delta, self._linear, self._norm, self._weight) if recurrent else self._attend(y, layer)
+        y = recur(y, name, delta, self._linear, self._norm, self._weight) if recurrent else attend(y, layer)
         x = x + (self._norm(y, name + "post_attention_norm") if gemma else y)
         other = delta or self.shape.architecture == "glm4moe"
         y = self._norm(x, name + ("post_attention_norm" if other else "ffn_norm"))
@@ -134,11 +191,14 @@ class ExactModel:
         return self._linear(act * up, f"{name}ffn_down{kind}")
 
     def _experts(self, x: Tensor, name: str) -> Tensor:
-        """Each token by the experts its router scores highest, weighed by these scores; and by the shared expert."""
-        chosen, weights = self._route(x, name)
-        y = torch.zeros_like(x)
-        if name + "ffn_up_shexp.weight" in self._tensors:
-            y = self._feed_forward(x, name, gelu=False, kind="_shexp")
+        """Each token by the experts its router scores highest, weighed by these scores; and by a shared expert."""
+        how, logits = self.shape.routing, self._linear(x, name + "ffn_gate_inp")
+        scores = torch.sigmoid(logits) if how.sigmoid else torch.softmax(logits, dim=-1)
+        chosen = self._ranks(scores, name).topk(self.shape.n_used, dim=-1).indices
+        weights = scores.gather(-1, chosen)
+        weights = (weights / weights.sum(-1, keepdim=True) if how.normalise else weights) * how.scale
+        shared = name + "ffn_gate_shexp.weight" in self._tensors
+        y = self._feed_forward(x, name, False, "_shexp") if shared else torch.zeros_like(x)
         if name + "ffn_gate_inp_shexp.weight" in self._tensors:
             y = y * torch.sigmoid(self._linear(x, name + "ffn_gate_inp_shexp"))
         for expert in chosen.unique().tolist():
@@ -148,23 +208,60 @@ class ExactModel:
             y.index_add_(0, rows, weights[rows, slots, None] * down)
         return y
 
-    def _route(self, x: Tensor, name: str) -> tuple[Tensor, Tensor]:
-        """Numbers and weights of each token's experts."""
-        s, logits = self.shape, self._linear(x, name + "ffn_gate_inp")
-        scores = torch.sigmoid(logits) if s.architecture == "glm4moe" else torch.softmax(logits, dim=-1)
-        ranks = scores
+    def _ranks(self, scores: Tensor, name: str) -> Tensor:
+        """What experts are chosen by: scores with the router's bias, -inf outside the best groups of them."""
         if name + "exp_probs_b.bias" in self._tensors:
-            ranks = scores + self._weight(name + "exp_probs_b.bias")
-        if s.n_groups > 1:
-            groups = ranks.unflatten(-1, (s.n_groups, -1))
-            best = groups.topk(2, dim=-1).values.sum(-1).topk(s.n_used_groups, dim=-1).indices
-            allowed = torch.zeros(groups.shape[:-1], dtype=torch.bool).scatter(-1, best, True)
-            ranks = groups.masked_fill(~allowed[..., None], -torch.inf).flatten(-2)
-        chosen = ranks.topk(s.n_used, dim=-1).indices
-        weights = scores.gather(-1, chosen)
-        if s.architecture not in SHARES:
-            weights = weights / weights.sum(-1, keepdim=True)
-        return chosen, weights * s.expert_scale
+            scores = scores + self._weight(name + "exp_probs_b.bias")
+        n_groups, n_used = self.shape.routing.groups
+        if n_groups == 1:
+            return scores
+        groups = scores.reshape(len(scores), n_groups, -1)
+        best = groups.topk(2, dim=-1).values.sum(-1) if self.shape.routing.sigmoid else groups.amax(-1)
+        kept = torch.zeros_like(best).scatter(-1, best.topk(n_used, dim=-1).indices, 1.0).bool()
+        return groups.masked_fill(~kept[..., None], -torch.inf).reshape(scores.shape)
+
+    def _attend_latent(self, x: Tensor, layer: int) -> Tensor:
+        """deepseek2, absorbed: queries meet the latents, whose weighted sums become values (transformers expands)."""
+        s, m, name, n = self.shape, self.shape.latent, f"blk.{layer}.", x.shape[0]
+        assert m is not None, "not a model of latents"
+        low_rank = name + "attn_q_a.weight" in self._tensors
+        q = self._norm(self._linear(x, name + "attn_q_a"), name + "attn_q_a_norm") if low_rank else x
+        q = self._linear(q, name + ("attn_q_b" if low_rank else "attn_q")).reshape(n, s.n_heads, -1)
+        q_nope, q_rope = q.split([q.shape[-1] - m.rope_dim, m.rope_dim], dim=-1)
+        latent, key_rope = self._linear(x, name + "attn_kv_a_mqa").split([m.rank, m.rope_dim], dim=-1)
+        latent = self._norm(latent, name + "attn_kv_a_norm")
+        inverse = m.yarn.inverse(s.rope_base, m.rope_dim) if m.yarn else s.rope_base ** -(
+            torch.arange(0, m.rope_dim, 2).double() / m.rope_dim
+        )
+        angles = (torch.arange(n).double()[:, None] * inverse)[:, None, :]
+        keys = torch.cat([latent, self._rotate(key_rope[:, None], angles)[:, 0]], dim=-1)
+        if self._round_kv:
+            keys = keys.half().double()
+        k_b, v_b = self._heads_of_latent(name, q_nope.shape[-1])
+        queries = torch.cat([self._by_head(q_nope, *k_b), self._rotate(q_rope, angles)], dim=-1)
+        magnified = 1 + m.yarn.multiplier * np.log(m.yarn.factor) if m.yarn else 1.0
+        scores = torch.einsum("ihd,jd->hij", queries, keys) * q.shape[-1] ** -0.5 * magnified**2
+        later = torch.ones(n, n).triu(1).bool()
+        weights = torch.softmax(scores.masked_fill(later, -torch.inf), dim=-1)
+        seen = torch.einsum("hij,jl->ihl", weights, keys[:, : m.rank])
+        return self._linear(self._by_head(seen, *v_b).reshape(n, -1), name + "attn_output")
+
+    def _heads_of_latent(self, name: str, nope_dim: int) -> tuple[tuple[Tensor, bool], tuple[Tensor, bool]]:
+        """Matrices [heads, latent, nope] and [heads, value, latent], each with whether its input is rounded."""
+        if name + "attn_kv_b.weight" not in self._tensors:
+            k_b, v_b = ((self._weight(f"{name}attn_{part}_b.weight"), self._rounds(f"{name}attn_{part}_b"))
+                        for part in "kv")  # fmt: skip
+            return k_b, v_b
+        both = self._weight(name + "attn_kv_b.weight").double()
+        keys, values = both.reshape(self.shape.n_heads, -1, both.shape[-1]).tensor_split([nope_dim], dim=1)
+        return (keys.transpose(1, 2), False), (values, self._rounds(name + "attn_kv_b"))  # turned keys stay floats
+
+    def _by_head(self, x: Tensor, weight: Tensor, rounds: bool) -> Tensor:
+        return torch.einsum("nhi,hoi->nho", round_to_int8(x) if rounds else x, weight)
+
+    def _rounds(self, name: str) -> bool:
+        """Whether the input of a product with this weight is rounded."""
+        return self._round_activations and self._tensors[name + ".weight"].tensor_type not in FULL_PRECISION
 
     def _attend(self, x: Tensor, layer: int) -> Tensor:
         s, name, n = self.shape, f"blk.{layer}.", x.shape[0]
@@ -205,10 +302,10 @@ class ExactModel:
         return (torch.arange(n).double()[:, None] * inverse)[:, None, :]
 
     def _rotate(self, x: Tensor, angles: Tensor) -> Tensor:
-        """RoPE: llama files pair neighbours (their q and k are reordered for it), the others first with second half."""
+        """RoPE: llama and deepseek2 files pair neighbours (llama's are reordered for it), others the two halves."""
         cos, sin = angles.cos(), angles.sin()
         x, still = x.split([self.shape.rope_dims, x.shape[-1] - self.shape.rope_dims], dim=-1)
-        if self.shape.architecture == "llama":
+        if self.shape.architecture in ("llama", "deepseek2"):
             a, b = x[..., 0::2], x[..., 1::2]
             return torch.cat([torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2), still], dim=-1)
         a, b = x.chunk(2, dim=-1)
@@ -218,7 +315,7 @@ class ExactModel:
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.shape.eps) * self._weight(name + ".weight")
 
     def _linear(self, x: Tensor, name: str, expert: int | None = None) -> Tensor:
-        if self._round_activations and self._tensors[name + ".weight"].tensor_type not in FULL_PRECISION:
+        if self._rounds(name):
             x = round_to_int8(x)
         weight = self._weight(name + ".weight", expert)
         # Rows of the weight in pieces: a vocabulary of 262,144 in float64 would take gigabytes at once.

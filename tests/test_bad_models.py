@@ -167,7 +167,7 @@ BAD_FILES = {
     "a wrong embedding": (llama("embedding_length", U32, 128), "has shape .* expected"),
     "a wrong feed-forward": (llama("feed_forward_length", U32, 96), "has shape .* expected"),
     "a wrong vocabulary": (llama("vocab_size", U32, 274), "vocab_size is 274, but token_embd.weight has 275 rows"),
-    "experts": (llama("expert_count", U32, 8), "expert_used_count is missing"),
+    "experts": (llama("expert_count", U32, 8), "llama.expert_used_count is missing"),
     "a missing matrix": (without_tensor("blk.1.ffn_up.weight"), r"blk.1.ffn_up.weight is missing"),
     "a missing norm": (without_tensor("output_norm.weight"), "output_norm.weight is missing"),
     "no tensors": (lambda file: file.tensors.clear(), r"is missing|no tensors"),
@@ -260,7 +260,10 @@ def expect_refusal(path, expected, run, kind=ModelFileError, use=chat):
     assert "Traceback" not in result.err
 
 
-@pytest.mark.parametrize("name", ["chat", "quantised", "kquants", "llama_tied_scaled", "gemma3", "qwen3"])
+WRITTEN_AGAIN = ["chat", "quantised", "kquants", "llama_tied_scaled", "gemma3", "qwen3", "deepseek2_lite"]
+
+
+@pytest.mark.parametrize("name", WRITTEN_AGAIN)
 def test_taking_a_file_apart_and_writing_it_again_changes_nothing(name, tmp_path):
     path = written(lambda file: None, tmp_path, name)
     assert path.read_bytes() == (DATA / f"golden_{name}.gguf").read_bytes()
@@ -316,6 +319,14 @@ def test_a_scale_that_is_not_finite_is_refused_in_every_format(name, tmp_path):
     assert seen == SCALED[name].keys()
 
 
+@pytest.mark.parametrize("row", [0, 35])  # one of keys, which are turned as the file is read, and one of values
+def test_so_it_is_in_a_tensor_that_two_weights_are_made_of(row, tmp_path):
+    row_bytes = 64 // 32 * 22  # Q5_0
+    edit = with_number("blk.1.attn_kv_b.weight", row * row_bytes, 0x7FC0, "<H")
+    with pytest.raises(ModelFileError, match=r"tensor blk.1.attn_kv_b.weight\S* of .*: in row .* infinite or not"):
+        open_runtime(read_header(written(edit, tmp_path, "deepseek2_quantised")), EngineConfig(threads=2))
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, NAN, INFINITY])
 def test_rope_factors_that_are_no_positive_numbers_are_refused(value, tmp_path):
     path = written(with_number("rope_freqs.weight", 12, value), tmp_path, "llama_tied_scaled")
@@ -336,10 +347,11 @@ def test_numbers_that_would_spoil_a_state_are_refused(name, value, expected, tmp
 
 
 def test_a_state_that_no_memory_holds_is_refused_by_its_size(tmp_path, monkeypatch):
-    monkeypatch.setattr("tenth.loader.slot_bytes", lambda program: 1 << 50)
+    monkeypatch.setattr("tenth.placing.slot_bytes", lambda program: 1 << 50)
     path = DATA / "golden_qwen35_quantised.gguf"
-    with pytest.raises(ResourceError, match="GB for keys, values and recurrent state"):
+    with pytest.raises(ResourceError, match="GB of recurrent state") as refused:
         open_runtime(read_header(path), EngineConfig(threads=1))
+    assert "--max-sequences" in refused.value.hint
 
 
 def test_the_first_of_several_bad_rows_is_named_whatever_the_threads(tmp_path):
@@ -360,7 +372,7 @@ def test_the_first_of_several_bad_rows_is_named_whatever_the_threads(tmp_path):
 # ---- files cut short, replaced, or no files
 
 
-@pytest.mark.parametrize("name", ["chat", "quantised", "kquants", "gemma3"])
+@pytest.mark.parametrize("name", ["chat", "quantised", "kquants", "gemma3", "deepseek2_quantised"])
 def test_a_file_cut_anywhere_is_refused(name, tmp_path):
     whole = (DATA / f"golden_{name}.gguf").read_bytes()
     path = tmp_path / "cut.gguf"

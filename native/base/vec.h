@@ -75,6 +75,7 @@ TENTH_INLINE I32 muli(I32 a, I32 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 maxi(I32 a, I32 b) { return {_mm512_max_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 mini(I32 a, I32 b) { return {_mm512_min_epi32(a.v, b.v)}; }
 TENTH_INLINE int32_t max_lanes(I32 a) { return _mm512_reduce_max_epi32(a.v); }
+TENTH_INLINE uint32_t nonzero_lanes(I32 a) { return _mm512_test_epi32_mask(a.v, a.v); }  // a bit for each lane
 // 32 ints within a byte -> 32 bytes at p, and the sums of the first and the last 16.
 TENTH_INLINE void store_i8_and_sum(void* p, const I32* a, int32_t* sums) {
   const __m128i low = _mm512_cvtepi32_epi8(a[0].v), high = _mm512_cvtepi32_epi8(a[1].v);
@@ -92,10 +93,57 @@ template <int N> TENTH_INLINE I32 shr(I32 a) { return {_mm512_srli_epi32(a.v, N)
 TENTH_INLINE I32 load_u8(const void* p) { return {_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p))}; }  // LANES bytes -> LANES ints
 TENTH_INLINE I32 load_i8(const void* p) { return {_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p))}; }
 TENTH_INLINE I32 load_u16(const void* p) { return {_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p))}; }
-// Each byte of `index` (0..15) replaced by that entry of a table of 16 bytes.
+TENTH_INLINE void store_u8(void* p, I32 a) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(a.v)); }  // the low byte of each
+TENTH_INLINE void store_u16(void* p, I32 a) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(a.v)); }
+// 16 bytes of each of LANES rows, which lie `stride` bytes apart: dword j of row `lane` becomes a lane of out[j].
+TENTH_INLINE void load_rows(const void* p, int64_t stride, I32* out) {
+  const auto at = [&](int row) __attribute__((always_inline)) { return _mm_loadu_si128((const __m128i*)((const char*)p + row * stride)); };
+  __m512i r[4];  // rows i, i + 4, i + 8, i + 12: after the exchange of neighbours below, rows are in order
+  TENTH_UNROLL(4)
+  for (int i = 0; i < 4; i++) {
+    r[i] = _mm512_inserti32x4(_mm512_castsi128_si512(at(i)), at(i + 4), 1);
+    r[i] = _mm512_inserti32x4(_mm512_inserti32x4(r[i], at(i + 8), 2), at(i + 12), 3);
+  }
+  const __m512i a = _mm512_unpacklo_epi32(r[0], r[1]), b = _mm512_unpacklo_epi32(r[2], r[3]);
+  const __m512i c = _mm512_unpackhi_epi32(r[0], r[1]), d = _mm512_unpackhi_epi32(r[2], r[3]);
+  out[0].v = _mm512_unpacklo_epi64(a, b);
+  out[1].v = _mm512_unpackhi_epi64(a, b);
+  out[2].v = _mm512_unpacklo_epi64(c, d);
+  out[3].v = _mm512_unpackhi_epi64(c, d);
+}
+// Each byte of `index` replaced by the entry of a table of 16 bytes that its low four bits name; bit 7 must be 0.
 TENTH_INLINE I32 lookup16(const void* table, I32 index) { return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)table)), index.v)}; }
+// table[index], lane by lane.
+TENTH_INLINE I32 gather(const uint32_t* table, I32 index) { return {_mm512_i32gather_epi32(index.v, table, 4)}; }
+#if defined(TENTH_VBMI)
+// Each byte of `index` replaced by that entry of a table of 256 bytes.
+TENTH_INLINE I32 lookup256(const uint8_t* table, I32 index) {
+  const auto part = [&](int i) { return _mm512_load_si512(table + 64 * i); };
+  const __m512i low = _mm512_permutex2var_epi8(part(0), index.v, part(1));
+  const __m512i high = _mm512_permutex2var_epi8(part(2), index.v, part(3));
+  return {_mm512_mask_mov_epi8(low, _mm512_movepi8_mask(index.v), high)};
+}
+// Byte j of each lane: 8 bits of a lane of `a` from bit FROM + j * STEP on; what lies past the lane's end is anything.
+template <int FROM, int STEP> TENTH_INLINE I32 spread_bits(I32 a) {
+  constexpr auto offsets = [](int j) { return (int64_t)((FROM + j % 4 * STEP + j / 4 * 32) & 63) << (8 * j); };
+  constexpr int64_t all = offsets(0) | offsets(1) | offsets(2) | offsets(3) | offsets(4) | offsets(5) | offsets(6) | offsets(7);
+  return {_mm512_multishift_epi64_epi8(_mm512_set1_epi64(all), a.v)};
+}
+// As lookup16, but the upper four bits of a byte of `index` may be anything.
+TENTH_INLINE I32 lookup_low4(const void* table, I32 index) {
+  return {_mm512_permutexvar_epi8(index.v, _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)table)))};
+}
+// Bits of a where those of mask are set, else of b.
+TENTH_INLINE I32 select_bits(I32 mask, I32 a, I32 b) { return {_mm512_ternarylogic_epi32(mask.v, a.v, b.v, 0xca)}; }
+#endif
 // acc[lane] += sum of four products, unsigned w bytes times signed x bytes. SMALL promises w <= 127 (AVX2 is faster then).
 template <bool SMALL> TENTH_INLINE I32 dot4(I32 acc, I32 w, I32 x) { return {_mm512_dpbusd_epi32(acc.v, w.v, x.v)}; }
+
+// acc[lane] += sum of two products of signed 16-bit numbers.
+TENTH_INLINE I32 dot2(I32 acc, I32 a, I32 b) { return {_mm512_dpwssd_epi32(acc.v, a.v, b.v)}; }
+// Bytes 0 and 2, or 1 and 3, of every lane as two signed 16-bit numbers.
+TENTH_INLINE I32 even_i8(I32 a) { return {_mm512_srai_epi16(_mm512_slli_epi16(a.v, 8), 8)}; }
+TENTH_INLINE I32 odd_i8(I32 a) { return {_mm512_srai_epi16(a.v, 8)}; }
 
 #elif defined(TENTH_AVX2)
 
@@ -135,6 +183,7 @@ TENTH_INLINE I32 subi(I32 a, I32 b) { return {_mm256_sub_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 muli(I32 a, I32 b) { return {_mm256_mullo_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 maxi(I32 a, I32 b) { return {_mm256_max_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 mini(I32 a, I32 b) { return {_mm256_min_epi32(a.v, b.v)}; }
+TENTH_INLINE uint32_t nonzero_lanes(I32 a) { return 255 ^ (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(a.v, _mm256_setzero_si256()))); }
 TENTH_INLINE int32_t max_lanes(I32 a) {
   __m128i s = _mm_max_epi32(_mm256_castsi256_si128(a.v), _mm256_extracti128_si256(a.v, 1));
   s = _mm_max_epi32(s, _mm_shuffle_epi32(s, 0x4e));
@@ -156,7 +205,30 @@ template <int N> TENTH_INLINE I32 shr(I32 a) { return {_mm256_srli_epi32(a.v, N)
 TENTH_INLINE I32 load_u8(const void* p) { return {_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p))}; }
 TENTH_INLINE I32 load_i8(const void* p) { return {_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p))}; }
 TENTH_INLINE I32 load_u16(const void* p) { return {_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p))}; }
+TENTH_INLINE void store_u8(void* p, I32 a) {
+  const __m256i pick = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1);
+  const __m256i b = _mm256_shuffle_epi8(a.v, pick);
+  _mm_storel_epi64((__m128i*)p, _mm_or_si128(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1)));
+}
+TENTH_INLINE void store_u16(void* p, I32 a) {
+  const __m256i pick = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 1, 4, 5, 8, 9, 12, 13);
+  const __m256i b = _mm256_shuffle_epi8(a.v, pick);
+  _mm_storeu_si128((__m128i*)p, _mm_or_si128(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1)));
+}
+TENTH_INLINE void load_rows(const void* p, int64_t stride, I32* out) {
+  const auto at = [&](int row) __attribute__((always_inline)) { return _mm_loadu_si128((const __m128i*)((const char*)p + row * stride)); };
+  __m256i r[4];
+  TENTH_UNROLL(4)
+  for (int i = 0; i < 4; i++) r[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(at(i)), at(i + 4), 1);
+  const __m256i a = _mm256_unpacklo_epi32(r[0], r[1]), b = _mm256_unpacklo_epi32(r[2], r[3]);
+  const __m256i c = _mm256_unpackhi_epi32(r[0], r[1]), d = _mm256_unpackhi_epi32(r[2], r[3]);
+  out[0].v = _mm256_unpacklo_epi64(a, b);
+  out[1].v = _mm256_unpackhi_epi64(a, b);
+  out[2].v = _mm256_unpacklo_epi64(c, d);
+  out[3].v = _mm256_unpackhi_epi64(c, d);
+}
 TENTH_INLINE I32 lookup16(const void* table, I32 index) { return {_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)table)), index.v)}; }
+TENTH_INLINE I32 gather(const uint32_t* table, I32 index) { return {_mm256_i32gather_epi32((const int*)table, index.v, 4)}; }
 // Pairs of products are summed in 16 bits: exact for w <= 127 (127*127*2 < 32768). Larger w is split into w & 127 and
 // its top bit, which are both small.
 template <bool SMALL> TENTH_INLINE I32 dot4(I32 acc, I32 w, I32 x) {
@@ -171,6 +243,9 @@ template <bool SMALL> TENTH_INLINE I32 dot4(I32 acc, I32 w, I32 x) {
     return {_mm256_add_epi32(acc.v, _mm256_add_epi32(s, t))};
   }
 }
+TENTH_INLINE I32 dot2(I32 acc, I32 a, I32 b) { return {_mm256_add_epi32(acc.v, _mm256_madd_epi16(a.v, b.v))}; }
+TENTH_INLINE I32 even_i8(I32 a) { return {_mm256_srai_epi16(_mm256_slli_epi16(a.v, 8), 8)}; }
+TENTH_INLINE I32 odd_i8(I32 a) { return {_mm256_srai_epi16(a.v, 8)}; }
 
 #else  // scalar: plain loops, the meaning of the other two
 
@@ -233,6 +308,7 @@ TENTH_INLINE I32 subi(I32 a, I32 b) { TENTH_EACH a.v[i] = (int32_t)((uint32_t)a.
 TENTH_INLINE I32 muli(I32 a, I32 b) { TENTH_EACH a.v[i] = (int32_t)((uint32_t)a.v[i] * (uint32_t)b.v[i]); return a; }
 TENTH_INLINE I32 maxi(I32 a, I32 b) { TENTH_EACH a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return a; }
 TENTH_INLINE I32 mini(I32 a, I32 b) { TENTH_EACH a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return a; }
+TENTH_INLINE uint32_t nonzero_lanes(I32 a) { uint32_t m = 0; TENTH_EACH m |= (uint32_t)(a.v[i] != 0) << i; return m; }
 TENTH_INLINE int32_t max_lanes(I32 a) { int32_t m = a.v[0]; TENTH_EACH m = a.v[i] > m ? a.v[i] : m; return m; }
 TENTH_INLINE void store_i8_and_sum(void* p, const I32* a, int32_t* sums) {
   for (int half = 0; half < 2; half++) {
@@ -246,6 +322,11 @@ template <int N> TENTH_INLINE I32 shr(I32 a) { TENTH_EACH a.v[i] = (int32_t)((ui
 TENTH_INLINE I32 load_u8(const void* p) { I32 r; TENTH_EACH r.v[i] = ((const uint8_t*)p)[i]; return r; }
 TENTH_INLINE I32 load_i8(const void* p) { I32 r; TENTH_EACH r.v[i] = ((const int8_t*)p)[i]; return r; }
 TENTH_INLINE I32 load_u16(const void* p) { I32 r; TENTH_EACH { uint16_t h; std::memcpy(&h, (const char*)p + 2 * i, 2); r.v[i] = h; } return r; }
+TENTH_INLINE void store_u8(void* p, I32 a) { TENTH_EACH ((uint8_t*)p)[i] = (uint8_t)a.v[i]; }
+TENTH_INLINE void store_u16(void* p, I32 a) { TENTH_EACH { const uint16_t h = (uint16_t)a.v[i]; std::memcpy((char*)p + 2 * i, &h, 2); } }
+TENTH_INLINE void load_rows(const void* p, int64_t stride, I32* out) {
+  for (int j = 0; j < 4; j++) TENTH_EACH std::memcpy(&out[j].v[i], (const char*)p + i * stride + 4 * j, 4);
+}
 TENTH_INLINE I32 lookup16(const void* table, I32 index) {
   uint8_t b[64], t[16];
   std::memcpy(b, index.v, 64);
@@ -254,6 +335,7 @@ TENTH_INLINE I32 lookup16(const void* table, I32 index) {
   std::memcpy(index.v, b, 64);
   return index;
 }
+TENTH_INLINE I32 gather(const uint32_t* table, I32 index) { TENTH_EACH index.v[i] = (int32_t)table[index.v[i]]; return index; }
 template <bool SMALL> TENTH_INLINE I32 dot4(I32 acc, I32 w, I32 x) {
   uint8_t a[64];
   int8_t b[64];
@@ -262,6 +344,9 @@ template <bool SMALL> TENTH_INLINE I32 dot4(I32 acc, I32 w, I32 x) {
   TENTH_EACH acc.v[i] += a[4 * i] * b[4 * i] + a[4 * i + 1] * b[4 * i + 1] + a[4 * i + 2] * b[4 * i + 2] + a[4 * i + 3] * b[4 * i + 3];
   return acc;
 }
+TENTH_INLINE I32 dot2(I32 acc, I32 a, I32 b) { TENTH_EACH acc.v[i] += (int16_t)a.v[i] * (int16_t)b.v[i] + (a.v[i] >> 16) * (b.v[i] >> 16); return acc; }
+TENTH_INLINE I32 even_i8(I32 a) { TENTH_EACH a.v[i] = ((int8_t)a.v[i] & 0xffff) | (int32_t)((uint32_t)(int8_t)(a.v[i] >> 16) << 16); return a; }
+TENTH_INLINE I32 odd_i8(I32 a) { TENTH_EACH a.v[i] = ((int8_t)(a.v[i] >> 8) & 0xffff) | (int32_t)((uint32_t)(int8_t)(a.v[i] >> 24) << 16); return a; }
 #undef TENTH_EACH
 
 #endif

@@ -1,18 +1,10 @@
 // ops/ops.h: how each op of the table runs. Every worker calls it and does its share; program/ops.py says what it means.
 #pragma once
-#include <algorithm>
-
 #include "plan/plan.h"
 
 namespace tenth {
 
 constexpr int64_t kMostTaps = 16;  // of short_conv, as in program/ops.py
-
-// Pieces of weights that each worker will claim on average. Several, so that a worker that was interrupted leaves work
-// to the others; but with few rows no shorter than 256 KiB, because the memory likes long runs.
-inline int64_t pieces_per_worker(int64_t n_rows, int64_t bytes_per_worker) {
-  return n_rows > 4 ? 8 : std::clamp<int64_t>(bytes_per_worker >> 18, 1, 8);
-}
 
 // What operands must agree on (ops/rules.cpp).
 void rule_embed(const Instruction&, const Parts&);
@@ -24,6 +16,9 @@ void rule_rope_angles(const Instruction&, const Parts&);
 void rule_rope(const Instruction&, const Parts&);
 void rule_kv_store(const Instruction&, const Parts&);
 void rule_attention(const Instruction&, const Parts&);
+void rule_head_linear(const Instruction&, const Parts&);
+void rule_latent_store(const Instruction&, const Parts&);
+void rule_latent_attention(const Instruction&, const Parts&);
 void rule_select_outputs(const Instruction&, const Parts&);
 void rule_l2_norm(const Instruction&, const Parts&);
 void rule_decay(const Instruction&, const Parts&);
@@ -32,6 +27,7 @@ void rule_short_conv(const Instruction&, const Parts&);
 void rule_delta_net(const Instruction&, const Parts&);
 void rule_route(const Instruction&, const Parts&);
 void rule_expert_linear(const Instruction&, const Parts&);
+void rule_experts_named(const Instruction&, const Parts&);  // expert_read, expert_predict
 void rule_expert_sum(const Instruction&, const Parts&);
 
 // What each worker needs for itself.
@@ -52,19 +48,24 @@ void run_sigmoid_gate(const Instruction&, Step&, int thread);
 void run_sigmoid_gate_q8(const Instruction&, Step&, int thread);
 void run_l2_norm(const Instruction&, Step&, int thread);
 void run_decay(const Instruction&, Step&, int thread);
-void run_split(const Instruction&, Step&, int thread);
 void run_short_conv(const Instruction&, Step&, int thread);
 void run_delta_net(const Instruction&, Step&, int thread);
 void run_rope_angles(const Instruction&, Step&, int thread);
 void run_rope(const Instruction&, Step&, int thread);
 void run_kv_store(const Instruction&, Step&, int thread);
 void run_attention(const Instruction&, Step&, int thread);
+void run_head_linear(const Instruction&, Step&, int thread);
+void run_latent_store(const Instruction&, Step&, int thread);
+void run_latent_attention(const Instruction&, Step&, int thread);
+void run_split(const Instruction&, Step&, int thread);
 void run_add(const Instruction&, Step&, int thread);
 void run_scale(const Instruction&, Step&, int thread);
 void run_softcap(const Instruction&, Step&, int thread);
 void run_select_outputs(const Instruction&, Step&, int thread);
 void run_route(const Instruction&, Step&, int thread);
 void run_expert_linear(const Instruction&, Step&, int thread);
+void run_expert_read(const Instruction&, Step&, int thread);
+void run_expert_predict(const Instruction&, Step&, int thread);
 void run_expert_sum(const Instruction&, Step&, int thread);
 
 }  // namespace tenth

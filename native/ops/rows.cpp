@@ -79,17 +79,6 @@ void run_decay(const Instruction& i, Step& s, int thread) {
     s.rows->decay(s.floats(i.in[0]) + r * d, s.vector(i.in[1]), s.vector(i.in[2]), s.floats(i.out[0]) + r * d, d);
 }
 
-void run_split(const Instruction& i, Step& s, int thread) {
-  const int64_t heads = i.attributes.n_heads, d = i.in[0].width / heads;
-  const Share share(s.rows_of(i.in[0]) * heads, thread, s.n_threads);
-  int64_t at = 0;
-  for (const Operand& y : i.out) {
-    const int64_t size = y.width / heads;
-    for (int64_t h = share.begin; h < share.end; h++) std::memcpy(s.floats(y) + h * size, s.floats(i.in[0]) + h * d + at, size_t(size) * 4);
-    at += size;
-  }
-}
-
 // The angle is rounded to float32, as the reference does; its cosine and sine are taken in double and rounded once.
 void run_rope_angles(const Instruction& i, Step& s, int thread) {
   const Operand& y = i.out[0];

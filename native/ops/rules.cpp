@@ -101,6 +101,7 @@ void rule_rope(const Instruction& i, const Parts&) {
 void rule_kv_store(const Instruction& i, const Parts& p) {
   need_counts(i, 2, 2, 0);
   const KvShape& shape = layer_of(i, p).shape;
+  need(i, !shape.latent, "the layer keeps latents");
   for (const Operand& o : i.in)
     need(i, is_floats(o) && o.rows == Rows::tokens && o.width == int64_t(shape.n_kv_heads) * shape.head_dim, "does not fit the layer");
 }
@@ -111,6 +112,48 @@ void rule_attention(const Instruction& i, const Parts& p) {
   const Operand& q = i.in[0];
   need(i, is_floats(q) && is_floats(i.out[0]) && q.rows == Rows::tokens && is_alike(q, i.out[0]), "operands differ");
   need(i, q.width % (int64_t(shape.n_kv_heads) * shape.head_dim) == 0 && i.attributes.window >= 0, "does not fit the layer");
+  need(i, !shape.latent, "the layer keeps latents");
+}
+
+void rule_head_linear(const Instruction& i, const Parts& p) {
+  need_counts(i, 2, 2, 1);
+  const Operand &x = i.in[0], &y = i.out[0];
+  const int64_t heads = i.attributes.n_heads, first = i.attributes.first, n = i.attributes.n_rows;
+  need(i, x.kind == Kind::arena && !x.i32 && x.inner == x.width && i.in[1].kind == Kind::matrix, "kinds");
+  need(i, is_floats(y) && x.rows == y.rows, "kind of the result");
+  const Matrix& m = p.matrices[i.in[1].at];
+  need(i, heads > 0 && n > 0 && first >= 0 && m.out_rows % heads == 0 && first + n <= m.out_rows / heads, "heads or rows");
+  need(i, m.out_rows / heads % PANEL_ROWS == 0 && first % PANEL_ROWS == 0 && n % PANEL_ROWS == 0, "heads are whole panels");
+  need(i, m.columns * heads == x.width && m.format->q8_input == x.q8 && y.width == heads * n, "x or the result does not fit the matrix");
+}
+
+void rule_latent_store(const Instruction& i, const Parts& p) {
+  need_counts(i, 2, 2, 0);
+  const KvShape& shape = layer_of(i, p).shape;
+  const Operand &latent = i.in[0], &rotated = i.in[1];
+  need(i, is_floats(latent) && is_floats(rotated) && latent.rows == Rows::tokens && rotated.rows == Rows::tokens, "kinds");
+  need(i, shape.latent > 0 && latent.width == shape.latent && rotated.width == shape.head_dim - shape.latent, "does not fit the layer");
+}
+
+void rule_latent_attention(const Instruction& i, const Parts& p) {
+  need_counts(i, 2, 2, 1);
+  const KvShape& shape = layer_of(i, p).shape;
+  const Operand &q = i.in[0], &rotated = i.in[1];
+  need(i, is_floats(q) && is_floats(rotated) && is_floats(i.out[0]) && q.rows == Rows::tokens, "kinds");
+  need(i, is_alike(q, i.out[0]) && rotated.rows == q.rows, "operands differ");
+  need(i, shape.latent > 0 && q.width % shape.latent == 0, "does not fit the layer");
+  need(i, rotated.width == q.width / shape.latent * (shape.head_dim - shape.latent), "does not fit the layer");
+}
+
+void rule_split(const Instruction& i, const Parts&) {
+  const std::vector<int>& sizes = i.attributes.sizes;
+  need_counts(i, 1, 1, sizes.size());
+  need(i, is_floats(i.in[0]) && std::all_of(sizes.begin(), sizes.end(), [](int size) { return size > 0; }), "sizes");
+  int64_t whole = 0;
+  for (int size : sizes) whole += size;
+  need(i, whole > 0 && i.in[0].width % whole == 0, "sizes");
+  for (size_t j = 0; j < sizes.size(); j++)
+    need(i, is_floats(i.out[j]) && i.out[j].rows == i.in[0].rows && i.out[j].width == i.in[0].width / whole * sizes[j], "operands differ");
 }
 
 void rule_l2_norm(const Instruction& i, const Parts& p) {
@@ -122,17 +165,6 @@ void rule_decay(const Instruction& i, const Parts&) {
   need_counts(i, 3, 3, 1);
   need(i, is_floats(i.in[0]) && is_floats(i.out[0]) && is_alike(i.in[0], i.out[0]), "operands differ");
   for (int n : {1, 2}) need(i, i.in[n].kind == Kind::vector && i.in[n].width == i.in[0].width, "a weight does not fit the row");
-}
-
-void rule_split(const Instruction& i, const Parts&) {
-  need_counts(i, 1, 1, i.out.size());
-  const int64_t heads = i.attributes.n_heads;
-  int64_t width = 0;
-  for (const Operand& y : i.out) {
-    need(i, is_floats(y) && y.rows == i.in[0].rows && heads > 0 && y.width % heads == 0, "a piece");
-    width += y.width;
-  }
-  need(i, is_floats(i.in[0]) && width == i.in[0].width, "the pieces are not the whole");
 }
 
 void rule_short_conv(const Instruction& i, const Parts& p) {
@@ -187,10 +219,22 @@ void rule_expert_linear(const Instruction& i, const Parts& p) {
     need(i, i.in[2 + w].kind == Kind::experts && is_floats(y) && y.rows == x.rows, "kinds");
     const ExpertMatrix& e = p.experts[i.in[2 + w].at];
     need(i, e.shape().columns == x.inner && e.shape().format->q8_input == x.q8, "x does not fit the matrices");
-    need(i, e.n_experts() == p.experts[i.in[2].at].n_experts(), "the matrices are of different numbers of experts");
+    const ExpertMatrix& first = p.experts[i.in[2].at];
+    need(i, e.n_experts() == first.n_experts(), "the matrices are of different numbers of experts");
+    need(i, e.from().store == first.from().store && e.from().layer == first.from().layer, "the matrices are of different layers");
     need(i, y.inner == e.shape().out_rows && y.inner_rows() == chosen.width, "the result does not fit the matrices");
     if (a.biases[w])
       need(i, i.in[bias].kind == Kind::vector && i.in[bias].width == e.n_experts() * e.shape().out_rows, "the bias does not fit the matrices"), bias++;
+  }
+}
+
+void rule_experts_named(const Instruction& i, const Parts& p) {
+  need(i, i.in.size() >= 2 && i.out.empty(), "number of operands");
+  need(i, i.in[0].kind == Kind::arena && i.in[0].i32, "kinds");
+  for (size_t w = 1; w < i.in.size(); w++) {
+    need(i, i.in[w].kind == Kind::experts, "kinds");
+    const StreamedFrom &from = p.experts[i.in[w].at].from(), &first = p.experts[i.in[1].at].from();
+    need(i, from.store && from.layer == first.layer, "the experts are not streamed, or of several layers");
   }
 }
 

@@ -2,7 +2,10 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <map>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -10,6 +13,7 @@
 #include "kernels/ops_table.h"
 #include "kernels/table.h"
 #include "plan/experts.h"
+#include "plan/reader.h"
 #include "threads/pool.h"
 
 namespace tenth {
@@ -35,11 +39,11 @@ enum class Score : int { softmax = 0, sigmoid = 1, softmax_selected = 2 };  // o
 
 struct Attributes {  // of all ops together; program/ops.py says which op uses which
   float eps = 0, scale = 1, factor = 1, cap = 0, softcap = 0;
-  int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0, n_heads = 0, state = 0;
+  int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0, n_heads = 0, first = 0, n_rows = 0, state = 0;
   int k = 0, n_groups = 1, groups_used = 1;
   Score score = Score::softmax;
   bool residual = false, half_pairing = false, tiled = false, normalise = false, group_top2 = false;
-  std::vector<int> biases;
+  std::vector<int> biases, sizes;
   std::vector<float> inv_freq;
 };
 
@@ -113,9 +117,12 @@ struct Step {
   const KernelTable* linear = nullptr;
   const OpKernels* rows = nullptr;
   int n_threads = 1;
-  const Instruction* first = nullptr;                   // of the program, to number instructions
-  std::vector<std::atomic<int64_t>>* claims = nullptr;  // one counter per instruction, 0 at the start of the step
-  const std::vector<Buffer>* scratch = nullptr;         // one per thread
+  const Instruction* first = nullptr;  // of the program, to number instructions
+  int64_t n_instructions = 0;
+  std::vector<std::atomic<uint64_t>>* counters = nullptr;
+  const std::vector<Buffer>* scratch = nullptr;  // one per thread
+  const Buffer* partials = nullptr;                     // sums of attention over spans, shared by the workers
+  std::vector<std::atomic<int>>* finished_runs = nullptr;  // one for each tile of attention that is shared out; 0 between instructions
 
   float* floats(const Operand& o) const { return reinterpret_cast<float*>(arena + o.at); }
   int64_t rows_of(const Operand& o) const { return n_rows[int(o.rows)]; }
@@ -128,8 +135,10 @@ struct Step {
   const ExpertMatrix& experts(const Operand& o) const { return (*expert_matrices)[o.at]; }
   int32_t* numbers(const Operand& o) const { return reinterpret_cast<int32_t*>(arena + o.at); }
   float* scratch_of(int thread) const { return reinterpret_cast<float*>((*scratch)[thread].data()); }
+  // A counter of this instruction, one per thread, 0 at the start of the step.
+  std::atomic<uint64_t>& taken(const Instruction& i, int thread) const { return (*counters)[thread * n_instructions + (&i - first)]; }
   // The next unclaimed piece of this instruction's work.
-  int64_t claim(const Instruction& i) const { return (*claims)[&i - first].fetch_add(1, std::memory_order_relaxed); }
+  int64_t claim(const Instruction& i) const { return int64_t(taken(i, 0).fetch_add(1, std::memory_order_relaxed)); }
 };
 
 // The share [begin, end) of n pieces that falls to one of n_threads.
@@ -144,6 +153,17 @@ struct StepCounters {
   int64_t steps = 0, ticks = 0, sample_ticks = 0;
 };
 
+// What streamed experts may have.
+struct StoreLimits {
+  std::map<int64_t, int64_t> n_slots;  // by bytes of a slot
+  int64_t passing_slots;               // see experts/cache.h
+  double half_life_tokens;
+};
+
+// Attention hands out this many pieces of work per worker where tiles can be shared out: more balance better, and cost
+// more merging.
+constexpr int kRunsPerThread = 8;
+
 struct Limits {
   int64_t max_rows, max_outputs, vocab, context_tokens, arena_bytes, n_pages;
   KvFormat kv_format;
@@ -156,13 +176,22 @@ class Plan {
 
   // Building, before the first step. All throw std::invalid_argument for what does not fit: whatever the arguments,
   // no step can then reach memory that is not the plan's.
-  int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns);
+  int add_file(const std::string& path, ReadMode mode);  // to read weights from; throws std::runtime_error
+  void close_files();                                     // once all weights have been read
+  int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns);  // read_weights fills it
   int add_experts(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns);
+  // As add_experts, but they stay in the file until they are needed: slices of a layer of the store, see experts/cache.h.
+  int add_streamed(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage);
+  void finish_store(const StoreLimits& limits);  // after the last add_streamed
   int add_vector(const float* data, int64_t n);
-  void add_layer(int layer, int n_kv_heads, int head_dim);
+  void add_layer(int layer, int n_kv_heads, int head_dim, int latent);
   void add_recurrence(int64_t n_floats);  // numbered from 0
   void add_instruction(Instruction instruction);
   void finish(const Operand& logits);  // lays out pages, slots and scratch
+
+  // Reads the weights added so far, while the building may go on in another thread. Once, before the first step.
+  WeightReader::Failure read_weights();
+  WeightReader& reader() { return reader_; }
 
   // Computes one step. Throws std::invalid_argument for a batch that does not fit. Its logits stay until the next.
   void step(const BatchView& batch);
@@ -184,13 +213,18 @@ class Plan {
   void reset_counters();
   double seconds_per_tick() const;
   Pool& pool() { return pool_; }
+  ExpertStore* store() { return store_.get(); }  // null when nothing is streamed
 
  private:
   void expect_building() const;
+  const ModelFile& file(int number) const;
+  ExpertMatrix checked_experts(uint32_t gguf_id, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) const;
+  int64_t partials_bytes() const;
   void check(const BatchView& batch) const;
   void check_slots(const BatchView& batch) const;
   void note_slots(const BatchView& batch, bool done);
   void check_operand(const Operand& o, const std::string& where) const;
+  ExpertMatrix add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, bool has_experts = false);
   const FormatKernels& checked_format(uint32_t gguf_id, int64_t offset, int64_t out_rows, int64_t columns) const;
   Parts parts() const { return {matrices_, experts_, vectors_, layers_, recurrences_, limits_.vocab}; }
   int64_t capacity(Rows rows) const { return rows == Rows::tokens ? limits_.max_rows : limits_.max_outputs; }
@@ -203,14 +237,24 @@ class Plan {
   Slabs slabs_;
   int64_t page_bytes_ = 0, slot_bytes_ = 0, n_outputs_ = 0;
   std::vector<Matrix> matrices_;
+  std::deque<ModelFile> files_;
   std::vector<ExpertMatrix> experts_;
+  std::deque<Matrix> streamed_shapes_;  // which the store points at
+  std::unique_ptr<ExpertStore> store_;
+  std::mutex weights_lock_;  // for read_weights, which runs beside what adds to them
+  std::vector<UnreadWeight> weights_;  // matrices and experts in the order added
+  WeightReader reader_;
+  std::atomic<int64_t> n_read_{0};  // of weights_
+  std::atomic<bool> reading_{false};
   std::vector<std::vector<float>> vectors_;
   std::map<int, LayerKv> layers_;
   std::vector<Recurrence> recurrences_;
   std::vector<int64_t> slot_tokens_;  // how many tokens of its sequence each slot has seen; kUnknown after a step that failed
   std::vector<Instruction> instructions_;
-  std::vector<std::atomic<int64_t>> claims_;
+  std::vector<std::atomic<uint64_t>> taken_;
   std::vector<Buffer> scratch_;
+  Buffer partials_;
+  std::vector<std::atomic<int>> finished_runs_;
   bool finished_ = false;
   Operand output_;
   Step step_;

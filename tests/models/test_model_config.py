@@ -8,11 +8,13 @@ from tenth.models import ARCHITECTURES, build
 from tenth.models.tensors import match
 from tenth.program.builder import Routing
 
-CONTRADICTIONS = [
+OF_PLAIN_ATTENTION = [
     ({"attention.head_count_kv": 3}, "head_count 4 is not a multiple of attention.head_count_kv 3"),
     ({"attention.head_count": 5, "attention.head_count_kv": 5, "attention.key_length": None}, "64 is not a multiple"),
     ({"attention.key_length": 32, "attention.value_length": 16}, "key_length 32 differs from .*value_length 16"),
     ({"rope.dimension_count": 1024}, "rope.dimension_count 1024 is more than the head's"),
+]
+CONTRADICTIONS = [
     ({"rope.dimension_count": 7}, "dimension_count .* is 7, expected an even number"),
     ({"rope.freq_base": 1.0}, "rope.freq_base is 1.0, expected more than 1"),
     ({"rope.freq_base": -5.0}, "rope.freq_base is -5.0"),
@@ -41,13 +43,43 @@ CONTRADICTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "message"), CONTRADICTIONS, ids=[m[:40] for _, m in CONTRADICTIONS])
-def test_values_that_contradict_each_other_are_named(one_of_each, changes, message):
-    tiny = one_of_each
+def refuses(tiny, changes, message):
     changes = {f"{tiny.architecture}.{key}": value for key, value in changes.items()}
     tiny.values = {key: value for key, value in {**tiny.values, **changes}.items() if value is not None}
     with pytest.raises(ModelFileError, match=message):
         tiny.build()
+
+
+@pytest.mark.parametrize(("changes", "message"), CONTRADICTIONS, ids=[m[:40] for _, m in CONTRADICTIONS])
+def test_values_that_contradict_each_other_are_named(one_of_each, changes, message):
+    refuses(one_of_each, changes, message)
+
+
+@pytest.mark.parametrize(("changes", "message"), OF_PLAIN_ATTENTION, ids=[m[:40] for _, m in OF_PLAIN_ATTENTION])
+def test_so_are_those_of_attention_with_keys_and_values_by_head(one_of_each, changes, message):
+    if one_of_each.architecture != "deepseek2":
+        refuses(one_of_each, changes, message)
+
+
+LATENT_CONTRADICTIONS = [
+    ({"attention.kv_lora_rank": None}, "kv_lora_rank is missing"),
+    ({"attention.kv_lora_rank": 40}, "the kv_lora_rank is 40, not a multiple of 16"),
+    ({"attention.key_length_mla": 16}, "dimension_count is 16, but a head's key has 16 numbers"),
+    ({"attention.key_length_mla": 40}, "key length less rope is 24, not a multiple of 16"),
+    ({"attention.value_length_mla": 20}, "value length is 20, not a multiple of 16"),
+    ({"attention.value_length_mla": None}, "value_length_mla is missing"),
+    ({"attention.temperature_scale": 0.1}, "temperature_scale is 0.1: not supported"),
+    ({"rope.dimension_count": None}, "rope.dimension_count is missing"),
+    ({"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.yarn_log_multiplier": -2.0},
+     "yarn_log_multiplier is -2.0"),
+    ({"rope.scaling.type": "yarn", "rope.scaling.attn_factor": 0.5, "rope.scaling.yarn_log_multiplier": 0.1},
+     "yarn_log_multiplier is 0.1, attn_factor 0.5"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), LATENT_CONTRADICTIONS, ids=[m[:40] for _, m in LATENT_CONTRADICTIONS])
+def test_and_those_of_latent_attention(make_tiny, changes, message):
+    refuses(make_tiny("deepseek2"), changes, message)
 
 
 HYBRID_CONTRADICTIONS = [

@@ -6,8 +6,9 @@ import pytest
 from tests.runtime.native import all_logits, golden, open_golden
 
 EXACT = [
-    "chat", "gemma3", "gemma3_scaled", "glm4moe", "llama", "llama_bias", "llama_tied_scaled", "mixtral", "olmoe",
-    "qwen2", "qwen2moe", "qwen3", "qwen3moe", "qwen35", "qwen35moe", "qwen3next",
+    "chat", "deepseek2", "deepseek2_lite", "deepseek3", "gemma3", "gemma3_scaled", "glm4moe", "llama", "llama_bias",
+    "llama_tied_scaled", "mixtral", "olmoe", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "qwen35", "qwen35moe",
+    "qwen3next",
 ]  # fmt: skip
 
 
@@ -23,7 +24,12 @@ def test_a_float_model_gives_the_reference_logits(case):
     assert (logits.argmax(-1) == expected["logits"].argmax(-1)).all()
 
 
-@pytest.mark.parametrize("case", ["quantised", "kquants", "moe_quantised", "qwen35_quantised"])
+QUANTISED = [
+    "quantised", "kquants", "moe_quantised", "deepseek2_quantised", "deepseek3_quantised", "qwen35_quantised",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", QUANTISED)
 def test_a_quantised_model_gives_the_logits_of_rounded_activations(case):
     expected = golden(case)
     logits = all_logits(open_golden(case, kv_format="f32"), expected["tokens"])

@@ -11,7 +11,8 @@ import pytest
 from tenth import _core
 from tests.runtime.native import all_logits, golden, open_golden, step_logits
 
-CASES = ["quantised", "kquants", "gemma3", "llama", "moe_quantised", "glm4moe", "qwen35_quantised", "qwen3next"]
+CASES = ["quantised", "kquants", "gemma3", "llama", "moe_quantised", "glm4moe", "deepseek2_quantised",
+         "deepseek3_quantised", "qwen35_quantised", "qwen3next"]  # fmt: skip
 KV = ["f16", "q8_0"]
 
 

@@ -79,22 +79,28 @@ def _cost(instruction: Instruction, tensors: Mapping[str, Stored], layers: Mappi
     rows = _rows(instruction.inputs[0], shape)
     weights = round(sum(tensors[v.storage.name].n_bytes * used_share(instruction, v, rows) for v in matrices))
     kv, products = 0.0, 0
-    if op in ("linear", "expert_linear"):
+    if op in ("linear", "head_linear", "expert_linear"):
         each = instruction.inputs[1].shape[0] if op == "expert_linear" else 1  # matrices that a row meets
-        products = sum(math.prod(v.shape[-2:]) for v in matrices) * rows * each
-    elif op in ("attention", "kv_store"):
+        taken = used_share(instruction, matrices[0], rows) if op == "head_linear" else 1
+        products = round(sum(math.prod(v.shape[-2:]) for v in matrices) * rows * each * taken)
+    elif "layer" in instruction.attrs:
         layer = layers[int(_number(instruction, "layer"))]
-        per_token = 2 * layer.n_kv_heads * layer.head_dim * kv_bytes
-        if op == "kv_store":
+        per_token = layer.numbers_per_token * kv_bytes
+        if op in ("kv_store", "latent_store"):
             kv = per_token * shape.rows
         else:
-            window = int(_number(instruction, "window"))
-            kv = per_token * span(shape, window)
-            products = 2 * math.prod(instruction.inputs[0].shape) * seen(shape, window)
+            kv = per_token * span(shape, layer.window)
+            products = _attention_products(instruction) * seen(shape, layer.window)
     elif kept := recurrence_shape(instruction):
         kv = 2 * 4 * math.prod(kept)  # read and written once for all rows
         products = 3 * math.prod(kept) * shape.rows if op == "delta_net" else 0
     return Cost(op, label, formats, weights, round(kv), _activation_bytes(instruction, shape), products)
+
+
+def _attention_products(instruction: Instruction) -> int:
+    """Multiply-adds of a row and one position: with its key, and with its value as long as the result."""
+    keys = sum(math.prod(v.shape) for v in instruction.inputs)
+    return keys + math.prod(instruction.outputs[0].shape)
 
 
 def span(shape: StepShape, window: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from tenth.program.values import Instruction, Value
 
 KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32, "f32": 4.0}  # per number
+PRODUCTS = {"linear": 2, "head_linear": 2, "expert_linear": 3}  # op -> dimensions of its matrices; biases have fewer
 
 
 class Stored(Protocol):
@@ -46,10 +47,13 @@ class Work:
 def used_share(instruction: Instruction, weight: Value, rows: int) -> float:
     """The share of a weight that an instruction reads for so many rows.
 
-    Of experts, the share to expect when every expert is as likely as the others, whatever other rows use.
+    Of heads, the rows that are taken. Of experts, the share to expect when every expert is as likely as the others,
+    whatever other rows use.
     """
     if instruction.op == "embed":
         return rows / weight.shape[0]
+    if instruction.op == "head_linear":
+        return math.prod(instruction.outputs[0].shape) / weight.shape[0]
     if instruction.op == "expert_linear":
         each = instruction.inputs[1].shape[0] / weight.shape[0]
         return float(1 - (1 - each) ** rows)
@@ -73,12 +77,12 @@ def count(program: Any, tensors: Mapping[str, Stored], kv_format: str) -> Work:
             n_bytes = tensors[name].n_bytes
             share = used_share(instruction, value, 1)
             weight_bytes += n_bytes * share
-            if instruction.op in ("linear", "expert_linear") and len(shape) == len(instruction.outputs[0].shape) + 1:
+            if instruction.op in PRODUCTS and len(shape) == PRODUCTS[instruction.op]:
                 if instruction.outputs[0].rows == "outputs":
                     output += round(math.prod(shape) * share)
                 else:
                     every += round(math.prod(shape) * share)
     per_number = KV_BYTES[kv_format]
-    kv_bytes = sum(2 * layer.n_kv_heads * layer.head_dim * per_number for layer in program.state)
+    kv_bytes = sum(layer.numbers_per_token * per_number for layer in program.state)
     state_bytes = sum(2 * 4 * recurrence.n_numbers for recurrence in program.recurrences)
     return Work(round(weight_bytes), kv_bytes, every, output, state_bytes)

@@ -10,7 +10,20 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from tenth.errors import ModelFileError
-from tenth.models import gemma3, glm4moe, llama, olmoe, qwen2, qwen2moe, qwen3, qwen3moe, qwen3next, qwen35, qwen35moe
+from tenth.models import (
+    deepseek2,
+    gemma3,
+    glm4moe,
+    llama,
+    olmoe,
+    qwen2,
+    qwen2moe,
+    qwen3,
+    qwen3moe,
+    qwen3next,
+    qwen35,
+    qwen35moe,
+)
 from tenth.models.config import Metadata, require
 from tenth.models.tensors import Declared, match
 from tenth.program.builder import Builder, Value, Weights
@@ -44,6 +57,7 @@ ARCHITECTURES: dict[str, Model] = {
     "qwen35moe": qwen35moe,
     "qwen3next": qwen3next,
     "gemma3": gemma3,
+    "deepseek2": deepseek2,
 }
 
 

@@ -45,8 +45,9 @@ def read_routing(m: Metadata, prefix: str, n_experts: int, default: Routing) -> 
     """How the router chooses. The fields of ``default`` hold where the file has no key."""
     used = m.get_int(f"{prefix}.expert_used_count", low=1, high=MOST_EXPERTS)
     require(used <= n_experts, f"{prefix}.expert_used_count is {used}, but expert_count is {n_experts}")
-    groups = m.get_int(f"{prefix}.expert_group_count", 1, low=0, high=MOST_EXPERTS) or 1
-    groups_used = m.get_int(f"{prefix}.expert_group_used_count", groups, low=0, high=MOST_EXPERTS) or groups
+    groups = m.get_int(f"{prefix}.expert_group_count", default.n_groups, low=0, high=MOST_EXPERTS) or 1
+    plain = default.groups_used if groups == default.n_groups else groups
+    groups_used = m.get_int(f"{prefix}.expert_group_used_count", plain, low=0, high=MOST_EXPERTS) or groups
     possible = n_experts % groups == 0 and groups_used <= groups and used <= n_experts // groups * groups_used
     require(possible, f"{prefix}: {used} of {n_experts} experts cannot be chosen from {groups_used} of {groups} groups")
     few = groups > 1 and default.group_score == "top2" and n_experts // groups < 2
@@ -82,7 +83,9 @@ def expert_tensors(c: MoeConfig) -> Declared:
 
 
 def shared_tensors(c: MoeConfig) -> Declared:
-    """Shapes of one layer's shared expert."""
+    """Shapes of one layer's shared expert, if it has one."""
+    if not c.n_shared_ff:
+        return {}
     return {
         "ffn_gate_shexp.weight": (c.n_shared_ff, c.dim),
         "ffn_up_shexp.weight": (c.n_shared_ff, c.dim),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tenth.program.ops import OPS, Op, expect, recurrence_shape
-from tenth.program.values import Instruction, Program, Value
+from tenth.program.values import Instruction, KvLayer, Program, Value
 
 
 def check(program: Program) -> Program:
@@ -75,14 +77,13 @@ def _check_state(program: Program) -> None:
         assert isinstance(layer, int), "layer is a number"
         expect(layer in layers, f"layer {layer} has no KV declaration")
         state = layers[layer]
-        if instruction.op == "kv_store":
+        used = _kv_of(instruction)
+        if instruction.op in ("kv_store", "latent_store"):
             expect(layer not in stored, f"layer {layer} stores twice")
-            shape = instruction.inputs[0].shape
-            expect(shape == (state.n_kv_heads, state.head_dim), f"layer {layer}: stores {shape}")
+            expect(used == replace(state, window=0), f"layer {layer}: stores {used}")
             stored.add(layer)
         else:
-            asked = tuple(instruction.attrs[name] for name in ("n_kv_heads", "head_dim", "window"))
-            expect(asked == (state.n_kv_heads, state.head_dim, state.window), f"layer {layer}: attention reads {asked}")
+            expect(used == state, f"layer {layer}: attention reads {used}")
             expect(layer in stored, f"layer {layer}: attention before kv_store")
             read.add(layer)
     expect(set(layers) == stored == read, "a declared KV layer is not stored or not read")
@@ -93,3 +94,14 @@ def _check_recurrences(program: Program) -> None:
     expect([number for number, _ in declared] == list(range(len(declared))), "recurrences are not numbered in order")
     shapes = [(i.attrs["state"], recurrence_shape(i)) for i in program.instructions if "state" in i.attrs]
     expect(sorted(shapes, key=str) == sorted(declared, key=str), f"ops keep {shapes}, the program declares {declared}")
+
+
+def _kv_of(instruction: Instruction) -> KvLayer:
+    """What the instruction takes its layer's cache to be; a store knows of no window."""
+    layer, first = instruction.attrs["layer"], instruction.inputs[0].shape
+    if instruction.op.startswith("latent"):
+        latent, rope = first[-1], instruction.inputs[1].shape[-1]
+        return KvLayer(layer, 1, latent + rope, latent=latent)  # type: ignore[arg-type]
+    attrs = instruction.attrs
+    heads, dim = attrs.get("n_kv_heads", first[0]), attrs.get("head_dim", first[1])
+    return KvLayer(layer, heads, dim, attrs.get("window", 0))  # type: ignore[arg-type]

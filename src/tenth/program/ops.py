@@ -19,6 +19,8 @@ from tenth.program.values import Q8_BLOCK, Attr, Dtype, Instruction, Rows, Value
 
 MOST_TAPS = 16  # of a short_conv; models have 4
 
+PANEL_ROWS = 16  # rows of a weight that lie interleaved (native/kernels/table.h): a head begins with a new panel
+
 
 class Result(NamedTuple):
     """What the shape rule says of one output."""
@@ -127,6 +129,27 @@ def _linear(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Resul
     return results
 
 
+@_op("x:f32/q8 weight", n_heads=int, first=int, n_rows=int)
+def _head_linear(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, n_heads * in] -> [n, n_heads, n_rows]: the numbers of each head times a matrix of its own.
+
+    weight is [n_heads * rows, in]; head h has rows h * rows + ``first`` on, ``n_rows`` of them. x is q8 (then the
+    weight is block-quantised) or f32. Each output number is one sum over in, in order, with the bits of ``linear``.
+    """
+    (x, weight), n_heads, first, n_rows = inputs, attrs["n_heads"], attrs["first"], attrs["n_rows"]
+    assert isinstance(n_heads, int), "head_linear: n_heads"
+    assert isinstance(first, int), "head_linear: first"
+    assert isinstance(n_rows, int), "head_linear: n_rows"
+    expect(n_heads > 0 and n_rows > 0 and first >= 0, "head_linear: heads and rows")
+    fits = len(weight.shape) == 2 and x.shape == (n_heads * weight.shape[1],) and weight.shape[0] % n_heads == 0
+    expect(fits, f"head_linear of {x.shape} by {weight.name} {weight.shape} in {n_heads} heads")
+    rows = weight.shape[0] // n_heads
+    expect(first + n_rows <= rows, f"head_linear: rows {first} to {first + n_rows} of {rows}")
+    whole = all(number % PANEL_ROWS == 0 for number in (rows, first, n_rows))
+    expect(whole, f"head_linear: {rows}, {first} and {n_rows} are multiples of {PANEL_ROWS}")
+    return (Result(x.rows, (n_heads, n_rows)),)
+
+
 @_op("positions:i32 factors?", inv_freq=tuple, scale=float)
 def _rope_angles(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """i32 [n] -> [n, dims]: dims/2 cosines, then dims/2 sines, each times ``scale``, of the rotary angles.
@@ -184,6 +207,42 @@ def _attention(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Re
     return (Result(q.rows, (q.shape[0] * q.shape[1],)),)
 
 
+@_op("latent rope", layer=int)
+def _latent_store(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, d], [n, r] -> nothing: writes this step's latents, and their keys' rotated part, into the cache of ``layer``.
+
+    Row r goes to position positions[r] of its sequence. Stands before the latent_attention of the same layer.
+    """
+    latent, rotated = inputs
+    fits = len(latent.shape) == len(rotated.shape) == 1 and latent.rows == rotated.rows == "tokens"
+    expect(fits, f"latent_store of {latent.shape} and {rotated.shape}")
+    return ()
+
+
+@_op("q q_rope", layer=int, scale=float)
+def _latent_attention(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, heads, d], [n, heads, r] -> [n, heads, d]: causal attention over the latents in the cache of ``layer``.
+
+    The row [latent, rope] of a token is the key of every head and its latent the value: scores are
+    (q·latent + q_rope·rope) * ``scale``; softmax over the same sequence's positions <= p, this step's among them; the
+    result is the sum of latents so weighted.
+    """
+    q, q_rope = inputs
+    fits = len(q.shape) == len(q_rope.shape) == 2 and q.shape[0] == q_rope.shape[0]
+    expect(fits and q.rows == q_rope.rows == "tokens", f"latent_attention of {q.shape} and {q_rope.shape}")
+    return (Result(q.rows, q.shape),)
+
+
+@_op("x", sizes=tuple)
+def _split(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, …, d] -> one [n, …, size] per size: the row, or each head of it, cut in pieces; the sizes add up to d."""
+    (x,), sizes = inputs, attrs["sizes"]
+    assert isinstance(sizes, tuple), "split: sizes"
+    whole = all(isinstance(size, int) and size > 0 for size in sizes) and sum(sizes) == x.shape[-1]
+    expect(whole, f"split of {x.shape} into {sizes}")
+    return tuple(Result(x.rows, (*x.shape[:-1], int(size))) for size in sizes)
+
+
 @_op("a b")
 def _add(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """Twice [n, …] -> same: a + b."""
@@ -214,16 +273,6 @@ def _swiglu(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Resul
 def _geglu(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """Twice [n, …] -> same: gelu(gate) * up, gelu(x) = x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x³)))."""
     return (_same(*inputs),)
-
-
-@_op("x", sizes=tuple)
-def _split(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
-    """[n, …, d] -> one [n, …, size] per size: the numbers of each head, or of the row, in pieces of these sizes."""
-    (x,), sizes = inputs, attrs["sizes"]
-    assert isinstance(sizes, tuple), "split: sizes"
-    whole = all(isinstance(size, int) and size > 0 for size in sizes) and sum(sizes) == x.shape[-1]
-    expect(whole, f"split of {x.shape} into {sizes}")
-    return tuple(Result(x.rows, (*x.shape[:-1], int(size))) for size in sizes)
 
 
 @_op("x", eps=float)
@@ -404,3 +453,31 @@ def _sigmoid_gate_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tu
 def _geglu_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """Twice [n, …, k] -> q8, same shape: quantize(geglu(gate, up))."""
     return _q8(_same(*inputs))
+
+
+@_op("experts:i32 weights*")
+def _expert_read(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """I32 [n, k] -> nothing: the experts that this step takes of weights [E, out, in] are needed in memory from now on.
+
+    For weights that stay in the file until they are needed. They are all that read ``experts``; the expert_linears that
+    follow wait for what has not arrived yet.
+    """
+    _check_named(inputs)
+    return ()
+
+
+@_op("experts:i32 weights*")
+def _expert_predict(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """I32 [n, k] -> nothing: a guess at what the next expert_read will name, which may begin to read ahead.
+
+    Right or wrong, it changes no number: it can be left out.
+    """
+    _check_named(inputs)
+    return ()
+
+
+def _check_named(inputs: tuple[Value, ...]) -> None:
+    experts, *weights = inputs
+    expect(len(experts.shape) == 1 and len(weights) > 0, "experts are [n, k], of at least one weight")
+    for weight in weights:
+        expect(len(weight.shape) == 3 and weight.shape[0] == weights[0].shape[0], f"{weight.name}: {weight.shape}")

@@ -76,7 +76,7 @@ def kept_as_floats(program: Program) -> list[str]:
 
 _ROW_WISE = frozenset({
     "linear", "rms_norm", "add", "scale", "softcap", "swiglu", "geglu", "split", "l2_norm", "sigmoid", "sigmoid_gate",
-    "decay", "route", "expert_linear", "expert_sum",
+    "decay", "route", "expert_linear", "expert_sum", "head_linear",
 })  # fmt: skip
 
 
@@ -193,7 +193,7 @@ def merge_linears(program: Program, quantised: AbstractSet[str]) -> Program:
     """
     groups: dict[tuple[object, ...], list[Instruction]] = defaultdict(list)
     for instruction in program.instructions:
-        if instruction.op in _FIRST_WEIGHT and not instruction.attrs.get("residual"):
+        if "n_weights" in instruction.attrs and not instruction.attrs.get("residual"):
             read = instruction.inputs[: _FIRST_WEIGHT[instruction.op]]
             groups[instruction.op, *((x.storage, x.shape, x.rows) for x in read)].append(instruction)
     # x is ready before the first of a group, and weights always are: the merged one stands where the first stood.
@@ -240,11 +240,11 @@ def _can_add(maker: Instruction) -> bool:
     return maker.op == "linear" and maker.attrs["n_weights"] == 1 and not maker.attrs["residual"]
 
 
-_FIRST_WEIGHT = {"linear": 1, "expert_linear": 2}  # where the weights of a product stand among its inputs
+_FIRST_WEIGHT = {"linear": 1, "head_linear": 1, "expert_linear": 2}  # where a product's weights stand among its inputs
 
 
 def _weights(linear: Instruction) -> tuple[Value, ...]:
-    n, first = linear.attrs["n_weights"], _FIRST_WEIGHT[linear.op]
+    n, first = linear.attrs.get("n_weights", 1), _FIRST_WEIGHT[linear.op]
     assert isinstance(n, int), "linear: n_weights is a number"
     return linear.inputs[first : first + n]
 

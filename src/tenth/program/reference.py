@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tenth.program.memory import lifetimes
 from tenth.program.ops import expect
-from tenth.program.values import Q8_BLOCK, Instruction, Program, Value
+from tenth.program.values import Q8_BLOCK, Instruction, Program, Transposed, Value
 
 Array = NDArray[Any]
 
@@ -49,8 +49,8 @@ class Batch:
 class Cache:
     """What is kept between steps.
 
-    ``kv``: keys and values, (layer, sequence) -> [2, positions, n_kv_heads, head_dim]. ``recurrent``: (number of the
-    recurrence, sequence) -> its numbers.
+    ``kv``: keys and values, (layer, sequence) -> [2, positions, n_kv_heads, head_dim]; latents: [1, …]. ``recurrent``:
+    (number of the recurrence, sequence) -> its numbers.
     """
 
     kv: dict[tuple[int, int], Array] = field(default_factory=dict)
@@ -110,6 +110,15 @@ def _linear(x: list[Any], attrs: Attrs, context: Context) -> list[Array]:
     return [r + next(rest) if attrs["residual"] else r for r in results]
 
 
+@_means("head_linear")
+def _head_linear(x: list[Any], attrs: Attrs, context: Context) -> Array:
+    n_heads, first = attrs["n_heads"], attrs["first"]
+    a = dequantize(x[0], context.dtype) if isinstance(x[0], Q8) else x[0]
+    by_head = x[1].reshape(n_heads, -1, x[1].shape[-1])[:, first : first + attrs["n_rows"]]
+    result: Array = np.einsum("nhi,hoi->nho", a.reshape(len(a), n_heads, -1), by_head)
+    return result
+
+
 @_means("rope_angles")
 def _rope_angles(x: list[Array], attrs: Attrs, context: Context) -> Array:
     frequency: Array = np.asarray(attrs["inv_freq"], np.float32)
@@ -136,15 +145,44 @@ def _rope(x: list[Array], attrs: Attrs, context: Context) -> Array:
 
 @_means("kv_store")
 def _kv_store(x: list[Array], attrs: Attrs, context: Context) -> list[Array]:
-    k, v = x
+    _keep(np.stack(x), attrs["layer"], context)
+    return []
+
+
+def _keep(kept: Array, layer: int, context: Context) -> None:
+    """Put [kinds, n, heads, dim] where the rows' sequences and positions say."""
     for rows, sequence in _sequences(context.batch):
         positions = context.batch.positions[rows]
-        old = context.cache.kv.get((attrs["layer"], sequence), np.zeros((2, 0, *k.shape[1:]), k.dtype))
-        new = np.full((2, max(old.shape[1], positions[-1] + 1), *k.shape[1:]), np.nan, k.dtype)
+        old = context.cache.kv.get((layer, sequence), kept[:, :0])
+        new = np.full((len(kept), max(old.shape[1], positions[-1] + 1), *kept.shape[2:]), np.nan, kept.dtype)
         new[:, : old.shape[1]] = old
-        new[0, positions], new[1, positions] = k[rows], v[rows]
-        context.cache.kv[attrs["layer"], sequence] = new
+        new[:, positions] = kept[:, rows]
+        context.cache.kv[layer, sequence] = new
+
+
+@_means("latent_store")
+def _latent_store(x: list[Array], attrs: Attrs, context: Context) -> list[Array]:
+    _keep(np.concatenate(x, -1)[None, :, None], attrs["layer"], context)
     return []
+
+
+@_means("latent_attention")
+def _latent_attention(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    q = np.concatenate(x, -1)
+    result: Array = np.zeros_like(x[0])
+    for rows, sequence in _sequences(context.batch):
+        p = context.batch.positions[rows][:, None]
+        keys = context.cache.kv[attrs["layer"], sequence][0, : p[-1, 0] + 1, 0]
+        score = q[rows] @ keys.T * np.float32(attrs["scale"])  # [rows, heads, keys]
+        score = np.where((np.arange(len(keys))[None] <= p)[:, None], score, -np.inf)
+        e = np.exp(score - score.max(-1, keepdims=True))
+        result[rows] = e / e.sum(-1, keepdims=True) @ keys[:, : result.shape[-1]]
+    return result
+
+
+@_means("split")
+def _split(x: list[Array], attrs: Attrs, context: Context) -> list[Array]:
+    return np.split(x[0], np.cumsum(attrs["sizes"])[:-1], -1)
 
 
 @_means("attention")
@@ -195,11 +233,6 @@ def _geglu(x: list[Array], attrs: Attrs, context: Context) -> Array:
     g: Array = x[0]
     gelu: Array = g / 2 * (1 + np.tanh(np.float32(np.sqrt(2 / np.pi)) * (g + np.float32(0.044715) * g**3)))
     return gelu * x[1]
-
-
-@_means("split")
-def _split(x: list[Array], attrs: Attrs, context: Context) -> list[Array]:
-    return np.split(x[0], np.cumsum(attrs["sizes"])[:-1], -1)
 
 
 @_means("l2_norm")
@@ -287,6 +320,12 @@ def _softmax(x: Array) -> Array:
     return e
 
 
+@_means("expert_read")
+@_means("expert_predict")
+def _no_meaning(x: list[Any], attrs: Attrs, context: Context) -> list[Array]:
+    return []  # only about when weights are read from a file
+
+
 @_means("expert_linear")
 def _expert_linear(x: list[Any], attrs: Attrs, context: Context) -> list[Array]:
     n, experts = attrs["n_weights"], x[1]
@@ -341,6 +380,12 @@ def dequantize(x: Q8, dtype: type[np.floating[Any]] = np.float32) -> Array:
     return (x.q.reshape(*x.scale.shape, Q8_BLOCK) * x.scale.astype(dtype)[..., None]).reshape(x.q.shape)
 
 
+def transposed(matrix: Array, how: Transposed) -> Array:
+    """The derived weight [n_heads * in, n_rows] of a matrix [n_heads * rows, in]."""
+    heads = matrix.reshape(how.n_heads, -1, matrix.shape[-1])[:, how.first : how.first + how.n_rows]
+    return heads.transpose(0, 2, 1).reshape(-1, how.n_rows)
+
+
 def _sequences(batch: Batch) -> list[tuple[slice, int]]:
     starts = [int(start) for start in batch.row_starts]
     return [(slice(a, b), s) for a, b, s in zip(starts, starts[1:], batch.sequences, strict=False) if b > a]
@@ -378,7 +423,9 @@ def run(
 
     def read(value: Value) -> Any:
         if value.kind == "weight":
-            return weights[value.name].astype(dtype, copy=False)
+            derived = program.derived.get(value.name)
+            whole = transposed(weights[derived.source], derived) if derived else weights[value.name]
+            return whole.astype(dtype, copy=False).reshape(value.shape)
         return given[value.name] if value.kind == "input" else store.read(value)
 
     for i, instruction in enumerate(program.instructions):

@@ -73,12 +73,36 @@ class Instruction:
 
 @dataclass(frozen=True)
 class KvLayer:
-    """Keys and values that one layer keeps between steps. ``window``: how far back attention looks, 0 = everything."""
+    """Keys and values that one layer keeps between steps. ``window``: how far back attention looks, 0 = everything.
+
+    ``latent`` > 0: one row of ``head_dim`` numbers per token is the key of every head, and its first ``latent`` numbers
+    are the value too, so that nothing else is kept (multi-head latent attention); ``n_kv_heads`` is 1 then.
+    """
 
     layer: int
     n_kv_heads: int
     head_dim: int
     window: int = 0
+    latent: int = 0
+
+    @property
+    def numbers_per_token(self) -> int:
+        """How many numbers are kept for each token."""
+        return self.n_kv_heads * self.head_dim * (1 if self.latent else 2)
+
+
+@dataclass(frozen=True)
+class Transposed:
+    """A weight that is not in the file as such: rows of the matrix ``source``, turned head by head.
+
+    Of each of the ``n_heads`` equal runs of rows it takes the ``n_rows`` from ``first`` on: a matrix [n_rows, in]. The
+    weight is those matrices transposed, one after the other: [n_heads * in, n_rows], float32.
+    """
+
+    source: str
+    n_heads: int
+    first: int
+    n_rows: int
 
 
 @dataclass(frozen=True)
@@ -102,7 +126,8 @@ class Program:
     """A whole model step: from ``inputs`` ("tokens" and "positions", int32) to ``output`` (logits, rows "outputs").
 
     ``weights``: by tensor name of the file, in order of first use. ``state`` and ``recurrences``: what is kept between
-    steps, keys and values by layer and what recurrent ops declared by number.
+    steps, keys and values by layer and what recurrent ops declared by number. ``derived``: those of the weights that
+    are made of a tensor of the file under another name.
     """
 
     instructions: list[Instruction]
@@ -113,6 +138,7 @@ class Program:
     architecture: str = ""
     context_tokens: int = 0
     recurrences: list[Recurrence] = field(default_factory=list)
+    derived: dict[str, Transposed] = field(default_factory=dict)
 
     @property
     def vocab_size(self) -> int:
