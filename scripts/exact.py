@@ -2,7 +2,7 @@
 
 Not an engine: no cache, no batches; one call runs one sequence whole and decodes each weight when it is used, so that a
 model of a few GB needs little memory. It shares no code with tenth: weights come from the `gguf` package, arithmetic
-from torch, the architecture from the model's papers and from transformers. Architectures: llama, qwen2, qwen3, gemma3.
+from torch, the architecture from the model's papers and from transformers. Architectures: see KNOWN.
 
 Two roundings that engines use can be switched on to see what each of them costs:
 `activations="q8"` rounds the input of every linear with a quantised weight to int8 with one scale per 32 values;
@@ -11,6 +11,7 @@ Two roundings that engines use can be switched on to see what each of them costs
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,48 @@ from torch import Tensor
 
 FULL_PRECISION = {gguf.GGMLQuantizationType[name] for name in ("F32", "F16", "BF16", "F64")}
 LOCAL_PER_GLOBAL = 6  # gemma3: layers 5, 11, 17, … see everything, the others a window
+KNOWN = ("llama", "qwen2", "qwen3", "gemma3", "qwen3moe", "qwen2moe", "olmoe", "glm4moe", "deepseek2")
+SHARES = ("qwen2moe", "olmoe", "deepseek2")  # weights of experts are shares of all, not of the chosen
 LOCAL_ROPE_BASE = 10_000.0  # gemma3's window layers, unless the file says otherwise
+
+
+@dataclass(frozen=True)
+class Routing:
+    """How a token's experts are scored and weighed; groups: (how many, how many used)."""
+
+    sigmoid: bool
+    normalise: bool
+    scale: float
+    groups: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Multi-head latent attention: numbers of a head's value, of the latent, of the rotated part; YaRN or None."""
+
+    value_dim: int
+    rank: int
+    rope_dim: int
+    yarn: Yarn | None
+
+
+@dataclass(frozen=True)
+class Yarn:
+    """Stretching by ``factor`` from ``original`` positions; scores grow by (1 + multiplier ln factor)^2."""
+
+    factor: float
+    original: int
+    multiplier: float
+
+    def inverse(self, base: float, dims: int) -> Tensor:
+        """Float64 [dims / 2]: DeepSeek's yarn_find_correction_range and yarn_linear_ramp_mask."""
+        plain = base ** -(torch.arange(0, dims, 2).double() / dims)
+        low, high = (
+            dims * np.log(self.original / (turns * 2 * np.pi)) / (2 * np.log(base)) for turns in (32.0, 1.0)
+        )
+        low, high = max(np.floor(low), 0.0), min(np.ceil(high), dims - 1.0)
+        ramp = ((torch.arange(dims // 2).double() - low) / max(high - low, 0.001)).clamp(0, 1)
+        return plain / self.factor * ramp + plain * (1 - ramp)
 
 
 @dataclass(frozen=True)
@@ -39,6 +81,10 @@ class Shape:
     rope_factor: float  # linear scaling: angles are divided by it
     local_rope_base: float
     window: int  # 0: none
+    rope_dims: int  # numbers of a head that turn
+    n_used: int  # experts per token; 0: a dense model
+    routing: Routing
+    latent: Latent | None  # deepseek2's attention
 
     def is_local(self, layer: int) -> bool:
         """Whether the layer looks back over the window only."""
@@ -48,28 +94,49 @@ class Shape:
 def read_shape(reader: gguf.GGUFReader) -> Shape:
     """The model's shape; KeyError when the file lacks a needed key, ValueError for a model this file cannot compute."""
     architecture = str(_value(reader, "general.architecture"))
-    if architecture not in ("llama", "qwen2", "qwen3", "gemma3"):
-        raise ValueError(f"architecture {architecture!r}: exact.py knows llama, qwen2, qwen3 and gemma3")
+    if architecture not in KNOWN:
+        raise ValueError(f"architecture {architecture!r}: exact.py knows {', '.join(KNOWN)}")
     scaling = _value(reader, f"{architecture}.rope.scaling.type", "none")
-    if scaling not in ("none", "linear"):
-        raise ValueError(f"rope scaling {scaling!r}: exact.py knows none and linear")
+    if scaling not in ("none", "linear") and (scaling, architecture) != ("yarn", "deepseek2"):
+        raise ValueError(f"rope scaling {scaling!r}: exact.py knows none and linear, and yarn of deepseek2")
 
     def number(key: str, *default: float) -> float:
         return float(_value(reader, f"{architecture}.{key}", *default))
 
     dim, n_heads = int(number("embedding_length")), int(number("attention.head_count"))
+    head_dim = int(number("attention.key_length", dim // n_heads))
     return Shape(
         architecture=architecture,
         n_layers=int(number("block_count")),
         dim=dim,
         n_heads=n_heads,
         n_kv_heads=int(number("attention.head_count_kv", n_heads)),
-        head_dim=int(number("attention.key_length", dim // n_heads)),
+        head_dim=head_dim,
         eps=number("attention.layer_norm_rms_epsilon"),
         rope_base=number("rope.freq_base", 10_000.0),
         rope_factor=number("rope.scaling.factor", 1.0) if scaling == "linear" else 1.0,
         local_rope_base=number("rope.freq_base_swa", LOCAL_ROPE_BASE),
         window=int(number("attention.sliding_window", 0)) if architecture == "gemma3" else 0,
+        rope_dims=int(number("rope.dimension_count", head_dim)),
+        n_used=int(number("expert_used_count", 0)),
+        routing=Routing(
+            sigmoid=number("expert_gating_func", 1 + (architecture == "glm4moe")) == 2,
+            normalise=bool(number("expert_weights_norm", architecture not in SHARES)),
+            scale=number("expert_weights_scale", 1.0),
+            groups=(int(number("expert_group_count", 1)), int(number("expert_group_used_count", 1))),
+        ),
+        latent=_read_latent(number, scaling == "yarn") if architecture == "deepseek2" else None,
+    )
+
+
+def _read_latent(number: Callable[..., float], has_yarn: bool) -> Latent:
+    parts = ("factor", "original_context_length", "yarn_log_multiplier")
+    factor, original, multiplier = (number(f"rope.scaling.{part}", 0) for part in parts)
+    return Latent(
+        value_dim=int(number("attention.value_length_mla", number("attention.value_length"))),
+        rank=int(number("attention.kv_lora_rank")),
+        rope_dim=int(number("rope.dimension_count")),
+        yarn=Yarn(factor, int(original), multiplier) if has_yarn else None,
     )
 
 
@@ -101,20 +168,101 @@ class ExactModel:
         """[n, dim] -> [n, dim]; gemma3 also normalises what each half adds."""
         name = f"blk.{layer}."
         gemma = self.shape.architecture == "gemma3"
-        y = self._attend(self._norm(x, name + "attn_norm"), layer)
+        attend = self._attend_latent if self.shape.latent else self._attend
+        y = attend(self._norm(x, name + "attn_norm"), layer)
         x = x + (self._norm(y, name + "post_attention_norm") if gemma else y)
-        y = self._norm(x, name + "ffn_norm")
-        gate, up = self._linear(y, name + "ffn_gate"), self._linear(y, name + "ffn_up")
-        act = torch.nn.functional.gelu(gate, approximate="tanh") if gemma else torch.nn.functional.silu(gate)
-        y = self._linear(act * up, name + "ffn_down")
+        y = self._norm(x, name + ("post_attention_norm" if self.shape.architecture == "glm4moe" else "ffn_norm"))
+        sparse = name + "ffn_gate_exps.weight" in self._tensors
+        y = self._experts(y, name) if sparse else self._feed_forward(y, name, gemma)
         return x + (self._norm(y, name + "post_ffw_norm") if gemma else y)
+
+    def _feed_forward(self, x: Tensor, name: str, gelu: bool, kind: str = "") -> Tensor:
+        gate, up = self._linear(x, f"{name}ffn_gate{kind}"), self._linear(x, f"{name}ffn_up{kind}")
+        act = torch.nn.functional.gelu(gate, approximate="tanh") if gelu else torch.nn.functional.silu(gate)
+        return self._linear(act * up, f"{name}ffn_down{kind}")
+
+    def _experts(self, x: Tensor, name: str) -> Tensor:
+        """Each token by the experts its router scores highest, weighed by these scores; and by a shared expert."""
+        how, logits = self.shape.routing, self._linear(x, name + "ffn_gate_inp")
+        scores = torch.sigmoid(logits) if how.sigmoid else torch.softmax(logits, dim=-1)
+        chosen = self._ranks(scores, name).topk(self.shape.n_used, dim=-1).indices
+        weights = scores.gather(-1, chosen)
+        weights = (weights / weights.sum(-1, keepdim=True) if how.normalise else weights) * how.scale
+        shared = name + "ffn_gate_shexp.weight" in self._tensors
+        y = self._feed_forward(x, name, False, "_shexp") if shared else torch.zeros_like(x)
+        if name + "ffn_gate_inp_shexp.weight" in self._tensors:
+            y = y * torch.sigmoid(self._linear(x, name + "ffn_gate_inp_shexp"))
+        for expert in chosen.unique().tolist():
+            rows, slots = (chosen == expert).nonzero(as_tuple=True)
+            gate, up = (self._linear(x[rows], f"{name}ffn_{part}_exps", expert) for part in ("gate", "up"))
+            down = self._linear(torch.nn.functional.silu(gate) * up, f"{name}ffn_down_exps", expert)
+            y.index_add_(0, rows, weights[rows, slots, None] * down)
+        return y
+
+    def _ranks(self, scores: Tensor, name: str) -> Tensor:
+        """What experts are chosen by: scores with the router's bias, -inf outside the best groups of them."""
+        if name + "exp_probs_b.bias" in self._tensors:
+            scores = scores + self._weight(name + "exp_probs_b.bias")
+        n_groups, n_used = self.shape.routing.groups
+        if n_groups == 1:
+            return scores
+        groups = scores.reshape(len(scores), n_groups, -1)
+        best = groups.topk(2, dim=-1).values.sum(-1) if self.shape.routing.sigmoid else groups.amax(-1)
+        kept = torch.zeros_like(best).scatter(-1, best.topk(n_used, dim=-1).indices, 1.0).bool()
+        return groups.masked_fill(~kept[..., None], -torch.inf).reshape(scores.shape)
+
+    def _attend_latent(self, x: Tensor, layer: int) -> Tensor:
+        """deepseek2, absorbed: queries meet the latents, whose weighted sums become values (transformers expands)."""
+        s, m, name, n = self.shape, self.shape.latent, f"blk.{layer}.", x.shape[0]
+        assert m is not None, "not a model of latents"
+        low_rank = name + "attn_q_a.weight" in self._tensors
+        q = self._norm(self._linear(x, name + "attn_q_a"), name + "attn_q_a_norm") if low_rank else x
+        q = self._linear(q, name + ("attn_q_b" if low_rank else "attn_q")).reshape(n, s.n_heads, -1)
+        q_nope, q_rope = q.split([q.shape[-1] - m.rope_dim, m.rope_dim], dim=-1)
+        latent, key_rope = self._linear(x, name + "attn_kv_a_mqa").split([m.rank, m.rope_dim], dim=-1)
+        latent = self._norm(latent, name + "attn_kv_a_norm")
+        inverse = m.yarn.inverse(s.rope_base, m.rope_dim) if m.yarn else s.rope_base ** -(
+            torch.arange(0, m.rope_dim, 2).double() / m.rope_dim
+        )
+        angles = (torch.arange(n).double()[:, None] * inverse)[:, None, :]
+        keys = torch.cat([latent, self._rotate(key_rope[:, None], angles)[:, 0]], dim=-1)
+        if self._round_kv:
+            keys = keys.half().double()
+        k_b, v_b = self._heads_of_latent(name, q_nope.shape[-1])
+        queries = torch.cat([self._by_head(q_nope, *k_b), self._rotate(q_rope, angles)], dim=-1)
+        magnified = 1 + m.yarn.multiplier * np.log(m.yarn.factor) if m.yarn else 1.0
+        scores = torch.einsum("ihd,jd->hij", queries, keys) * q.shape[-1] ** -0.5 * magnified**2
+        later = torch.ones(n, n).triu(1).bool()
+        weights = torch.softmax(scores.masked_fill(later, -torch.inf), dim=-1)
+        seen = torch.einsum("hij,jl->ihl", weights, keys[:, : m.rank])
+        return self._linear(self._by_head(seen, *v_b).reshape(n, -1), name + "attn_output")
+
+    def _heads_of_latent(self, name: str, nope_dim: int) -> tuple[tuple[Tensor, bool], tuple[Tensor, bool]]:
+        """Matrices [heads, latent, nope] and [heads, value, latent], each with whether its input is rounded."""
+        if name + "attn_kv_b.weight" not in self._tensors:
+            k_b, v_b = ((self._weight(f"{name}attn_{part}_b.weight"), self._rounds(f"{name}attn_{part}_b"))
+                        for part in "kv")  # fmt: skip
+            return k_b, v_b
+        both = self._weight(name + "attn_kv_b.weight").double()
+        keys, values = both.reshape(self.shape.n_heads, -1, both.shape[-1]).tensor_split([nope_dim], dim=1)
+        return (keys.transpose(1, 2), False), (values, self._rounds(name + "attn_kv_b"))  # turned keys stay floats
+
+    def _by_head(self, x: Tensor, weight: Tensor, rounds: bool) -> Tensor:
+        return torch.einsum("nhi,hoi->nho", round_to_int8(x) if rounds else x, weight)
+
+    def _rounds(self, name: str) -> bool:
+        """Whether the input of a product with this weight is rounded."""
+        return self._round_activations and self._tensors[name + ".weight"].tensor_type not in FULL_PRECISION
 
     def _attend(self, x: Tensor, layer: int) -> Tensor:
         s, name, n = self.shape, f"blk.{layer}.", x.shape[0]
-        q = self._linear(x, name + "attn_q").reshape(n, s.n_heads, s.head_dim)
-        k = self._linear(x, name + "attn_k").reshape(n, s.n_kv_heads, s.head_dim)
+        q, k = self._linear(x, name + "attn_q"), self._linear(x, name + "attn_k")
+        whole = s.architecture == "olmoe"  # its norms see all heads together
+        if whole:
+            q, k = self._norm(q, name + "attn_q_norm"), self._norm(k, name + "attn_k_norm")
+        q, k = q.reshape(n, s.n_heads, s.head_dim), k.reshape(n, s.n_kv_heads, s.head_dim)
         v = self._linear(x, name + "attn_v").reshape(n, s.n_kv_heads, s.head_dim)
-        if name + "attn_q_norm.weight" in self._tensors:
+        if name + "attn_q_norm.weight" in self._tensors and not whole:
             q, k = self._norm(q, name + "attn_q_norm"), self._norm(k, name + "attn_k_norm")
         angles = self._angles(n, s.is_local(layer))
         q, k = self._rotate(q, angles), self._rotate(k, angles)
@@ -130,10 +278,10 @@ class ExactModel:
         return self._linear(torch.einsum("hij,jhd->ihd", weights, v).reshape(n, -1), name + "attn_output")
 
     def _angles(self, n: int, local: bool) -> Tensor:
-        """Float64 [n, 1, head_dim / 2]: the rotation of each position and pair."""
+        """Float64 [n, 1, rope_dims / 2]: the rotation of each position and pair."""
         s = self.shape
         inverse = (s.local_rope_base if local else s.rope_base) ** -(
-            torch.arange(0, s.head_dim, 2).double() / s.head_dim
+            torch.arange(0, s.rope_dims, 2).double() / s.rope_dims
         )
         if not local:
             inverse = inverse / s.rope_factor
@@ -142,30 +290,32 @@ class ExactModel:
         return (torch.arange(n).double()[:, None] * inverse)[:, None, :]
 
     def _rotate(self, x: Tensor, angles: Tensor) -> Tensor:
-        """RoPE: llama files pair neighbours (their q and k are reordered for it), the others first with second half."""
+        """RoPE: llama and deepseek2 files pair neighbours (llama's are reordered for it), others the two halves."""
         cos, sin = angles.cos(), angles.sin()
-        if self.shape.architecture == "llama":
+        x, still = x.split([self.shape.rope_dims, x.shape[-1] - self.shape.rope_dims], dim=-1)
+        if self.shape.architecture in ("llama", "deepseek2"):
             a, b = x[..., 0::2], x[..., 1::2]
-            return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
+            return torch.cat([torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2), still], dim=-1)
         a, b = x.chunk(2, dim=-1)
-        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+        return torch.cat([a * cos - b * sin, b * cos + a * sin, still], dim=-1)
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.shape.eps) * self._weight(name + ".weight")
 
-    def _linear(self, x: Tensor, name: str) -> Tensor:
-        if self._round_activations and self._tensors[name + ".weight"].tensor_type not in FULL_PRECISION:
+    def _linear(self, x: Tensor, name: str, expert: int | None = None) -> Tensor:
+        if self._rounds(name):
             x = round_to_int8(x)
-        weight = self._weight(name + ".weight")
+        weight = self._weight(name + ".weight", expert)
         # Rows of the weight in pieces: a vocabulary of 262,144 in float64 would take gigabytes at once.
         parts = [x @ piece.double().T for piece in weight.split(16_384)] if weight.ndim == 2 else []
         y = torch.cat(parts, dim=-1)
         return y + self._weight(name + ".bias") if name + ".bias" in self._tensors else y
 
-    def _weight(self, name: str) -> Tensor:
+    def _weight(self, name: str, expert: int | None = None) -> Tensor:
         tensor = self._tensors[name]
         shape = tuple(int(size) for size in reversed(tensor.shape))
-        values = torch.from_numpy(np.array(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32))
+        data, shape = (tensor.data, shape) if expert is None else (tensor.data[expert], shape[1:])
+        values = torch.from_numpy(np.array(gguf.dequantize(data, tensor.tensor_type), dtype=np.float32))
         return values.reshape(shape) if len(shape) == 2 else values.reshape(shape).double()
 
 

@@ -40,13 +40,13 @@ def decode_as(kind: gguf.GGMLQuantizationType, raw: np.ndarray, shape: tuple[int
 def _random_blocks(
     kind: gguf.GGMLQuantizationType, shape: tuple[int, ...], spread: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Uint8 [out, bytes of a row]: random blocks, scales differing by up to a factor of three."""
+    """Uint8 [..., out, bytes of a row]: random blocks, scales differing by up to a factor of three."""
     block_weights, block_bytes = gguf.GGML_QUANT_SIZES[kind]
-    n_blocks = shape[0] * shape[1] // block_weights
+    n_blocks = int(np.prod(shape)) // block_weights
     blocks = rng.integers(0, 256, (n_blocks, block_bytes), dtype=np.uint8)
     unit = _with_scales(blocks, kind.name, np.ones(n_blocks))
     scales = spread / gguf.dequantize(unit, kind).std() * rng.uniform(0.5, 1.5, n_blocks)
-    return _with_scales(blocks, kind.name, scales).reshape(shape[0], -1)
+    return _with_scales(blocks, kind.name, scales).reshape(*shape[:-1], -1)
 
 
 def _with_scales(blocks: np.ndarray, format_name: str, scales: np.ndarray) -> np.ndarray:

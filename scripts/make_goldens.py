@@ -44,6 +44,15 @@ HF_NAMES = {  # transformers' name of a parameter (without "model.") -> the file
     r"layers\.(\d+)\.self_attn\.o_proj\.": r"blk.\1.attn_output.",
     r"layers\.(\d+)\.self_attn\.([qk])_norm\.": r"blk.\1.attn_\2_norm.",
     r"layers\.(\d+)\.mlp\.(gate|up|down)_proj\.": r"blk.\1.ffn_\2.",
+    r"layers\.(\d+)\.self_attn\.(q_a|q_b)_proj\.": r"blk.\1.attn_\2.",
+    r"layers\.(\d+)\.self_attn\.kv_a_proj_with_mqa\.": r"blk.\1.attn_kv_a_mqa.",
+    r"layers\.(\d+)\.self_attn\.kv_b_proj\.": r"blk.\1.attn_kv_b.",
+    r"layers\.(\d+)\.self_attn\.(q_a|kv_a)_layernorm\.": r"blk.\1.attn_\2_norm.",
+    r"layers\.(\d+)\.mlp\.gate\.weight": r"blk.\1.ffn_gate_inp.weight",
+    r"layers\.(\d+)\.mlp\.gate\.e_score_correction_bias": r"blk.\1.exp_probs_b.bias",
+    r"layers\.(\d+)\.mlp\.shared_experts?\.(gate|up|down)_proj\.": r"blk.\1.ffn_\2_shexp.",
+    r"layers\.(\d+)\.mlp\.shared_expert_gate\.": r"blk.\1.ffn_gate_inp_shexp.",
+    r"layers\.(\d+)\.mlp\.experts\.(gate_up|down)_proj": r"blk.\1.ffn_\2_exps.weight",
     r"layers\.(\d+)\.input_layernorm\.": r"blk.\1.attn_norm.",
     r"layers\.(\d+)\.post_attention_layernorm\.": r"blk.\1.ffn_norm.",
     r"layers\.(\d+)\.pre_feedforward_layernorm\.": r"blk.\1.ffn_norm.",
@@ -59,6 +68,7 @@ class Case:
     config: transformers.PretrainedConfig
     formats: dict[str, str] = field(default_factory=dict)  # tensor name -> format; others F32
     chat: bool = False
+    old: bool = False  # deepseek2: as converters wrote it at first, attn_kv_b in one tensor and fewer keys
 
 
 def cases() -> dict[str, Case]:
@@ -67,6 +77,25 @@ def cases() -> dict[str, Case]:
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
     wide = small | {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1, "vocab_size": 96}
     wide |= {"num_attention_heads": 4, "num_key_value_heads": 1, "rms_norm_eps": 1e-5, "tie_word_embeddings": False}
+    moe = {"num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 24, "norm_topk_prob": True}
+    moe |= {"tie_word_embeddings": False}
+    moe_wide = moe | {"moe_intermediate_size": 256, "num_experts": 4, "num_experts_per_tok": 2, "head_dim": 64}
+    latent = small | {"num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 96, "rms_norm_eps": 1e-6}
+    latent |= {"kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16}
+    latent |= {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 16, "n_shared_experts": 2}
+    blocks = {"kv_lora_rank": 64, "qk_nope_head_dim": 32, "v_head_dim": 32, "moe_intermediate_size": 32}
+    blocks |= {"qk_rope_head_dim": 32}
+    latent |= {"first_k_dense_replace": 1, "n_group": 4, "topk_group": 2, "tie_word_embeddings": False}
+    lite = latent | {"q_lora_rank": None, "rope_parameters": yarn(0.707), "n_group": 1, "topk_group": 1}
+    v2 = latent | {"q_lora_rank": 32, "topk_method": "group_limited_greedy", "routed_scaling_factor": 16.0}
+    v3 = latent | {"q_lora_rank": 32, "norm_topk_prob": True, "routed_scaling_factor": 2.5}
+    v3 |= {"rope_parameters": yarn(1.0)}
+    deepseek2, deepseek3 = transformers.DeepseekV2Config, transformers.DeepseekV3Config
+    one = small | {"num_hidden_layers": 1, "vocab_size": 96}
+    glm = {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24, "n_shared_experts": 2}
+    glm |= {"first_k_dense_replace": 1, "use_qk_norm": True, "attention_bias": True, "head_dim": 16, "n_group": 4}
+    glm |= {"topk_group": 2, "routed_scaling_factor": 2.5, "tie_word_embeddings": False}
+    glm |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}
     llama31 = {"rope_type": "llama3", "rope_theta": 10_000.0, "factor": 8.0, "low_freq_factor": 1.0}
     llama31 |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 32}  # 32: so that it matters at 40 tokens
     llama, gemma = transformers.LlamaConfig, transformers.Gemma3TextConfig
@@ -90,14 +119,35 @@ def cases() -> dict[str, Case]:
         ),
         "qwen2": Case("qwen2", qwen2(**small, **heads, vocab_size=128, tie_word_embeddings=True)),
         "qwen3": Case("qwen3", qwen3(**small, **heads, head_dim=32, vocab_size=128, tie_word_embeddings=True)),
+        "qwen3moe": Case("qwen3moe", transformers.Qwen3MoeConfig(**small, **heads, head_dim=32, vocab_size=128, **moe)),
+        "moe_quantised": Case("qwen3moe", transformers.Qwen3MoeConfig(**(wide | moe_wide)), EXPERT_FORMATS),
+        "qwen2moe": Case("qwen2moe", transformers.Qwen2MoeConfig(
+            **(one | heads | moe | {"norm_topk_prob": False}), shared_expert_intermediate_size=40)),
+        "olmoe": Case("olmoe", transformers.OlmoeConfig(
+            **(one | heads | moe | {"norm_topk_prob": False, "intermediate_size": 24}))),
+        "mixtral": Case("llama", transformers.MixtralConfig(
+            **(one | heads | {"intermediate_size": 24}), num_local_experts=7, num_experts_per_tok=2)),
+        "glm4moe": Case("glm4moe", transformers.Glm4MoeConfig(**(small | {"vocab_size": 96}), **heads, **glm)),
         "gemma3": Case("gemma3", gemma(**gemma3)),
         "gemma3_scaled": Case(
             "gemma3", gemma(**(gemma3 | {"num_hidden_layers": 6, "intermediate_size": 32}), rope_parameters=linear8)
         ),
+        "deepseek2_lite": Case("deepseek2", deepseek2(**lite), old=True),
+        "deepseek2": Case("deepseek2", deepseek2(**v2)),
+        "deepseek3": Case("deepseek2", deepseek3(**v3)),
+        "deepseek2_quantised": Case("deepseek2", deepseek2(**(lite | blocks)), LATENT_FORMATS, old=True),
+        "deepseek3_quantised": Case("deepseek2", deepseek3(**(v3 | blocks)), LATENT_FORMATS),
         "chat": Case("llama", llama(**small, **heads, vocab_size=275, tie_word_embeddings=True), chat=True),
         "quantised": Case("llama", llama(**wide), MIXED_FORMATS),
         "kquants": Case("llama", llama(**wide), K_FORMATS),
     }
+
+
+def yarn(mscale: float) -> dict:
+    """DeepSeek's stretching, from 16 positions, so that it matters at 40 tokens; a tenth of mscale is a float32."""
+    mscale = 10 * float(np.float32(0.1 * mscale))
+    stretched = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 16.0, "original_max_position_embeddings": 16}
+    return stretched | {"beta_fast": 32, "beta_slow": 1, "mscale": mscale, "mscale_all_dim": mscale}
 
 
 MIXED_FORMATS = {
@@ -124,6 +174,37 @@ K_FORMATS = {
 }
 
 
+EXPERT_FORMATS = {
+    "token_embd.weight": "Q8_0",
+    "output.weight": "Q6_K",
+    "blk.0.attn_q.weight": "Q4_0",
+    "blk.0.attn_k.weight": "Q4_0",
+    "blk.0.attn_v.weight": "Q4_0",
+    "blk.0.attn_output.weight": "Q4_0",
+    "blk.0.ffn_gate_exps.weight": "Q4_K",
+    "blk.0.ffn_up_exps.weight": "Q5_0",
+    "blk.0.ffn_down_exps.weight": "Q6_K",
+}
+
+
+LATENT_FORMATS = {
+    "token_embd.weight": "Q8_0",
+    "output.weight": "Q4_0",
+    "blk.1.attn_q.weight": "Q4_0",
+    "blk.1.attn_q_a.weight": "Q4_0",
+    "blk.1.attn_q_b.weight": "Q5_0",
+    "blk.1.attn_kv_a_mqa.weight": "Q4_0",
+    "blk.1.attn_kv_b.weight": "Q5_0",
+    "blk.1.attn_k_b.weight": "Q8_0",
+    "blk.1.attn_v_b.weight": "Q4_0",
+    "blk.1.attn_output.weight": "Q8_0",
+    "blk.1.ffn_gate_exps.weight": "Q4_0",
+    "blk.1.ffn_up_exps.weight": "Q4_0",
+    "blk.1.ffn_down_exps.weight": "Q5_1",
+    "blk.1.ffn_down_shexp.weight": "Q8_0",
+}
+
+
 class AllFloat64(TorchFunctionMode):
     """While active, whatever asks torch for float32 gets float64."""
 
@@ -143,14 +224,17 @@ def make(name: str, case: Case, folder: Path) -> str:
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     with AllFloat64():
         torch.set_default_dtype(torch.float64)
-        model = model_class(case)._from_config(case.config, attn_implementation="eager").eval()
+        model = model_class(case)._from_config(
+            case.config, attn_implementation="eager", experts_implementation="eager"
+        ).eval()
         stored = {}  # name in the file -> (format, raw array as the file holds it)
-        for hf_name, parameter in model.named_parameters():
-            gguf_name = name_in_file(hf_name, case)
-            values = draw(gguf_name, tuple(parameter.shape), rng)
-            stored[gguf_name] = encode(values, case.formats.get(gguf_name, "F32"), rng)
-            decoded = decode_as(*stored[gguf_name], tuple(parameter.shape)).astype(np.float64)
-            parameter.data = torch.from_numpy(as_transformers_has_it(gguf_name, decoded, case))
+        biases = [(name, buffer) for name, buffer in model.named_buffers() if name.endswith("_bias")]
+        for hf_name, parameter in [*model.named_parameters(), *biases]:
+            parts = parts_in_file(name_in_file(hf_name, case), tuple(parameter.shape), case)
+            for part, shape in parts.items():
+                stored[part] = encode(draw(part, shape, rng), case.formats.get(part, "F32"), rng)
+            decoded = {part: decode_as(*stored[part], shape).astype(np.float64) for part, shape in parts.items()}
+            parameter.data = torch.from_numpy(as_transformers_has_it(decoded, case))
         divisors = as_stored_divisors(model, case.config) if has_divisors(case) else None
         text, tokens = example_tokens() if case.chat else ("", rng.integers(0, case.config.vocab_size, N_TOKENS))
         with torch.no_grad():
@@ -173,10 +257,19 @@ def make(name: str, case: Case, folder: Path) -> str:
 
 
 def model_class(case: Case) -> type[transformers.PreTrainedModel]:
+    if hasattr(case.config, "num_local_experts") and case.architecture == "llama":
+        return transformers.MixtralForCausalLM
+    if case.architecture == "deepseek2":
+        version3 = isinstance(case.config, transformers.DeepseekV3Config)
+        return transformers.DeepseekV3ForCausalLM if version3 else transformers.DeepseekV2ForCausalLM
     return {
         "llama": transformers.LlamaForCausalLM,
         "qwen2": transformers.Qwen2ForCausalLM,
         "qwen3": transformers.Qwen3ForCausalLM,
+        "qwen3moe": transformers.Qwen3MoeForCausalLM,
+        "qwen2moe": transformers.Qwen2MoeForCausalLM,
+        "olmoe": transformers.OlmoeForCausalLM,
+        "glm4moe": transformers.Glm4MoeForCausalLM,
         "gemma3": transformers.Gemma3ForCausalLM,
     }[case.architecture]
 
@@ -184,13 +277,30 @@ def model_class(case: Case) -> type[transformers.PreTrainedModel]:
 def name_in_file(hf_name: str, case: Case) -> str:
     """The GGUF name of a transformers parameter, as llama.cpp's converter gives it."""
     short = hf_name.removeprefix("model.")
-    if case.architecture == "gemma3":  # gemma's norm after attention is not the one before the feed-forward part
+    # gemma's norm after attention is not the one before the feed-forward part; glm's is, but has the name
+    if case.architecture in ("gemma3", "glm4moe"):
         short = re.sub(r"layers\.(\d+)\.post_attention_layernorm\.", r"blk.\1.post_attention_norm.", short)
     for pattern, name in HF_NAMES.items():
         short, found = re.subn("^" + pattern, name, short)
         if found:
             break
     return short
+
+
+def parts_in_file(name: str, shape: tuple[int, ...], case: Case) -> dict[str, tuple[int, ...]]:
+    """The file's tensors that one of transformers' holds: of experts gates and ups, of latents keys and values."""
+    both = "ffn_gate_up_exps"
+    if both in name:
+        half = (*shape[:-2], shape[-2] // 2, shape[-1])
+        return {name.replace(both, f"ffn_{part}_exps"): half for part in ("gate", "up")}
+    if "attn_kv_b." in name and not case.old:
+        c = case.config
+        heads, rank = c.num_attention_heads, c.kv_lora_rank
+        return {
+            name.replace("kv_b", "k_b"): (heads, rank, c.qk_nope_head_dim),
+            name.replace("kv_b", "v_b"): (heads, c.v_head_dim, rank),
+        }
+    return {name: shape}
 
 
 def draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
@@ -200,11 +310,20 @@ def draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndar
     if name.endswith(".bias"):
         return (0.5 * rng.standard_normal(shape)).astype(np.float32)
     gain = {"token_embd.weight": 2.0, "output.weight": 2.0}.get(name, 1.6 if ".attn_" in name else 1.0)
-    return (gain / shape[1] ** 0.5 * rng.standard_normal(shape)).astype(np.float32)
+    return (gain / shape[-1] ** 0.5 * rng.standard_normal(shape)).astype(np.float32)
 
 
-def as_transformers_has_it(name: str, values: np.ndarray, case: Case) -> np.ndarray:
-    """Undo the converter: gemma's norms hold one more; llama's q and k rows alternate the two halves of a head."""
+def as_transformers_has_it(parts: dict[str, np.ndarray], case: Case) -> np.ndarray:
+    """Undo the converter: what is several tensors in the file is one again.
+
+    Also, gemma's norms hold one more, and llama's q and k rows alternate the two halves of a head.
+    """
+    name, values = next(iter(parts.items()))
+    if "attn_k_b." in name:  # keys are turned; keys and values alternate head by head
+        keys, heads = values.swapaxes(1, 2), parts[name.replace("k_b", "v_b")]
+        return np.concatenate([keys, heads], axis=1).reshape(-1, keys.shape[-1])
+    if len(parts) > 1:
+        return np.concatenate(list(parts.values()), axis=-2)
     if case.architecture == "gemma3" and name.endswith("norm.weight"):
         return values - 1.0
     if case.architecture == "llama" and (found := re.search(r"attn_([qk])\.", name)):
@@ -225,11 +344,15 @@ def write_file(path: Path, name: str, case: Case, stored: dict) -> None:
     writer.add_block_count(c.num_hidden_layers)
     writer.add_feed_forward_length(c.intermediate_size)
     writer.add_head_count(c.num_attention_heads)
-    writer.add_head_count_kv(c.num_key_value_heads)
+    writer.add_head_count_kv(1 if case.architecture == "deepseek2" and not case.old else c.num_key_value_heads)
     writer.add_layer_norm_rms_eps(c.rms_norm_eps)
-    if case.architecture in ("qwen3", "gemma3"):
+    if case.architecture in ("qwen3", "qwen3moe", "gemma3", "glm4moe"):
         writer.add_key_length(c.head_dim)
         writer.add_value_length(c.head_dim)
+    if case.architecture == "deepseek2":
+        add_latent_keys(writer, case)
+    elif hasattr(c, "num_experts_per_tok"):
+        add_expert_keys(writer, case)
     if case.architecture == "llama":
         writer.add_vocab_size(c.vocab_size)
         writer.add_rope_dimension_count(c.hidden_size // c.num_attention_heads)
@@ -242,6 +365,11 @@ def write_file(path: Path, name: str, case: Case, stored: dict) -> None:
     if rope["rope_type"] == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(rope["factor"])
+    if rope["rope_type"] == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(rope["factor"])
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        writer.add_rope_scaling_yarn_log_mul(0.1 * rope["mscale_all_dim"])
     if case.chat:
         add_tokenizer(writer)
     for tensor, (kind, raw) in stored.items():
@@ -250,6 +378,55 @@ def write_file(path: Path, name: str, case: Case, stored: dict) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def add_latent_keys(writer: gguf.GGUFWriter, case: Case) -> None:
+    """What the converter writes for deepseek2 alone; in old files a head's sizes stand where the cache's do now."""
+    c = case.config
+    head = c.qk_nope_head_dim + c.qk_rope_head_dim, c.v_head_dim
+    cache = c.kv_lora_rank + c.qk_rope_head_dim, c.kv_lora_rank
+    writer.add_vocab_size(c.vocab_size)
+    writer.add_key_length((head if case.old else cache)[0])
+    writer.add_value_length((head if case.old else cache)[1])
+    if not case.old:
+        writer.add_key_length_mla(head[0])
+        writer.add_value_length_mla(head[1])
+        writer.add_expert_group_count(c.n_group)
+        writer.add_expert_group_used_count(c.topk_group)
+    if c.q_lora_rank:
+        writer.add_q_lora_rank(c.q_lora_rank)
+    writer.add_kv_lora_rank(c.kv_lora_rank)
+    writer.add_rope_dimension_count(c.qk_rope_head_dim)
+    writer.add_leading_dense_block_count(c.first_k_dense_replace)
+    writer.add_expert_count(c.n_routed_experts)
+    writer.add_expert_used_count(c.num_experts_per_tok)
+    writer.add_expert_shared_count(c.n_shared_experts)
+    writer.add_expert_feed_forward_length(c.moe_intermediate_size)
+    writer.add_expert_weights_scale(c.routed_scaling_factor)
+    if c.norm_topk_prob:
+        writer.add_expert_weights_norm(True)
+    if isinstance(c, transformers.DeepseekV3Config):
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+
+
+def add_expert_keys(writer: gguf.GGUFWriter, case: Case) -> None:
+    """What the converter writes of a mixture of experts."""
+    c = case.config
+    writer.add_expert_count(c.num_local_experts if hasattr(c, "num_local_experts") else c.num_experts)
+    writer.add_expert_used_count(c.num_experts_per_tok)
+    if hasattr(c, "moe_intermediate_size"):
+        writer.add_expert_feed_forward_length(c.moe_intermediate_size)
+    if case.architecture == "qwen2moe":
+        writer.add_expert_shared_feed_forward_length(c.shared_expert_intermediate_size)
+    if case.architecture == "glm4moe":
+        writer.add_rope_dimension_count(int(c.head_dim * c.rope_parameters["partial_rotary_factor"]))
+        writer.add_expert_group_count(c.n_group)
+        writer.add_expert_group_used_count(c.topk_group)
+        writer.add_expert_shared_count(c.n_shared_experts)
+        writer.add_leading_dense_block_count(c.first_k_dense_replace)
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+        writer.add_expert_weights_scale(c.routed_scaling_factor)
+        writer.add_expert_weights_norm(c.norm_topk_prob)
 
 
 def has_divisors(case: Case) -> bool:

@@ -19,6 +19,7 @@ import tenth as package
 from tenth.config import EngineConfig
 from tenth.errors import ModelFileError, RequestError
 from tenth.loader import open_runtime
+from tenth.models import ARCHITECTURES
 from tenth.weights.gguf import read_header
 
 from .cli.conftest import tenth  # noqa: F401 (a fixture: one door into the command line)
@@ -166,7 +167,7 @@ BAD_FILES = {
     "a wrong embedding": (llama("embedding_length", U32, 128), "has shape .* expected"),
     "a wrong feed-forward": (llama("feed_forward_length", U32, 96), "has shape .* expected"),
     "a wrong vocabulary": (llama("vocab_size", U32, 274), "vocab_size is 274, but token_embd.weight has 275 rows"),
-    "experts": (llama("expert_count", U32, 8), "mixture-of-experts"),
+    "experts": (llama("expert_count", U32, 8), "llama.expert_used_count is missing"),
     "a missing matrix": (without_tensor("blk.1.ffn_up.weight"), r"blk.1.ffn_up.weight is missing"),
     "a missing norm": (without_tensor("output_norm.weight"), "output_norm.weight is missing"),
     "no tensors": (lambda file: file.tensors.clear(), r"is missing|no tensors"),
@@ -259,7 +260,10 @@ def expect_refusal(path, expected, run, kind=ModelFileError, use=chat):
     assert "Traceback" not in result.err
 
 
-@pytest.mark.parametrize("name", ["chat", "quantised", "kquants", "llama_tied_scaled", "gemma3", "qwen3"])
+WRITTEN_AGAIN = ["chat", "quantised", "kquants", "llama_tied_scaled", "gemma3", "qwen3", "deepseek2_lite"]
+
+
+@pytest.mark.parametrize("name", WRITTEN_AGAIN)
 def test_taking_a_file_apart_and_writing_it_again_changes_nothing(name, tmp_path):
     path = written(lambda file: None, tmp_path, name)
     assert path.read_bytes() == (DATA / f"golden_{name}.gguf").read_bytes()
@@ -286,7 +290,7 @@ def test_a_template_that_refuses_the_messages_is_the_request_s_error(case, tenth
 def test_an_unsupported_architecture_or_format_is_refused_with_the_list(tmp_path):
     with pytest.raises(ModelFileError) as raised:
         package.load(written(setting("general.architecture", STR, "mamba"), tmp_path))
-    assert raised.value.hint == "supported are llama, qwen2, qwen3, gemma3"
+    assert raised.value.hint == f"supported are {', '.join(ARCHITECTURES)}"
     with pytest.raises(ModelFileError) as raised:
         package.load(written(stored_as("blk.0.ffn_up.weight", 27, 64 * 64 * 8), tmp_path))
     assert "F32, F16, BF16, Q4_0" in raised.value.hint
@@ -315,6 +319,14 @@ def test_a_scale_that_is_not_finite_is_refused_in_every_format(name, tmp_path):
     assert seen == SCALED[name].keys()
 
 
+@pytest.mark.parametrize("row", [0, 35])  # one of keys, which are turned as the file is read, and one of values
+def test_so_it_is_in_a_tensor_that_two_weights_are_made_of(row, tmp_path):
+    row_bytes = 64 // 32 * 22  # Q5_0
+    edit = with_number("blk.1.attn_kv_b.weight", row * row_bytes, 0x7FC0, "<H")
+    with pytest.raises(ModelFileError, match=r"tensor blk.1.attn_kv_b.weight\S* of .*: in row .* infinite or not"):
+        open_runtime(read_header(written(edit, tmp_path, "deepseek2_quantised")), EngineConfig(threads=2))
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, NAN, INFINITY])
 def test_rope_factors_that_are_no_positive_numbers_are_refused(value, tmp_path):
     path = written(with_number("rope_freqs.weight", 12, value), tmp_path, "llama_tied_scaled")
@@ -340,7 +352,7 @@ def test_the_first_of_several_bad_rows_is_named_whatever_the_threads(tmp_path):
 # ---- files cut short, replaced, or no files
 
 
-@pytest.mark.parametrize("name", ["chat", "quantised", "kquants", "gemma3"])
+@pytest.mark.parametrize("name", ["chat", "quantised", "kquants", "gemma3", "deepseek2_quantised"])
 def test_a_file_cut_anywhere_is_refused(name, tmp_path):
     whole = (DATA / f"golden_{name}.gguf").read_bytes()
     path = tmp_path / "cut.gguf"

@@ -75,6 +75,7 @@ TENTH_INLINE I32 muli(I32 a, I32 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 maxi(I32 a, I32 b) { return {_mm512_max_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 mini(I32 a, I32 b) { return {_mm512_min_epi32(a.v, b.v)}; }
 TENTH_INLINE int32_t max_lanes(I32 a) { return _mm512_reduce_max_epi32(a.v); }
+TENTH_INLINE uint32_t nonzero_lanes(I32 a) { return _mm512_test_epi32_mask(a.v, a.v); }  // a bit for each lane
 // 32 ints within a byte -> 32 bytes at p, and the sums of the first and the last 16.
 TENTH_INLINE void store_i8_and_sum(void* p, const I32* a, int32_t* sums) {
   const __m128i low = _mm512_cvtepi32_epi8(a[0].v), high = _mm512_cvtepi32_epi8(a[1].v);
@@ -92,6 +93,24 @@ template <int N> TENTH_INLINE I32 shr(I32 a) { return {_mm512_srli_epi32(a.v, N)
 TENTH_INLINE I32 load_u8(const void* p) { return {_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p))}; }  // LANES bytes -> LANES ints
 TENTH_INLINE I32 load_i8(const void* p) { return {_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p))}; }
 TENTH_INLINE I32 load_u16(const void* p) { return {_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p))}; }
+TENTH_INLINE void store_u8(void* p, I32 a) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(a.v)); }  // the low byte of each
+TENTH_INLINE void store_u16(void* p, I32 a) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(a.v)); }
+// 16 bytes of each of LANES rows, which lie `stride` bytes apart: dword j of row `lane` becomes a lane of out[j].
+TENTH_INLINE void load_rows(const void* p, int64_t stride, I32* out) {
+  const auto at = [&](int row) __attribute__((always_inline)) { return _mm_loadu_si128((const __m128i*)((const char*)p + row * stride)); };
+  __m512i r[4];  // rows i, i + 4, i + 8, i + 12: after the exchange of neighbours below, rows are in order
+  TENTH_UNROLL(4)
+  for (int i = 0; i < 4; i++) {
+    r[i] = _mm512_inserti32x4(_mm512_castsi128_si512(at(i)), at(i + 4), 1);
+    r[i] = _mm512_inserti32x4(_mm512_inserti32x4(r[i], at(i + 8), 2), at(i + 12), 3);
+  }
+  const __m512i a = _mm512_unpacklo_epi32(r[0], r[1]), b = _mm512_unpacklo_epi32(r[2], r[3]);
+  const __m512i c = _mm512_unpackhi_epi32(r[0], r[1]), d = _mm512_unpackhi_epi32(r[2], r[3]);
+  out[0].v = _mm512_unpacklo_epi64(a, b);
+  out[1].v = _mm512_unpackhi_epi64(a, b);
+  out[2].v = _mm512_unpacklo_epi64(c, d);
+  out[3].v = _mm512_unpackhi_epi64(c, d);
+}
 // Each byte of `index` replaced by the entry of a table of 16 bytes that its low four bits name; bit 7 must be 0.
 TENTH_INLINE I32 lookup16(const void* table, I32 index) { return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)table)), index.v)}; }
 // table[index], lane by lane.
@@ -158,6 +177,7 @@ TENTH_INLINE I32 subi(I32 a, I32 b) { return {_mm256_sub_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 muli(I32 a, I32 b) { return {_mm256_mullo_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 maxi(I32 a, I32 b) { return {_mm256_max_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 mini(I32 a, I32 b) { return {_mm256_min_epi32(a.v, b.v)}; }
+TENTH_INLINE uint32_t nonzero_lanes(I32 a) { return 255 ^ (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(a.v, _mm256_setzero_si256()))); }
 TENTH_INLINE int32_t max_lanes(I32 a) {
   __m128i s = _mm_max_epi32(_mm256_castsi256_si128(a.v), _mm256_extracti128_si256(a.v, 1));
   s = _mm_max_epi32(s, _mm_shuffle_epi32(s, 0x4e));
@@ -179,6 +199,28 @@ template <int N> TENTH_INLINE I32 shr(I32 a) { return {_mm256_srli_epi32(a.v, N)
 TENTH_INLINE I32 load_u8(const void* p) { return {_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p))}; }
 TENTH_INLINE I32 load_i8(const void* p) { return {_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p))}; }
 TENTH_INLINE I32 load_u16(const void* p) { return {_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p))}; }
+TENTH_INLINE void store_u8(void* p, I32 a) {
+  const __m256i pick = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1);
+  const __m256i b = _mm256_shuffle_epi8(a.v, pick);
+  _mm_storel_epi64((__m128i*)p, _mm_or_si128(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1)));
+}
+TENTH_INLINE void store_u16(void* p, I32 a) {
+  const __m256i pick = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 1, 4, 5, 8, 9, 12, 13);
+  const __m256i b = _mm256_shuffle_epi8(a.v, pick);
+  _mm_storeu_si128((__m128i*)p, _mm_or_si128(_mm256_castsi256_si128(b), _mm256_extracti128_si256(b, 1)));
+}
+TENTH_INLINE void load_rows(const void* p, int64_t stride, I32* out) {
+  const auto at = [&](int row) __attribute__((always_inline)) { return _mm_loadu_si128((const __m128i*)((const char*)p + row * stride)); };
+  __m256i r[4];
+  TENTH_UNROLL(4)
+  for (int i = 0; i < 4; i++) r[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(at(i)), at(i + 4), 1);
+  const __m256i a = _mm256_unpacklo_epi32(r[0], r[1]), b = _mm256_unpacklo_epi32(r[2], r[3]);
+  const __m256i c = _mm256_unpackhi_epi32(r[0], r[1]), d = _mm256_unpackhi_epi32(r[2], r[3]);
+  out[0].v = _mm256_unpacklo_epi64(a, b);
+  out[1].v = _mm256_unpackhi_epi64(a, b);
+  out[2].v = _mm256_unpacklo_epi64(c, d);
+  out[3].v = _mm256_unpackhi_epi64(c, d);
+}
 TENTH_INLINE I32 lookup16(const void* table, I32 index) { return {_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)table)), index.v)}; }
 TENTH_INLINE I32 gather(const uint32_t* table, I32 index) { return {_mm256_i32gather_epi32((const int*)table, index.v, 4)}; }
 // Pairs of products are summed in 16 bits: exact for w <= 127 (127*127*2 < 32768). Larger w is split into w & 127 and
@@ -257,6 +299,7 @@ TENTH_INLINE I32 subi(I32 a, I32 b) { TENTH_EACH a.v[i] = (int32_t)((uint32_t)a.
 TENTH_INLINE I32 muli(I32 a, I32 b) { TENTH_EACH a.v[i] = (int32_t)((uint32_t)a.v[i] * (uint32_t)b.v[i]); return a; }
 TENTH_INLINE I32 maxi(I32 a, I32 b) { TENTH_EACH a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return a; }
 TENTH_INLINE I32 mini(I32 a, I32 b) { TENTH_EACH a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return a; }
+TENTH_INLINE uint32_t nonzero_lanes(I32 a) { uint32_t m = 0; TENTH_EACH m |= (uint32_t)(a.v[i] != 0) << i; return m; }
 TENTH_INLINE int32_t max_lanes(I32 a) { int32_t m = a.v[0]; TENTH_EACH m = a.v[i] > m ? a.v[i] : m; return m; }
 TENTH_INLINE void store_i8_and_sum(void* p, const I32* a, int32_t* sums) {
   for (int half = 0; half < 2; half++) {
@@ -270,6 +313,11 @@ template <int N> TENTH_INLINE I32 shr(I32 a) { TENTH_EACH a.v[i] = (int32_t)((ui
 TENTH_INLINE I32 load_u8(const void* p) { I32 r; TENTH_EACH r.v[i] = ((const uint8_t*)p)[i]; return r; }
 TENTH_INLINE I32 load_i8(const void* p) { I32 r; TENTH_EACH r.v[i] = ((const int8_t*)p)[i]; return r; }
 TENTH_INLINE I32 load_u16(const void* p) { I32 r; TENTH_EACH { uint16_t h; std::memcpy(&h, (const char*)p + 2 * i, 2); r.v[i] = h; } return r; }
+TENTH_INLINE void store_u8(void* p, I32 a) { TENTH_EACH ((uint8_t*)p)[i] = (uint8_t)a.v[i]; }
+TENTH_INLINE void store_u16(void* p, I32 a) { TENTH_EACH { const uint16_t h = (uint16_t)a.v[i]; std::memcpy((char*)p + 2 * i, &h, 2); } }
+TENTH_INLINE void load_rows(const void* p, int64_t stride, I32* out) {
+  for (int j = 0; j < 4; j++) TENTH_EACH std::memcpy(&out[j].v[i], (const char*)p + i * stride + 4 * j, 4);
+}
 TENTH_INLINE I32 lookup16(const void* table, I32 index) {
   uint8_t b[64], t[16];
   std::memcpy(b, index.v, 64);

@@ -1,8 +1,11 @@
 // bindings/plan.cpp: a plan for Python: built operand by operand, then one call per step.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <x86intrin.h>
@@ -32,17 +35,24 @@ template <typename T> nb::ndarray<nb::numpy, T> new_array(std::initializer_list<
   return nb::ndarray<nb::numpy, T>(memory, shape.size(), shape.begin(), owner);
 }
 
-Operand operand_from(nb::tuple t) {  // (kind, at, width, rows, q8), see runtime.py
+Operand operand_from(nb::tuple t) {  // (kind, at, width, rows, dtype, inner), see runtime.py
   Operand o;
-  expect(nb::len(t) == 5, "plan: an operand has five parts");
-  const int kind = nb::cast<int>(t[0]), rows = nb::cast<int>(t[3]);
-  expect(kind >= 0 && kind <= 4 && (rows == 0 || rows == 1), "plan: operand kind or rows");
+  expect(nb::len(t) == 6, "plan: an operand has six parts");
+  const int kind = nb::cast<int>(t[0]), rows = nb::cast<int>(t[3]), dtype = nb::cast<int>(t[4]);
+  expect(kind >= 0 && kind <= 5 && (rows == 0 || rows == 1) && dtype >= 0 && dtype <= 2, "plan: operand kind, rows or dtype");
   o.kind = Operand::Kind(kind);
   o.at = nb::cast<int64_t>(t[1]);
   o.width = nb::cast<int64_t>(t[2]);
   o.rows = Rows(rows);
-  o.q8 = nb::cast<bool>(t[4]);
+  o.q8 = Operand::Dtype(dtype) == Operand::Dtype::q8;
+  o.i32 = Operand::Dtype(dtype) == Operand::Dtype::i32;
+  o.inner = nb::cast<int64_t>(t[5]);
   return o;
+}
+
+Score score_from(int number) {
+  expect(number >= 0 && number <= 2, "plan: no such score");
+  return Score(number);
 }
 
 Attributes attributes_from(nb::dict d) {
@@ -59,8 +69,18 @@ Attributes attributes_from(nb::dict d) {
     else if (name == "head_dim") a.head_dim = nb::cast<int>(value);
     else if (name == "window") a.window = nb::cast<int>(value);
     else if (name == "n_weights") a.n_weights = nb::cast<int>(value);
+    else if (name == "k") a.k = nb::cast<int>(value);
+    else if (name == "n_groups") a.n_groups = nb::cast<int>(value);
+    else if (name == "groups_used") a.groups_used = nb::cast<int>(value);
+    else if (name == "score") a.score = score_from(nb::cast<int>(value));
+    else if (name == "normalise") a.normalise = nb::cast<int>(value) != 0;
+    else if (name == "group_top2") a.group_top2 = nb::cast<bool>(value);
     else if (name == "residual") a.residual = nb::cast<int>(value) != 0;
     else if (name == "half_pairing") a.half_pairing = nb::cast<bool>(value);
+    else if (name == "n_heads") a.n_heads = nb::cast<int>(value);
+    else if (name == "first") a.first = nb::cast<int>(value);
+    else if (name == "n_rows") a.n_rows = nb::cast<int>(value);
+    else if (name == "sizes") a.sizes = nb::cast<std::vector<int>>(value);
     else if (name == "biases") a.biases = nb::cast<std::vector<int>>(value);
     else if (name == "inv_freq") a.inv_freq = nb::cast<std::vector<float>>(value);
     else throw std::invalid_argument("plan: unknown attribute " + name);
@@ -74,9 +94,15 @@ class PyPlan {
       : plan_(n_threads, kernel_table(), Limits{max_rows, max_outputs, vocab, context_tokens, arena_bytes, n_pages, KvFormat(kv_format)}),
         sampler_(n_threads, int32_t(vocab)) {}
 
-  int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns) {
+  std::optional<std::pair<int64_t, std::string>> read_weights() {  // which weight, in the order added, and why
     nb::gil_scoped_release unlocked;
-    return plan_.add_matrix(gguf_id, file, offset, out_rows, columns);
+    WeightReader::Failure failure = plan_.read_weights();
+    if (failure.weight < 0) return {};
+    return std::pair(failure.weight, std::move(failure.what));
+  }
+
+  std::pair<double, double> read_seconds() {  // processor seconds of all workers together: reading, packing
+    return {1e-9 * double(plan_.reader().read_ns()), 1e-9 * double(plan_.reader().pack_ns())};
   }
 
   void add_instruction(const std::string& op, nb::list inputs, nb::list outputs, nb::dict attributes) {
@@ -138,6 +164,24 @@ class PyPlan {
     return nb::make_tuple(c.steps, double(c.ticks) * scale, double(c.sample_ticks) * scale);
   }
 
+  nb::dict expert_counts() {  // empty when nothing is streamed
+    nb::dict d;
+    if (!plan_.store()) return d;
+    const StoreCounts c = plan_.store()->counts();
+    d["wanted"] = c.cache.wanted;
+    d["ready"] = c.cache.ready;
+    d["coming"] = c.cache.coming;
+    d["predicted"] = c.cache.predicted;
+    d["unused"] = c.cache.unused;
+    d["reads"] = c.reads;
+    d["read_bytes"] = c.read_bytes;
+    d["wait_seconds"] = c.wait_seconds;
+    d["slot_bytes"] = plan_.store()->arena_bytes();
+    d["buffer_bytes"] = plan_.store()->buffer_bytes();
+    d["direct"] = plan_.store()->files().front().mode() == ReadMode::direct;
+    return d;
+  }
+
   Plan plan_;
 
  private:
@@ -150,9 +194,33 @@ void bind_plan(nb::module_& m) {
   nb::class_<PyPlan>(m, "Plan", "A flat program ready to run. Built and driven by tenth.runtime only.")
       .def(nb::init<int, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int>(), "n_threads"_a, "max_rows"_a, "max_outputs"_a, "vocab"_a,
            "context_tokens"_a, "arena_bytes"_a, "n_pages"_a, "kv_format"_a)
-      .def("add_matrix", &PyPlan::add_matrix, "gguf_id"_a, "file"_a, "offset"_a, "out_rows"_a, "columns"_a)
+      .def("add_matrix", [](PyPlan& p, uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns) {
+             return p.plan_.add_matrix(gguf_id, file, offset, out_rows, columns);
+           }, "gguf_id"_a, "file"_a, "offset"_a, "out_rows"_a, "columns"_a)
+      .def("add_experts", [](PyPlan& p, uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) {
+             return p.plan_.add_experts(gguf_id, file, offset, n_experts, out_rows, columns);
+           }, "gguf_id"_a, "file"_a, "offset"_a, "n_experts"_a, "out_rows"_a, "columns"_a)
+      .def("close_files", [](PyPlan& p) { p.plan_.close_files(); })
+      .def("read_weights", &PyPlan::read_weights)
+      .def("stop_reading", [](PyPlan& p) { p.plan_.reader().stop(); })
+      .def("read_seconds", &PyPlan::read_seconds)
+      .def_prop_ro("read_bytes", [](PyPlan& p) { return p.plan_.reader().bytes_read(); })
+      .def("add_file", [](PyPlan& p, const std::string& path, int mode) {
+        expect(mode >= 0 && mode <= 3, "plan: no such way to read");
+        nb::gil_scoped_release unlocked;
+        return p.plan_.add_file(path, ReadMode(mode));
+      }, "path"_a, "mode"_a)
+      .def("add_streamed", [](PyPlan& p, uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage) {
+        return p.plan_.add_streamed(gguf_id, file, offset, n_experts, out_rows, columns, layer, stage);
+      }, "gguf_id"_a, "file"_a, "offset"_a, "n_experts"_a, "out_rows"_a, "columns"_a, "layer"_a, "stage"_a)
+      .def("finish_store", [](PyPlan& p, const std::map<int64_t, int64_t>& n_slots, int64_t passing_slots, double half_life_tokens) {
+        p.plan_.finish_store(StoreLimits{n_slots, passing_slots, half_life_tokens});
+      }, "n_slots"_a, "passing_slots"_a, "half_life_tokens"_a)
+      .def("expert_counts", &PyPlan::expert_counts)
+      .def("expert_usage", [](PyPlan& p) { return p.plan_.store() ? p.plan_.store()->usage() : std::vector<double>(); })
+      .def("restore_expert_usage", [](PyPlan& p, const std::vector<double>& counts) { if (p.plan_.store()) p.plan_.store()->restore_usage(counts); }, "counts"_a)
       .def("add_vector", [](PyPlan& p, Floats v) { return p.plan_.add_vector(v.data(), int64_t(v.shape(0))); })
-      .def("add_layer", [](PyPlan& p, int layer, int n_kv_heads, int head_dim) { p.plan_.add_layer(layer, n_kv_heads, head_dim); })
+      .def("add_layer", [](PyPlan& p, int layer, int n_kv_heads, int head_dim, int latent) { p.plan_.add_layer(layer, n_kv_heads, head_dim, latent); })
       .def("add_instruction", &PyPlan::add_instruction, "op"_a, "inputs"_a, "outputs"_a, "attributes"_a)
       .def("finish", [](PyPlan& p, nb::tuple logits) { p.plan_.finish(operand_from(logits)); })
       .def("step", &PyPlan::step, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a)
@@ -166,11 +234,13 @@ void bind_plan(nb::module_& m) {
       .def_prop_ro("page_bytes", [](PyPlan& p) { return p.plan_.page_bytes(); })
       .def_prop_ro("weight_bytes", [](PyPlan& p) { return p.plan_.weight_bytes(); });
   m.def("physical_processors", [] { return physical_processors(); }, "Processors this process may use, one per physical core.");
-  m.def("page_bytes", [](const std::vector<std::pair<int, int>>& layers, int kv_format) {
+  m.def("page_bytes", [](const std::vector<std::tuple<int, int, int>>& layers, int kv_format) {
     expect(kv_format >= 0 && kv_format <= 2, "page_bytes: no such KV format");
     int64_t at = 0;  // as Plan::finish lays them out
-    for (auto [heads, dim] : layers) expect(heads > 0 && dim > 0 && heads <= 1 << 20 && dim <= 1 << 20, "page_bytes: shape of a layer");
-    for (auto [heads, dim] : layers) at = (at + KvShape{heads, dim, KvFormat(kv_format)}.layer_bytes() + 63) / 64 * 64;
+    for (auto [heads, dim, latent] : layers) {
+      expect(heads > 0 && dim > 0 && heads <= 1 << 20 && dim <= 1 << 20 && latent >= 0 && latent < dim, "page_bytes: shape of a layer");
+      at = (at + KvShape{heads, dim, KvFormat(kv_format), latent}.layer_bytes() + 63) / 64 * 64;
+    }
     return std::max<int64_t>((at + 4095) / 4096 * 4096, 4096);
   });
 }

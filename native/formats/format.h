@@ -1,6 +1,6 @@
 // formats/format.h: what every weight format offers, and the pieces that several share.
 //
-// A format is a struct of constants and five functions; kernels/isa/linear.h makes every kernel from them.
+// A format is a struct of constants and a few functions; kernels/isa/linear.h makes every kernel from them.
 //   NAME, GGUF_ID      as in GGUF
 //   WEIGHTS, BYTES     of one block of one row in the file
 //   PANEL_BYTES        of one block of 16 rows in a panel
@@ -10,6 +10,7 @@
 //   MINS               added terms per 32 weights: 0, 1, or 2 (one per 16)
 //   finite(block)                  whether its scales and minimums are finite numbers; checked as a file is packed
 //   pack(block, lane, out)         one file block of one row -> its lane of a zeroed panel block
+//   pack_lanes(lanes, lane, out)   optional: the same for rows lane .. lane + LANES - 1 at once (lanes.h), for speed
 //   head(block, lane)              what 256 weights share, in registers, for rows lane .. lane + LANES - 1
 //   scales(head, block, lane, sub) -> Scales of the 32 weights `sub` of the block
 //   weights(block, lane, sub, w)   -> w[0..7]: byte j of a lane of w[i] is weight 4 i + j of that row

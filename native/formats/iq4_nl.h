@@ -1,6 +1,6 @@
 // formats/iq4_nl.h: 4 bits a weight that index a table of 16 uneven steps, one scale per 32: w = d * table[q].
 #pragma once
-#include "formats/format.h"
+#include "formats/lanes.h"
 
 namespace tenth::TENTH_ISA {
 
@@ -26,6 +26,13 @@ struct IQ4_NL {
     get_halves(b.qs, q);
     copy16(out, lane, b.d);
     put_nibbles(q, out + 32 + 4 * lane);
+  }
+  TENTH_INLINE I32 pack_lanes(const Lanes& in, int lane, uint8_t* out) {
+    I32 d[4], q[4];
+    in.words<4>(0, d);
+    in.words<4>(2, q);
+    put_words<4>(q, out + 32 + 4 * lane);
+    return put16(d[0], out + 2 * lane);
   }
   TENTH_INLINE Head head(const uint8_t* p, int lane) { return {load_f16(p + 2 * lane)}; }
   TENTH_INLINE Scales scales(const Head& h, const uint8_t*, int, int) { return {{h.d}}; }

@@ -29,6 +29,18 @@ struct IQ4_XS {
       put_nibbles(q, out + 192 + 256 * sub + 4 * lane);
     }
   }
+  TENTH_INLINE I32 pack_lanes(const Lanes& in, int lane, uint8_t* out) {
+    I32 head[4];
+    in.words<4>(0, head);
+    unroll<8>([&](auto sub) __attribute__((always_inline)) {
+      I32 q[4];
+      const I32 low = andi(shr<4 * sub>(head[1]), splati(15)), high = andi(shr<16 + 2 * sub>(head[0]), splati(3));
+      store_u8(out + 64 + 16 * sub + lane, subi(ori(low, shl<4>(high)), splati(32)));
+      in.words<4>(8 + 16 * sub, q);
+      put_words<4>(q, out + 192 + 256 * sub + 4 * lane);
+    });
+    return put16_as_f32(head[0], out + 4 * lane);
+  }
   TENTH_INLINE Head head(const uint8_t* p, int lane) { return {loadf((const float*)(p + 4 * lane))}; }
   TENTH_INLINE Scales scales(const Head& h, const uint8_t* p, int lane, int sub) {
     return {{mulf(h.d, to_f32(load_i8(p + 64 + 16 * sub + lane)))}};

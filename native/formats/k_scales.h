@@ -7,7 +7,7 @@
 // [16: scale of the even one, low 2 bits of its minimum on top][16: the odd one likewise][16: upper 4 bits of both
 // minimums, even low], each indexed by lane: 12 bytes a row, as in the file, and any lane is found without a shuffle.
 #pragma once
-#include "formats/format.h"
+#include "formats/lanes.h"
 
 namespace tenth::TENTH_ISA {
 
@@ -25,6 +25,26 @@ struct KScales {
       pair[16 * (j % 2)] = (uint8_t)(scale | (min & 3) << 6);
       pair[32] = (uint8_t)(pair[32] | (min >> 2) << (4 * (j % 2)));
     }
+  }
+  // The first 16 bytes of a block are d, dmin and the twelve bytes.
+  TENTH_INLINE I32 pack_lanes(const Lanes& in, int lane, uint8_t* out) {
+    const I32 six = splat8(63), four = splat8(15), two = splat8(3);
+    I32 w[4];
+    in.words<4>(0, w);
+    const I32 scale[2] = {andi(w[1], six), ori(andi(w[3], four), shl<4>(andi(shr<6>(w[1]), two)))};
+    const I32 min[2] = {andi(w[2], six), ori(andi(shr<4>(w[3]), four), shl<4>(andi(shr<6>(w[2]), two)))};
+    unroll<2>([&](auto half) __attribute__((always_inline)) {  // four pairs (scale, minimum), a byte each
+      const I32 low = ori(scale[half], shl<6>(andi(min[half], two))), upper = andi(shr<2>(min[half]), four);
+      const I32 high = ori(upper, shr<4>(upper));  // bytes 0 and 2: those of two sub-blocks
+      uint8_t* o = out + 64 + 96 * half + lane;
+      store_u8(o, low);
+      store_u8(o + 16, shr<8>(low));
+      store_u8(o + 32, high);
+      store_u8(o + 48, shr<16>(low));
+      store_u8(o + 64, shr<24>(low));
+      store_u8(o + 80, shr<16>(high));
+    });
+    return ori(put16(w[0], out + 2 * lane), put16(shr<16>(w[0]), out + 32 + 2 * lane));
   }
   TENTH_INLINE Head head(const uint8_t* p, int lane) {
     const F32 dmin = load_f16(p + 32 + 2 * lane);

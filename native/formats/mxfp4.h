@@ -2,7 +2,7 @@
 //
 // OCP Microscaling Formats 1.0; the table holds twice the e2m1 values, the scale half of 2^(e - 127).
 #pragma once
-#include "formats/format.h"
+#include "formats/lanes.h"
 
 namespace tenth::TENTH_ISA {
 
@@ -27,6 +27,14 @@ struct MXFP4 {
     get_halves(b.qs, q);
     out[lane] = b.e;
     put_nibbles(q, out + 16 + 4 * lane);
+  }
+  TENTH_INLINE I32 pack_lanes(const Lanes& in, int lane, uint8_t* out) {
+    I32 e[4], q[4];
+    in.words<4>(0, e);
+    in.words<4>(1, q);
+    store_u8(out + lane, e[0]);
+    put_words<4>(q, out + 16 + 4 * lane);
+    return andi(addi(andi(e[0], splati(255)), splati(1)), splati(256));
   }
   // 2^(e - 128) by its bits: exponent field e - 1; the two smallest are subnormal: 2^21 << e.
   TENTH_INLINE Head head(const uint8_t* p, int lane) {

@@ -1,6 +1,6 @@
 // formats/q2_k.h: 2 bits a weight in blocks of 256; per 16 a 4-bit scale and minimum: w = d * s * q - dmin * m.
 #pragma once
-#include "formats/format.h"
+#include "formats/lanes.h"
 
 namespace tenth::TENTH_ISA {
 
@@ -28,6 +28,19 @@ struct Q2_K {
       out[64 + 32 * sub + 16 + lane] = b.scales[2 * sub + 1];
       put_two_bits<0>(q, out + 320 + 128 * sub + 4 * lane);
     }
+  }
+  TENTH_INLINE I32 pack_lanes(const Lanes& in, int lane, uint8_t* out) {
+    I32 s[4], end[4], q[8];
+    in.words<4>(0, s);
+    put_bytes<4>(s, out + 64 + lane);
+    for (int half = 0; half < 2; half++) {
+      in.words<8>(16 + 32 * half, q);
+      unroll<4>([&](auto j) __attribute__((always_inline)) {
+        put_two_bits<2 * j>(q, out + 320 + 128 * (4 * half + j) + 4 * lane);
+      });
+    }
+    in.words<4>(68, end);  // the last of them is d and dmin
+    return ori(put16(end[3], out + 2 * lane), put16(shr<16>(end[3]), out + 32 + 2 * lane));
   }
   TENTH_INLINE Head head(const uint8_t* p, int lane) {
     const F32 dmin = load_f16(p + 32 + 2 * lane);

@@ -1,6 +1,6 @@
 // formats/q3_k.h: 3 bits a weight in blocks of 256, a 6-bit scale per 16: w = d * (s - 32) * (q - 4).
 #pragma once
-#include "formats/format.h"
+#include "formats/lanes.h"
 
 namespace tenth::TENTH_ISA {
 
@@ -38,6 +38,27 @@ struct Q3_K {
       put_one_bit<2>(q, o);
       put_two_bits<0>(q, o + 64);
     }
+  }
+  TENTH_INLINE I32 pack_lanes(const Lanes& in, int lane, uint8_t* out) {
+    const I32 four = splat8(15), two = splat8(3);
+    I32 end[4], s[3], high[8], q[8];
+    in.words<4>(94, end);  // 2 bytes of quants, the scales half a dword off, d
+    for (int i = 0; i < 3; i++) s[i] = ori(shr<16>(end[i]), shl<16>(end[i + 1]));
+    const I32 scale[4] = {ori(andi(s[0], four), shl<4>(andi(s[2], two))),
+                          ori(andi(s[1], four), shl<4>(andi(shr<2>(s[2]), two))),
+                          ori(andi(shr<4>(s[0]), four), shl<4>(andi(shr<4>(s[2]), two))),
+                          ori(andi(shr<4>(s[1]), four), shl<4>(andi(shr<6>(s[2]), two)))};
+    put_bytes<4>(scale, out + 64 + lane, 32);
+    in.words<8>(0, high);
+    unroll<2>([&](auto half) __attribute__((always_inline)) {
+      in.words<8>(32 + 32 * half, q);
+      unroll<4>([&](auto j) __attribute__((always_inline)) {
+        uint8_t* o = out + 320 + 192 * (4 * half + j) + 4 * lane;
+        put_one_bit<4 * half + j>(high, o);
+        put_two_bits<2 * j>(q, o + 64);
+      });
+    });
+    return put16_as_f32(shr<16>(end[3]), out + 4 * lane);
   }
   TENTH_INLINE Head head(const uint8_t* p, int lane) { return {loadf((const float*)(p + 4 * lane))}; }
   TENTH_INLINE Scales scales(const Head& h, const uint8_t* p, int lane, int sub) {

@@ -1,6 +1,6 @@
 // formats/q4_0.h: 4 bits a weight, one scale per 32: w = d * (q - 8).
 #pragma once
-#include "formats/format.h"
+#include "formats/lanes.h"
 
 namespace tenth::TENTH_ISA {
 
@@ -22,6 +22,13 @@ struct Q4_0 {
     get_halves(b.qs, q);
     copy16(out, lane, b.d);
     put_nibbles(q, out + 32 + 4 * lane);
+  }
+  TENTH_INLINE I32 pack_lanes(const Lanes& in, int lane, uint8_t* out) {
+    I32 d[4], q[4];
+    in.words<4>(0, d);
+    in.words<4>(2, q);
+    put_words<4>(q, out + 32 + 4 * lane);
+    return put16(d[0], out + 2 * lane);
   }
   TENTH_INLINE Head head(const uint8_t* p, int lane) { return {load_f16(p + 2 * lane)}; }
   TENTH_INLINE Scales scales(const Head& h, const uint8_t*, int, int) { return {{h.d}}; }

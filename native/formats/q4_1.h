@@ -1,6 +1,6 @@
 // formats/q4_1.h: 4 bits a weight, scale and minimum per 32: w = d * q + m.
 #pragma once
-#include "formats/format.h"
+#include "formats/lanes.h"
 
 namespace tenth::TENTH_ISA {
 
@@ -23,6 +23,13 @@ struct Q4_1 {
     copy16(out, lane, b.d);
     copy16(out + 32, lane, b.m);
     put_nibbles(q, out + 64 + 4 * lane);
+  }
+  TENTH_INLINE I32 pack_lanes(const Lanes& in, int lane, uint8_t* out) {
+    I32 dm[4], q[4];
+    in.words<4>(0, dm);
+    in.words<4>(4, q);
+    put_words<4>(q, out + 64 + 4 * lane);
+    return ori(put16(dm[0], out + 2 * lane), put16(shr<16>(dm[0]), out + 32 + 2 * lane));
   }
   TENTH_INLINE Head head(const uint8_t* p, int lane) { return {load_f16(p + 2 * lane), load_f16(p + 32 + 2 * lane)}; }
   TENTH_INLINE Scales scales(const Head& h, const uint8_t*, int, int) { return {{h.d}, {h.m}}; }

@@ -26,6 +26,15 @@ struct Q4_K {
       put_nibbles(q, out + 256 + 256 * sub + 4 * lane);
     }
   }
+  TENTH_INLINE I32 pack_lanes(const Lanes& in, int lane, uint8_t* out) {
+    for (int pair = 0; pair < 4; pair++) {
+      I32 q[8];
+      in.words<8>(16 + 32 * pair, q);
+      put_nibbles<0>(q, out + 256 + 512 * pair + 4 * lane);
+      put_nibbles<4>(q, out + 512 + 512 * pair + 4 * lane);
+    }
+    return KScales::pack_lanes(in, lane, out);
+  }
   TENTH_INLINE Head head(const uint8_t* p, int lane) { return KScales::head(p, lane); }
   TENTH_INLINE Scales scales(const Head& h, const uint8_t* p, int lane, int sub) {
     return KScales::scales(h, p, lane, sub);

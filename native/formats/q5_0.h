@@ -1,6 +1,6 @@
 // formats/q5_0.h: 5 bits a weight, one scale per 32: w = d * (q - 16).
 #pragma once
-#include "formats/format.h"
+#include "formats/lanes.h"
 
 namespace tenth::TENTH_ISA {
 
@@ -25,6 +25,14 @@ struct Q5_0 {
     copy16(out, lane, b.d);
     put_one_bit<4>(q, out + 32 + 4 * lane);
     put_nibbles(q, out + 96 + 4 * lane);
+  }
+  TENTH_INLINE I32 pack_lanes(const Lanes& in, int lane, uint8_t* out) {
+    I32 head[4], q[4];
+    in.words<4>(0, head);
+    in.words<4>(6, q);
+    storei(out + 32 + 4 * lane, bits_by_weight(ori(shr<16>(head[0]), shl<16>(head[1]))));
+    put_words<4>(q, out + 96 + 4 * lane);
+    return put16(head[0], out + 2 * lane);
   }
   TENTH_INLINE Head head(const uint8_t* p, int lane) { return {load_f16(p + 2 * lane)}; }
   TENTH_INLINE Scales scales(const Head& h, const uint8_t*, int, int) { return {{h.d}}; }

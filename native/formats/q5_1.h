@@ -1,6 +1,6 @@
 // formats/q5_1.h: 5 bits a weight, scale and minimum per 32: w = d * q + m.
 #pragma once
-#include "formats/format.h"
+#include "formats/lanes.h"
 
 namespace tenth::TENTH_ISA {
 
@@ -26,6 +26,14 @@ struct Q5_1 {
     copy16(out + 32, lane, b.m);
     put_one_bit<4>(q, out + 64 + 4 * lane);
     put_nibbles(q, out + 128 + 4 * lane);
+  }
+  TENTH_INLINE I32 pack_lanes(const Lanes& in, int lane, uint8_t* out) {
+    I32 head[4], q[4];
+    in.words<4>(0, head);
+    in.words<4>(8, q);
+    storei(out + 64 + 4 * lane, bits_by_weight(head[1]));
+    put_words<4>(q, out + 128 + 4 * lane);
+    return ori(put16(head[0], out + 2 * lane), put16(shr<16>(head[0]), out + 32 + 2 * lane));
   }
   TENTH_INLINE Head head(const uint8_t* p, int lane) { return {load_f16(p + 2 * lane), load_f16(p + 32 + 2 * lane)}; }
   TENTH_INLINE Scales scales(const Head& h, const uint8_t*, int, int) { return {{h.d}, {h.m}}; }

@@ -32,6 +32,19 @@ struct Q5_K {
       put_nibbles(q, o + 64);
     }
   }
+  TENTH_INLINE I32 pack_lanes(const Lanes& in, int lane, uint8_t* out) {
+    I32 high[8], q[8];
+    in.words<8>(16, high);
+    unroll<4>([&](auto pair) __attribute__((always_inline)) {
+      uint8_t* o = out + 256 + 640 * pair + 4 * lane;
+      in.words<8>(48 + 32 * pair, q);
+      put_one_bit<2 * pair>(high, o);
+      put_nibbles<0>(q, o + 64);
+      put_one_bit<2 * pair + 1>(high, o + 320);
+      put_nibbles<4>(q, o + 384);
+    });
+    return KScales::pack_lanes(in, lane, out);
+  }
   TENTH_INLINE Head head(const uint8_t* p, int lane) { return KScales::head(p, lane); }
   TENTH_INLINE Scales scales(const Head& h, const uint8_t* p, int lane, int sub) {
     return KScales::scales(h, p, lane, sub);

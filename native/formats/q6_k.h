@@ -1,6 +1,6 @@
 // formats/q6_k.h: 6 bits a weight in blocks of 256, an 8-bit scale per 16: w = d * s * (q - 32).
 #pragma once
-#include "formats/format.h"
+#include "formats/lanes.h"
 
 namespace tenth::TENTH_ISA {
 
@@ -35,6 +35,23 @@ struct Q6_K {
       put_two_bits<4>(q, o);
       put_nibbles(q, o + 128);
     }
+  }
+  TENTH_INLINE I32 pack_lanes(const Lanes& in, int lane, uint8_t* out) {
+    I32 s[4], end[4];
+    in.words<4>(192, s);
+    put_bytes<4>(s, out + 64 + lane);
+    for (int half = 0; half < 2; half++) {
+      I32 low[16], high[8];
+      in.words<16>(64 * half, low);
+      in.words<8>(128 + 32 * half, high);
+      unroll<4>([&](auto j) __attribute__((always_inline)) {
+        uint8_t* o = out + 320 + 384 * (4 * half + j) + 4 * lane;
+        put_two_bits<2 * j>(high, o);
+        put_nibbles<4 * (j / 2)>(low + 8 * (j % 2), o + 128);
+      });
+    }
+    in.words<4>(194, end);  // d is the upper half of the last
+    return put16_as_f32(shr<16>(end[3]), out + 4 * lane);
   }
   TENTH_INLINE Head head(const uint8_t* p, int lane) { return {loadf((const float*)(p + 4 * lane))}; }
   TENTH_INLINE Scales scales(const Head& h, const uint8_t* p, int lane, int sub) {

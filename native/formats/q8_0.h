@@ -1,6 +1,6 @@
 // formats/q8_0.h: 8 bits a weight, one scale per 32: w = d * q, q signed.
 #pragma once
-#include "formats/format.h"
+#include "formats/lanes.h"
 
 namespace tenth::TENTH_ISA {
 
@@ -20,6 +20,13 @@ struct Q8_0 {
   static void pack(const Block& b, int lane, uint8_t* out) {
     copy16(out, lane, b.d);
     for (int i = 0; i < 8; i++) put32(out + 32 + 64 * i + 4 * lane, get32(b.qs + 4 * i) ^ 0x80808080u);
+  }
+  TENTH_INLINE I32 pack_lanes(const Lanes& in, int lane, uint8_t* out) {
+    I32 d[4], q[8];
+    in.words<4>(0, d);
+    in.words<8>(2, q);
+    for (int i = 0; i < 8; i++) storei(out + 32 + 64 * i + 4 * lane, xori(q[i], splat8(-128)));
+    return put16(d[0], out + 2 * lane);
   }
   TENTH_INLINE Head head(const uint8_t* p, int lane) { return {load_f16(p + 2 * lane)}; }
   TENTH_INLINE Scales scales(const Head& h, const uint8_t*, int, int) { return {{h.d}}; }

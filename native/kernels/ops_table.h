@@ -7,6 +7,7 @@ namespace tenth {
 
 constexpr int kPageTokens = 32;  // tokens per page of the KV cache; also the chunk that attention walks
 constexpr int kQueryTile = 8;    // queries that share one reading of a page
+constexpr int kLatentTile = 32;  // the same of latents: 32 queries of 576 numbers and their sums take 150 KB, in L2
 
 enum class KvFormat : int { f16 = 0, q8_0 = 1, f32 = 2 };
 
@@ -15,15 +16,19 @@ enum class KvFormat : int { f16 = 0, q8_0 = 1, f32 = 2 };
 //   f32:  as f16 with 4 bytes each; for comparison with references, at twice the memory
 //   q8_0: keys [kv_heads]{ scales f32 [head_dim/32][32], int8 [head_dim][32] }, values [kv_heads]{ scales f32 [32][head_dim/32],
 //         int8 [32][head_dim] }: one scale per 32 numbers of one token
+// With `latent` > 0 a token's one row of head_dim numbers is the key of all heads and its first `latent` numbers are the
+// value; it lies once, as values do.
 struct KvShape {
   int n_kv_heads, head_dim;
   KvFormat format;
+  int latent = 0;
   int64_t head_bytes() const {
     const int64_t numbers = int64_t(head_dim) * kPageTokens;
     if (format == KvFormat::q8_0) return numbers + numbers / 32 * 4;
     return numbers * (format == KvFormat::f32 ? 4 : 2);
   }
-  int64_t layer_bytes() const { return 2 * n_kv_heads * head_bytes(); }  // keys of all heads, then values of all heads
+  // Keys of all heads, then values of all heads; or the rows that are both.
+  int64_t layer_bytes() const { return (latent ? 1 : 2) * n_kv_heads * head_bytes(); }
 };
 
 // One tile of queries of one sequence that share a KV head.
@@ -40,6 +45,19 @@ struct AttentionTile {
   float* scratch;        // attention_scratch() floats
 };
 
+// One tile of queries of one sequence that read its latents: any heads of any rows.
+struct LatentTile {
+  const float* queries[kLatentTile];  // [latent] each
+  const float* rotated[kLatentTile];  // [head_dim - latent] each: the rest of the query
+  float* outputs[kLatentTile];        // [latent] each
+  int positions[kLatentTile];         // of each query; the rows at 0..position are seen
+  int n_queries;
+  uint8_t* const* pages;  // the sequence's pages of this layer, by position / 32
+  KvShape shape;
+  float scale;
+  float* scratch;  // latent_scratch() floats
+};
+
 struct OpKernels {
   const char* isa;
   // y = x / sqrt(mean(x^2) + eps) * w over n numbers; y may be x.
@@ -51,13 +69,24 @@ struct OpKernels {
   void (*softcap)(const float* x, float cap, float* y, int64_t n);
   void (*swiglu)(const float* gate, const float* up, float* y, int64_t n);
   void (*geglu)(const float* gate, const float* up, float* y, int64_t n);
+  void (*softmax)(const float* x, float* y, int64_t n);  // over all n; y may be x
+  void (*sigmoid)(const float* x, float* y, int64_t n);
+  // y[i] = sum over j of w[j] * x[j * stride + i], in order of j, + residual[i] if there is one.
+  void (*weighted_sum)(const float* x, int64_t stride, const float* w, int64_t n_parts, const float* residual, float* y, int64_t n);
   // Writes one token's keys and values ([n_kv_heads, head_dim] each) into slot 0..31 of a page's layer.
   void (*kv_store)(const float* k, const float* v, uint8_t* layer, const KvShape& shape, int slot);
   void (*attention)(const AttentionTile& tile);
+  // Writes one token's row, [latent] and [head_dim - latent], into slot 0..31 of a page's layer.
+  void (*latent_store)(const float* latent, const float* rotated, uint8_t* layer, const KvShape& shape, int slot);
+  void (*latent_attention)(const LatentTile& tile);
 };
 
 constexpr int64_t attention_scratch(int64_t head_dim) {  // floats: scaled queries, accumulators, probabilities, sums
   return kQueryTile * (2 * head_dim + 2 * kPageTokens + 16);
+}
+
+constexpr int64_t latent_scratch(const KvShape& s) {  // floats: a page, queries, accumulators, probabilities, states
+  return int64_t(kPageTokens) * s.head_dim + kLatentTile * (s.head_dim + s.latent + kPageTokens + 8);
 }
 
 const OpKernels& op_kernels(const char* isa);  // "scalar", "avx2" or "avx512"; anything else gives scalar

@@ -31,6 +31,7 @@ struct Product {
   int64_t n_rows = 0;               // rows of x and of y
   float* y = nullptr;               // [n_rows, out_rows], rows y_stride floats apart
   int64_t y_stride = 0;
+  const int32_t* y_rows = nullptr;  // null, or where the rows go: row r of the result is row y_rows[r] of y
   const float* bias = nullptr;      // [out_rows] or null; added first
   const float* residual = nullptr;  // rows residual_stride floats apart, or null; added last; may be y itself
   int64_t residual_stride = 0;

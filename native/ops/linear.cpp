@@ -1,16 +1,11 @@
 // ops/linear.cpp: matrix products, the token table, and rounding to q8 with what is fused in front of it.
 #include <algorithm>
 
+#include "ops/axis.h"
 #include "ops/ops.h"
 
 namespace tenth {
 namespace {
-
-// Pieces that each worker will claim on average. Several, so that a worker that was interrupted leaves work to the
-// others; but with few rows no shorter than 256 KiB, because the memory likes long runs.
-int64_t pieces_per_worker(int64_t n_rows, int64_t bytes_per_worker) {
-  return n_rows > 4 ? 8 : std::clamp<int64_t>(bytes_per_worker >> 18, 1, 8);
-}
 
 Product product_of(const Instruction& i, const Step& s, int weight, int bias_input) {
   const Operand &x = i.in[0], &y = i.out[weight];
@@ -34,16 +29,15 @@ Product product_of(const Instruction& i, const Step& s, int weight, int bias_inp
 
 }  // namespace
 
-void run_linear(const Instruction& i, Step& s, int) {
+void run_linear(const Instruction& i, Step& s, int thread) {
   const int n = i.attributes.n_weights;
   const int64_t n_rows = s.rows_of(i.in[0]);
   if (!n_rows) return;
   int64_t total = 0;
   for (int w = 0; w < n; w++) total += s.matrix(i.in[1 + w]).n_panels() * s.matrix(i.in[1 + w]).panel_bytes();
-  const int64_t pieces = s.n_threads == 1 ? 1 : s.n_threads * pieces_per_worker(n_rows, total / s.n_threads);
-  for (int64_t piece; (piece = s.claim(i)) < pieces;) {
-    // The piece is a range of bytes of all weights one after the other; a panel belongs to the piece its start lies in.
-    const int64_t from = total * piece / pieces, to = total * (piece + 1) / pieces;
+  Axis axis(s, i, thread, total, Axis::pieces_of(n_rows, total / s.n_threads));
+  for (int64_t from, to; axis.next(from, to);) {
+    // The axis: the bytes of all weights one after the other; a panel belongs to the piece its start lies in.
     int64_t at = 0;
     int bias = 1 + n;
     for (int w = 0; w < n; w++) {
@@ -76,7 +70,7 @@ namespace {
 // Calls make(row, scratch row) for the rows of each 16-row tile, then rounds the tile: the floats never leave the cache.
 template <class Make> void round_tiles(const Instruction& i, Step& s, int thread, Make make) {
   const Operand& y = i.out[0];
-  const int64_t n = s.rows_of(y), k = y.width, n_tiles = (n + TILE_ROWS - 1) / TILE_ROWS;
+  const int64_t n = s.rows_of(y) * y.inner_rows(), k = y.inner, n_tiles = (n + TILE_ROWS - 1) / TILE_ROWS;
   float* scratch = s.scratch_of(thread);
   const Share share(n_tiles, n_tiles == 1 ? (thread == 0 ? 0 : 1) : thread, n_tiles == 1 ? 1 : s.n_threads);
   for (int64_t tile = share.begin; tile < share.end && tile < n_tiles; tile++) {
@@ -90,26 +84,26 @@ template <class Make> void round_tiles(const Instruction& i, Step& s, int thread
 
 void run_quantize(const Instruction& i, Step& s, int thread) {
   const Operand &x = i.in[0], &y = i.out[0];
-  const int64_t n = s.rows_of(y), n_tiles = (n + TILE_ROWS - 1) / TILE_ROWS;
+  const int64_t n = s.rows_of(y) * y.inner_rows(), n_tiles = (n + TILE_ROWS - 1) / TILE_ROWS;
   const Share share(n_tiles, thread, s.n_threads);
-  if (share.begin < share.end) s.linear->quantize(s.floats(x), x.width, n, y.width, share.begin, share.end, s.arena + y.at);
+  if (share.begin < share.end) s.linear->quantize(s.floats(x), y.inner, n, y.inner, share.begin, share.end, s.arena + y.at);
 }
 
 void run_rms_norm_q8(const Instruction& i, Step& s, int thread) {
   const float *x = s.floats(i.in[0]), *w = s.vector(i.in[1]);
-  const int64_t k = i.out[0].width;
+  const int64_t k = i.out[0].inner;
   round_tiles(i, s, thread, [&](int64_t r, float* to) { s.rows->rms_norm(x + r * k, w, to, k, i.attributes.eps); });
 }
 
 void run_swiglu_q8(const Instruction& i, Step& s, int thread) {
   const float *gate = s.floats(i.in[0]), *up = s.floats(i.in[1]);
-  const int64_t k = i.out[0].width;
+  const int64_t k = i.out[0].inner;
   round_tiles(i, s, thread, [&](int64_t r, float* to) { s.rows->swiglu(gate + r * k, up + r * k, to, k); });
 }
 
 void run_geglu_q8(const Instruction& i, Step& s, int thread) {
   const float *gate = s.floats(i.in[0]), *up = s.floats(i.in[1]);
-  const int64_t k = i.out[0].width;
+  const int64_t k = i.out[0].inner;
   round_tiles(i, s, thread, [&](int64_t r, float* to) { s.rows->geglu(gate + r * k, up + r * k, to, k); });
 }
 

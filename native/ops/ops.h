@@ -14,7 +14,19 @@ void rule_rope_angles(const Instruction&, const Parts&);
 void rule_rope(const Instruction&, const Parts&);
 void rule_kv_store(const Instruction&, const Parts&);
 void rule_attention(const Instruction&, const Parts&);
+void rule_head_linear(const Instruction&, const Parts&);
+void rule_latent_store(const Instruction&, const Parts&);
+void rule_latent_attention(const Instruction&, const Parts&);
+void rule_split(const Instruction&, const Parts&);
 void rule_select_outputs(const Instruction&, const Parts&);
+void rule_route(const Instruction&, const Parts&);
+void rule_expert_linear(const Instruction&, const Parts&);
+void rule_experts_named(const Instruction&, const Parts&);  // expert_read, expert_predict
+void rule_expert_sum(const Instruction&, const Parts&);
+
+// What each worker needs for itself.
+int64_t scratch_route(const Instruction&, const Parts&, int64_t rows);
+int64_t scratch_expert_linear(const Instruction&, const Parts&, int64_t rows);
 
 void run_embed(const Instruction&, Step&, int thread);
 void run_linear(const Instruction&, Step&, int thread);
@@ -29,9 +41,18 @@ void run_rope_angles(const Instruction&, Step&, int thread);
 void run_rope(const Instruction&, Step&, int thread);
 void run_kv_store(const Instruction&, Step&, int thread);
 void run_attention(const Instruction&, Step&, int thread);
+void run_head_linear(const Instruction&, Step&, int thread);
+void run_latent_store(const Instruction&, Step&, int thread);
+void run_latent_attention(const Instruction&, Step&, int thread);
+void run_split(const Instruction&, Step&, int thread);
 void run_add(const Instruction&, Step&, int thread);
 void run_scale(const Instruction&, Step&, int thread);
 void run_softcap(const Instruction&, Step&, int thread);
 void run_select_outputs(const Instruction&, Step&, int thread);
+void run_route(const Instruction&, Step&, int thread);
+void run_expert_linear(const Instruction&, Step&, int thread);
+void run_expert_read(const Instruction&, Step&, int thread);
+void run_expert_predict(const Instruction&, Step&, int thread);
+void run_expert_sum(const Instruction&, Step&, int thread);
 
 }  // namespace tenth

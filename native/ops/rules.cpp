@@ -16,13 +16,13 @@ void need_counts(const Instruction& i, size_t least_in, size_t most_in, size_t o
   need(i, i.in.size() >= least_in && i.in.size() <= most_in && i.out.size() == out, "number of operands");
 }
 
-bool is_floats(const Operand& o) { return o.kind == Kind::arena && !o.q8; }
+bool is_floats(const Operand& o) { return o.kind == Kind::arena && !o.q8 && !o.i32; }
 bool is_alike(const Operand& a, const Operand& b) { return a.width == b.width && a.rows == b.rows; }
 
 // Whether o is what an op ending in "q8" (or quantize) writes, or plain floats for the others.
 bool is_result(const Instruction& i, const Operand& o) {
   const std::string name = i.op->name;
-  return o.kind == Kind::arena && o.q8 == (name == "quantize" || name.ends_with("_q8"));
+  return o.kind == Kind::arena && !o.i32 && o.q8 == (name == "quantize" || name.ends_with("_q8"));
 }
 
 const LayerKv& layer_of(const Instruction& i, const Parts& p) {
@@ -48,7 +48,7 @@ void rule_linear(const Instruction& i, const Parts& p) {
   need(i, !a.residual || n == 1, "a residual with several weights");
   need_counts(i, 1 + n + n_biases + a.residual, 1 + n + n_biases + a.residual, n);
   const Operand& x = i.in[0];
-  need(i, x.kind == Kind::arena, "kind of x");
+  need(i, x.kind == Kind::arena && !x.i32 && x.inner == x.width, "kind of x");
   for (size_t w = 0, bias = 1 + n; w < n; w++) {
     need(i, i.in[1 + w].kind == Kind::matrix && is_floats(i.out[w]), "kinds");
     const Matrix& m = p.matrices[i.in[1 + w].at];
@@ -74,7 +74,7 @@ void rule_norm(const Instruction& i, const Parts&) {
   need_counts(i, 2, 2, 1);
   const Operand &x = i.in[0], &w = i.in[1], &y = i.out[0];
   need(i, is_floats(x) && w.kind == Kind::vector && is_result(i, y) && is_alike(x, y), "operands differ");
-  need(i, y.q8 ? w.width == x.width : x.width % w.width == 0, "the weight does not fit the row");
+  need(i, y.q8 ? w.width == y.inner : x.width % w.width == 0, "the weight does not fit the row");
 }
 
 void rule_rope_angles(const Instruction& i, const Parts&) {
@@ -96,6 +96,7 @@ void rule_rope(const Instruction& i, const Parts&) {
 void rule_kv_store(const Instruction& i, const Parts& p) {
   need_counts(i, 2, 2, 0);
   const KvShape& shape = layer_of(i, p).shape;
+  need(i, !shape.latent, "the layer keeps latents");
   for (const Operand& o : i.in)
     need(i, is_floats(o) && o.rows == Rows::tokens && o.width == int64_t(shape.n_kv_heads) * shape.head_dim, "does not fit the layer");
 }
@@ -106,12 +107,107 @@ void rule_attention(const Instruction& i, const Parts& p) {
   const Operand& q = i.in[0];
   need(i, is_floats(q) && is_floats(i.out[0]) && q.rows == Rows::tokens && is_alike(q, i.out[0]), "operands differ");
   need(i, q.width % (int64_t(shape.n_kv_heads) * shape.head_dim) == 0 && i.attributes.window >= 0, "does not fit the layer");
+  need(i, !shape.latent, "the layer keeps latents");
+}
+
+void rule_head_linear(const Instruction& i, const Parts& p) {
+  need_counts(i, 2, 2, 1);
+  const Operand &x = i.in[0], &y = i.out[0];
+  const int64_t heads = i.attributes.n_heads, first = i.attributes.first, n = i.attributes.n_rows;
+  need(i, x.kind == Kind::arena && !x.i32 && x.inner == x.width && i.in[1].kind == Kind::matrix, "kinds");
+  need(i, is_floats(y) && x.rows == y.rows, "kind of the result");
+  const Matrix& m = p.matrices[i.in[1].at];
+  need(i, heads > 0 && n > 0 && first >= 0 && m.out_rows % heads == 0 && first + n <= m.out_rows / heads, "heads or rows");
+  need(i, m.out_rows / heads % PANEL_ROWS == 0 && first % PANEL_ROWS == 0 && n % PANEL_ROWS == 0, "heads are whole panels");
+  need(i, m.columns * heads == x.width && m.format->q8_input == x.q8 && y.width == heads * n, "x or the result does not fit the matrix");
+}
+
+void rule_latent_store(const Instruction& i, const Parts& p) {
+  need_counts(i, 2, 2, 0);
+  const KvShape& shape = layer_of(i, p).shape;
+  const Operand &latent = i.in[0], &rotated = i.in[1];
+  need(i, is_floats(latent) && is_floats(rotated) && latent.rows == Rows::tokens && rotated.rows == Rows::tokens, "kinds");
+  need(i, shape.latent > 0 && latent.width == shape.latent && rotated.width == shape.head_dim - shape.latent, "does not fit the layer");
+}
+
+void rule_latent_attention(const Instruction& i, const Parts& p) {
+  need_counts(i, 2, 2, 1);
+  const KvShape& shape = layer_of(i, p).shape;
+  const Operand &q = i.in[0], &rotated = i.in[1];
+  need(i, is_floats(q) && is_floats(rotated) && is_floats(i.out[0]) && q.rows == Rows::tokens, "kinds");
+  need(i, is_alike(q, i.out[0]) && rotated.rows == q.rows, "operands differ");
+  need(i, shape.latent > 0 && q.width % shape.latent == 0, "does not fit the layer");
+  need(i, rotated.width == q.width / shape.latent * (shape.head_dim - shape.latent), "does not fit the layer");
+}
+
+void rule_split(const Instruction& i, const Parts&) {
+  const std::vector<int>& sizes = i.attributes.sizes;
+  need_counts(i, 1, 1, sizes.size());
+  need(i, is_floats(i.in[0]) && std::all_of(sizes.begin(), sizes.end(), [](int size) { return size > 0; }), "sizes");
+  int64_t whole = 0;
+  for (int size : sizes) whole += size;
+  need(i, whole > 0 && i.in[0].width % whole == 0, "sizes");
+  for (size_t j = 0; j < sizes.size(); j++)
+    need(i, is_floats(i.out[j]) && i.out[j].rows == i.in[0].rows && i.out[j].width == i.in[0].width / whole * sizes[j], "operands differ");
 }
 
 void rule_select_outputs(const Instruction& i, const Parts&) {
   need_counts(i, 1, 1, 1);
   const Operand &x = i.in[0], &y = i.out[0];
   need(i, is_floats(x) && is_floats(y) && x.rows == Rows::tokens && y.rows == Rows::outputs && x.width == y.width, "operands differ");
+}
+
+void rule_route(const Instruction& i, const Parts&) {
+  need_counts(i, 1, 2, 2);
+  const Attributes& a = i.attributes;
+  const Operand &logits = i.in[0], &experts = i.out[0], &weights = i.out[1];
+  const int64_t n = logits.width;
+  need(i, is_floats(logits) && experts.kind == Kind::arena && experts.i32 && is_floats(weights), "kinds");
+  need(i, a.k >= 1 && experts.width == a.k && is_alike(experts, weights) && experts.rows == logits.rows, "shape of the results");
+  need(i, a.n_groups >= 1 && a.groups_used >= 1 && a.groups_used <= a.n_groups && n % a.n_groups == 0, "groups");
+  need(i, a.k <= a.groups_used * (n / a.n_groups) && (a.n_groups == 1 || !a.group_top2 || n / a.n_groups >= 2), "size of the groups");
+  need(i, i.in.size() == 1 || (i.in[1].kind == Kind::vector && i.in[1].width == n), "the bias does not fit the logits");
+}
+
+void rule_expert_linear(const Instruction& i, const Parts& p) {
+  const Attributes& a = i.attributes;
+  need(i, a.n_weights >= 1 && a.biases.size() == size_t(a.n_weights) && i.out.size() == a.biases.size(), "number of weights");
+  need(i, std::all_of(a.biases.begin(), a.biases.end(), [](int b) { return b == 0 || b == 1; }), "biases are 0 or 1");
+  const size_t n = i.out.size(), n_biases = size_t(std::count(a.biases.begin(), a.biases.end(), 1));
+  need_counts(i, 2 + n + n_biases, 2 + n + n_biases, n);
+  const Operand &x = i.in[0], &chosen = i.in[1];
+  need(i, x.kind == Kind::arena && !x.i32 && chosen.kind == Kind::arena && chosen.i32 && x.rows == chosen.rows, "kinds");
+  need(i, x.width == x.inner || x.inner_rows() == chosen.width, "x has one row for all experts, or one for each");
+  for (size_t w = 0, bias = 2 + n; w < n; w++) {
+    const Operand& y = i.out[w];
+    need(i, i.in[2 + w].kind == Kind::experts && is_floats(y) && y.rows == x.rows, "kinds");
+    const ExpertMatrix& e = p.experts[i.in[2 + w].at];
+    need(i, e.shape().columns == x.inner && e.shape().format->q8_input == x.q8, "x does not fit the matrices");
+    const ExpertMatrix& first = p.experts[i.in[2].at];
+    need(i, e.n_experts() == first.n_experts(), "the matrices are of different numbers of experts");
+    need(i, e.from().store == first.from().store && e.from().layer == first.from().layer, "the matrices are of different layers");
+    need(i, y.inner == e.shape().out_rows && y.inner_rows() == chosen.width, "the result does not fit the matrices");
+    if (a.biases[w])
+      need(i, i.in[bias].kind == Kind::vector && i.in[bias].width == e.n_experts() * e.shape().out_rows, "the bias does not fit the matrices"), bias++;
+  }
+}
+
+void rule_experts_named(const Instruction& i, const Parts& p) {
+  need(i, i.in.size() >= 2 && i.out.empty(), "number of operands");
+  need(i, i.in[0].kind == Kind::arena && i.in[0].i32, "kinds");
+  for (size_t w = 1; w < i.in.size(); w++) {
+    need(i, i.in[w].kind == Kind::experts, "kinds");
+    const StreamedFrom &from = p.experts[i.in[w].at].from(), &first = p.experts[i.in[1].at].from();
+    need(i, from.store && from.layer == first.layer, "the experts are not streamed, or of several layers");
+  }
+}
+
+void rule_expert_sum(const Instruction& i, const Parts&) {
+  need_counts(i, 2, 3, 1);
+  const Operand &y = i.in[0], &weights = i.in[1], &result = i.out[0];
+  need(i, is_floats(y) && is_floats(weights) && is_floats(result), "kinds");
+  need(i, y.width == weights.width * result.width && y.rows == result.rows && weights.rows == result.rows, "operands differ");
+  need(i, i.in.size() == 2 || (is_floats(i.in[2]) && is_alike(i.in[2], result)), "the residual does not fit the result");
 }
 
 }  // namespace tenth

@@ -17,10 +17,19 @@ static const OpRow kOps[] = {
     {"rope", rule_rope, run_rope},
     {"kv_store", rule_kv_store, run_kv_store},
     {"attention", rule_attention, run_attention},
+    {"head_linear", rule_head_linear, run_head_linear},
+    {"latent_store", rule_latent_store, run_latent_store},
+    {"latent_attention", rule_latent_attention, run_latent_attention},
+    {"split", rule_split, run_split},
     {"add", rule_two_inputs, run_add},
     {"scale", rule_one_input, run_scale},
     {"softcap", rule_one_input, run_softcap},
     {"select_outputs", rule_select_outputs, run_select_outputs},
+    {"route", rule_route, run_route, scratch_route},
+    {"expert_linear", rule_expert_linear, run_expert_linear, scratch_expert_linear},
+    {"expert_read", rule_experts_named, run_expert_read},
+    {"expert_predict", rule_experts_named, run_expert_predict},
+    {"expert_sum", rule_expert_sum, run_expert_sum},
 };
 
 const OpRow* find_op(const std::string& name) {

@@ -18,10 +18,22 @@ double now_seconds() {
   return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
 }
 
+// So that the store's books are in order also after a step that failed.
+struct EndOfStep {
+  ExpertStore* store;
+  ~EndOfStep() {
+    if (store) store->end_step();
+  }
+};
+
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
 // Beyond any machine, and small enough that no product of sizes below overflows 64 bits.
-constexpr int64_t kMostThreads = 1024, kMostRows = 1 << 20, kMostNumber = int64_t(1) << 28, kMostBytes = int64_t(1) << 46;
+constexpr int64_t kMostThreads = 1024, kMostRows = 1 << 20, kMostNumber = int64_t(1) << 28, kMostExperts = 1 << 16, kMostBytes = int64_t(1) << 46;
+
+// Threads that read experts. Four reads in flight already give this kind of disk's full rate; while one packs what it read, it
+// does not read.
+constexpr int kReaders = 8;
 
 bool within(int64_t n, int64_t low, int64_t high) { return n >= low && n <= high; }
 
@@ -44,15 +56,102 @@ Plan::Plan(int n_threads, const KernelTable& table, const Limits& limits)
 
 void Plan::expect_building() const { expect(!finished_, "plan: it is finished, nothing can be added"); }
 
-int Plan::add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns) {
-  expect_building();
+const FormatKernels& Plan::checked_format(uint32_t gguf_id, int64_t offset, int64_t out_rows, int64_t columns) const {
   const FormatKernels* kernels = find_format(*table_, gguf_id);
   expect(kernels, "plan: no kernels for format number " + std::to_string(gguf_id));
   expect(within(out_rows, 1, kMostNumber) && within(columns, 1, kMostNumber) && columns % kernels->block_weights == 0,
          std::string("plan: matrix shape does not fit ") + kernels->name);
   expect(within(offset, 0, int64_t(1) << 60), "plan: matrix offset");
-  matrices_.push_back(read_matrix(pool_, slabs_, *kernels, file, offset, out_rows, columns));
+  return *kernels;
+}
+
+int Plan::add_file(const std::string& path, ReadMode mode) {
+  expect_building();
+  files_.emplace_back(path, mode);
+  return int(files_.size()) - 1;
+}
+
+void Plan::close_files() {
+  expect(!reading_ && n_read_ == int64_t(weights_.size()), "plan: weights have not been read");
+  files_.clear();
+}
+
+const ModelFile& Plan::file(int number) const {
+  expect(within(number, 0, int64_t(files_.size()) - 1), "plan: no such file");
+  return files_[number];
+}
+
+int Plan::add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns) {
+  expect_building();
+  const FormatKernels& kernels = checked_format(gguf_id, offset, out_rows, columns);
+  matrices_.push_back(add_unread(Matrix{&kernels, out_rows, columns, nullptr}, 1, file, offset).of(0));
   return int(matrices_.size()) - 1;
+}
+
+ExpertMatrix Plan::checked_experts(uint32_t gguf_id, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) const {
+  const FormatKernels& kernels = checked_format(gguf_id, offset, out_rows, columns);
+  const ExpertMatrix one(Matrix{&kernels, out_rows, columns, nullptr}, 1);
+  expect(within(n_experts, 1, std::min(kMostExperts, kMostBytes / one.expert_bytes())), "plan: number of experts");
+  return ExpertMatrix(one.shape(), n_experts);
+}
+
+int Plan::add_experts(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) {
+  expect_building();
+  const Matrix each = checked_experts(gguf_id, offset, n_experts, out_rows, columns).shape();
+  experts_.push_back(add_unread(each, n_experts, file, offset, true));
+  return int(experts_.size()) - 1;
+}
+
+int Plan::add_streamed(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage) {
+  expect_building();
+  const ModelFile& from = this->file(file);
+  expect(from.mode() != ReadMode::kept, "plan: experts are streamed from a file that leaves no pages in memory");
+  const Matrix shape = checked_experts(gguf_id, offset, n_experts, out_rows, columns).shape();
+  if (!store_) store_ = std::make_unique<ExpertStore>(from.mode(), kReaders);
+  expect(within(layer, 0, store_->n_layers()), "plan: the layers of streamed experts are numbered in order");
+  if (layer == store_->n_layers()) store_->add_layer(n_experts);
+  expect(store_->n_experts(layer) == n_experts, "plan: the matrices of a layer are of different numbers of experts");
+  streamed_shapes_.push_back(shape);
+  ExpertRows rows = expert_rows(streamed_shapes_.back());
+  rows.layer = layer;
+  rows.stage = stage;
+  rows.file = store_->add_file(from.path());
+  rows.offset = offset;
+  experts_.emplace_back(shape, n_experts, StreamedFrom{store_.get(), layer, store_->add_matrix(rows)});
+  return int(experts_.size()) - 1;
+}
+
+void Plan::finish_store(const StoreLimits& limits) {
+  expect_building();
+  expect(store_ != nullptr, "plan: nothing is streamed");
+  store_->finish(limits.n_slots, limits.half_life_tokens, limits.passing_slots);
+}
+
+ExpertMatrix Plan::add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, bool has_experts) {
+  this->file(file);  // before anything is taken
+  each.panels = slabs_.take(n_experts * each.n_panels() * each.panel_bytes());
+  const ExpertMatrix matrices(each, n_experts);
+  std::lock_guard<std::mutex> guard(weights_lock_);
+  weights_.push_back({matrices, has_experts, &this->file(file), offset});
+  return matrices;
+}
+
+WeightReader::Failure Plan::read_weights() {
+  expect(!reading_.exchange(true), "plan: weights are being read");
+  struct Done {
+    std::atomic<bool>& reading;
+    ~Done() { reading = false; }
+  } done{reading_};
+  const int64_t first = n_read_;
+  std::vector<UnreadWeight> unread;
+  {
+    std::lock_guard<std::mutex> guard(weights_lock_);
+    unread.assign(weights_.begin() + first, weights_.end());
+  }
+  WeightReader::Failure failure = reader_.read(pool_, unread);
+  if (failure.weight >= 0) failure.weight += first;
+  else if (!reader_.stopped()) n_read_ = first + int64_t(unread.size());
+  return failure;
 }
 
 int Plan::add_vector(const float* data, int64_t n) {
@@ -62,23 +161,26 @@ int Plan::add_vector(const float* data, int64_t n) {
   return int(vectors_.size()) - 1;
 }
 
-void Plan::add_layer(int layer, int n_kv_heads, int head_dim) {
+void Plan::add_layer(int layer, int n_kv_heads, int head_dim, int latent) {
   expect_building();
   expect(within(n_kv_heads, 1, kMostRows) && within(head_dim, 1, kMostRows) && !layers_.count(layer), "plan: layer " + std::to_string(layer));
   expect(limits_.kv_format != KvFormat::q8_0 || head_dim % 32 == 0, "plan: q8_0 keys need heads of a multiple of 32");
-  layers_[layer] = LayerKv{KvShape{n_kv_heads, head_dim, limits_.kv_format}, 0};
+  expect(within(latent, 0, head_dim - 1) && (latent == 0 || n_kv_heads == 1), "plan: latents of layer " + std::to_string(layer));
+  layers_[layer] = LayerKv{KvShape{n_kv_heads, head_dim, limits_.kv_format, latent}, 0};
 }
 
 void Plan::check_operand(const Operand& o, const std::string& where) const {
   switch (o.kind) {
     case Operand::Kind::arena: {
       expect(within(o.at, 0, limits_.arena_bytes) && o.at % 64 == 0 && within(o.width, 1, kMostNumber), where + ": place or width");
-      expect(!o.q8 || o.width % Q8_BLOCK == 0, where + ": q8 rows are whole blocks");
-      const int64_t capacity = o.rows == Rows::tokens ? limits_.max_rows : limits_.max_outputs;
-      const int64_t bytes = o.q8 ? q8_bytes(capacity, o.width) : capacity * o.width * 4;
+      expect(within(o.inner, 1, o.width) && o.width % o.inner == 0 && !(o.q8 && o.i32), where + ": last dimension");
+      expect(!o.q8 || o.inner % Q8_BLOCK == 0, where + ": q8 rows are whole blocks");
+      const int64_t rows = capacity(o.rows);
+      const int64_t bytes = o.q8 ? q8_bytes(rows * o.inner_rows(), o.inner) : rows * o.width * 4;
       expect(bytes <= limits_.arena_bytes - o.at, where + " leaves the arena");
       break;
     }
+    case Operand::Kind::experts: expect(o.at >= 0 && o.at < int64_t(experts_.size()), where + ": no such experts"); break;
     case Operand::Kind::matrix: expect(o.at >= 0 && o.at < int64_t(matrices_.size()), where + ": no such matrix"); break;
     case Operand::Kind::vector:
       expect(o.at >= 0 && o.at < int64_t(vectors_.size()) && o.width == int64_t(vectors_[o.at].size()), where + ": no such vector");
@@ -94,44 +196,50 @@ void Plan::add_instruction(Instruction instruction) {
     for (const Operand& o : *list) {
       check_operand(o, "plan: operand of " + name);
       if (o.kind == Operand::Kind::matrix && name != "embed") instruction.weight_bytes += matrices_[o.at].n_panels() * matrices_[o.at].panel_bytes();
+      if (o.kind == Operand::Kind::experts && instruction.in.size() > 1) instruction.weight_bytes += experts_[o.at].expert_bytes() * instruction.in[1].width;
     }
-  instruction.op->rule(instruction, Parts{matrices_, vectors_, layers_, limits_.vocab});
+  instruction.op->rule(instruction, parts());
   instructions_.push_back(std::move(instruction));
 }
 
 void Plan::finish(const Operand& logits) {
   expect_building();
   check_operand(logits, "plan: output");
-  expect(logits.kind == Operand::Kind::arena && logits.rows == Rows::outputs && logits.width == limits_.vocab && !logits.q8, "plan: output is not logits");
+  expect(logits.kind == Operand::Kind::arena && logits.rows == Rows::outputs && logits.width == limits_.vocab && !logits.q8 && !logits.i32, "plan: output is not logits");
   output_ = logits;
   int64_t at = 0, scratch = 0;
   for (auto& [number, layer] : layers_) {
     layer.offset = at;
     at = round_up(at + layer.shape.layer_bytes(), 64);
     expect(at <= kMostBytes, "plan: the pages would be too large");
-    scratch = std::max(scratch, attention_scratch(layer.shape.head_dim));
+    scratch = std::max(scratch, layer.shape.latent ? latent_scratch(layer.shape) : attention_scratch(layer.shape.head_dim));
   }
   for (const Instruction& i : instructions_)
-    for (const Operand& o : i.out)
-      if (o.q8) scratch = std::max(scratch, o.width * TILE_ROWS);  // one tile of floats, before rounding
+    for (const Operand& o : i.out) {
+      if (o.q8) scratch = std::max(scratch, o.inner * TILE_ROWS);  // one tile of floats, before rounding
+      if (i.op->scratch) scratch = std::max(scratch, (i.op->scratch(i, parts(), capacity(o.rows)) + 3) / 4);
+    }
   page_bytes_ = std::max<int64_t>(round_up(at, 4096), 4096);
   expect(page_bytes_ <= kMostBytes / limits_.n_pages, "plan: the KV cache would be too large");
   kv_ = Buffer(page_bytes_ * limits_.n_pages);
   kv_.want_huge_pages();
   for (int thread = 0; thread < pool_.size(); thread++) scratch_.emplace_back((scratch + 16) * 4);
-  claims_ = std::vector<std::atomic<int64_t>>(instructions_.size());
+  taken_ = std::vector<std::atomic<uint64_t>>(instructions_.size() * pool_.size());
+  expect(!store_ || store_->is_finished(), "plan: the expert store is not finished");
   finished_ = true;
 }
 
 int64_t Plan::weight_bytes() const {
   int64_t bytes = 0;
   for (const Matrix& m : matrices_) bytes += m.n_panels() * m.panel_bytes();
+  for (const ExpertMatrix& e : experts_) bytes += e.resident_bytes();
   for (const auto& v : vectors_) bytes += int64_t(v.size()) * 4;
   return bytes;
 }
 
 void Plan::check(const BatchView& b) const {
   expect(finished_, "step: the plan is not finished");
+  expect(n_read_ == int64_t(weights_.size()), "step: weights have not been read");
   expect(b.n_rows > 0 && b.n_rows <= limits_.max_rows, "step: " + std::to_string(b.n_rows) + " rows, expected 1 to " + std::to_string(limits_.max_rows));
   expect(b.n_outputs >= 0 && b.n_outputs <= limits_.max_outputs, "step: too many output rows");
   expect(b.n_sequences > 0 && b.row_starts[0] == 0 && b.row_starts[b.n_sequences] == b.n_rows, "step: row_starts do not cover the rows");
@@ -159,21 +267,25 @@ void Plan::step(const BatchView& batch) {
   step_.n_rows[1] = batch.n_outputs;
   step_.arena = arena_.data();
   step_.matrices = &matrices_;
+  step_.expert_matrices = &experts_;
   step_.vectors = &vectors_;
   step_.layers = &layers_;
   step_.linear = table_;
   step_.rows = &op_kernels(table_->isa);
   step_.n_threads = pool_.size();
   step_.first = instructions_.data();
-  step_.claims = &claims_;
+  step_.n_instructions = int64_t(instructions_.size());
+  step_.counters = &taken_;
   step_.scratch = &scratch_;
   step_.pages.resize(batch.n_sequences);
   for (int64_t s = 0; s < batch.n_sequences; s++) {
     step_.pages[s].clear();
     for (int32_t page : batch.pages[s]) step_.pages[s].push_back(kv_.data() + page * page_bytes_);
   }
-  for (auto& claim : claims_) claim.store(0, std::memory_order_relaxed);
+  for (auto& taken : taken_) taken.store(0, std::memory_order_relaxed);
   n_outputs_ = batch.n_outputs;
+  if (store_) store_->begin_step(batch.n_rows);
+  const EndOfStep at_end{store_.get()};
   pool_.run(walk, this);
   const uint64_t end = __rdtsc();
   if (!instructions_.empty()) instructions_.back().ticks += int64_t(end - walked_ticks_);  // the last meeting is its own
@@ -210,6 +322,7 @@ void Plan::count_sampling(uint64_t since) { counters_.sample_ticks += int64_t(__
 void Plan::reset_counters() {
   counters_ = StepCounters();
   for (Instruction& i : instructions_) i.calls = i.ticks = 0;
+  if (store_) store_->reset_counts();
 }
 
 double Plan::seconds_per_tick() const {

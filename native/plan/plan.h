@@ -2,14 +2,18 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <map>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
 #include "base/memory.h"
 #include "kernels/ops_table.h"
 #include "kernels/table.h"
-#include "plan/weights.h"
+#include "plan/experts.h"
+#include "plan/reader.h"
 #include "threads/pool.h"
 
 namespace tenth {
@@ -18,19 +22,28 @@ enum class Rows : int { tokens = 0, outputs = 1 };
 
 // What an instruction reads or writes.
 struct Operand {
-  enum class Kind : int { arena = 0, matrix = 1, vector = 2, tokens = 3, positions = 4 };
+  enum class Kind : int { arena = 0, matrix = 1, vector = 2, tokens = 3, positions = 4, experts = 5 };
+  enum class Dtype : int { f32 = 0, q8 = 1, i32 = 2 };
   Kind kind = Kind::arena;
-  int64_t at = 0;     // arena: byte offset; matrix, vector: its number
+  int64_t at = 0;     // arena: byte offset; matrix, vector, experts: its number
   int64_t width = 0;  // numbers in one row (arena) or in all (vector)
   Rows rows = Rows::tokens;
-  bool q8 = false;  // arena: the numbers are a q8 buffer (kernels/table.h), not floats
+  bool q8 = false;    // arena: the numbers are a q8 buffer (kernels/table.h), not floats
+  bool i32 = false;   // arena: the numbers are whole
+  int64_t inner = 0;  // arena: numbers in the last dimension, which divide the width; a q8 buffer has rows of these
+
+  int64_t inner_rows() const { return width / inner; }  // in one row
 };
+
+enum class Score : int { softmax = 0, sigmoid = 1, softmax_selected = 2 };  // of route
 
 struct Attributes {  // of all ops together; program/ops.py says which op uses which
   float eps = 0, scale = 1, factor = 1, cap = 0, softcap = 0;
-  int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0;
-  bool residual = false, half_pairing = false;
-  std::vector<int> biases;
+  int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0, n_heads = 0, first = 0, n_rows = 0;
+  int k = 0, n_groups = 1, groups_used = 1;
+  Score score = Score::softmax;
+  bool residual = false, half_pairing = false, normalise = false, group_top2 = false;
+  std::vector<int> biases, sizes;
   std::vector<float> inv_freq;
 };
 
@@ -39,11 +52,13 @@ struct Parts;
 struct Instruction;
 using Rule = void (*)(const Instruction&, const Parts&);
 using Run = void (*)(const Instruction&, Step&, int thread);
+using Scratch = int64_t (*)(const Instruction&, const Parts&, int64_t rows);  // bytes that each worker needs for it
 
 struct OpRow {
   const char* name;  // as in program/ops.py
   Rule rule;         // throws std::invalid_argument unless the operands, each in bounds, fit together (ops/rules.cpp)
   Run run;           // called by every worker; each does its share
+  Scratch scratch = nullptr;
 };
 const OpRow* find_op(const std::string& name);  // null when there is none
 
@@ -51,7 +66,7 @@ struct Instruction {
   const OpRow* op = nullptr;
   std::vector<Operand> in, out;
   Attributes attributes;
-  int64_t weight_bytes = 0;        // of the matrices it reads, once per step
+  int64_t weight_bytes = 0;        // of the matrices it reads, once per step; of experts, those of one row
   int64_t calls = 0, ticks = 0;    // counted by worker 0
 };
 
@@ -64,6 +79,7 @@ struct LayerKv {
 // What an instruction may refer to.
 struct Parts {
   const std::vector<Matrix>& matrices;
+  const std::vector<ExpertMatrix>& experts;
   const std::vector<std::vector<float>>& vectors;
   const std::map<int, LayerKv>& layers;
   int64_t vocab;
@@ -82,23 +98,29 @@ struct Step {
   int64_t n_rows[2] = {0, 0};
   uint8_t* arena = nullptr;
   const std::vector<Matrix>* matrices = nullptr;
+  const std::vector<ExpertMatrix>* expert_matrices = nullptr;
   const std::vector<std::vector<float>>* vectors = nullptr;
   const std::map<int, LayerKv>* layers = nullptr;
   std::vector<std::vector<uint8_t*>> pages;  // by sequence: start of each page
   const KernelTable* linear = nullptr;
   const OpKernels* rows = nullptr;
   int n_threads = 1;
-  const Instruction* first = nullptr;                   // of the program, to number instructions
-  std::vector<std::atomic<int64_t>>* claims = nullptr;  // one counter per instruction, 0 at the start of the step
-  const std::vector<Buffer>* scratch = nullptr;         // one per thread
+  const Instruction* first = nullptr;  // of the program, to number instructions
+  int64_t n_instructions = 0;
+  std::vector<std::atomic<uint64_t>>* counters = nullptr;
+  const std::vector<Buffer>* scratch = nullptr;  // one per thread
 
   float* floats(const Operand& o) const { return reinterpret_cast<float*>(arena + o.at); }
   int64_t rows_of(const Operand& o) const { return n_rows[int(o.rows)]; }
   const float* vector(const Operand& o) const { return (*vectors)[o.at].data(); }
   const Matrix& matrix(const Operand& o) const { return (*matrices)[o.at]; }
+  const ExpertMatrix& experts(const Operand& o) const { return (*expert_matrices)[o.at]; }
+  int32_t* numbers(const Operand& o) const { return reinterpret_cast<int32_t*>(arena + o.at); }
   float* scratch_of(int thread) const { return reinterpret_cast<float*>((*scratch)[thread].data()); }
+  // A counter of this instruction, one per thread, 0 at the start of the step.
+  std::atomic<uint64_t>& taken(const Instruction& i, int thread) const { return (*counters)[thread * n_instructions + (&i - first)]; }
   // The next unclaimed piece of this instruction's work.
-  int64_t claim(const Instruction& i) const { return (*claims)[&i - first].fetch_add(1, std::memory_order_relaxed); }
+  int64_t claim(const Instruction& i) const { return int64_t(taken(i, 0).fetch_add(1, std::memory_order_relaxed)); }
 };
 
 // The share [begin, end) of n pieces that falls to one of n_threads.
@@ -113,6 +135,13 @@ struct StepCounters {
   int64_t steps = 0, ticks = 0, sample_ticks = 0;
 };
 
+// What streamed experts may have.
+struct StoreLimits {
+  std::map<int64_t, int64_t> n_slots;  // by bytes of a slot
+  int64_t passing_slots;               // see experts/cache.h
+  double half_life_tokens;
+};
+
 struct Limits {
   int64_t max_rows, max_outputs, vocab, context_tokens, arena_bytes, n_pages;
   KvFormat kv_format;
@@ -124,11 +153,21 @@ class Plan {
 
   // Building, before the first step. All throw std::invalid_argument for what does not fit: whatever the arguments,
   // no step can then reach memory that is not the plan's.
-  int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns);
+  int add_file(const std::string& path, ReadMode mode);  // to read weights from; throws std::runtime_error
+  void close_files();                                     // once all weights have been read
+  int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns);  // read_weights fills it
+  int add_experts(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns);
+  // As add_experts, but they stay in the file until they are needed: slices of a layer of the store, see experts/cache.h.
+  int add_streamed(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage);
+  void finish_store(const StoreLimits& limits);  // after the last add_streamed
   int add_vector(const float* data, int64_t n);
-  void add_layer(int layer, int n_kv_heads, int head_dim);
+  void add_layer(int layer, int n_kv_heads, int head_dim, int latent);
   void add_instruction(Instruction instruction);
   void finish(const Operand& logits);  // lays out pages and scratch
+
+  // Reads the weights added so far, while the building may go on in another thread. Once, before the first step.
+  WeightReader::Failure read_weights();
+  WeightReader& reader() { return reader_; }
 
   // Computes one step. Throws std::invalid_argument for a batch that does not fit. Its logits stay until the next.
   void step(const BatchView& batch);
@@ -146,11 +185,18 @@ class Plan {
   void reset_counters();
   double seconds_per_tick() const;
   Pool& pool() { return pool_; }
+  ExpertStore* store() { return store_.get(); }  // null when nothing is streamed
 
  private:
   void expect_building() const;
+  const ModelFile& file(int number) const;
+  ExpertMatrix checked_experts(uint32_t gguf_id, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) const;
   void check(const BatchView& batch) const;
   void check_operand(const Operand& o, const std::string& where) const;
+  ExpertMatrix add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, bool has_experts = false);
+  const FormatKernels& checked_format(uint32_t gguf_id, int64_t offset, int64_t out_rows, int64_t columns) const;
+  Parts parts() const { return {matrices_, experts_, vectors_, layers_, limits_.vocab}; }
+  int64_t capacity(Rows rows) const { return rows == Rows::tokens ? limits_.max_rows : limits_.max_outputs; }
   static void walk(void* plan, int thread);
 
   Pool pool_;
@@ -160,10 +206,19 @@ class Plan {
   Slabs slabs_;
   int64_t page_bytes_ = 0, n_outputs_ = 0;
   std::vector<Matrix> matrices_;
+  std::deque<ModelFile> files_;
+  std::vector<ExpertMatrix> experts_;
+  std::deque<Matrix> streamed_shapes_;  // which the store points at
+  std::unique_ptr<ExpertStore> store_;
+  std::mutex weights_lock_;  // for read_weights, which runs beside what adds to them
+  std::vector<UnreadWeight> weights_;  // matrices and experts in the order added
+  WeightReader reader_;
+  std::atomic<int64_t> n_read_{0};  // of weights_
+  std::atomic<bool> reading_{false};
   std::vector<std::vector<float>> vectors_;
   std::map<int, LayerKv> layers_;
   std::vector<Instruction> instructions_;
-  std::vector<std::atomic<int64_t>> claims_;
+  std::vector<std::atomic<uint64_t>> taken_;
   std::vector<Buffer> scratch_;
   bool finished_ = false;
   Operand output_;

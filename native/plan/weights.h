@@ -2,9 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#include "base/memory.h"
 #include "kernels/table.h"
-#include "threads/pool.h"
 
 namespace tenth {
 
@@ -17,10 +15,5 @@ struct Matrix {
   int64_t panel_bytes() const { return n_blocks() * format->panel_block_bytes; }
   int64_t row_bytes() const { return n_blocks() * format->block_bytes; }
 };
-
-// Reads out_rows rows from a file at `offset` and packs them, in pieces claimed by all workers. The file is read with
-// pread into a small buffer per worker: no second copy of the matrix exists at any time. Throws std::runtime_error
-// when the file ends early, cannot be read, or holds a scale or weight that is infinite or not a number.
-Matrix read_matrix(Pool& pool, Slabs& slabs, const FormatKernels& format, int file, int64_t offset, int64_t out_rows, int64_t columns);
 
 }  // namespace tenth

@@ -5,17 +5,21 @@ Header -> architecture -> program -> passes -> memory plan -> native plan with w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
 
 import numpy as np
-import psutil
 
 from tenth.batch import F32, pages_for
 from tenth.config import EngineConfig
-from tenth.errors import ModelFileError, RequestError, ResourceError
+from tenth.errors import ModelFileError, RequestError
 from tenth.models import build
+from tenth.placing import expert_weights, memory_needs, reading_for
 from tenth.program import memory
-from tenth.program.passes import optimise
+from tenth.program.passes import kept_as_floats, optimise
+from tenth.program.streaming import stream_experts
 from tenth.program.values import Program
 from tenth.runtime import (
     Limits,
@@ -23,17 +27,19 @@ from tenth.runtime import (
     Progress,
     Runtime,
     check_kv_format,
-    kv_page_bytes,
     physical_processors,
 )
+from tenth.weights.budget import memory_budget
 from tenth.weights.formats import FORMATS
 from tenth.weights.gguf import (
     ModelFile,
     TensorInfo,
     read_tensor,
+    read_transposed,
     require_supported,
     require_unchanged,
 )
+from tenth.weights.placement import Placement, place
 
 DEFAULT_CONTEXT_TOKENS = 8192
 OUTPUT_ROWS = 32  # rows that can have logits in one step: enough for a batch of sequences, small beside a chunk
@@ -48,20 +54,38 @@ class Loaded:
     header: ModelFile
     program: Program
     config: EngineConfig
+    placement: Placement
+
+    @property
+    def stored(self) -> dict[str, TensorInfo]:
+        """Every weight of the program as it is kept."""
+        return stored_tensors(self.header, self.program)
 
 
-def open_runtime(header: ModelFile, config: EngineConfig, progress: Progress | None = None) -> Loaded:
-    """Load the model of a header. Raises ModelFileError, RequestError (settings) or ResourceError (memory)."""
+def open_runtime(
+    header: ModelFile, config: EngineConfig, progress: Progress | None = None,
+    meanwhile: Callable[[], None] | None = None,
+) -> Loaded:
+    """Load the model of a header. Raises ModelFileError, RequestError (settings) or ResourceError (memory).
+
+    ``meanwhile``: work for this thread while others read the weights; what it raises is raised here.
+    """
     program = optimised_program(header)
-    used = {name: header.tensors[name] for name in program.weights}
-    require_supported(used)
+    used = stored_tensors(header, program)
+    require_supported({**used, **{how.source: header.tensors[how.source] for how in program.derived.values()}})
     limits = plan_limits(program, config)
-    check_memory(header, program, limits)
-    vectors = {name: read_vector(info) for name, info in used.items() if len(info.shape) == 1}
-    matrices = {name: _source(info) for name, info in used.items() if len(info.shape) > 1}
-    runtime = Runtime(program, matrices, vectors, limits, progress)
+    budget = memory_budget(config.memory_bytes)
+    placement = place(memory_needs(used, program, limits), budget.n_bytes, budget.source)
+    if placement.streams:
+        program = stream_experts(program, expert_weights(program), config.predict_experts)
+        limits = plan_limits(program, config)
+    floats = kept_as_floats(program)
+    vectors = {name: read_vector(used[name]) for name in floats}
+    matrices = {name: _source(info, header, program) for name, info in used.items() if name not in floats}
+    reading = reading_for(placement, config, budget)
+    runtime = Runtime(program, matrices, vectors, limits, progress, meanwhile, reading)
     require_unchanged(header)  # the header's checks hold for the weights only if they are of the same file
-    return Loaded(runtime, header, program, config)
+    return Loaded(runtime, header, program, config, placement)
 
 
 def optimised_program(header: ModelFile) -> Program:
@@ -71,6 +95,18 @@ def optimised_program(header: ModelFile) -> Program:
     check_vocabulary(header, program)
     quantised = {name for name, info in header.tensors.items() if info.format not in FLOAT_FORMATS}
     return optimise(program, quantised)
+
+
+def stored_tensors(header: ModelFile, program: Program) -> dict[str, TensorInfo]:
+    """Every weight of the program as it will be kept. A derived one lies nowhere: its place is that of its source."""
+    derived = {
+        name: replace(
+            header.tensors[how.source], name=name, shape=program.weights[name].shape, format="F32",
+            n_bytes=4 * prod(program.weights[name].shape),
+        )
+        for name, how in program.derived.items()
+    }  # fmt: skip
+    return {name: derived.get(name) or header.tensors[name] for name in program.weights}
 
 
 def check_vocabulary(header: ModelFile, program: Program) -> None:
@@ -85,8 +121,8 @@ def check_vocabulary(header: ModelFile, program: Program) -> None:
 
 
 def read_vector(info: TensorInfo) -> F32:
-    """A norm, a bias or factors of rotary frequencies, float32 ``[n]``. ModelFileError for numbers that cannot be."""
-    vector = read_tensor(info)
+    """A norm, biases or factors of rotary frequencies, float32 ``[n]``. ModelFileError for numbers that cannot be."""
+    vector = read_tensor(info).ravel()
     is_divisor = info.name == "rope_freqs.weight"
     wrong = ~np.isfinite(vector) | (vector <= 0) if is_divisor else ~np.isfinite(vector)
     if wrong.any():
@@ -117,18 +153,9 @@ def plan_limits(program: Program, config: EngineConfig) -> Limits:
     )
 
 
-def check_memory(header: ModelFile, program: Program, limits: Limits) -> None:
-    """Refuse, before anything large is read, a model that this machine's free memory cannot hold."""
-    weights = sum(header.tensors[name].n_bytes for name in program.weights)
-    kv = kv_page_bytes(program, limits.kv_format) * limits.n_pages
-    available = psutil.virtual_memory().available
-    if weights + kv + limits.arena_bytes > available:
-        raise ResourceError(
-            f"this model needs {weights / 1e9:.1f} GB for weights, {kv / 1e9:.1f} GB for keys and values and "
-            f"{limits.arena_bytes / 1e9:.1f} GB of workspace; {available / 1e9:.1f} GB are free",
-            "choose a smaller model, or less context with --context",
-        )
-
-
-def _source(info: TensorInfo) -> MatrixSource:
-    return MatrixSource(info.path, info.offset, info.n_bytes, FORMATS[info.format].gguf_id)
+def _source(info: TensorInfo, header: ModelFile, program: Program) -> MatrixSource:
+    how, make = program.derived.get(info.name), None
+    if how:
+        source = header.tensors[how.source]
+        make = partial(read_transposed, source, how.n_heads, how.first, how.n_rows)
+    return MatrixSource(info.path, info.offset, info.n_bytes, FORMATS[info.format].gguf_id, make)

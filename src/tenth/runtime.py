@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +21,31 @@ import numpy as np
 from tenth import _core
 from tenth.batch import F32, Batch, StepResult
 from tenth.errors import ModelFileError, RequestError, ResourceError
+from tenth.program.streaming import expert_layers
 from tenth.program.values import Instruction, Program, Value
 
 KV_FORMATS = {"f16": 0, "q8_0": 1, "f32": 2}  # native/kernels/ops_table.h, KvFormat
-ARENA, MATRIX, VECTOR, TOKENS, POSITIONS = range(5)  # native/plan/plan.h, Operand::Kind
+ARENA, MATRIX, VECTOR, TOKENS, POSITIONS, EXPERTS = range(6)  # native/plan/plan.h, Operand::Kind
+DTYPES = {"f32": 0, "q8": 1, "i32": 2}  # Operand::Dtype
+SCORES = {"softmax": 0, "sigmoid": 1, "softmax_selected": 2}  # Score
+READ_MODES = {"automatic": 0, "direct": 1, "dropped": 2, "kept": 3}  # native/base/model_file.h, ReadMode
 Progress = Callable[[str, int, int], None]
+PROGRESS_S = 0.05  # between two reports of how much is read
 
 
 @dataclass(frozen=True)
 class MatrixSource:
-    """Where the rows of a weight matrix lie: ``n_bytes`` from byte ``offset`` of ``path``, in GGUF type ``gguf_id``."""
+    """Where the rows of a weight lie: ``n_bytes`` from byte ``offset`` of ``path``, in GGUF type ``gguf_id``.
+
+    A matrix, or the matrices of all experts one after the other. ``make``: for a matrix that is not in the file as
+    such; gives its float32 rows, and ``gguf_id`` is that of F32.
+    """
 
     path: Path
     offset: int
     n_bytes: int
     gguf_id: int
+    make: Callable[[], F32] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,27 @@ class Limits:
     n_pages: int
     kv_format: str
     arena_bytes: int
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """What the experts that the program's expert_reads name may have: slots by their bytes, and see native/experts."""
+
+    n_slots: Mapping[int, int]
+    passing_slots: int
+    half_life_tokens: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How weights are read. ``streaming`` is for a program with expert_reads.
+
+    ``mode``: "kept" reads through the page cache and leaves pages there; "direct", "dropped" and "automatic", which is
+    the faster of the two on this disk, leave none.
+    """
+
+    mode: str = "kept"
+    streaming: Streaming | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +99,38 @@ class StepCounters:
     steps: int
     step_seconds: float
     sample_seconds: float
+
+
+@dataclass(frozen=True)
+class LoadCosts:
+    """What reading the weights took: bytes of files, seconds, and processor seconds of all workers together."""
+
+    n_bytes: int
+    seconds: float
+    read_seconds: float
+    pack_seconds: float  # with the first touch of the memory that the panels lie in
+
+
+@dataclass(frozen=True)
+class ExpertCounters:
+    """What streamed experts have cost. A slice is one expert's rows of one matrix.
+
+    ``wanted``: slices that layers asked for; ``ready``: of these, in memory then; ``coming``: being read then.
+    ``predicted``: slices read ahead; ``unused``: of these, replaced without being asked for. ``wait_seconds``: of all
+    workers together, for slices. ``direct``: whether reads go past the page cache.
+    """
+
+    wanted: int
+    ready: int
+    coming: int
+    predicted: int
+    unused: int
+    reads: int
+    read_bytes: int
+    wait_seconds: float
+    slot_bytes: int
+    buffer_bytes: int
+    direct: bool
 
 
 def physical_processors() -> list[int]:
@@ -101,35 +168,48 @@ def int8_rate(threads: int, seconds: float, isa: str = "") -> list[float]:
 
 def kv_page_bytes(program: Program, kv_format: str) -> int:
     """Bytes of one page of keys and values over all layers."""
-    layers = [(layer.n_kv_heads, layer.head_dim) for layer in program.state]
+    layers = [(layer.n_kv_heads, layer.head_dim, layer.latent) for layer in program.state]
     return int(_core.page_bytes(layers, KV_FORMATS[kv_format]))
+
+
+def panel_bytes(gguf_id: int, out_rows: int, columns: int) -> int:
+    """Bytes of a matrix in memory, in panels of 16 rows; of an expert's, what its slot takes."""
+    for _, number, block_weights, _, block_bytes, _ in _core.formats():
+        if number == gguf_id:
+            return int(-(-out_rows // 16) * (columns // block_weights) * block_bytes)
+    raise AssertionError(f"no kernels for format number {gguf_id}")
+
+
+def streamed_places(program: Program) -> dict[str, tuple[int, int]]:
+    """(layer of experts, stage) of every weight that the program's expert_reads name, both counted from 0."""
+    return {
+        name: (number, stage)
+        for number, layer in enumerate(expert_layers(program))
+        for stage, names in enumerate(layer)
+        for name in names
+    }
 
 
 class Runtime:
     """A program with its weights in memory, ready to compute steps. Not thread-safe: one step at a time.
 
-    ``matrices``: where each 2-D weight lies; ``vectors``: the others, as float32. Raises ModelFileError when a file
-    ends early or holds scales that are not finite, ResourceError when memory or threads do not suffice.
+    ``matrices``: where each matrix lies, and the matrices of experts; ``vectors``: the other weights, as float32.
+    Raises ModelFileError when a file ends early or holds scales that are not finite, ResourceError when memory or
+    threads do not suffice. ``meanwhile`` is called once, while others read the weights; what it raises ends that.
     """
 
     def __init__(
         self, program: Program, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], limits: Limits,
-        progress: Progress | None = None,
+        progress: Progress | None = None, meanwhile: Callable[[], None] | None = None, reading: Reading | None = None,
     ):
         self.program, self.limits = program, limits
         self.max_rows, self.max_outputs = limits.max_rows, limits.max_outputs
         self.n_pages, self.context_tokens = limits.n_pages, limits.context_tokens
         self.vocab_size = program.vocab_size
+        self._places: dict[str, tuple[int, int]] = {}
         try:
-            self._plan = _core.Plan(
-                limits.n_threads, limits.max_rows, limits.max_outputs, self.vocab_size, limits.context_tokens,
-                limits.arena_bytes, limits.n_pages, KV_FORMATS[limits.kv_format],
-            )
-            self._places = self._load(matrices, vectors, progress)
-            self._build()
-        except RuntimeError as error:  # std::system_error
-            what = f"{limits.n_threads} workers cannot be started: {error}"
-            raise ResourceError(what, "use fewer --threads") from error
+            self._plan = self._new_plan()
+            self._load(matrices, vectors, reading or Reading(), progress, meanwhile)
         except MemoryError as error:
             raise ResourceError(
                 "there is not enough memory for this model", "choose a smaller model or a smaller --context"
@@ -137,41 +217,91 @@ class Runtime:
 
     # ---- building
 
-    def _load(
-        self, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], progress: Progress | None
-    ) -> dict[str, tuple[int, int]]:
-        places = {name: (VECTOR, self._plan.add_vector(np.ascontiguousarray(v.ravel()))) for name, v in vectors.items()}
-        total, done = sum(source.n_bytes for source in matrices.values()), 0
-        files: dict[Path, int] = {}
+    def _new_plan(self) -> _core.Plan:
+        limits = self.limits
         try:
-            # In file order: a cold disk is read once from front to back.
-            for name, source in sorted(matrices.items(), key=lambda item: (str(item[1].path), item[1].offset)):
-                if source.path not in files:
-                    files[source.path] = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
-                out_rows, columns = self.program.weights[name].shape
-                places[name] = MATRIX, self._add(files[source.path], name, source, out_rows, columns)
-                done += source.n_bytes
-                if progress:
-                    progress("loading", done, total)
-        except OSError as error:
-            raise ModelFileError(f"cannot read {source.path}: {error.strerror}") from error
-        finally:
-            for file in files.values():
-                os.close(file)
-        return places
+            return _core.Plan(
+                limits.n_threads, limits.max_rows, limits.max_outputs, self.vocab_size, limits.context_tokens,
+                limits.arena_bytes, limits.n_pages, KV_FORMATS[limits.kv_format],
+            )
+        except RuntimeError as error:  # std::system_error
+            what = f"{limits.n_threads} workers cannot be started: {error}"
+            raise ResourceError(what, "use fewer --threads") from error
 
-    def _add(self, file: int, name: str, source: MatrixSource, out_rows: int, columns: int) -> int:
-        try:
-            return int(self._plan.add_matrix(source.gguf_id, file, source.offset, out_rows, columns))
-        except RuntimeError as error:
+    def _load(
+        self, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], how: Reading,
+        progress: Progress | None, meanwhile: Callable[[], None] | None,
+    ) -> None:
+        for name, vector in vectors.items():
+            self._places[name] = VECTOR, self._plan.add_vector(np.ascontiguousarray(vector.ravel()))
+        streamed = streamed_places(self.program)
+        # In file order: a cold disk is read once from front to back.
+        resident = matrices.keys() - streamed.keys()
+        names = sorted(resident, key=lambda name: (str(matrices[name].path), matrices[name].offset))
+        with self._opened(matrices, how.mode) as places:
+            for name in names:
+                shape = self.program.weights[name].shape
+                kind, add = (EXPERTS, self._plan.add_experts) if len(shape) == 3 else (MATRIX, self._plan.add_matrix)
+                self._places[name] = kind, add(matrices[name].gguf_id, *places[name], *shape)
+            for name, place in streamed.items():
+                shape = self.program.weights[name].shape
+                n_experts, rows, columns = shape
+                add_streamed = partial(self._plan.add_streamed, matrices[name].gguf_id, *places[name])
+                self._places[name] = EXPERTS, add_streamed(n_experts, rows, columns, *place)
+            if how.streaming:
+                slots = how.streaming
+                self._plan.finish_store(dict(slots.n_slots), slots.passing_slots, slots.half_life_tokens)
+            with _Reading(self._plan) as reading:
+                self._build()
+                if meanwhile:
+                    meanwhile()
+                self._wait(reading, sum(matrices[name].n_bytes for name in names), progress)
+        self._read_s = reading.seconds
+        if reading.failure:
+            number, what = reading.failure
             raise ModelFileError(
-                f"tensor {name} of {source.path}: {error}",
+                f"tensor {names[number]} of {matrices[names[number]].path}: {what}",
                 "the file is damaged, made wrongly or still being written: pull it again",
-            ) from None
+            )
+        self._plan.close_files()
+
+    @contextmanager
+    def _opened(self, matrices: Mapping[str, MatrixSource], mode: str) -> Iterator[dict[str, tuple[int, int]]]:
+        """(The plan's file, offset) of every matrix; one that has to be made lies in a file in memory.
+
+        Raises ModelFileError.
+        """
+        files: dict[Path, int] = {}
+        places: dict[str, tuple[int, int]] = {}
+        with ExitStack() as stack:
+            for name, source in matrices.items():
+                if source.make:
+                    made = stack.enter_context(open(os.memfd_create(name, os.MFD_CLOEXEC), "w+b"))
+                    made.write(np.ascontiguousarray(source.make()).data)
+                    made.flush()
+                    places[name] = self._add_file(f"/proc/self/fd/{made.fileno()}", "kept"), 0
+                    continue
+                if source.path not in files:
+                    files[source.path] = self._add_file(os.fspath(source.path), mode)
+                places[name] = files[source.path], source.offset
+            yield places
+
+    def _add_file(self, path: str, mode: str) -> int:
+        try:
+            return int(self._plan.add_file(path, READ_MODES[mode]))
+        except RuntimeError as error:
+            raise ModelFileError(f"cannot read {error}") from None
+
+    def _wait(self, reading: _Reading, n_bytes: int, progress: Progress | None) -> None:
+        while not reading.is_over():
+            if progress:
+                progress("loading", self._plan.read_bytes, n_bytes)
+        if progress:
+            progress("loading", self._plan.read_bytes, n_bytes)
 
     def _build(self) -> None:
         for layer in self.program.state:
-            self._plan.add_layer(layer.layer, layer.n_kv_heads, layer.head_dim)
+            self._plan.add_layer(layer.layer, layer.n_kv_heads, layer.head_dim, layer.latent)
         for instruction in self.program.instructions:
             self._plan.add_instruction(
                 instruction.op, self._operands(instruction.inputs), self._operands(instruction.outputs),
@@ -179,18 +309,18 @@ class Runtime:
             )
         self._plan.finish(self._operand(self.program.output))
 
-    def _operands(self, values: Iterable[Value]) -> list[tuple[int, int, int, int, bool]]:
+    def _operands(self, values: Iterable[Value]) -> list[tuple[int, int, int, int, int, int]]:
         return [self._operand(value) for value in values]
 
-    def _operand(self, value: Value) -> tuple[int, int, int, int, bool]:
-        """(kind, place, numbers per row, row count, is q8): native/plan/plan.h, Operand."""
+    def _operand(self, value: Value) -> tuple[int, int, int, int, int, int]:
+        """(kind, place, numbers per row, row count, dtype, last dimension): native/plan/plan.h, Operand."""
         rows = int(value.rows == "outputs")
         if value.kind == "weight":
             kind, place = self._places[value.name]
-            return kind, place, math.prod(value.shape), 0, False
+            return kind, place, math.prod(value.shape), 0, 0, value.shape[-1]
         if value.kind == "input":
-            return (TOKENS if value.name == "tokens" else POSITIONS), 0, 1, rows, False
-        return ARENA, value.storage.offset, math.prod(value.shape), rows, value.dtype == "q8"
+            return (TOKENS if value.name == "tokens" else POSITIONS), 0, 1, rows, 0, 1
+        return ARENA, value.storage.offset, math.prod(value.shape), rows, DTYPES[value.dtype], value.shape[-1]
 
     # ---- running
 
@@ -213,6 +343,19 @@ class Runtime:
 
     # ---- looking inside
 
+    def expert_counters(self) -> ExpertCounters | None:
+        """What streamed experts have cost since the start or the last reset; None when nothing is streamed."""
+        counts = self._plan.expert_counts()
+        return ExpertCounters(**counts) if counts else None
+
+    def expert_usage(self) -> list[float]:
+        """How much each streamed expert was used lately, layer by layer: what ``restore_expert_usage`` takes."""
+        return list(self._plan.expert_usage())
+
+    def restore_expert_usage(self, counts: list[float]) -> None:
+        """Begin with what was noted in an earlier run of the same model."""
+        self._plan.restore_expert_usage(counts)
+
     @property
     def isa(self) -> str:
         """The instruction set of the kernels."""
@@ -234,7 +377,12 @@ class Runtime:
             "weights_bytes": int(self._plan.weight_bytes),
             "kv_bytes": self.page_bytes * self.n_pages,
             "workspace_bytes": self.limits.arena_bytes,
+            **({"expert_slot_bytes": experts.slot_bytes} if (experts := self.expert_counters()) else {}),
         }
+
+    def load_costs(self) -> LoadCosts:
+        """What reading and packing the weights took."""
+        return LoadCosts(self._plan.read_bytes, self._read_s, *self._plan.read_seconds())
 
     def profile(self) -> list[InstructionProfile]:
         """Counters since the start or the last reset, one entry per instruction of the program."""
@@ -253,13 +401,54 @@ class Runtime:
         del self._plan
 
 
+class _Reading:
+    """All weights of a plan being read by threads of their own, until the end of the ``with``."""
+
+    def __init__(self, plan: _core.Plan):
+        self.failure: tuple[int, str] | None = None  # number of the matrix and why
+        self.seconds = 0.0
+        self._plan = plan
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._read, name="tenth-weights")
+
+    def __enter__(self) -> _Reading:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if kind:
+            self._plan.stop_reading()
+        self._thread.join()
+        if self._error and not kind:
+            raise self._error
+
+    def is_over(self) -> bool:
+        """Waits a moment for the end, no longer: whoever asks can be interrupted."""
+        self._thread.join(PROGRESS_S)
+        return not self._thread.is_alive()
+
+    def _read(self) -> None:
+        # This thread is one of the workers, and ends with the reading. What the caller does meanwhile cannot be divided
+        # and takes longer than one worker's share, so it goes first: loading took a sixth less.
+        os.setpriority(os.PRIO_PROCESS, 0, min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19))  # 0: this thread
+        started = time.perf_counter()
+        try:
+            self.failure = self._plan.read_weights()
+            self.seconds = time.perf_counter() - started
+        except BaseException as error:  # raised in the thread that waits
+            self._error = error
+
+
 def _attributes(instruction: Instruction) -> dict[str, Any]:
     """The attrs of an instruction under the names of native/plan/plan.h, Attributes."""
     attributes: dict[str, Any] = dict(instruction.attrs)
     if instruction.op == "rope":
         attributes["half_pairing"] = attributes.pop("pairing") == "half"
         attributes["head_dim"] = instruction.inputs[0].shape[1]
-    for name in ("biases", "inv_freq"):
+    if instruction.op == "route":
+        attributes["score"] = SCORES[attributes["score"]]
+        attributes["group_top2"] = attributes.pop("group_score") == "top2"
+    for name in ("biases", "inv_freq", "sizes"):
         if name in attributes:
             attributes[name] = list(attributes[name])
     return attributes

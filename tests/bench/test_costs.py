@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from tenth.bench.costs import Cost, StepShape, costs, seen, span
+from tenth.bench.work import count
 from tenth.program.values import Instruction, KvLayer, Program, Value
 
 
@@ -64,3 +65,17 @@ def test_a_window_bounds_what_attention_reads(shape, window, positions, pairs):
     assert (span(shape, window), seen(shape, window)) == (positions, pairs)
     attention = costs(layer_program(window), TENSORS, "f32", shape)[4]
     assert (attention.kv_bytes, attention.multiply_adds) == (positions * 2 * 32 * 4, 2 * 64 * pairs)
+
+
+def test_experts_are_read_once_however_many_rows_use_them():
+    experts, x = Value("e", "temp", (2,), "tokens", "i32"), Value("x", "temp", (64,), "tokens", "q8")
+    w, y = Value("blk.0.ffn_up_exps.weight", "weight", (8, 32, 64)), Value("y", "temp", (2, 32), "tokens")
+    step = Instruction("expert_linear", (x, experts, w), (y,), {"n_weights": 1, "biases": (0,)})
+    program = Program([step], {w.name: w}, {}, y, [])
+    tensors = {w.name: Tensor(8000, "Q4_K")}
+    (one,), (four,) = (costs(program, tensors, "f16", StepShape(rows, 0)) for rows in (1, 4))
+    assert (one.label, one.weight_bytes, one.multiply_adds) == ("ffn_up_exps", 2000, 2 * 32 * 64)
+    assert (four.weight_bytes, four.multiply_adds) == (round(8000 * (1 - 0.75**4)), 4 * 2 * 32 * 64)
+    assert one.activation_bytes == 2 * 52 + 2 * 4 + 2 * 32 * 4
+    work = count(program, tensors, "f16")
+    assert (work.weight_bytes, work.every) == (2000, 2 * 32 * 64)

@@ -126,3 +126,19 @@ def test_a_llama_bench_that_is_none_is_told(tmp_path, script):
 def test_a_llama_bench_that_is_not_there_is_told(tmp_path):
     with peer.BinaryPeer(tmp_path / "none", Path("m"), 1, Shape(), []) as running, pytest.raises(ResourceError):
         running.measure()
+
+
+def test_a_package_asked_for_with_cmake_arguments_is_built_anew(monkeypatch, tmp_path):
+    ran: list[list[str]] = []
+
+    class Done:
+        returncode = 0
+
+    monkeypatch.setenv("TENTH_HOME", str(tmp_path))
+    monkeypatch.setattr(peer.subprocess, "run", lambda command, **_: ran.append(command) or Done())
+    monkeypatch.setenv("CMAKE_ARGS", "-DCMAKE_C_FLAGS=-mno-amx-int8")
+    peer.install()
+    assert ran[-1][-3:] == ["--force-reinstall", "--no-cache-dir", peer.PACKAGE]
+    monkeypatch.delenv("CMAKE_ARGS")
+    peer.install()
+    assert ran[-1][1:] == ["-m", "pip", "install", peer.PACKAGE]

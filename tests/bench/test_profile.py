@@ -40,7 +40,7 @@ class Runtime:
         self.n = 0
 
 
-LOADED = SimpleNamespace(program=layer_program(), header=SimpleNamespace(tensors=TENSORS),
+LOADED = SimpleNamespace(program=layer_program(), stored=TENSORS,
                          config=SimpleNamespace(kv_format="f16"))
 
 

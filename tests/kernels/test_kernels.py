@@ -160,6 +160,21 @@ def same_on_all(name: str, raw: np.ndarray, x: np.ndarray, **options: object) ->
 
 
 @each_format
+def test_rows_are_packed_alike_on_every_instruction_set(name: str) -> None:
+    """Any bytes, also of scales; any number of rows, at odd addresses; the scalar twin packs row by row."""
+    size, k = FORMATS[name][2], k_of(name, 3)
+    row_bytes = k // FORMATS[name][1] * size
+    data = np.random.default_rng(7).integers(0, 256, 33 * row_bytes + 1, np.uint8)
+    for rows in (*range(1, 18), 33):
+        raw = data[1 : 1 + rows * row_bytes].reshape(rows, row_bytes)
+        panels = _core.pack("scalar", name, raw)
+        wrong = _core.not_finite_rows("scalar", name, raw)
+        for isa in ISAS:
+            assert (_core.pack(isa, name, raw) == panels).all(), (isa, rows)
+            assert _core.not_finite_rows(isa, name, raw) == wrong, (isa, rows)
+
+
+@each_format
 @pytest.mark.parametrize("rows", [1, 15, 16, 17, 40])
 def test_all_instruction_sets_give_the_same_bits(name: str, rows: int) -> None:
     k = k_of(name, 2)

@@ -24,6 +24,31 @@ YARN = {
     "rope.scaling.factor": 4.0,
     "rope.scaling.original_context_length": 32,
 }
+MIXTRAL = {"expert_count": 8, "expert_used_count": 3}
+EXPERTS = {**MIXTRAL, "expert_feed_forward_length": 32}
+LATENT = {
+    "attention.kv_lora_rank": 64,
+    "rope.dimension_count": 16,
+    "attention.key_length": 80,
+    "attention.value_length": 64,
+    "attention.key_length_mla": 48,
+    "attention.value_length_mla": 32,
+}
+LATENT_OLD = {
+    "attention.kv_lora_rank": 32,
+    "rope.dimension_count": 8,
+    "attention.key_length": 24,
+    "attention.value_length": 32,
+}
+SIGMOID_GROUPS = {
+    "expert_gating_func": 2,
+    "expert_weights_norm": True,
+    "expert_weights_scale": 2.5,
+    "expert_group_count": 4,
+    "expert_group_used_count": 2,
+    "expert_shared_count": 1,
+}
+MULTIPLIED = {"rope.scaling.yarn_log_multiplier": 0.0707}
 HEAD_32 = {"attention.key_length": 32, "attention.value_length": 32}
 # name: architecture, keys beside COMMON, optional tensors that this file has
 TINY = {
@@ -33,7 +58,40 @@ TINY = {
     "qwen2": ("qwen2", {}, ("output",)),
     "qwen2_tied_yarn": ("qwen2", YARN, ()),
     "qwen3": ("qwen3", HEAD_32, ()),
+    "qwen3moe": ("qwen3moe", {**HEAD_32, **EXPERTS}, ()),
+    "llama_experts": ("llama", MIXTRAL, ("output",)),
+    "olmoe": ("olmoe", EXPERTS, ("output",)),
+    "qwen2moe": ("qwen2moe", {**EXPERTS, "expert_shared_feed_forward_length": 64}, ("output",)),
+    "glm4moe": (
+        "glm4moe",
+        {
+            **EXPERTS,
+            "block_count": 4,
+            "nextn_predict_layers": 1,
+            "leading_dense_block_count": 1,
+            "expert_shared_count": 2,
+            "expert_weights_scale": 2.5,
+            "rope.dimension_count": 8,
+        },
+        ("output", "attn_q_norm", "attn_k_norm"),
+    ),
+    "glm4moe_groups": (
+        "glm4moe",
+        {**EXPERTS, "expert_group_count": 4, "expert_group_used_count": 2, "expert_weights_norm": False},
+        (),
+    ),
     "gemma3": ("gemma3", {"block_count": 7, "attention.sliding_window": 5, **HEAD_32}, ()),
+    "deepseek2": (
+        "deepseek2",
+        {"attention.q_lora_rank": 96, **LATENT, **EXPERTS, **SIGMOID_GROUPS, "leading_dense_block_count": 1},
+        ("output", "attn_k_b", "attn_v_b", "exp_probs_b"),
+    ),
+    "deepseek2_lite_old_yarn": (
+        "deepseek2",
+        {**LATENT_OLD, **YARN, **MULTIPLIED, **EXPERTS, "expert_shared_count": 2},
+        ("attn_kv_b",),
+    ),
+    "deepseek2_dense": ("deepseek2", {**LATENT, "leading_dense_block_count": 2}, ("attn_k_b", "attn_v_b")),
     "gemma3_capped_linear": (
         "gemma3",
         {
@@ -53,6 +111,12 @@ class TinyModel:
     architecture: str
     values: dict
     shapes: dict
+    optional: tuple
+
+    def reshaped(self):
+        """The same with tensors as the keys ask for."""
+        self.shapes = shapes_of(self.architecture, self.values, self.optional)
+        return self
 
     @property
     def metadata(self):
@@ -73,19 +137,25 @@ class TinyModel:
 
 
 def make(name, **changes):
-    """The tiny model of that name, with some keys changed (None: removed) before its tensors are shaped."""
+    """The tiny model of that name; then some keys are changed (None: removed), its tensors are not."""
     architecture, keys, optional = TINY[name]
     values = {f"{architecture}.{key}": value for key, value in {**COMMON, **keys}.items()}
-    model = ARCHITECTURES[architecture]
-    declared = model.tensors(model.read_config(Metadata(values)))
-    shapes = {
-        tensor.rstrip("?"): tuple(VOCAB if size == "vocab" else size for size in shape)
-        for tensor, shape in declared.items()
-        if not tensor.endswith("?") or any(part in tensor.split(".")[0] + tensor.split(".")[-1] for part in optional)
-    }
+    shapes = shapes_of(architecture, values, optional)
     for key, value in changes.items():
         values[f"{architecture}.{key}"] = value
-    return TinyModel(architecture, {k: v for k, v in values.items() if v is not None}, shapes)
+    return TinyModel(architecture, {k: v for k, v in values.items() if v is not None}, shapes, optional)
+
+
+def shapes_of(architecture, values, optional):
+    """Shapes of the tensors that a file with these keys has."""
+    model = ARCHITECTURES[architecture]
+    declared = model.tensors(model.read_config(Metadata(values)))
+    return {
+        tensor.rstrip("?"): tuple(VOCAB if size == "vocab" else size for size in shape)
+        for tensor, shape in declared.items()
+        if not tensor.endswith(("?", "*"))
+        or (tensor.endswith("?") and any(part in tensor.rstrip("?").split(".") for part in optional))
+    }
 
 
 @pytest.fixture(params=TINY)

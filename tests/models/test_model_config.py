@@ -6,12 +6,15 @@ import pytest
 from tenth.errors import ModelFileError
 from tenth.models import ARCHITECTURES, build
 from tenth.models.tensors import match
+from tenth.program.builder import Routing
 
-CONTRADICTIONS = [
+OF_PLAIN_ATTENTION = [
     ({"attention.head_count_kv": 3}, "head_count 4 is not a multiple of attention.head_count_kv 3"),
     ({"attention.head_count": 5, "attention.head_count_kv": 5, "attention.key_length": None}, "64 is not a multiple"),
     ({"attention.key_length": 32, "attention.value_length": 16}, "key_length 32 differs from .*value_length 16"),
     ({"rope.dimension_count": 1024}, "rope.dimension_count 1024 is more than the head's"),
+]
+CONTRADICTIONS = [
     ({"rope.dimension_count": 7}, "dimension_count .* is 7, expected an even number"),
     ({"rope.freq_base": 1.0}, "rope.freq_base is 1.0, expected more than 1"),
     ({"rope.freq_base": -5.0}, "rope.freq_base is -5.0"),
@@ -35,19 +38,127 @@ CONTRADICTIONS = [
     ({"attention.head_count": [4, 4]}, "head_count is of type array of int, expected a whole number"),
     ({"feed_forward_length": "96"}, "feed_forward_length is of type str"),
     ({"context_length": 0}, "context_length is 0"),
-    ({"expert_count": 8}, "expert_count is 8: mixture-of-experts"),
     ({"attention.causal": False}, "causal is false"),
     ({"vocab_size": 36}, "vocab_size is 36, but token_embd.weight has 37 rows"),
 ]
 
 
-@pytest.mark.parametrize(("changes", "message"), CONTRADICTIONS, ids=[m[:40] for _, m in CONTRADICTIONS])
-def test_values_that_contradict_each_other_are_named(one_of_each, changes, message):
-    tiny = one_of_each
+def refuses(tiny, changes, message):
     changes = {f"{tiny.architecture}.{key}": value for key, value in changes.items()}
     tiny.values = {key: value for key, value in {**tiny.values, **changes}.items() if value is not None}
     with pytest.raises(ModelFileError, match=message):
         tiny.build()
+
+
+@pytest.mark.parametrize(("changes", "message"), CONTRADICTIONS, ids=[m[:40] for _, m in CONTRADICTIONS])
+def test_values_that_contradict_each_other_are_named(one_of_each, changes, message):
+    refuses(one_of_each, changes, message)
+
+
+@pytest.mark.parametrize(("changes", "message"), OF_PLAIN_ATTENTION, ids=[m[:40] for _, m in OF_PLAIN_ATTENTION])
+def test_so_are_those_of_attention_with_keys_and_values_by_head(one_of_each, changes, message):
+    if one_of_each.architecture != "deepseek2":
+        refuses(one_of_each, changes, message)
+
+
+LATENT_CONTRADICTIONS = [
+    ({"attention.kv_lora_rank": None}, "kv_lora_rank is missing"),
+    ({"attention.kv_lora_rank": 40}, "the kv_lora_rank is 40, not a multiple of 16"),
+    ({"attention.key_length_mla": 16}, "dimension_count is 16, but a head's key has 16 numbers"),
+    ({"attention.key_length_mla": 40}, "key length less rope is 24, not a multiple of 16"),
+    ({"attention.value_length_mla": 20}, "value length is 20, not a multiple of 16"),
+    ({"attention.value_length_mla": None}, "value_length_mla is missing"),
+    ({"attention.temperature_scale": 0.1}, "temperature_scale is 0.1: not supported"),
+    ({"rope.dimension_count": None}, "rope.dimension_count is missing"),
+    ({"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.yarn_log_multiplier": -2.0},
+     "yarn_log_multiplier is -2.0"),
+    ({"rope.scaling.type": "yarn", "rope.scaling.attn_factor": 0.5, "rope.scaling.yarn_log_multiplier": 0.1},
+     "yarn_log_multiplier is 0.1, attn_factor 0.5"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), LATENT_CONTRADICTIONS, ids=[m[:40] for _, m in LATENT_CONTRADICTIONS])
+def test_and_those_of_latent_attention(make_tiny, changes, message):
+    refuses(make_tiny("deepseek2"), changes, message)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "gemma3"])
+def test_experts_are_refused_where_the_architecture_has_none(make_tiny, name):
+    with pytest.raises(ModelFileError, match=f"expert_count is 8: {name} is known without experts only"):
+        make_tiny(name, expert_count=8).build()
+
+
+WRONG_EXPERTS = [
+    ({"expert_count": None}, "expert_count is missing"),
+    ({"expert_count": 0}, "expert_count is 0"),
+    ({"expert_count": 1 << 20}, "expert_count is 1048576"),
+    ({"expert_count": 7}, r"ffn_gate_inp.weight has shape \[8, 64\], expected \[7, 64\]"),
+    ({"expert_used_count": None}, "expert_used_count is missing"),
+    ({"expert_used_count": 0}, "expert_used_count is 0"),
+    ({"expert_used_count": 9}, "expert_used_count is 9, but expert_count is 8"),
+    ({"expert_feed_forward_length": 48}, r"ffn_gate_exps.weight has shape \[8, 32, 64\], expected \[8, 48, 64\]"),
+    ({"expert_gating_func": 9}, "expert_gating_func is 9, expected 1"),
+    ({"expert_weights_scale": math.inf}, "expert_weights_scale is inf"),
+    ({"expert_group_count": 3}, "3 of 8 experts cannot be chosen from 3 of 3 groups"),
+    ({"expert_group_count": 4, "expert_group_used_count": 1}, "3 of 8 experts cannot be chosen from 1 of 4 groups"),
+    ({"expert_group_count": 4, "expert_group_used_count": 5}, "3 of 8 experts cannot be chosen from 5 of 4 groups"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG_EXPERTS, ids=[m[:40] for _, m in WRONG_EXPERTS])
+def test_counts_of_experts_that_contradict_each_other_are_named(make_tiny, changes, message):
+    with pytest.raises(ModelFileError, match=message):
+        make_tiny("qwen3moe", **changes).build()
+
+
+def test_files_with_a_tensor_per_expert_are_refused_with_the_reason(make_tiny):
+    tiny = make_tiny("llama_experts")
+    tiny.shapes = {name.replace("_exps", ".0"): shape for name, shape in tiny.shapes.items()}
+    with pytest.raises(ModelFileError, match=r"tensor of its own \(blk.0.ffn_gate.0.weight\)") as caught:
+        tiny.build()
+    assert caught.value.hint == "get a newer conversion of the model"
+
+
+def test_layers_that_guess_further_tokens_are_known_and_not_used(make_tiny):
+    tiny = make_tiny("glm4moe")
+    tiny.shapes |= {"blk.3.nextn.eh_proj.weight": (64, 128), "blk.3.attn_q.weight": (64, 64)}
+    program = tiny.build()
+    assert len(program.state) == 3
+    assert not any(name.startswith("blk.3.") for name in program.weights)
+    with pytest.raises(ModelFileError, match="nextn_predict_layers is 4, but block_count is 4"):
+        make_tiny("glm4moe", nextn_predict_layers=4).build()
+    tiny.shapes["blk.4.attn_q.weight"] = (64, 64)
+    with pytest.raises(ModelFileError, match=r"no place for tensor blk.4"):
+        tiny.build()
+
+
+def test_the_first_layers_of_glm4moe_are_dense_and_its_bias_only_chooses(make_tiny):
+    program = make_tiny("glm4moe").build()
+    assert "blk.0.ffn_gate.weight" in program.weights
+    assert "blk.1.ffn_gate_exps.weight" in program.weights
+    routes = [i for i in program.instructions if i.op == "route"]
+    assert [i.inputs[1].name for i in routes] == ["blk.1.exp_probs_b.bias", "blk.2.exp_probs_b.bias"]
+    assert (routes[0].attrs["score"], routes[0].attrs["scale"], routes[0].attrs["normalise"]) == ("sigmoid", 2.5, 1)
+
+
+def test_olmoe_that_clamps_is_refused(make_tiny):
+    with pytest.raises(ModelFileError, match=r"clamp_kqv is 8.0: clamping q, k and v is not supported"):
+        make_tiny("olmoe", **{"attention.clamp_kqv": 8.0}).build()
+
+
+def test_experts_of_several_shapes_are_refused(make_tiny):
+    tiny = make_tiny("qwen3moe")
+    tiny.shapes["blk.1.ffn_down_exps.weight"] = (4, 64, 32)
+    with pytest.raises(ModelFileError, match=r"ffn_down_exps.weight has shape \[4, 64, 32\], expected \[8, 64, 32\]"):
+        tiny.build()
+
+
+def test_keys_of_experts_say_how_they_are_chosen(make_tiny):
+    assert make_tiny("qwen3moe").config().routing == Routing(k=3)
+    keys = {"expert_gating_func": 2, "expert_weights_norm": False, "expert_weights_scale": 2.5, "expert_group_count": 4,
+            "expert_group_used_count": 2}
+    chosen = make_tiny("qwen3moe", **keys).config().routing
+    assert chosen == Routing(k=3, score="sigmoid", normalise=False, scale=2.5, n_groups=4, groups_used=2)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])
@@ -116,8 +227,9 @@ def test_gemma3_of_62_layers_scales_scores_by_the_share_of_dim(make_tiny):
 
 
 def test_a_missing_tensor_is_named(one_of_each):
-    del one_of_each.shapes["blk.1.ffn_up.weight"]
-    with pytest.raises(ModelFileError, match=r"tensor blk.1.ffn_up.weight is missing"):
+    name = next(name for name in one_of_each.shapes if name.startswith("blk.1.ffn_up"))
+    del one_of_each.shapes[name]
+    with pytest.raises(ModelFileError, match=f"tensor {name} is missing"):
         one_of_each.build()
 
 
@@ -128,13 +240,13 @@ def test_a_file_without_tensors_is_refused(one_of_each):
 
 
 def test_a_tensor_without_a_place_is_named(one_of_each):
-    one_of_each.shapes["blk.0.ffn_gate_exps.weight"] = (4, 8, 8)
-    with pytest.raises(ModelFileError, match=r"no place for tensor blk.0.ffn_gate_exps.weight"):
+    one_of_each.shapes["blk.0.ffn_gate_more.weight"] = (4, 8, 8)
+    with pytest.raises(ModelFileError, match=r"no place for tensor blk.0.ffn_gate_more.weight"):
         one_of_each.build()
 
 
 def test_a_layer_too_many_is_refused(one_of_each):
-    one_of_each.shapes["blk.99.attn_q.weight"] = one_of_each.shapes["blk.0.attn_q.weight"]
+    one_of_each.shapes["blk.99.attn_output.weight"] = one_of_each.shapes["blk.0.attn_output.weight"]
     with pytest.raises(ModelFileError, match=r"no place for tensor blk.99"):
         one_of_each.build()
 
@@ -142,7 +254,7 @@ def test_a_layer_too_many_is_refused(one_of_each):
 @pytest.mark.parametrize(
     ("name", "shape", "expected"),
     [
-        ("blk.0.attn_k.weight", (64, 31), r"shape \[64, 31\], expected"),
+        ("blk.0.attn_output.weight", (64, 31), r"shape \[64, 31\], expected"),
         ("output_norm.weight", (65,), r"shape \[65\], expected \[64\]"),
         ("token_embd.weight", (37, 63), r"shape \[37, 63\], expected \[37, 64\]"),
         ("token_embd.weight", (0, 64), r"shape \[0, 64\]"),
@@ -165,6 +277,13 @@ def test_output_and_token_table_agree_on_the_vocabulary(make_tiny):
 
 def test_tensors_known_to_mean_nothing_are_ignored():
     assert match({"a.weight": ("n",)}, {"a.weight": (2,), "blk.0.attn_rot_embd.weight": (4,)}) == {"a.weight": (2,)}
+
+
+def test_a_file_may_leave_out_a_leading_dimension_of_one():
+    declared = {"gate.weight": (1, 4)}
+    assert match(declared, {"gate.weight": (4,)}) == match(declared, {"gate.weight": (1, 4)}) == {"gate.weight": (1, 4)}
+    with pytest.raises(ModelFileError, match=r"expected \[1, 4\]"):
+        match(declared, {"gate.weight": (5,)})
 
 
 def test_optional_tensors_are_used_when_there(make_tiny):

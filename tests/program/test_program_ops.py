@@ -23,7 +23,10 @@ def test_every_op_has_a_specification_and_a_reference():
 
 
 def test_every_op_but_those_of_passes_can_be_written_in_a_model_file():
-    of_passes = {"quantize", "rms_norm_q8", "swiglu_q8", "geglu_q8", "kv_store", "add"}
+    of_passes = {
+        "quantize", "rms_norm_q8", "swiglu_q8", "geglu_q8", "kv_store", "latent_store", "add", "expert_read",
+        "expert_predict",
+    }  # fmt: skip
     functions = {name for name, f in vars(builder).items() if inspect.isfunction(f)}
     assert set(ops.OPS) - of_passes <= functions
 
@@ -109,6 +112,58 @@ def test_linear_has_several_weights_some_with_bias():
     assert np.allclose(second, x @ b.T + bias)
     (added,) = meaning("linear", x, b, bias, second, n_weights=1, biases=(1,), residual=1)
     assert np.allclose(added, 2 * second)
+
+
+ROUTE = {**vars(builder.Routing(k=2)), "normalise": 0}
+
+
+def routed(logits, bias=None, **attrs):
+    inputs = [np.array([logits])] if bias is None else [np.array([logits]), np.array(bias)]
+    experts, weights = meaning("route", *inputs, **{**ROUTE, **attrs})
+    return experts[0].tolist(), weights[0]
+
+
+def test_route_lists_the_best_experts_and_their_shares():
+    logits = np.log([1.0, 4.0, 2.0, 1.0])
+    experts, weights = routed(logits)
+    assert experts == [1, 2]
+    assert np.allclose(weights, [4 / 8, 2 / 8])
+    assert np.allclose(routed(logits, normalise=1, scale=3.0)[1], [2, 1])
+    assert np.allclose(routed(logits, score="softmax_selected")[1], [2 / 3, 1 / 3])
+    assert np.allclose(routed([0.0, 1.0, -1.0], score="sigmoid")[1], 1 / (1 + np.exp([-1.0, 0.0])))
+
+
+def test_route_gives_ties_to_the_lower_number():
+    assert routed([1.0, 2.0, 2.0, 2.0], k=3)[0] == [1, 2, 3]
+    assert routed([5.0, 5.0, 5.0, 5.0])[0] == [0, 1]
+
+
+def test_the_bias_of_route_chooses_but_does_not_count():
+    experts, weights = routed([0.0, 0.0, 0.0], bias=[0.0, 1.0, 2.0], score="sigmoid")
+    assert experts == [2, 1]
+    assert np.allclose(weights, 0.5)
+
+
+def test_route_looks_into_the_best_groups_only():
+    logits = [9.0, 0.0, 6.0, 5.0, 1.0, 1.0]  # groups of two: by the best 9, 6, 1; by two 9, 11, 2
+    grouped = {"score": "softmax_selected", "n_groups": 3, "groups_used": 1}
+    assert routed(logits, **grouped)[0] == [0, 1]
+    assert routed(logits, **grouped, group_score="top2")[0] == [2, 3]
+    assert routed(logits, **{**grouped, "groups_used": 2}, k=3)[0] == [0, 2, 3]
+
+
+def test_experts_multiply_the_rows_that_were_routed_to_them():
+    rng = np.random.default_rng(0)
+    x, w, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 4), (3, 5, 4), (3, 5)))
+    experts = np.array([[2, 0], [2, 1]], np.int32)
+    (y,) = meaning("expert_linear", x, experts, w, bias, n_weights=1, biases=(1,))
+    for row in range(2):
+        for slot, e in enumerate(experts[row]):
+            assert np.allclose(y[row, slot], w[e] @ x[row] + bias[e], atol=1e-6)
+    (z,) = meaning("expert_linear", y, experts, w.transpose(0, 2, 1), n_weights=1, biases=(0,))
+    assert np.allclose(z[1, 1], w[1].T @ y[1, 1], atol=1e-5)
+    weights = np.array([[0.25, 2.0], [1.0, 0.0]], np.float32)
+    assert np.allclose(meaning("expert_sum", z, weights, x)[1], z[1, 0] + x[1], atol=1e-5)
 
 
 def test_a_batch_keeps_its_sequences_apart():

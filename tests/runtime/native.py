@@ -1,6 +1,8 @@
 """Runs programs and model files natively, without an engine: the tests' own small scheduler."""
 
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -8,7 +10,10 @@ from tenth.batch import Batch, pages_for
 from tenth.config import EngineConfig
 from tenth.loader import open_runtime
 from tenth.program import memory
+from tenth.program.passes import kept_as_floats
+from tenth.program.reference import transposed
 from tenth.runtime import Limits, MatrixSource, Runtime
+from tenth.weights import placement
 from tenth.weights.gguf import read_header
 
 DATA = Path(__file__).parent.parent / "data"
@@ -20,6 +25,22 @@ def i32(values):
 
 def open_golden(case, **settings):
     return open_runtime(read_header(DATA / f"golden_{case}.gguf"), EngineConfig(**settings)).runtime
+
+
+def open_streamed(case, budget, **settings):
+    """A golden model whose experts get what ``budget`` makes of the model's Needs, in bytes.
+
+    Beside such small experts the readers' buffers would be large; they do not count here.
+    """
+
+    def place_within(needs, *_):
+        needs = replace(needs, stream_workspace=0)
+        return placement.place(needs, budget(needs))
+
+    with mock.patch("tenth.loader.place", place_within):
+        runtime = open_golden(case, **settings)
+    assert runtime.expert_counters() is not None, "everything was resident"
+    return runtime
 
 
 def golden(case):
@@ -47,13 +68,15 @@ def all_logits(runtime, tokens, chunk=None, pages=None):
 
 
 def open_program(program, weights, folder, rows=64, kv_format="f32", threads=2):
-    """A runtime for any program: 2-D weights go through an F32 file, the others directly."""
+    """A runtime for any program: matrices go through an F32 file, the other weights directly."""
     matrices, vectors, at = {}, {}, 0
-    path = folder / "weights.bin"
+    path, floats = folder / "weights.bin", kept_as_floats(program)
     with path.open("wb") as file:
         for name in program.weights:
-            data = np.ascontiguousarray(weights[name], np.float32)
-            if data.ndim == 1:
+            how = program.derived.get(name)
+            data = transposed(weights[how.source], how) if how else weights[name]
+            data = np.ascontiguousarray(data, np.float32)
+            if name in floats:
                 vectors[name] = data
             else:
                 matrices[name] = MatrixSource(path, at, data.nbytes, 0)

@@ -5,7 +5,10 @@ import pytest
 
 from tests.runtime.native import all_logits, golden, open_golden
 
-EXACT = ["chat", "gemma3", "gemma3_scaled", "llama", "llama_bias", "llama_tied_scaled", "qwen2", "qwen3"]
+EXACT = [
+    "chat", "deepseek2", "deepseek2_lite", "deepseek3", "gemma3", "gemma3_scaled", "glm4moe", "llama", "llama_bias",
+    "llama_tied_scaled", "mixtral", "olmoe", "qwen2", "qwen2moe", "qwen3", "qwen3moe",
+]  # fmt: skip
 
 
 def nmse(a, b):
@@ -20,7 +23,10 @@ def test_a_float_model_gives_the_reference_logits(case):
     assert (logits.argmax(-1) == expected["logits"].argmax(-1)).all()
 
 
-@pytest.mark.parametrize("case", ["quantised", "kquants"])
+QUANTISED = ["quantised", "kquants", "moe_quantised", "deepseek2_quantised", "deepseek3_quantised"]
+
+
+@pytest.mark.parametrize("case", QUANTISED)
 def test_a_quantised_model_gives_the_logits_of_rounded_activations(case):
     expected = golden(case)
     logits = all_logits(open_golden(case, kv_format="f32"), expected["tokens"])

@@ -74,6 +74,7 @@ PUBLISHED: dict[str, tuple[Any, list[dict[str, Any]], bool]] = {
         r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*" + _END + r"?"
         r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"), byte_level(False)], False),
 }
+PUBLISHED["deepseek-r1-qwen"] = PUBLISHED["qwen2"]
 
 
 @cache

@@ -158,7 +158,7 @@ __attribute__((noinline)) void add_strip(const Unpacked<Format>* w, int n, const
 // 15 % of a product with k = 1536).
 TENTH_INLINE void prefetch_output(const Product& p, int64_t panel, int64_t row0) {
   for (int c = 0; c < TILE_ROWS; c++) {
-    __builtin_prefetch(p.y + (row0 + c) * p.y_stride + panel * PANEL_ROWS, 1);
+    __builtin_prefetch(p.y + (p.y_rows ? p.y_rows[row0 + c] : row0 + c) * p.y_stride + panel * PANEL_ROWS, 1);
     if (p.residual) __builtin_prefetch(p.residual + (row0 + c) * p.residual_stride + panel * PANEL_ROWS);
   }
 }
@@ -202,7 +202,8 @@ template <class Format> void product(const Product& p) {
     Product rest = p;
     rest.n_rows -= done;
     rest.x = (const uint8_t*)p.x + done * p.n_blocks * (Format::WEIGHTS / Q8_BLOCK) * Q8_BYTES;
-    rest.y += done * p.y_stride;
+    if (p.y_rows) rest.y_rows += done;
+    else rest.y += done * p.y_stride;
     if (rest.residual) rest.residual += done * p.residual_stride;
     find_format(vbmi_table(), Format::GGUF_ID)->product(rest);
   }

@@ -6,7 +6,7 @@
 // isum is the exact integer sum of (byte - offset) * q. One SIMD lane is one output row, so nothing is ever added
 // across lanes and a column's result does not depend on the columns beside it.
 #pragma once
-#include "formats/format.h"
+#include "formats/lanes.h"
 #include "kernels/isa/dot.h"
 #include "kernels/isa/store.h"
 
@@ -191,8 +191,28 @@ template <class Format> void linear_product(const Product& p) {
   }
 }
 
+// A format that can pack LANES rows at once. The scalar twin packs row by row, as every format can.
+template <class Format>
+concept PacksLanes = !SCALAR_TWIN && requires(const Lanes& in, uint8_t* out) { Format::pack_lanes(in, 0, out); };
+
+template <class Format>
+uint32_t pack_whole_panel(const uint8_t* rows, int64_t row_bytes, int64_t n_blocks, uint8_t* panel) {
+  uint32_t not_finite = 0;
+  for (int lane = 0; lane < PANEL_ROWS; lane += LANES) {
+    I32 wrong = zeroi();
+    for (int64_t b = 0; b < n_blocks; b++) {
+      const Lanes in{rows + lane * row_bytes + b * Format::BYTES, row_bytes};
+      wrong = ori(wrong, Format::pack_lanes(in, lane, panel + b * Format::PANEL_BYTES));
+    }
+    not_finite |= nonzero_lanes(wrong) << lane;
+  }
+  return not_finite;
+}
+
 template <class Format>
 uint32_t linear_pack(const uint8_t* rows, int64_t row_bytes, int n_rows, int64_t n_blocks, uint8_t* panel) {
+  if constexpr (PacksLanes<Format>)
+    if (n_rows == PANEL_ROWS) return pack_whole_panel<Format>(rows, row_bytes, n_blocks, panel);
   uint32_t not_finite = 0;
   std::memset(panel, 0, (size_t)(n_blocks * Format::PANEL_BYTES));
   for (int64_t b = 0; b < n_blocks; b++)

@@ -66,13 +66,47 @@ template <class Weights> void float_product(const Product& p) {
   }
 }
 
+// Weights [0, n) of LANES rows into the lanes from `lane`, n a multiple of 16 bytes of them. Gives the lanes, as nonzero
+// integers, that hold an infinity or a NaN: adding the lowest bit of a full exponent carries out of it.
+template <class Weights>
+TENTH_INLINE I32 float_pack_lanes(const uint8_t* rows, int64_t row_bytes, int64_t n, int lane, uint8_t* panel) {
+  constexpr int PER_WORD = 4 / Weights::BYTES, ROW_BYTES = PANEL_ROWS * Weights::BYTES;
+  constexpr uint32_t FULL = Weights::EXPONENT, LOWEST = FULL & -FULL;
+  I32 wrong = zeroi();
+  panel += lane * Weights::BYTES;
+  for (int64_t i = 0; i < n; i += 4 * PER_WORD) {
+    I32 w[4];
+    load_rows(rows + i * Weights::BYTES, row_bytes, w);
+    TENTH_UNROLL(4)
+    for (int j = 0; j < 4; j++, panel += PER_WORD * ROW_BYTES) {
+      const I32 second = shr<16>(w[j]);
+      if constexpr (PER_WORD == 1) {
+        storei(panel, w[j]);
+      } else {
+        store_u16(panel, w[j]);
+        store_u16(panel + ROW_BYTES, second);
+        wrong = ori(wrong, addi(andi(second, splati((int32_t)FULL)), splati((int32_t)LOWEST)));
+      }
+      wrong = ori(wrong, addi(andi(w[j], splati((int32_t)FULL)), splati((int32_t)LOWEST)));
+    }
+  }
+  return andi(wrong, splati((int32_t)(FULL + LOWEST)));
+}
+
 template <class Weights>
 uint32_t float_pack(const uint8_t* rows, int64_t row_bytes, int n_rows, int64_t n_blocks, uint8_t* panel) {
-  std::memset(panel, 0, (size_t)(n_blocks * PANEL_ROWS * Weights::BYTES));
   uint32_t not_finite = 0;
+  int64_t done = 0;
+  if (!SCALAR_TWIN && n_rows == PANEL_ROWS) {
+    done = n_blocks - n_blocks % (16 / Weights::BYTES);
+    for (int lane = 0; lane < PANEL_ROWS; lane += LANES)
+      not_finite |= nonzero_lanes(float_pack_lanes<Weights>(rows + lane * row_bytes, row_bytes, done, lane, panel)) << lane;
+  } else {
+    std::memset(panel, 0, (size_t)(n_blocks * PANEL_ROWS * Weights::BYTES));
+  }
   for (int lane = 0; lane < n_rows; lane++) {
     bool finite = true;
-    for (int64_t i = 0; i < n_blocks; i++) {
+    for (int64_t i = done; i < n_blocks; i++) {
       typename Weights::Bits w;
       std::memcpy(&w, rows + lane * row_bytes + i * Weights::BYTES, Weights::BYTES);
       finite &= (w & Weights::EXPONENT) != Weights::EXPONENT;

@@ -91,11 +91,39 @@ void geglu(const float* gate, const float* up, float* y, int64_t n) {
   map2(gate, up, y, n, [](F32 g, F32 u) { return mulf(gelu_tanh(g), u); });
 }
 
+// Sixteen partial sums as in sum_of_squares.
+void softmax(const float* x, float* y, int64_t n) {
+  float greatest_x = x[0];
+  for (int64_t i = 1; i < n; i++) greatest_x = x[i] > greatest_x ? x[i] : greatest_x;
+  map1(x, y, n, [=](F32 a) { return expf_(subf(a, splatf(greatest_x))); });
+  float sums[16] = {}, total = 0;
+  for (int64_t i = 0; i < n; i++) sums[i % 16] += y[i];
+  for (int j = 0; j < 16; j++) total += sums[j];
+  map1(y, y, n, [=](F32 a) { return divf(a, splatf(total)); });
+}
+void sigmoid(const float* x, float* y, int64_t n) {
+  map1(x, y, n, [](F32 a) { return divf(splatf(1.0f), addf(splatf(1.0f), expf_(subf(zerof(), a)))); });
+}
+void weighted_sum(const float* x, int64_t stride, const float* w, int64_t n_parts, const float* residual, float* y, int64_t n) {
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    F32 sum = mulf(splatf(w[0]), loadf(x + i));
+    for (int64_t j = 1; j < n_parts; j++) sum = fma(splatf(w[j]), loadf(x + j * stride + i), sum);
+    storef(y + i, residual ? addf(sum, loadf(residual + i)) : sum);
+  }
+  for (; i < n; i++) {
+    float sum = w[0] * x[i];
+    for (int64_t j = 1; j < n_parts; j++) sum = fma1(w[j], x[j * stride + i], sum);
+    y[i] = residual ? sum + residual[i] : sum;
+  }
+}
+
 }  // namespace
 
 #define TENTH_NAME2(x) #x
 #define TENTH_NAME(x) TENTH_NAME2(x)
 extern const OpKernels op_kernels;
-const OpKernels op_kernels = {TENTH_NAME(TENTH_ISA), rms_norm, rope, add, scale, softcap, swiglu, geglu, kv_store, attention};
+const OpKernels op_kernels = {TENTH_NAME(TENTH_ISA), rms_norm, rope, add, scale, softcap, swiglu, geglu,
+                              softmax, sigmoid, weighted_sum, kv_store, attention, latent_store, latent_attention};
 
 }  // namespace tenth::TENTH_ISA

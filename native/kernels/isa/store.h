@@ -10,7 +10,7 @@ TENTH_INLINE void store_panel(const Product& p, int64_t panel, int64_t row0, int
   const int64_t n_out = p.out_rows - out0 < PANEL_ROWS ? p.out_rows - out0 : PANEL_ROWS;
   for (int c = 0; c < n_columns; c++) {
     const float* sum = sums + PANEL_ROWS * c;
-    float* y = p.y + (row0 + c) * p.y_stride + out0;
+    float* y = p.y + (p.y_rows ? p.y_rows[row0 + c] : row0 + c) * p.y_stride + out0;
     const float* residual = p.residual ? p.residual + (row0 + c) * p.residual_stride + out0 : nullptr;
     if (n_out == PANEL_ROWS) {
       for (int i = 0; i < PANEL_ROWS; i += LANES) {

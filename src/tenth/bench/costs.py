@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from tenth.bench.work import KV_BYTES
+from tenth.bench.work import KV_BYTES, used_share
 from tenth.program.values import Instruction, KvLayer, Program, Value
 
 
@@ -69,25 +69,33 @@ def costs(program: Program, tensors: Mapping[str, Stored], kv_format: str, shape
 
 def _cost(instruction: Instruction, tensors: Mapping[str, Stored], layers: Mapping[int, KvLayer], kv_bytes: float,
           shape: StepShape) -> Cost:
-    op, matrices = instruction.op, [v for v in instruction.inputs if v.kind == "weight" and len(v.shape) > 1]
+    op = instruction.op
+    least = 3 if op == "expert_linear" else 2  # dimensions; the others are norms and biases
+    matrices = [v for v in instruction.inputs if v.kind == "weight" and len(v.shape) >= least]
     label = "+".join(dict.fromkeys(_without_layer(v.storage.name) for v in matrices))
     formats = "+".join(dict.fromkeys(tensors[v.storage.name].format for v in matrices))
-    weights = sum(tensors[v.storage.name].n_bytes for v in matrices)
+    rows = _rows(instruction.inputs[0], shape)
+    weights = round(sum(tensors[v.storage.name].n_bytes * used_share(instruction, v, rows) for v in matrices))
     kv, products = 0.0, 0
-    if op == "embed":
-        weights = sum(tensors[v.storage.name].n_bytes * shape.rows // v.shape[0] for v in matrices)
-    elif op == "linear":
-        products = sum(math.prod(v.shape) for v in matrices) * _rows(instruction.inputs[0], shape)
-    elif op in ("attention", "kv_store"):
+    if op in ("linear", "head_linear", "expert_linear"):
+        each = instruction.inputs[1].shape[0] if op == "expert_linear" else 1  # matrices that a row meets
+        taken = used_share(instruction, matrices[0], rows) if op == "head_linear" else 1
+        products = round(sum(math.prod(v.shape[-2:]) for v in matrices) * rows * each * taken)
+    elif "layer" in instruction.attrs:
         layer = layers[int(_number(instruction, "layer"))]
-        per_token = 2 * layer.n_kv_heads * layer.head_dim * kv_bytes
-        if op == "kv_store":
+        per_token = layer.numbers_per_token * kv_bytes
+        if op in ("kv_store", "latent_store"):
             kv = per_token * shape.rows
         else:
-            window = int(_number(instruction, "window"))
-            kv = per_token * span(shape, window)
-            products = 2 * math.prod(instruction.inputs[0].shape) * seen(shape, window)
+            kv = per_token * span(shape, layer.window)
+            products = _attention_products(instruction) * seen(shape, layer.window)
     return Cost(op, label, formats, weights, round(kv), _activation_bytes(instruction, shape), products)
+
+
+def _attention_products(instruction: Instruction) -> int:
+    """Multiply-adds of a row and one position: with its key, and with its value as long as the result."""
+    keys = sum(math.prod(v.shape) for v in instruction.inputs)
+    return keys + math.prod(instruction.outputs[0].shape)
 
 
 def span(shape: StepShape, window: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ PACKAGE = "llama-cpp-python"
 DRIVER = Path(__file__).with_name("peer_driver.py")
 # Seen on a virtual machine whose CPU lists AMX: a build for "this CPU" faults at its first tile instruction.
 WITHOUT_AMX = ("if this is a virtual machine whose CPU lists AMX, build it again with -DCMAKE_C_FLAGS=-mno-amx-int8 "
-               "-DCMAKE_CXX_FLAGS=-mno-amx-int8 (for the package: in the environment variable CMAKE_ARGS)")
+               "-DCMAKE_CXX_FLAGS=-mno-amx-int8 (the package: --install-peer with both in the variable CMAKE_ARGS)")
 
 
 class PackagePeer(LineProcess):
@@ -121,11 +122,14 @@ def find_interpreter() -> Path:
 def install() -> Path:
     """Makes the private environment and installs the package into it (pip may compile for minutes).
 
-    pip's own output goes to standard error. Raises ResourceError.
+    pip's own output goes to standard error. With CMAKE_ARGS in the environment it is built anew, because pip would
+    take what it built before without them. Raises ResourceError.
     """
     folder = private_folder()
     python = folder / "bin" / "python"
-    for command in ([sys.executable, "-m", "venv", str(folder)], [str(python), "-m", "pip", "install", PACKAGE]):
+    anew = ["--force-reinstall", "--no-cache-dir"] if os.environ.get("CMAKE_ARGS") else []
+    pip = [str(python), "-m", "pip", "install", *anew, PACKAGE]
+    for command in ([sys.executable, "-m", "venv", str(folder)], pip):
         try:
             code = subprocess.run(command, stdout=sys.stderr, stdin=subprocess.DEVNULL, check=False).returncode
         except OSError as error:

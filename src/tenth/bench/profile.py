@@ -145,7 +145,7 @@ def _measured(phase: str, runtime: Steps, loaded: Any, blocks: list[list[StepSha
                                 for name in ("wall_s", "step_s", "sample_s"))
     seconds = [statistics.fmean(column) for column in zip(*(block.instructions_s for block in kept), strict=True)]
     shape = StepShape(blocks[0][0].rows, round(statistics.fmean(block.first for block in kept)))
-    each = costs(loaded.program, loaded.header.tensors, loaded.config.kv_format, shape)
+    each = costs(loaded.program, loaded.stored, loaded.config.kv_format, shape)
     rows = [Row(cost, 1, s) for cost, s in zip(each, seconds, strict=True)]
     rest = Rest(max(0.0, step_s - sum(seconds)), sample_s, max(0.0, wall_s - step_s - sample_s))
     return PhaseProfile(phase, shape, sum(block.n_steps for block in kept), wall_s, rows, rest)

@@ -127,9 +127,10 @@ def main() -> None:
         model, load_s = load(path, threads, context)
         driver = Driver(model, threads)
         loaded = model.loaded
-        work = count(loaded.program, loaded.header.tensors, loaded.config.kv_format)
+        work = count(loaded.program, loaded.stored, loaded.config.kv_format)
         _say({"name": model.name, "isa": loaded.runtime.isa, "version": tenth.__version__,
               "file_bytes": path.stat().st_size, "warm_read_s": warm_s, "load_s": load_s,
+              "load_costs": model.load_costs(),  # of the last load
               "work": {"weight_bytes": work.weight_bytes, "every": work.every, "output": work.output,
                        "kv_bytes_per_context_token": work.kv_bytes_per_context_token}})
         for line in sys.stdin:

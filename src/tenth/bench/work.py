@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tenth.program.values import Instruction, Value
+
 KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32, "f32": 4.0}  # per number
+PRODUCTS = {"linear": 2, "head_linear": 2, "expert_linear": 3}  # op -> dimensions of its matrices; biases have fewer
 
 
 class Stored(Protocol):
@@ -37,10 +40,27 @@ class Work:
         return self.every + self.output / n_tokens
 
 
+def used_share(instruction: Instruction, weight: Value, rows: int) -> float:
+    """The share of a weight that an instruction reads for so many rows.
+
+    Of heads, the rows that are taken. Of experts, the share to expect when every expert is as likely as the others,
+    whatever other rows use.
+    """
+    if instruction.op == "embed":
+        return rows / weight.shape[0]
+    if instruction.op == "head_linear":
+        return math.prod(instruction.outputs[0].shape) / weight.shape[0]
+    if instruction.op == "expert_linear":
+        each = instruction.inputs[1].shape[0] / weight.shape[0]
+        return float(1 - (1 - each) ** rows)
+    return 1.0
+
+
 def count(program: Any, tensors: Mapping[str, Stored], kv_format: str) -> Work:
     """The work of one token of ``program`` with the weights as ``tensors`` store them.
 
-    Each weight counts as often as it is read: all of it, but one row where a token's row is looked up (embed).
+    Each weight counts as often as it is read: all of it, but one row where a token's row is looked up (embed), and of
+    experts those that one token uses.
     Attention's own multiply-adds are left out: they grow with the context and are not weights. Windows of attention
     are counted as if they were full: n_context of a benchmark is shorter than any window.
     """
@@ -51,12 +71,13 @@ def count(program: Any, tensors: Mapping[str, Stored], kv_format: str) -> Work:
                 continue
             name, shape = value.storage.name, value.shape
             n_bytes = tensors[name].n_bytes
-            weight_bytes += n_bytes / shape[0] if instruction.op == "embed" else n_bytes
-            if instruction.op == "linear" and len(shape) == 2:
+            share = used_share(instruction, value, 1)
+            weight_bytes += n_bytes * share
+            if instruction.op in PRODUCTS and len(shape) == PRODUCTS[instruction.op]:
                 if instruction.outputs[0].rows == "outputs":
-                    output += math.prod(shape)
+                    output += round(math.prod(shape) * share)
                 else:
-                    every += math.prod(shape)
+                    every += round(math.prod(shape) * share)
     per_number = KV_BYTES[kv_format]
-    kv_bytes = sum(2 * layer.n_kv_heads * layer.head_dim * per_number for layer in program.state)
+    kv_bytes = sum(layer.numbers_per_token * per_number for layer in program.state)
     return Work(round(weight_bytes), kv_bytes, every, output)

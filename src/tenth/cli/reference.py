@@ -19,6 +19,7 @@ error. `--debug` anywhere shows the whole trace when something fails.
 | environment variable | what it does |
 |---|---|
 | `TENTH_HOME` | The data folder: models, the chat's history. `tenth doctor` says which it is. |
+| `TENTH_MEMORY` | The memory budget where `--memory` gives none, such as 8GB. |
 | `TENTH_ISA` | Use these kernels: scalar, avx2, avx512, vbmi or amx. For diagnosis: the text is the same. |
 | `NO_COLOR` | No colours. |
 

@@ -13,6 +13,20 @@ def gated_feed_forward(x: Value, w: Weights) -> Value:
 
 def dense_layer(c: Config) -> dict[str, tuple[int | str, ...]]:
     """Shapes of the tensors that every dense layer has."""
+    return {**dense_attention(c), **dense_feed_forward(c)}
+
+
+def dense_feed_forward(c: Config) -> dict[str, tuple[int | str, ...]]:
+    """Shapes of a layer's feed-forward part."""
+    return {
+        "ffn_gate.weight": (c.n_ff, c.dim),
+        "ffn_up.weight": (c.n_ff, c.dim),
+        "ffn_down.weight": (c.dim, c.n_ff),
+    }
+
+
+def dense_attention(c: Config) -> dict[str, tuple[int | str, ...]]:
+    """Shapes of a layer's norms and attention."""
     q, kv = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
     return {
         "attn_norm.weight": (c.dim,),
@@ -21,9 +35,6 @@ def dense_layer(c: Config) -> dict[str, tuple[int | str, ...]]:
         "attn_v.weight": (kv, c.dim),
         "attn_output.weight": (c.dim, q),
         "ffn_norm.weight": (c.dim,),
-        "ffn_gate.weight": (c.n_ff, c.dim),
-        "ffn_up.weight": (c.n_ff, c.dim),
-        "ffn_down.weight": (c.dim, c.n_ff),
     }
 
 

@@ -54,11 +54,13 @@ class Rope:
     """Rotary position embedding: ``inv_freq`` [dims / 2] in radians per position, scaling folded in.
 
     ``scale`` multiplies cosines and sines (YaRN; else 1). ``pairing``: "half" or "pairs", see the op ``rope``.
+    ``score_scale`` multiplies the scores of attention (DeepSeek's YaRN; else 1).
     """
 
     inv_freq: tuple[float, ...]
     pairing: str
     scale: float = 1.0
+    score_scale: float = 1.0
 
     @property
     def dims(self) -> int:
@@ -82,8 +84,13 @@ class Config:
     rope: Rope
 
 
-def read_dense(m: Metadata, prefix: str, pairing: str, default_rope_base: float = 10000.0) -> Config:
-    """Read the hyper-parameters that start with ``prefix``; ModelFileError names any that contradict each other."""
+def read_dense(
+    m: Metadata, prefix: str, pairing: str, default_rope_base: float = 10000.0, experts: bool = False
+) -> Config:
+    """Read the hyper-parameters that start with ``prefix``; ModelFileError names any that contradict each other.
+
+    ``experts``: whether the model file reads the keys of experts itself; else a file that has them is refused.
+    """
     dim = m.get_int(f"{prefix}.embedding_length", low=1, high=MOST_WIDTH)
     n_heads = m.get_int(f"{prefix}.attention.head_count", low=1, high=MOST_WIDTH)
     n_kv_heads = m.get_int(f"{prefix}.attention.head_count_kv", n_heads, low=1, high=MOST_WIDTH)
@@ -92,7 +99,7 @@ def read_dense(m: Metadata, prefix: str, pairing: str, default_rope_base: float 
         n_heads % n_kv_heads == 0,
         f"attention.head_count {n_heads} is not a multiple of attention.head_count_kv {n_kv_heads}",
     )
-    _refuse_other_kinds(m, prefix)
+    _refuse_other_kinds(m, prefix, experts)
     return Config(
         n_layers=m.get_int(f"{prefix}.block_count", low=1, high=MOST_LAYERS),
         dim=dim,
@@ -120,11 +127,16 @@ def _read_head_dim(m: Metadata, prefix: str, dim: int, n_heads: int) -> int:
     return head_dim
 
 
-def _refuse_other_kinds(m: Metadata, prefix: str) -> None:
-    """Refuse what these keys would ask for and no dense decoder here does."""
+def _refuse_other_kinds(m: Metadata, prefix: str, experts: bool) -> None:
+    """Refuse what these keys would ask for and no decoder here does."""
     n_experts = m.get_int(f"{prefix}.expert_count", 0)
-    require(n_experts == 0, f"{prefix}.expert_count is {n_experts}: mixture-of-experts models are not supported yet",
-            "choose a dense model")  # fmt: skip
+    require(experts or n_experts == 0, f"{prefix}.expert_count is {n_experts}: {prefix} is known without experts only",
+            "this mixture-of-experts model is not supported yet; choose another")  # fmt: skip
+    refuse_encoder(m, prefix)
+
+
+def refuse_encoder(m: Metadata, prefix: str) -> None:
+    """Refuse a model whose tokens see later ones."""
     require(m.get_bool(f"{prefix}.attention.causal", True), f"{prefix}.attention.causal is false: not a decoder",
             "embedding models are not supported; choose a text generation model")  # fmt: skip
 
@@ -140,8 +152,13 @@ def refuse_sliding_window(m: Metadata, prefix: str, context_tokens: int) -> None
 # ---------------------------------------------------------------- rotary embedding and its scalings
 
 
-def read_rope(m: Metadata, prefix: str, head_dim: int, pairing: str, default_base: float) -> Rope:
-    """Base, dimensions and scaling ("none", "linear" or "yarn") of the rotary embedding."""
+def read_rope(
+    m: Metadata, prefix: str, head_dim: int, pairing: str, default_base: float, log_multiplier: bool = False
+) -> Rope:
+    """Base, dimensions and scaling ("none", "linear" or "yarn") of the rotary embedding.
+
+    ``log_multiplier``: whether the model knows YaRN's yarn_log_multiplier; else a file that has it is refused.
+    """
     dims = m.get_int(f"{prefix}.rope.dimension_count", head_dim, low=2, high=MOST_WIDTH)
     require(dims % 2 == 0, f"{prefix}.rope.dimension_count (or key_length) is {dims}, expected an even number")
     require(dims <= head_dim, f"{prefix}.rope.dimension_count {dims} is more than the head's {head_dim} numbers")
@@ -152,7 +169,7 @@ def read_rope(m: Metadata, prefix: str, head_dim: int, pairing: str, default_bas
     factor = m.get_float(f"{prefix}.rope.scaling.factor", old_factor, low=1e-3, high=1e6)
     inv_freq = inverse_frequencies(dims, base)
     if kind == "yarn":
-        return _yarn(m, prefix, inv_freq, base, factor, pairing)
+        return _yarn(m, prefix, inv_freq, base, factor, pairing, log_multiplier)
     require(kind in ("none", "linear"), f"{prefix}.rope.scaling.type is {kind!r}, expected none, linear or yarn",
             "this way of stretching the context is not supported yet")  # fmt: skip
     return Rope(tuple(f / factor for f in inv_freq) if kind == "linear" else inv_freq, pairing)
@@ -170,13 +187,16 @@ def inverse_frequencies(dims: int, base: float) -> tuple[float, ...]:
     return tuple(base ** (-2 * j / dims) for j in range(dims // 2))
 
 
-def _yarn(m: Metadata, prefix: str, inv_freq: tuple[float, ...], base: float, factor: float, pairing: str) -> Rope:
+def _yarn(
+    m: Metadata, prefix: str, inv_freq: tuple[float, ...], base: float, factor: float, pairing: str, multiplied: bool
+) -> Rope:
     """YaRN (Peng et al. 2023, sections 3.2 to 3.4): slow dimensions are stretched, fast ones stay, a ramp between."""
     key = f"{prefix}.rope.scaling"
     require(factor >= 1, f"{key}.factor is {factor}, expected at least 1 for yarn")
     for part, plain in (("yarn_log_multiplier", 0.0), ("yarn_ext_factor", 1.0)):
-        value = m.get_float(f"{key}.{part}", plain)
-        require(value == plain, f"{key}.{part} is {value}, expected {plain}: this variant of yarn is not supported")
+        value = m.get_float(f"{key}.{part}", plain, low=-1e3, high=1e3)
+        known = value == plain or (part == "yarn_log_multiplier" and multiplied)
+        require(known, f"{key}.{part} is {value}, expected {plain}: this variant of yarn is not supported")
     context = m.get_int(f"{prefix}.context_length", low=1, high=MOST_CONTEXT)
     original = m.get_int(f"{key}.original_context_length", context, low=1, high=MOST_CONTEXT)
     fast = m.get_float(f"{key}.yarn_beta_fast", 32.0, low=1e-3, high=1e6)
@@ -194,4 +214,9 @@ def _yarn(m: Metadata, prefix: str, inv_freq: tuple[float, ...], base: float, fa
     mixed = tuple(f * (1 - s) + f / factor * s for f, s in zip(inv_freq, stretched, strict=True))
     attention = m.get_float(f"{key}.attn_factor", 1.0, low=1e-3, high=1e3)
     attention *= m.get_float(f"{key}.yarn_attn_factor", 1.0, low=1e-3, high=1e3)
+    multiplier = m.get_float(f"{key}.yarn_log_multiplier", 0.0)
+    if multiplier:  # DeepSeek: queries and keys are magnified whole, so scores twice, and not their rotated part alone
+        magnified = 1 + multiplier * math.log(factor)
+        require(attention == 1 and magnified > 0, f"{key}.yarn_log_multiplier is {multiplier}, attn_factor {attention}")
+        return Rope(mixed, pairing, score_scale=magnified**2)
     return Rope(mixed, pairing, scale=attention * (1 + 0.1 * math.log(factor)))

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from tenth.program.ops import OPS, expect
-from tenth.program.values import Attr, Instruction, KvLayer, Program, Rows, Value
+from tenth.program.values import Attr, Instruction, KvLayer, Program, Rows, Transposed, Value
 
 
 class Builder:
@@ -22,6 +23,7 @@ class Builder:
         self.instructions: list[Instruction] = []
         self.weights: dict[str, Value] = {}
         self.state: list[KvLayer] = []
+        self.derived: dict[str, Transposed] = {}
         self.inputs = {name: self._input(name) for name in ("tokens", "positions")}
 
     def _input(self, name: str) -> Value:
@@ -44,9 +46,28 @@ class Builder:
             self.weights[name] = Value(name, "weight", self.shapes[name], builder=self)
         return self.weights[name]
 
+    def matrix_of_heads(self, name: str) -> Value:
+        """The value of a tensor [heads, rows, in] or [heads * rows, in] as the matrix [heads * rows, in]."""
+        value = self.weight(name)
+        value.shape = (math.prod(value.shape[:-1]), value.shape[-1])
+        return value
+
+    def transposed(self, how: Transposed) -> Value:
+        """The value of a weight made of the tensor ``how.source``."""
+        name = f"{how.source}[{how.first}:{how.first + how.n_rows}].T"
+        if name not in self.weights:
+            expect(how.source in self.shapes, f"the model uses tensor {how.source!r}, which the file lacks")
+            self.derived[name] = how
+            shape = (how.n_heads * self.shapes[how.source][1], how.n_rows)
+            self.weights[name] = Value(name, "weight", shape, builder=self)
+        return self.weights[name]
+
     def finish(self, output: Value, architecture: str = "", context_tokens: int = 0) -> Program:
         """The program, with ``output`` as its logits."""
-        return Program(self.instructions, self.weights, self.inputs, output, self.state, architecture, context_tokens)
+        return Program(
+            self.instructions, self.weights, self.inputs, output, self.state, architecture, context_tokens,
+            derived=self.derived,
+        )  # fmt: skip
 
 
 class Weights:
@@ -119,6 +140,25 @@ def linear(x: Value, w: Weights) -> Value:
     return _emit(x, "linear", _value(w), *biases, n_weights=1, biases=(int(has_bias),), residual=0)
 
 
+def head_linear(x: Value, w: Weights, *, n_heads: int, first: int = 0, n_rows: int = 0) -> Value:
+    """[n, n_heads, in] -> [n, n_heads, n_rows]: each head times its own rows of weight [n_heads, rows, in].
+
+    Of these rows the ``n_rows`` (0: all) from ``first`` on. The weight may be a matrix [n_heads * rows, in], too.
+    """
+    weight = w._builder.matrix_of_heads(f"{w._path}.weight")
+    n_rows = n_rows or weight.shape[0] // n_heads
+    return _emit(flat(x), "head_linear", weight, n_heads=n_heads, first=first, n_rows=n_rows)
+
+
+def head_linear_transposed(x: Value, w: Weights, *, n_heads: int, first: int, n_rows: int) -> Value:
+    """[n, n_heads, n_rows] -> [n, n_heads, in]: each head times rows of weight [n_heads * rows, in], transposed.
+
+    Takes the ``n_rows`` from ``first`` on of each head's.
+    """
+    weight = w._builder.transposed(Transposed(f"{w._path}.weight", n_heads, first, n_rows))
+    return _emit(flat(x), "head_linear", weight, n_heads=n_heads, first=0, n_rows=weight.shape[0] // n_heads)
+
+
 def rope_angles(
     positions: Value, inv_freq: tuple[float, ...], scale: float = 1.0, factors: Weights | None = None
 ) -> Value:
@@ -152,6 +192,23 @@ def attention(
     )
 
 
+def latent_attention(q: Value, q_rope: Value, latent: Value, rope: Value, *, layer: int, scale: float) -> Value:
+    """Q [n, heads, d], q_rope [n, heads, r], latent [n, d], rope [n, r] -> [n, heads, d].
+
+    Stores latent and rope, then attends over the cache: [latent, rope] is the key of every head, latent the value.
+    """
+    assert q.builder is not None, "latent_attention takes values under construction"
+    q.builder.emit("latent_store", (latent, rope), layer=layer)
+    q.builder.state.append(KvLayer(layer, 1, latent.shape[0] + rope.shape[0], latent=latent.shape[0]))
+    return _emit(q, "latent_attention", q_rope, layer=layer, scale=float(scale))
+
+
+def split(x: Value, *sizes: int) -> tuple[Value, ...]:
+    """[n, …, d] -> one [n, …, size] per size: the numbers of each head (of the row) in pieces."""
+    assert x.builder is not None, f"{x.name} belongs to no builder"
+    return x.builder.emit("split", (x,), sizes=sizes)
+
+
 def scale(x: Value, factor: float) -> Value:
     """[n, …] -> x * factor."""
     return _emit(x, "scale", factor=float(factor))
@@ -172,12 +229,48 @@ def geglu(gate: Value, up: Value) -> Value:
     return _emit(gate, "geglu", up)
 
 
+@dataclass(frozen=True)
+class Routing:
+    """How ``route`` chooses and weighs experts; what the fields mean stands with the op in ops.py."""
+
+    k: int
+    score: str = "softmax"
+    normalise: bool = True
+    scale: float = 1.0
+    n_groups: int = 1
+    groups_used: int = 1
+    group_score: str = "max"
+
+
+def route(logits: Value, how: Routing, bias: Weights | None = None) -> tuple[Value, Value]:
+    """[n, E] -> experts i32 [n, k], weights [n, k]. ``bias``: counts for choosing only; the file may lack it."""
+    assert logits.builder is not None, "route takes values under construction"
+    has_bias = bias is not None and f"{bias._path}.bias" in bias._builder.shapes
+    inputs = (logits, _value(bias, "bias")) if bias is not None and has_bias else (logits,)
+    attrs: dict[str, Attr] = {**vars(how), "normalise": int(how.normalise), "scale": float(how.scale)}
+    experts, weights = logits.builder.emit("route", inputs, **attrs)
+    return experts, weights
+
+
+def expert_linear(x: Value, experts: Value, w: Weights) -> Value:
+    """[n, in] or [n, k, in], i32 [n, k] -> [n, k, out]: each row by the matrices of its experts, plus biases if any."""
+    has_bias = f"{w._path}.bias" in w._builder.shapes
+    biases = (_value(w, "bias"),) if has_bias else ()
+    return _emit(x, "expert_linear", experts, _value(w), *biases, n_weights=1, biases=(int(has_bias),))
+
+
+def expert_sum(y: Value, weights: Value) -> Value:
+    """[n, k, d], [n, k] -> [n, d]: the results of a row's experts, weighed and added."""
+    return _emit(y, "expert_sum", weights)
+
+
 def select_outputs(x: Value) -> Value:
     """Rows of all tokens -> only the rows that need logits."""
     return _emit(x, "select_outputs")
 
 
 __all__ = [
-    "Builder", "Rows", "Value", "Weights", "attention", "embed", "flat", "geglu", "heads", "linear", "rms_norm",
-    "rope", "rope_angles", "scale", "select_outputs", "softcap", "swiglu",
+    "Builder", "Routing", "Rows", "Value", "Weights", "attention", "embed", "expert_linear", "expert_sum", "flat",
+    "geglu", "head_linear", "head_linear_transposed", "heads", "latent_attention", "linear", "rms_norm", "rope",
+    "rope_angles", "route", "scale", "select_outputs", "softcap", "split", "swiglu",
 ]  # fmt: skip

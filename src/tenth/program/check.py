@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tenth.program.ops import OPS, Op, expect
-from tenth.program.values import Instruction, Program, Value
+from tenth.program.values import Instruction, KvLayer, Program, Value
 
 
 def check(program: Program) -> Program:
@@ -50,10 +52,10 @@ def _check_readable(program: Program, value: Value, written: set[Value], where: 
 
 
 def _check_outputs(instruction: Instruction, written: set[Value], where: str) -> None:
-    x = instruction.inputs[0]
-    takes = {"embed": "i32", "rope_angles": "i32"}.get(instruction.op, "f32")
-    expect(x.dtype == takes or (instruction.op, x.dtype) == ("linear", "q8"), f"{where}: reads {x.dtype}")
-    expect(all(v.dtype == "f32" for v in instruction.inputs[1:]), f"{where}: only the first input may not be f32")
+    dtypes = OPS[instruction.op].dtypes
+    for j, value in enumerate(instruction.inputs):
+        takes = dtypes[j] if j < len(dtypes) else ("f32",)
+        expect(value.dtype in takes, f"{where}: reads {value.dtype} ({value.name}), takes {takes}")
     found = tuple((v.rows, v.shape, v.dtype) for v in instruction.outputs)
     expected = OPS[instruction.op].rule(instruction.inputs, instruction.attrs)
     expect(found == expected, f"{where}: gives {found}, the rule says {expected}")
@@ -74,14 +76,24 @@ def _check_state(program: Program) -> None:
         assert isinstance(layer, int), "layer is a number"
         expect(layer in layers, f"layer {layer} has no KV declaration")
         state = layers[layer]
-        if instruction.op == "kv_store":
+        used = _kv_of(instruction)
+        if instruction.op in ("kv_store", "latent_store"):
             expect(layer not in stored, f"layer {layer} stores twice")
-            shape = instruction.inputs[0].shape
-            expect(shape == (state.n_kv_heads, state.head_dim), f"layer {layer}: stores {shape}")
+            expect(used == replace(state, window=0), f"layer {layer}: stores {used}")
             stored.add(layer)
         else:
-            asked = tuple(instruction.attrs[name] for name in ("n_kv_heads", "head_dim", "window"))
-            expect(asked == (state.n_kv_heads, state.head_dim, state.window), f"layer {layer}: attention reads {asked}")
+            expect(used == state, f"layer {layer}: attention reads {used}")
             expect(layer in stored, f"layer {layer}: attention before kv_store")
             read.add(layer)
     expect(set(layers) == stored == read, "a declared KV layer is not stored or not read")
+
+
+def _kv_of(instruction: Instruction) -> KvLayer:
+    """What the instruction takes its layer's cache to be; a store knows of no window."""
+    layer, first = instruction.attrs["layer"], instruction.inputs[0].shape
+    if instruction.op.startswith("latent"):
+        latent, rope = first[-1], instruction.inputs[1].shape[-1]
+        return KvLayer(layer, 1, latent + rope, latent=latent)  # type: ignore[arg-type]
+    attrs = instruction.attrs
+    heads, dim = attrs.get("n_kv_heads", first[0]), attrs.get("head_dim", first[1])
+    return KvLayer(layer, heads, dim, attrs.get("window", 0))  # type: ignore[arg-type]

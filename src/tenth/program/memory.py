@@ -6,6 +6,7 @@ while it lives (greedy by size; Pisarchyk and Lee, "Efficient Memory Management 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from tenth.program.ops import expect
@@ -49,10 +50,10 @@ def size_bytes(value: Value, capacity: Mapping[Rows, int]) -> int:
     """Arena bytes of a temporary for ``capacity`` rows, rounded up to the alignment."""
     expect(value.rows is not None, f"{value.name} has no rows")
     assert value.rows is not None
-    rows = capacity[value.rows]
-    if value.dtype == "q8":
-        rows = _round_up(rows, Q8_ROW_STEP)
-    return _round_up(rows * value.row_bytes, ALIGNMENT)
+    if value.dtype != "q8":
+        return _round_up(capacity[value.rows] * value.row_bytes, ALIGNMENT)
+    each = math.prod(value.shape[:-1])  # rows of a q8 buffer that stand for one row of the step
+    return _round_up(_round_up(capacity[value.rows] * each, Q8_ROW_STEP) * (value.row_bytes // each), ALIGNMENT)
 
 
 def _round_up(n: int, step: int) -> int:

@@ -5,7 +5,7 @@ AssertionError where they do not fit, because a wrong program is our bug, never 
 op its meaning in NumPy under the same name, the native plan gives it speed. All arithmetic is float32 unless said.
 
 Shapes in the docstrings are per row with the row count n in front. Input names ending in "*" stand for any number of
-values, in "?" for none or one.
+values, in "?" for none or one; ":i32" or ":f32/q8" behind a name says what it holds where that is not f32 alone.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tenth.program.values import Q8_BLOCK, Attr, Dtype, Rows, Value
+
+PANEL_ROWS = 16  # rows of a weight that lie interleaved (native/kernels/table.h): a head begins with a new panel
 
 
 class Result(NamedTuple):
@@ -31,10 +33,14 @@ Rule = Callable[[tuple[Value, ...], Mapping[str, Attr]], tuple[Result, ...]]
 
 @dataclass(frozen=True)
 class Op:
-    """One row: name, names of inputs, types of attrs (all of them present in every instruction), shape rule."""
+    """One row: name, names of inputs, types of attrs (all of them present in every instruction), shape rule.
+
+    ``dtypes``: what each of the leading inputs may hold, one tuple each; all behind them are f32.
+    """
 
     name: str
     inputs: tuple[str, ...]
+    dtypes: tuple[tuple[str, ...], ...]
     attrs: dict[str, type]
     rule: Rule
 
@@ -51,7 +57,9 @@ def _op(inputs: str, **attrs: type) -> Callable[[Rule], Rule]:
     def register(rule: Rule) -> Rule:
         name = rule.__name__.strip("_")
         expect(name not in OPS, f"two ops are named {name}")
-        OPS[name] = Op(name, tuple(inputs.split()), attrs, rule)
+        split = [part.partition(":") for part in inputs.split()]
+        dtypes = tuple(tuple(dtype.split("/")) if dtype else ("f32",) for _, _, dtype in split)
+        OPS[name] = Op(name, tuple(part for part, _, _ in split), dtypes, attrs, rule)
         return rule
 
     return register
@@ -70,15 +78,15 @@ def _same(a: Value, b: Value) -> Result:
 
 
 def _q8(result: Result) -> tuple[Result]:
-    expect(len(result.shape) == 1 and result.shape[0] % Q8_BLOCK == 0, f"q8 rows are [k], k a multiple of 32: {result}")
+    expect(len(result.shape) > 0 and result.shape[-1] % Q8_BLOCK == 0, f"q8 rows are a multiple of 32 long: {result}")
     return (result._replace(dtype="q8"),)
 
 
-@_op("tokens weight", scale=float)
+@_op("tokens:i32 weight", scale=float)
 def _embed(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """i32 [n] -> [n, dim]: row ``token`` of weight [vocab, dim], decoded to float32, then times ``scale`` (float32)."""
     tokens, weight = inputs
-    expect(tokens.dtype == "i32" and len(weight.shape) == 2, "embed takes token numbers and a matrix")
+    expect(len(weight.shape) == 2, "embed takes token numbers and a matrix")
     return (Result(tokens.rows, weight.shape[1:]),)
 
 
@@ -90,7 +98,7 @@ def _rms_norm(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Res
     return (Result(x.rows, x.shape),)
 
 
-@_op("x weights* biases* residual?", n_weights=int, biases=tuple, residual=int)
+@_op("x:f32/q8 weights* biases* residual?", n_weights=int, biases=tuple, residual=int)
 def _linear(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """[n, in] -> one [n, out_j] per weight [out_j, in]: x @ weight_j.T, + bias_j [out_j] if any, + residual if any.
 
@@ -119,7 +127,28 @@ def _linear(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Resul
     return results
 
 
-@_op("positions factors?", inv_freq=tuple, scale=float)
+@_op("x:f32/q8 weight", n_heads=int, first=int, n_rows=int)
+def _head_linear(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, n_heads * in] -> [n, n_heads, n_rows]: the numbers of each head times a matrix of its own.
+
+    weight is [n_heads * rows, in]; head h has rows h * rows + ``first`` on, ``n_rows`` of them. x is q8 (then the
+    weight is block-quantised) or f32. Each output number is one sum over in, in order, with the bits of ``linear``.
+    """
+    (x, weight), n_heads, first, n_rows = inputs, attrs["n_heads"], attrs["first"], attrs["n_rows"]
+    assert isinstance(n_heads, int), "head_linear: n_heads"
+    assert isinstance(first, int), "head_linear: first"
+    assert isinstance(n_rows, int), "head_linear: n_rows"
+    expect(n_heads > 0 and n_rows > 0 and first >= 0, "head_linear: heads and rows")
+    fits = len(weight.shape) == 2 and x.shape == (n_heads * weight.shape[1],) and weight.shape[0] % n_heads == 0
+    expect(fits, f"head_linear of {x.shape} by {weight.name} {weight.shape} in {n_heads} heads")
+    rows = weight.shape[0] // n_heads
+    expect(first + n_rows <= rows, f"head_linear: rows {first} to {first + n_rows} of {rows}")
+    whole = all(number % PANEL_ROWS == 0 for number in (rows, first, n_rows))
+    expect(whole, f"head_linear: {rows}, {first} and {n_rows} are multiples of {PANEL_ROWS}")
+    return (Result(x.rows, (n_heads, n_rows)),)
+
+
+@_op("positions:i32 factors?", inv_freq=tuple, scale=float)
 def _rope_angles(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """i32 [n] -> [n, dims]: dims/2 cosines, then dims/2 sines, each times ``scale``, of the rotary angles.
 
@@ -129,7 +158,7 @@ def _rope_angles(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[
     """
     positions, inv_freq = inputs[0], attrs["inv_freq"]
     assert isinstance(inv_freq, tuple)
-    expect(positions.dtype == "i32" and len(inputs) <= 2 and len(inv_freq) > 0, "rope_angles takes positions, factors?")
+    expect(len(inputs) <= 2 and len(inv_freq) > 0, "rope_angles takes positions, factors?")
     expect(all(math.isfinite(f) for f in inv_freq), "rope_angles: inverse frequencies are finite")
     expect(all(factors.shape == (len(inv_freq),) for factors in inputs[1:]), "rope_angles: one factor per frequency")
     return (Result(positions.rows, (2 * len(inv_freq),)),)
@@ -176,6 +205,42 @@ def _attention(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Re
     return (Result(q.rows, (q.shape[0] * q.shape[1],)),)
 
 
+@_op("latent rope", layer=int)
+def _latent_store(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, d], [n, r] -> nothing: writes this step's latents, and their keys' rotated part, into the cache of ``layer``.
+
+    Row r goes to position positions[r] of its sequence. Stands before the latent_attention of the same layer.
+    """
+    latent, rotated = inputs
+    fits = len(latent.shape) == len(rotated.shape) == 1 and latent.rows == rotated.rows == "tokens"
+    expect(fits, f"latent_store of {latent.shape} and {rotated.shape}")
+    return ()
+
+
+@_op("q q_rope", layer=int, scale=float)
+def _latent_attention(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, heads, d], [n, heads, r] -> [n, heads, d]: causal attention over the latents in the cache of ``layer``.
+
+    The row [latent, rope] of a token is the key of every head and its latent the value: scores are
+    (q·latent + q_rope·rope) * ``scale``; softmax over the same sequence's positions <= p, this step's among them; the
+    result is the sum of latents so weighted.
+    """
+    q, q_rope = inputs
+    fits = len(q.shape) == len(q_rope.shape) == 2 and q.shape[0] == q_rope.shape[0]
+    expect(fits and q.rows == q_rope.rows == "tokens", f"latent_attention of {q.shape} and {q_rope.shape}")
+    return (Result(q.rows, q.shape),)
+
+
+@_op("x", sizes=tuple)
+def _split(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, …, d] -> one [n, …, size] per size: the row, or each head of it, cut in pieces; the sizes add up to d."""
+    (x,), sizes = inputs, attrs["sizes"]
+    assert isinstance(sizes, tuple), "split: sizes"
+    whole = all(isinstance(size, int) and size > 0 for size in sizes) and sum(sizes) == x.shape[-1]
+    expect(whole, f"split of {x.shape} into {sizes}")
+    return tuple(Result(x.rows, (*x.shape[:-1], int(size))) for size in sizes)
+
+
 @_op("a b")
 def _add(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """Twice [n, …] -> same: a + b."""
@@ -198,20 +263,87 @@ def _softcap(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Resu
 
 @_op("gate up")
 def _swiglu(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
-    """Twice [n, d] -> same: silu(gate) * up, silu(x) = x / (1 + exp(-x))."""
+    """Twice [n, …] -> same: silu(gate) * up, silu(x) = x / (1 + exp(-x))."""
     return (_same(*inputs),)
 
 
 @_op("gate up")
 def _geglu(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
-    """Twice [n, d] -> same: gelu(gate) * up, gelu(x) = x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x³)))."""
+    """Twice [n, …] -> same: gelu(gate) * up, gelu(x) = x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x³)))."""
     return (_same(*inputs),)
+
+
+# ---- mixtures of experts
+
+
+@_op("logits bias?", k=int, score=str, normalise=int, scale=float, n_groups=int, groups_used=int, group_score=str)
+def _route(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, E] -> i32 [n, k], [n, k]: for every row the ``k`` experts it goes to, and what their results count.
+
+    ``score`` of all experts: "softmax" over them, "sigmoid" of each, "softmax_selected": the logit itself. The best k
+    by score + bias [E], listed best first, ties to the lower number; the bias is for choosing only (DeepSeek V3). With
+    ``n_groups`` > 1 experts stand in that many runs of equal length and only the ``groups_used`` best of these count:
+    by ``group_score`` "max", the best score in it (DeepSeek V2), or "top2", the sum of the two best (V3); scores with
+    bias here too. The weights are the scores of the chosen, without bias; with "softmax_selected" the softmax over the
+    chosen logits (gpt-oss). ``normalise`` 1: each is divided by 1e-20 plus their sum, added in the order of the list.
+    Then times ``scale``.
+    """
+    logits, k, n_groups, used = inputs[0], attrs["k"], attrs["n_groups"], attrs["groups_used"]
+    assert isinstance(k, int), "route: k"
+    assert isinstance(n_groups, int), "route: n_groups"
+    assert isinstance(used, int), "route: groups_used"
+    expect(len(logits.shape) == 1 and 1 <= k <= logits.shape[0], f"route of {logits.shape} to {k} experts")
+    expect(attrs["score"] in ("softmax", "sigmoid", "softmax_selected"), f"route by score {attrs['score']!r}")
+    expect(attrs["group_score"] in ("max", "top2") and attrs["normalise"] in (0, 1), "route: group_score or normalise")
+    expect(all(bias.shape == logits.shape for bias in inputs[1:]), "route: a bias for every expert")
+    expect(1 <= used <= n_groups and logits.shape[0] % n_groups == 0, f"route: {used} of {n_groups} groups")
+    size = logits.shape[0] // n_groups
+    expect(k <= used * size and (n_groups == 1 or attrs["group_score"] == "max" or size >= 2), "route: small groups")
+    return Result(logits.rows, (k,), "i32"), Result(logits.rows, (k,))
+
+
+@_op("x:f32/q8 experts:i32 weights* biases*", n_weights=int, biases=tuple)
+def _expert_linear(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, in] or [n, k, in], i32 [n, k] -> one [n, k, out_j] per weight [E, out_j, in]: linear with chosen matrices.
+
+    Result [r, s] is x[r] (or x[r, s]) @ weight_j[e].T + bias_j[e], e = experts[r, s]; biases are [E, out_j]. Attrs and
+    the order of inputs as in ``linear``. Bits as ``linear`` with that expert's matrix alone.
+    """
+    n, biases = attrs["n_weights"], attrs["biases"]
+    assert isinstance(n, int), "expert_linear: n_weights"
+    assert isinstance(biases, tuple), "expert_linear: biases"
+    expect(len(biases) == n >= 1 and set(biases) <= {0, 1}, "expert_linear: a 0 or 1 for each weight")
+    expect(len(inputs) == 2 + n + sum(biases), "expert_linear: count of inputs")
+    x, experts, weights = inputs[0], inputs[1], inputs[2 : 2 + n]
+    with_bias = [weight for weight, has in zip(weights, biases, strict=True) if has]
+    expect(len(experts.shape) == 1 and experts.rows == x.rows, "expert_linear: experts are [n, k]")
+    expect(x.shape[:-1] in ((), experts.shape), f"expert_linear of {x.shape} by experts {experts.shape}")
+    for weight in weights:
+        fits = len(weight.shape) == 3 and weight.shape[2] == x.shape[-1] and weight.shape[0] == weights[0].shape[0]
+        expect(fits, f"expert_linear of {x.shape} by {weight.name} {weight.shape}")
+    for weight, bias in zip(with_bias, inputs[2 + n :], strict=True):
+        expect(bias.shape == weight.shape[:2], f"bias {bias.name} {bias.shape} for {weight.name} {weight.shape}")
+    return tuple(Result(x.rows, (*experts.shape, weight.shape[1])) for weight in weights)
+
+
+@_op("y weights residual?")
+def _expert_sum(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, k, d], [n, k] -> [n, d]: sum over j of weights[j] * y[j], + residual [n, d] if any.
+
+    Added in order of j by fused multiply-add, the residual last.
+    """
+    y, weights = inputs[:2]
+    fits = len(y.shape) == 2 and weights.shape == y.shape[:1] and weights.rows == y.rows
+    expect(fits, f"expert_sum of {y.shape} by {weights.shape}")
+    result = Result(y.rows, y.shape[1:])
+    expect(all((r.rows, r.shape) == result[:2] for r in inputs[2:]), f"expert_sum: residual onto {result}")
+    return (result,)
 
 
 @_op("x")
 def _select_outputs(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """Rows "tokens" -> rows "outputs": keeps the rows whose logits the step's batch asks for, in order."""
-    expect(inputs[0].rows == "tokens" and inputs[0].dtype == "f32", "select_outputs takes rows of tokens")
+    expect(inputs[0].rows == "tokens", "select_outputs takes rows of tokens")
     return (Result("outputs", inputs[0].shape),)
 
 
@@ -220,7 +352,7 @@ def _select_outputs(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tup
 
 @_op("x")
 def _quantize(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
-    """[n, k] -> q8 [n, k]: rounds each 32 consecutive values to int8 with one float32 scale. k is a multiple of 32.
+    """[n, …, k] -> q8 of the same shape: rounds each 32 values to int8 with one float32 scale. k is a multiple of 32.
 
     In float32: m = max|x|; inv = 127 / m (0 when m is 0); q = round-half-even(x * inv), clipped to ±127; scale =
     m / 127. The value meant is q * scale.
@@ -230,17 +362,45 @@ def _quantize(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Res
 
 @_op("x weight", eps=float)
 def _rms_norm_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
-    """[n, k] -> q8 [n, k]: quantize(rms_norm(x, weight))."""
+    """[n, …, k] -> q8, same shape: quantize(rms_norm(x, weight))."""
     return _q8(_rms_norm(inputs, attrs)[0])
 
 
 @_op("gate up")
 def _swiglu_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
-    """Twice [n, k] -> q8 [n, k]: quantize(swiglu(gate, up))."""
+    """Twice [n, …, k] -> q8, same shape: quantize(swiglu(gate, up))."""
     return _q8(_same(*inputs))
 
 
 @_op("gate up")
 def _geglu_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
-    """Twice [n, k] -> q8 [n, k]: quantize(geglu(gate, up))."""
+    """Twice [n, …, k] -> q8, same shape: quantize(geglu(gate, up))."""
     return _q8(_same(*inputs))
+
+
+@_op("experts:i32 weights*")
+def _expert_read(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """I32 [n, k] -> nothing: the experts that this step takes of weights [E, out, in] are needed in memory from now on.
+
+    For weights that stay in the file until they are needed. They are all that read ``experts``; the expert_linears that
+    follow wait for what has not arrived yet.
+    """
+    _check_named(inputs)
+    return ()
+
+
+@_op("experts:i32 weights*")
+def _expert_predict(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """I32 [n, k] -> nothing: a guess at what the next expert_read will name, which may begin to read ahead.
+
+    Right or wrong, it changes no number: it can be left out.
+    """
+    _check_named(inputs)
+    return ()
+
+
+def _check_named(inputs: tuple[Value, ...]) -> None:
+    experts, *weights = inputs
+    expect(len(experts.shape) == 1 and len(weights) > 0, "experts are [n, k], of at least one weight")
+    for weight in weights:
+        expect(len(weight.shape) == 3 and weight.shape[0] == weights[0].shape[0], f"{weight.name}: {weight.shape}")

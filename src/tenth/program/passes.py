@@ -59,9 +59,23 @@ def readers(program: Program) -> dict[Value, list[Instruction]]:
     return found
 
 
+def kept_as_floats(program: Program) -> list[str]:
+    """The weights that are not multiplied by: 1-D ones, and the biases [E, out] of experts."""
+    biases = {
+        value.name
+        for i in program.instructions
+        if i.op == "expert_linear"
+        for value in i.inputs[_FIRST_WEIGHT[i.op] + len(_weights(i)) :]
+    }
+    return [name for name, value in program.weights.items() if len(value.shape) == 1 or name in biases]
+
+
 # ---------------------------------------------------------------- fewer rows
 
-_ROW_WISE = frozenset({"linear", "rms_norm", "add", "scale", "softcap", "swiglu", "geglu"})
+_ROW_WISE = frozenset(
+    {"linear", "rms_norm", "add", "scale", "softcap", "swiglu", "geglu", "route", "expert_linear", "expert_sum",
+     "head_linear", "split"}
+)  # fmt: skip
 
 
 def select_early(program: Program, quantised: AbstractSet[str]) -> Program:
@@ -131,18 +145,20 @@ def _substitute(value: Value, replaced: dict[Value, Value]) -> Value:
 
 def quantize_once(program: Program, quantised: AbstractSet[str]) -> Program:
     """Round the input of every linear with a block-quantised weight to q8, once per value for all that read it."""
-    rounded: dict[Value, Value] = {}  # owner of the f32 bytes -> q8
+    rounded: dict[tuple[Value, int], Value] = {}  # owner of the f32 bytes and length of a row -> q8
     instructions: list[Instruction] = []
     for instruction in program.instructions:
-        if instruction.op == "linear" and instruction.inputs[0].dtype == "f32":
+        if instruction.op in _FIRST_WEIGHT and instruction.inputs[0].dtype == "f32":
             weights = {weight.name for weight in _weights(instruction)}
             expect(weights <= quantised or not weights & quantised, f"{weights} merged before quantize_once")
             if weights <= quantised:
                 x = instruction.inputs[0]
-                if x.storage not in rounded:
-                    rounded[x.storage] = Value(f"{x.storage.name}.q8", "temp", x.shape, x.rows, "q8")
-                    instructions.append(Instruction("quantize", (x,), (rounded[x.storage],)))
-                instruction = replace(instruction, inputs=(rounded[x.storage], *instruction.inputs[1:]))
+                key = (x.storage, x.shape[-1])
+                if key not in rounded:
+                    length = "" if x.shape[-1] == x.storage.shape[-1] else str(x.shape[-1])
+                    rounded[key] = Value(f"{x.storage.name}.q8{length}", "temp", x.shape, x.rows, "q8")
+                    instructions.append(Instruction("quantize", (x,), (rounded[key],)))
+                instruction = replace(instruction, inputs=(rounded[key], *instruction.inputs[1:]))
         instructions.append(instruction)
     return replace(program, instructions=instructions)
 
@@ -169,12 +185,15 @@ def fuse_quantize(program: Program, quantised: AbstractSet[str]) -> Program:
 
 
 def merge_linears(program: Program, quantised: AbstractSet[str]) -> Program:
-    """Turn linears that read the same input into one instruction with several weights (q, k, v; gate, up)."""
-    groups: dict[tuple[Value, Rows | None], list[Instruction]] = defaultdict(list)
+    """Turn linears that read the same input into one instruction with several weights (q, k, v; gate, up).
+
+    Those of experts too, where they take the same experts.
+    """
+    groups: dict[tuple[object, ...], list[Instruction]] = defaultdict(list)
     for instruction in program.instructions:
-        if instruction.op == "linear" and not instruction.attrs["residual"]:
-            x = instruction.inputs[0]
-            groups[x.storage, x.rows].append(instruction)
+        if "n_weights" in instruction.attrs and not instruction.attrs.get("residual"):
+            read = instruction.inputs[: _FIRST_WEIGHT[instruction.op]]
+            groups[instruction.op, *((x.storage, x.shape, x.rows) for x in read)].append(instruction)
     # x is ready before the first of a group, and weights always are: the merged one stands where the first stood.
     merged = {group[0]: _merge(group) for group in groups.values()}
     followers = {instruction for group in groups.values() for instruction in group[1:]}
@@ -183,16 +202,17 @@ def merge_linears(program: Program, quantised: AbstractSet[str]) -> Program:
 
 
 def _merge(group: list[Instruction]) -> Instruction:
+    first = _FIRST_WEIGHT[group[0].op]
     weights = tuple(weight for i in group for weight in _weights(i))
-    biases = tuple(bias for i in group for bias in i.inputs[1 + len(_weights(i)) :])
+    biases = tuple(bias for i in group for bias in i.inputs[first + len(_weights(i)) :])
     present = tuple(has for i in group for has in _present(i))
     outputs = tuple(value for i in group for value in i.outputs)
-    attrs: dict[str, Attr] = {"n_weights": len(weights), "biases": present, "residual": 0}
-    return replace(group[0], inputs=(group[0].inputs[0], *weights, *biases), outputs=outputs, attrs=attrs)
+    attrs: dict[str, Attr] = {**group[0].attrs, "n_weights": len(weights), "biases": present}
+    return replace(group[0], inputs=(*group[0].inputs[:first], *weights, *biases), outputs=outputs, attrs=attrs)
 
 
 def fold_residual(program: Program, quantised: AbstractSet[str]) -> Program:
-    """Let a linear add the residual itself when its result goes nowhere but into that add."""
+    """Let a linear or an expert_sum add the residual itself when its result goes nowhere but into that add."""
     read_by = readers(program)
     made_by = {value: i for i in program.instructions for value in i.outputs}
     folded: dict[Instruction, Instruction] = {}  # the add -> the linear that takes its place
@@ -200,22 +220,31 @@ def fold_residual(program: Program, quantised: AbstractSet[str]) -> Program:
         if add.op != "add":
             continue
         for mine, other in (add.inputs, add.inputs[::-1]):
-            linear = made_by.get(mine)
-            single = linear is not None and linear.op == "linear" and linear.attrs["n_weights"] == 1
+            maker = made_by.get(mine)
             only_here = len(read_by[mine]) == 1 and program.output.storage is not mine and add not in folded
-            if linear and single and only_here and not linear.attrs["residual"]:
-                attrs: dict[str, Attr] = {**linear.attrs, "residual": 1}
-                folded[add] = Instruction("linear", (*linear.inputs, other), add.outputs, attrs)
+            if maker and only_here and _can_add(maker):
+                attrs: dict[str, Attr] = {**maker.attrs, "residual": 1} if maker.op == "linear" else maker.attrs
+                folded[add] = Instruction(maker.op, (*maker.inputs, other), add.outputs, attrs)
     gone = {made_by[value] for add, new in folded.items() for value in add.inputs if value is not new.inputs[-1]}
     # It stands where the add stood, where the residual is ready for certain.
     instructions = [folded.get(i, i) for i in program.instructions if i not in gone]
     return replace(program, instructions=instructions)
 
 
+def _can_add(maker: Instruction) -> bool:
+    """Whether this instruction has room for a residual."""
+    if maker.op == "expert_sum":
+        return len(maker.inputs) == 2
+    return maker.op == "linear" and maker.attrs["n_weights"] == 1 and not maker.attrs["residual"]
+
+
+_FIRST_WEIGHT = {"linear": 1, "head_linear": 1, "expert_linear": 2}  # where a product's weights stand among its inputs
+
+
 def _weights(linear: Instruction) -> tuple[Value, ...]:
-    n = linear.attrs["n_weights"]
+    n, first = linear.attrs.get("n_weights", 1), _FIRST_WEIGHT[linear.op]
     assert isinstance(n, int), "linear: n_weights is a number"
-    return linear.inputs[1 : 1 + n]
+    return linear.inputs[first : first + n]
 
 
 def _present(linear: Instruction) -> tuple[int, ...]:

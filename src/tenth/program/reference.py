@@ -6,6 +6,7 @@ float32 at any ``dtype``; everything else is computed in ``dtype``, float32 or f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from tenth.program.memory import lifetimes
 from tenth.program.ops import expect
-from tenth.program.values import Q8_BLOCK, Instruction, Program, Value
+from tenth.program.values import Q8_BLOCK, Instruction, Program, Transposed, Value
 
 Array = NDArray[Any]
 
@@ -46,13 +47,13 @@ class Batch:
 
 @dataclass
 class Cache:
-    """Keys and values between steps: (layer, sequence) -> [2, positions, n_kv_heads, head_dim]."""
+    """Keys and values between steps: (layer, sequence) -> [2, positions, n_kv_heads, head_dim]; latents: [1, …]."""
 
     kv: dict[tuple[int, int], Array] = field(default_factory=dict)
 
 
 class Q8(NamedTuple):
-    """A q8 value: int8 [n, k] and float32 scales [n, k / 32]."""
+    """A q8 value: int8 [n, …, k] and float32 scales [n, …, k / 32]."""
 
     q: NDArray[np.int8]
     scale: NDArray[np.float32]
@@ -104,6 +105,15 @@ def _linear(x: list[Any], attrs: Attrs, context: Context) -> list[Array]:
     return [r + next(rest) if attrs["residual"] else r for r in results]
 
 
+@_means("head_linear")
+def _head_linear(x: list[Any], attrs: Attrs, context: Context) -> Array:
+    n_heads, first = attrs["n_heads"], attrs["first"]
+    a = dequantize(x[0], context.dtype) if isinstance(x[0], Q8) else x[0]
+    by_head = x[1].reshape(n_heads, -1, x[1].shape[-1])[:, first : first + attrs["n_rows"]]
+    result: Array = np.einsum("nhi,hoi->nho", a.reshape(len(a), n_heads, -1), by_head)
+    return result
+
+
 @_means("rope_angles")
 def _rope_angles(x: list[Array], attrs: Attrs, context: Context) -> Array:
     frequency: Array = np.asarray(attrs["inv_freq"], np.float32)
@@ -130,15 +140,44 @@ def _rope(x: list[Array], attrs: Attrs, context: Context) -> Array:
 
 @_means("kv_store")
 def _kv_store(x: list[Array], attrs: Attrs, context: Context) -> list[Array]:
-    k, v = x
+    _keep(np.stack(x), attrs["layer"], context)
+    return []
+
+
+def _keep(kept: Array, layer: int, context: Context) -> None:
+    """Put [kinds, n, heads, dim] where the rows' sequences and positions say."""
     for rows, sequence in _sequences(context.batch):
         positions = context.batch.positions[rows]
-        old = context.cache.kv.get((attrs["layer"], sequence), np.zeros((2, 0, *k.shape[1:]), k.dtype))
-        new = np.full((2, max(old.shape[1], positions[-1] + 1), *k.shape[1:]), np.nan, k.dtype)
+        old = context.cache.kv.get((layer, sequence), kept[:, :0])
+        new = np.full((len(kept), max(old.shape[1], positions[-1] + 1), *kept.shape[2:]), np.nan, kept.dtype)
         new[:, : old.shape[1]] = old
-        new[0, positions], new[1, positions] = k[rows], v[rows]
-        context.cache.kv[attrs["layer"], sequence] = new
+        new[:, positions] = kept[:, rows]
+        context.cache.kv[layer, sequence] = new
+
+
+@_means("latent_store")
+def _latent_store(x: list[Array], attrs: Attrs, context: Context) -> list[Array]:
+    _keep(np.concatenate(x, -1)[None, :, None], attrs["layer"], context)
     return []
+
+
+@_means("latent_attention")
+def _latent_attention(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    q = np.concatenate(x, -1)
+    result: Array = np.zeros_like(x[0])
+    for rows, sequence in _sequences(context.batch):
+        p = context.batch.positions[rows][:, None]
+        keys = context.cache.kv[attrs["layer"], sequence][0, : p[-1, 0] + 1, 0]
+        score = q[rows] @ keys.T * np.float32(attrs["scale"])  # [rows, heads, keys]
+        score = np.where((np.arange(len(keys))[None] <= p)[:, None], score, -np.inf)
+        e = np.exp(score - score.max(-1, keepdims=True))
+        result[rows] = e / e.sum(-1, keepdims=True) @ keys[:, : result.shape[-1]]
+    return result
+
+
+@_means("split")
+def _split(x: list[Array], attrs: Attrs, context: Context) -> list[Array]:
+    return np.split(x[0], np.cumsum(attrs["sizes"])[:-1], -1)
 
 
 @_means("attention")
@@ -191,6 +230,62 @@ def _geglu(x: list[Array], attrs: Attrs, context: Context) -> Array:
     return gelu * x[1]
 
 
+@_means("route")
+def _route(x: list[Array], attrs: Attrs, context: Context) -> list[Array]:
+    logits, k = x[0], attrs["k"]
+    with np.errstate(over="ignore"):  # exp(-x) = inf gives 0, which is right
+        score = {"softmax": _softmax, "sigmoid": lambda v: 1 / (1 + np.exp(-v))}.get(attrs["score"], np.asarray)(logits)
+    rank = score + x[1] if len(x) == 2 else score
+    if attrs["n_groups"] > 1:
+        groups = np.sort(rank.reshape(len(rank), attrs["n_groups"], -1), -1)
+        best = groups[..., -1] + (groups[..., -2] if attrs["group_score"] == "top2" else 0)
+        out = np.argsort(-best, axis=-1, kind="stable")[:, attrs["groups_used"] :]
+        rank = rank.reshape(groups.shape).copy()
+        np.put_along_axis(rank, out[..., None], -np.inf, 1)
+        rank = rank.reshape(score.shape)
+    experts = np.argsort(-rank, axis=-1, kind="stable")[:, :k]
+    chosen = np.take_along_axis(score, experts, -1)
+    weights = _softmax(chosen) if attrs["score"] == "softmax_selected" else chosen
+    if attrs["normalise"]:
+        weights = weights / (weights.sum(-1, keepdims=True) + np.float32(1e-20))
+    return [experts.astype(np.int32), weights * np.float32(attrs["scale"])]
+
+
+def _softmax(x: Array) -> Array:
+    e: Array = np.exp(x - x.max(-1, keepdims=True))
+    e /= e.sum(-1, keepdims=True)
+    return e
+
+
+@_means("expert_read")
+@_means("expert_predict")
+def _no_meaning(x: list[Any], attrs: Attrs, context: Context) -> list[Array]:
+    return []  # only about when weights are read from a file
+
+
+@_means("expert_linear")
+def _expert_linear(x: list[Any], attrs: Attrs, context: Context) -> list[Array]:
+    n, experts = attrs["n_weights"], x[1]
+    rest = iter(x[2 + n :])
+    a = dequantize(x[0], context.dtype) if isinstance(x[0], Q8) else x[0]
+    a = np.broadcast_to(a[:, None], (*experts.shape, a.shape[-1])) if a.ndim == 2 else a
+    results: list[Array] = []
+    for weight, has in zip(x[2 : 2 + n], attrs["biases"], strict=True):
+        result = np.zeros((*experts.shape, weight.shape[1]), context.dtype)
+        bias = next(rest) if has else np.zeros(weight.shape[:2], context.dtype)
+        for expert in np.unique(experts):
+            mine = experts == expert
+            result[mine] = a[mine] @ weight[expert].T + bias[expert]
+        results.append(result)
+    return results
+
+
+@_means("expert_sum")
+def _expert_sum(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    total: Array = (x[0] * x[1][..., None]).sum(1)
+    return total + x[2] if len(x) == 3 else total
+
+
 @_means("select_outputs")
 def _select_outputs(x: list[Array], attrs: Attrs, context: Context) -> Array:
     return x[0][context.batch.outputs]
@@ -209,8 +304,8 @@ MEANINGS |= {f"{op}_q8": _then_quantize(op) for op in ("rms_norm", "swiglu", "ge
 
 
 def quantize(x: Array) -> Q8:
-    """[n, k] -> q8, in float32, as the op table says."""
-    blocks = x.astype(np.float32).reshape(len(x), -1, Q8_BLOCK)
+    """[n, …, k] -> q8, in float32, as the op table says."""
+    blocks = x.astype(np.float32).reshape(*x.shape[:-1], -1, Q8_BLOCK)
     largest = np.abs(blocks).max(-1, keepdims=True)
     inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
     q = np.clip(np.rint(blocks * inverse), -127, 127)
@@ -220,6 +315,12 @@ def quantize(x: Array) -> Q8:
 def dequantize(x: Q8, dtype: type[np.floating[Any]] = np.float32) -> Array:
     """The numbers a q8 value stands for."""
     return (x.q.reshape(*x.scale.shape, Q8_BLOCK) * x.scale.astype(dtype)[..., None]).reshape(x.q.shape)
+
+
+def transposed(matrix: Array, how: Transposed) -> Array:
+    """The derived weight [n_heads * in, n_rows] of a matrix [n_heads * rows, in]."""
+    heads = matrix.reshape(how.n_heads, -1, matrix.shape[-1])[:, how.first : how.first + how.n_rows]
+    return heads.transpose(0, 2, 1).reshape(-1, how.n_rows)
 
 
 def _sequences(batch: Batch) -> list[tuple[slice, int]]:
@@ -250,7 +351,9 @@ def run(
 
     def read(value: Value) -> Any:
         if value.kind == "weight":
-            return weights[value.name].astype(dtype, copy=False)
+            derived = program.derived.get(value.name)
+            whole = transposed(weights[derived.source], derived) if derived else weights[value.name]
+            return whole.astype(dtype, copy=False).reshape(value.shape)
         return given[value.name] if value.kind == "input" else store.read(value)
 
     for i, instruction in enumerate(program.instructions):
@@ -258,7 +361,8 @@ def run(
         results = MEANINGS[instruction.op](inputs, dict(instruction.attrs), context)
         results = results if isinstance(results, list) else [results]
         for value, result in zip(instruction.outputs, results, strict=True):
-            store.write(value, result if isinstance(result, Q8) else result.astype(dtype, copy=False))
+            kept = isinstance(result, Q8) or value.dtype == "i32"
+            store.write(value, result if kept else result.astype(dtype, copy=False))
         store.done(i, instruction)
     logits: Array = store.read(program.output)
     return logits.copy()
@@ -282,7 +386,7 @@ class _Loose:
 
 
 class _Arena:
-    """Every temporary at its planned offset. 0xFF bytes are NaN as float32 and -1 as int8."""
+    """Every temporary at its planned offset. 0xFF bytes are NaN as float32 and -1 as whole numbers."""
 
     def __init__(self, program: Program, n_bytes: int):
         self.bytes = np.full(n_bytes, 0xFF, np.uint8)
@@ -293,10 +397,10 @@ class _Arena:
         rows, size = self.sizes[value.storage]
         raw = self.bytes[value.offset : value.offset + size]
         if value.dtype != "q8":
-            return raw.view(np.float32).reshape(rows, *value.shape)
-        k = value.shape[0]
-        q, scale = raw[: rows * k], raw[rows * k : rows * (k + k // 8)]
-        return Q8(q.view(np.int8).reshape(rows, k), scale.view(np.float32).reshape(rows, k // Q8_BLOCK))
+            return raw.view(np.int32 if value.dtype == "i32" else np.float32).reshape(rows, *value.shape)
+        n = rows * math.prod(value.shape)
+        q, scale = raw[:n].view(np.int8), raw[n : n + n // 8].view(np.float32)
+        return Q8(q.reshape(rows, *value.shape), scale.reshape(rows, *value.shape[:-1], -1))
 
     def write(self, value: Value, result: Any) -> None:
         parts = result if isinstance(result, Q8) else (result,)

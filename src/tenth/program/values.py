@@ -28,8 +28,9 @@ Q8_ROW_STEP = 16  # q8 buffers hold a multiple of this many rows: the many-row k
 class Value:
     """One buffer, or a view of one.
 
-    ``shape`` is per row for inputs and temps, and the whole shape ([out, in], rows first) for weights, whose ``rows``
-    is None. The dtype of a weight is always "f32": what it means; how the file stores it is not the program's business.
+    ``shape`` is per row for inputs and temps, and the whole shape ([out, in], rows first; of experts [E, out, in]) for
+    weights, whose ``rows`` is None. The dtype of a weight is always "f32": what it means; how the file stores it is
+    not the program's business.
     ``base`` is None for a value that owns its bytes; a view (another shape of the same numbers) names the owner.
     ``offset`` is bytes from the start of the arena, set by ``memory.plan``; -1 before, and for inputs and weights.
     """
@@ -72,12 +73,36 @@ class Instruction:
 
 @dataclass(frozen=True)
 class KvLayer:
-    """Keys and values that one layer keeps between steps. ``window``: how far back attention looks, 0 = everything."""
+    """Keys and values that one layer keeps between steps. ``window``: how far back attention looks, 0 = everything.
+
+    ``latent`` > 0: one row of ``head_dim`` numbers per token is the key of every head, and its first ``latent`` numbers
+    are the value too, so that nothing else is kept (multi-head latent attention); ``n_kv_heads`` is 1 then.
+    """
 
     layer: int
     n_kv_heads: int
     head_dim: int
     window: int = 0
+    latent: int = 0
+
+    @property
+    def numbers_per_token(self) -> int:
+        """How many numbers are kept for each token."""
+        return self.n_kv_heads * self.head_dim * (1 if self.latent else 2)
+
+
+@dataclass(frozen=True)
+class Transposed:
+    """A weight that is not in the file as such: rows of the matrix ``source``, turned head by head.
+
+    Of each of the ``n_heads`` equal runs of rows it takes the ``n_rows`` from ``first`` on: a matrix [n_rows, in]. The
+    weight is those matrices transposed, one after the other: [n_heads * in, n_rows], float32.
+    """
+
+    source: str
+    n_heads: int
+    first: int
+    n_rows: int
 
 
 @dataclass(eq=False)
@@ -85,6 +110,7 @@ class Program:
     """A whole model step: from ``inputs`` ("tokens" and "positions", int32) to ``output`` (logits, rows "outputs").
 
     ``weights``: by tensor name of the file, in order of first use. ``state``: what is kept between steps, by layer.
+    ``derived``: those of the weights that are made of a tensor of the file under another name.
     """
 
     instructions: list[Instruction]
@@ -94,6 +120,7 @@ class Program:
     state: list[KvLayer]
     architecture: str = ""
     context_tokens: int = 0
+    derived: dict[str, Transposed] = field(default_factory=dict)
 
     @property
     def vocab_size(self) -> int:

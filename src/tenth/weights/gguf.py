@@ -23,7 +23,7 @@ from tenth.weights.lookalikes import SNIFF_BYTES, identify
 from tenth.weights.metadata import Metadata
 from tenth.weights.reader import U32, U64, Budget, HeaderReader
 from tenth.weights.shards import MAX_SHARDS, parse_shard_name, shard_paths
-from tenth.weights.tensors import TensorInfo, read_bytes, read_rows, read_tensor, require_supported
+from tenth.weights.tensors import TensorInfo, read_bytes, read_rows, read_tensor, read_transposed, require_supported
 from tenth.weights.values import read_value
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "read_header",
     "read_rows",
     "read_tensor",
+    "read_transposed",
     "require_supported",
     "require_unchanged",
 ]

@@ -77,6 +77,18 @@ def read_rows(info: TensorInfo, first: int, last: int) -> NDArray[np.float32]:
     return result
 
 
+def read_transposed(info: TensorInfo, n_heads: int, first: int, n_rows: int) -> NDArray[np.float32]:
+    """Some rows of each head of a matrix, turned: ``[n_heads * rows, in]`` -> ``[n_heads * in, n_rows]``.
+
+    Of each head's rows the ``n_rows`` from ``first`` on. Raises as ``read_tensor``.
+    """
+    rows, heads = info.shape[0] // n_heads, []
+    for head in range(n_heads):
+        at = head * rows + first
+        heads.append(read_rows(info, at, at + n_rows).T)
+    return np.concatenate(heads)
+
+
 def read_bytes(info: TensorInfo, into: NDArray[np.uint8]) -> None:
     """Fill ``into`` (uint8 ``[n_bytes]``, contiguous) with the tensor as stored, whatever its format."""
     if into.dtype != np.uint8 or into.shape != (info.n_bytes,) or not into.flags.c_contiguous:

@@ -1,0 +1,76 @@
+"""Weights are read in the background, by all workers, in the order of the file."""
+
+import threading
+
+import pytest
+
+from tenth.config import EngineConfig
+from tenth.errors import ModelFileError
+from tenth.loader import open_runtime
+from tenth.weights.gguf import read_header
+
+from .native import DATA
+
+KQUANTS = DATA / "golden_kquants.gguf"
+SCALE = {"Q4_K": 0, "Q5_K": 0, "Q6_K": 208, "Q8_0": 0, "Q3_K": 108, "Q2_K": 80}  # where a block has its float16 scale
+
+
+def settings(threads=2):
+    return EngineConfig(threads=threads, context_tokens=64, chunk_tokens=32)
+
+
+def reading_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "tenth-weights"]
+
+
+@pytest.mark.parametrize("error", [KeyError, RuntimeError, OSError, KeyboardInterrupt])
+def test_what_is_raised_meanwhile_ends_the_reading_and_is_passed_on(error):
+    def meanwhile():
+        raise error("meanwhile")
+
+    with pytest.raises(error, match="meanwhile"):
+        open_runtime(read_header(KQUANTS), settings(), meanwhile=meanwhile)
+    assert not reading_threads()
+
+
+def test_an_interrupted_report_of_progress_ends_the_reading():
+    def progress(what, done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_runtime(read_header(KQUANTS), settings(), progress)
+    assert not reading_threads()
+
+
+def test_progress_ends_with_all_bytes_of_the_weights():
+    header, reports = read_header(KQUANTS), []
+    loaded = open_runtime(header, settings(), lambda *report: reports.append(report))
+    matrices = [info for name, info in header.tensors.items() if name in loaded.program.weights and len(info.shape) > 1]
+    total = sum(info.n_bytes for info in matrices)
+    assert reports[-1] == ("loading", total, total)
+    assert all(what == "loading" and done <= total for what, done, _ in reports)
+    assert not reading_threads()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_of_several_damaged_weights_the_first_in_the_file_is_named(threads, tmp_path):
+    header = read_header(KQUANTS)
+    in_order = sorted(header.tensors.values(), key=lambda info: info.offset)
+    damaged = [info for info in in_order if info.format in SCALE][2::3]
+    assert len(damaged) > 2
+    data = bytearray(KQUANTS.read_bytes())
+    for info in damaged:
+        at = info.offset + SCALE[info.format]
+        data[at : at + 2] = b"\x00\x7e"
+    path = tmp_path / "damaged.gguf"
+    path.write_bytes(data)
+    for _ in range(3):
+        with pytest.raises(ModelFileError, match=f"tensor {damaged[0].name} of .*: in row 0, the scale"):
+            open_runtime(read_header(path), settings(threads))
+
+
+def test_a_plan_reads_its_weights_once_whoever_asks():
+    runtime = open_runtime(read_header(KQUANTS), settings()).runtime
+    read = runtime._plan.read_bytes
+    assert runtime._plan.read_weights() is None
+    assert runtime._plan.read_bytes == read
