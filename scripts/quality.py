@@ -13,9 +13,9 @@ tests/data/ordinary_text.txt, that is 500 predictions, computed as one sequence 
     top-1                 share of positions where the likeliest token is the same
 
 Engines: exact; int8, f16kv, int8+f16kv (exact with one or both of the roundings that engines use); llama.cpp (its
-defaults: float16 KV), llama.cpp-f32kv; tenth. Each engine's package is imported only when it has to be measured, so
-engines can be measured from different environments: logits (but never tenth's) are kept in --cache. exact needs gguf
-and torch, llama.cpp needs llama-cpp-python, tenth needs tenth.
+defaults: float16 KV), llama.cpp-f32kv; tenth (its defaults: float16 KV), tenth-q8kv. Each engine's package is imported
+only when it has to be measured, so engines can be measured from different environments: logits (but never tenth's) are
+kept in --cache. exact needs gguf and torch, llama.cpp needs llama-cpp-python, tenth needs tenth.
 """
 
 from __future__ import annotations
@@ -74,12 +74,16 @@ def llama_cpp(kv: str) -> Callable[[Path, list[int]], np.ndarray]:
     return logits
 
 
-def tenth(path: Path, tokens: list[int]) -> np.ndarray:
-    """Float32 [n, vocab] from tenth at its default settings."""
-    import tenth as engine
+def tenth(kv: str) -> Callable[[Path, list[int]], np.ndarray]:
+    """An engine function for tenth at its default settings, but for the format of keys and values."""
 
-    with engine.load(str(path)) as model:
-        return np.asarray(model.logits(tokens), dtype=np.float32)
+    def logits(path: Path, tokens: list[int]) -> np.ndarray:
+        import tenth as engine
+
+        with engine.load(str(path), kv=kv) as model:
+            return np.asarray(model.logits(tokens), dtype=np.float32)
+
+    return logits
 
 
 ENGINES: dict[str, Callable[[Path, list[int]], np.ndarray]] = {
@@ -89,7 +93,8 @@ ENGINES: dict[str, Callable[[Path, list[int]], np.ndarray]] = {
     "int8+f16kv": exact(activations="q8", kv="f16"),
     "llama.cpp": llama_cpp("f16"),
     "llama.cpp-f32kv": llama_cpp("f32"),
-    "tenth": tenth,
+    "tenth": tenth("f16"),
+    "tenth-q8kv": tenth("q8_0"),
 }
 
 
@@ -114,7 +119,7 @@ def read_logits(engine: str, path: Path, cache: Path) -> np.ndarray:
     start = time.monotonic()
     logits = ENGINES[engine](path, read_tokens(path, cache)[:-1])
     print(f"{engine}: {time.monotonic() - start:.0f} s", file=sys.stderr)
-    if engine != "tenth":  # tenth changes from run to run: always measured anew
+    if not engine.startswith("tenth"):  # tenth changes from run to run: always measured anew
         np.save(kept, logits)
     return logits
 

@@ -13,6 +13,12 @@ TENTH_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b,
 TENTH_INLINE float f16_to_f32(uint16_t h) { return _cvtsh_ss(h); }
 TENTH_INLINE uint16_t f32_to_f16(float f) { return _cvtss_sh(f, _MM_FROUND_TO_NEAREST_INT); }
 TENTH_INLINE float greatest(F32 a) { return _mm512_reduce_max_ps(a.v); }  // of all lanes; NaN only if all are
+TENTH_INLINE float sum_lanes(F32 a) {  // halves folded onto each other
+  const __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
 #elif defined(TENTH_AVX2)
 TENTH_INLINE F32 zero_below(F32 x, F32 limit, F32 value) { return {_mm256_and_ps(_mm256_cmp_ps(x.v, limit.v, _CMP_GE_OQ), value.v)}; }
 TENTH_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
@@ -23,7 +29,17 @@ TENTH_INLINE float greatest(F32 a) {
   m = _mm_max_ps(m, _mm_movehl_ps(m, m));
   return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
 }
+TENTH_INLINE float sum_lanes(F32 a) {
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
 #else
+TENTH_INLINE float sum_lanes(F32 a) {
+  for (int half = LANES / 2; half; half /= 2)
+    for (int i = 0; i < half; i++) a.v[i] += a.v[i + half];
+  return a.v[0];
+}
 TENTH_INLINE float greatest(F32 a) {
   float m = a.v[0];
   for (int i = 1; i < LANES; i++) m = a.v[i] > m ? a.v[i] : m;
@@ -34,6 +50,15 @@ TENTH_INLINE F32 zero_below(F32 x, F32 limit, F32 value) {
   return value;
 }
 #endif
+
+// The sum of N numbers, halves folded onto each other until one is left: an order that every register width can take.
+template <int N> TENTH_INLINE float sum_folded(const float* p) {
+  F32 s[N / LANES];
+  for (int i = 0; i < N / LANES; i++) s[i] = loadf(p + i * LANES);
+  for (int half = N / LANES / 2; half; half /= 2)
+    for (int i = 0; i < half; i++) s[i] = addf(s[i], s[i + half]);
+  return sum_lanes(s[0]);
+}
 
 constexpr float kExpLowest = -87.0f;
 

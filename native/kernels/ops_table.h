@@ -5,17 +5,20 @@
 
 namespace tenth {
 
-constexpr int kPageTokens = 32;  // tokens per page of the KV cache; also the chunk that attention walks
-constexpr int kQueryTile = 8;    // queries that share one reading of a page
+constexpr int kPageTokens = 32;                        // tokens per page of the KV cache
+constexpr int kSpanPages = 4;                          // pages whose keys share one maximum; spans start at multiples of it
+constexpr int kSpanTokens = kSpanPages * kPageTokens;
+constexpr int kQueryTile = 96;                         // most queries that share one reading of keys and values
 constexpr int kLatentTile = 32;  // the same of latents: 32 queries of 576 numbers and their sums take 150 KB, in L2
 
 enum class KvFormat : int { f16 = 0, q8_0 = 1, f32 = 2 };
 
-// Where keys and values of one layer lie inside a page. Keys are transposed (one SIMD lane = one token), values not.
+// Where keys and values of one layer lie inside a page. For keys one SIMD lane is one token, for values one number of a token.
 //   f16:  keys [kv_heads][head_dim][32], values [kv_heads][32][head_dim], 2 bytes each
 //   f32:  as f16 with 4 bytes each; for comparison with references, at twice the memory
-//   q8_0: keys [kv_heads]{ scales f32 [head_dim/32][32], int8 [head_dim][32] }, values [kv_heads]{ scales f32 [32][head_dim/32],
-//         int8 [32][head_dim] }: one scale per 32 numbers of one token
+//   q8_0: keys [kv_heads]{ scales f32 [head_dim/32][32], int8 [head_dim/4][32][4] }: four numbers of a token in a lane,
+//         values [kv_heads]{ scales f32 [head_dim/32][32], int8 [8][head_dim][4] }: in group g, the tokens 2g, 2g + 1,
+//         2g + 16, 2g + 17 (the pairs that two registers of weights make); one scale per 32 numbers of one token
 // With `latent` > 0 a token's one row of head_dim numbers is the key of all heads and its first `latent` numbers are the
 // value; it lies once, as values do.
 struct KvShape {
@@ -31,7 +34,7 @@ struct KvShape {
   int64_t layer_bytes() const { return (latent ? 1 : 2) * n_kv_heads * head_bytes(); }
 };
 
-// One tile of queries of one sequence that share a KV head.
+// One tile of queries of one sequence that share a KV head, and the spans of keys to walk for them.
 struct AttentionTile {
   const float* queries[kQueryTile];  // [head_dim] each
   float* outputs[kQueryTile];        // [head_dim] each
@@ -42,7 +45,9 @@ struct AttentionTile {
   KvShape shape;
   float scale, softcap;  // softcap 0: none
   int window;            // 0: none; else only keys with position > query position - window
-  float* scratch;        // attention_scratch() floats
+  int first_span, last_span;  // [first, last) of the spans that hold keys for the queries, or a part of them
+  float* partials;       // null: write outputs. Else: the sums of each span, [span][query][attention_partial()], for merge
+  float* scratch;        // attention_scratch() floats, 64-byte aligned
 };
 
 // One tile of queries of one sequence that read its latents: any heads of any rows.
@@ -75,14 +80,25 @@ struct OpKernels {
   void (*weighted_sum)(const float* x, int64_t stride, const float* w, int64_t n_parts, const float* residual, float* y, int64_t n);
   // Writes one token's keys and values ([n_kv_heads, head_dim] each) into slot 0..31 of a page's layer.
   void (*kv_store)(const float* k, const float* v, uint8_t* layer, const KvShape& shape, int slot);
+  // Softmax attention; every span has its own maximum and sums, which are merged in order of position.
   void (*attention)(const AttentionTile& tile);
+  // Merges the partials of all spans of a tile into its outputs: the bits of one walk over all of them.
+  void (*attention_merge)(const AttentionTile& tile);
   // Writes one token's row, [latent] and [head_dim - latent], into slot 0..31 of a page's layer.
   void (*latent_store)(const float* latent, const float* rotated, uint8_t* layer, const KvShape& shape, int slot);
   void (*latent_attention)(const LatentTile& tile);
 };
 
-constexpr int64_t attention_scratch(int64_t head_dim) {  // floats: scaled queries, accumulators, probabilities, sums
-  return kQueryTile * (2 * head_dim + 2 * kPageTokens + 16);
+constexpr int64_t round_up_32(int64_t n) { return (n + 31) / 32 * 32; }
+// Floats of one query's sums over one span: the weighted values, the greatest score, the sum of weights.
+constexpr int64_t attention_partial(int64_t head_dim) { return round_up_32(head_dim) + 16; }
+constexpr int kIntegerQueries = 32;  // most queries whose weights are rounded at a time
+// Floats: queries, sums of a span and of all, weights of a span; keys of a page or 32 numbers of the values of a span as
+// float32; or weights in integers, with units and scales.
+constexpr int64_t attention_scratch(int64_t head_dim) {
+  const int64_t strip = kSpanTokens * 32, page = kPageTokens * head_dim, floats = strip > page ? strip : page;
+  const int64_t integers = head_dim / 32 * (kIntegerQueries * (kSpanTokens / 2 + 1) + kSpanTokens + 16);
+  return kQueryTile * (round_up_32(head_dim) + kSpanTokens + 2 * attention_partial(head_dim)) + (floats > integers ? floats : integers);
 }
 
 constexpr int64_t latent_scratch(const KvShape& s) {  // floats: a page, queries, accumulators, probabilities, states

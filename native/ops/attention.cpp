@@ -20,54 +20,127 @@ void run_kv_store(const Instruction& i, Step& s, int thread) {
 
 namespace {
 
-// How many queries read a page together: as many as fit a tile, fewer when the workers would run out of tiles. The
-// result does not depend on it.
-int64_t tile_size(int64_t n_queries, int64_t n_groups, int n_threads) {
-  int64_t size = std::min<int64_t>(kQueryTile, n_queries);
-  while (size > 1 && n_groups * ((n_queries + size - 1) / size) < 2 * n_threads) size = (size + 1) / 2;
-  return size;
-}
+// The work of one attention instruction: tiles of the queries of one sequence that share a KV head, numbered row by row.
+// Where few tiles are long (generation behind a long context), a tile's spans of keys are shared out too, in runs; the
+// worker that finishes the last run merges them. The result depends on none of this.
+class Work {
+ public:
+  Work(const Instruction& i, Step& s, int thread)
+      : i_(i), s_(s), thread_(thread), layer_(s.layers->at(i.attributes.layer)), head_dim_(layer_.shape.head_dim),
+        kv_heads_(layer_.shape.n_kv_heads), group_(i.in[0].width / head_dim_ / kv_heads_) {}
+
+  void run() {
+    if (s_.n_threads > 1) plan_runs();
+    claimed_ = s_.n_threads > 1 ? s_.claim(i_) : 0;
+    for (int64_t sequence = 0; sequence < s_.batch->n_sequences; sequence++) {
+      pages_.clear();
+      // Long tiles come last in a sequence: hand them out first, so that the workers finish together.
+      for (int64_t t = n_tiles(sequence) - 1; t >= 0; t--)
+        for (int64_t head = 0; head < kv_heads_; head++) run_tile(sequence, t, head);
+    }
+  }
+
+ private:
+  int64_t first_row(int64_t sequence) const { return s_.batch->row_starts[sequence]; }
+  int64_t n_queries(int64_t sequence) const { return (s_.batch->row_starts[sequence + 1] - first_row(sequence)) * group_; }
+  int64_t tile_size(int64_t sequence) const {  // fewer than fit when the workers would run out of tiles
+    int64_t size = std::min<int64_t>(kQueryTile, n_queries(sequence));
+    const int64_t groups = kv_heads_ * s_.batch->n_sequences;
+    while (size > 12 && groups * ((n_queries(sequence) + size - 1) / size) < 2 * s_.n_threads) size = (size + 1) / 2;
+    return size;
+  }
+  int64_t n_tiles(int64_t sequence) const { return (n_queries(sequence) + tile_size(sequence) - 1) / tile_size(sequence); }
+
+  int position(int64_t sequence, int64_t query) const { return s_.batch->positions[first_row(sequence) + query / group_]; }
+  // [first, last) of the spans that tile t of a sequence sees.
+  std::pair<int, int> spans(int64_t sequence, int64_t t) const {
+    const int64_t size = tile_size(sequence), begin = t * size, end = std::min(begin + size, n_queries(sequence));
+    const int first = i_.attributes.window > 0 ? std::max(0, position(sequence, begin) - i_.attributes.window + 1) : 0;
+    return {first / kSpanTokens, position(sequence, end - 1) / kSpanTokens + 1};
+  }
+
+  void plan_runs() {
+    int64_t total = 0;
+    for (int64_t sequence = 0; sequence < s_.batch->n_sequences; sequence++)
+      for (int64_t t = 0; t < n_tiles(sequence); t++) {
+        const auto [first, last] = spans(sequence, t);
+        total += kv_heads_ * (last - first);
+      }
+    const int64_t runs = int64_t(kRunsPerThread) * s_.n_threads;
+    run_spans_ = int((total + runs - 1) / runs);
+  }
+
+  // True when the next piece of work falls to this worker.
+  bool take() {
+    if (s_.n_threads == 1) return true;
+    if (number_++ != claimed_) return false;
+    claimed_ = s_.claim(i_);
+    return true;
+  }
+
+  void run_tile(int64_t sequence, int64_t t, int64_t head) {
+    const auto [first, last] = spans(sequence, t);
+    const int64_t size = tile_size(sequence), n = std::min(size, n_queries(sequence) - t * size);
+    const int64_t record = n * attention_partial(head_dim_), room = int64_t(s_.partials->size() / sizeof(float));
+    const bool split = s_.n_threads > 1 && last - first > run_spans_ && partials_used_ + (last - first) * record <= room;
+    if (!split) {
+      if (take()) s_.rows->attention(tile(sequence, t, head, first, last));
+      return;
+    }
+    float* partials = reinterpret_cast<float*>(s_.partials->data()) + partials_used_;
+    std::atomic<int>& done = (*s_.finished_runs)[n_split_++];
+    partials_used_ += (last - first) * record;
+    const int n_runs = (last - first + run_spans_ - 1) / run_spans_;
+    for (int run = 0; run < n_runs; run++) {
+      if (!take()) continue;
+      AttentionTile part = tile(sequence, t, head, first + run * run_spans_, std::min(last, first + (run + 1) * run_spans_));
+      part.partials = partials + run * run_spans_ * record;
+      s_.rows->attention(part);
+      if (done.fetch_add(1, std::memory_order_acq_rel) + 1 < n_runs) continue;
+      done.store(0, std::memory_order_relaxed);  // for the next instruction
+      part.first_span = first, part.last_span = last, part.partials = partials;
+      s_.rows->attention_merge(part);
+    }
+  }
+
+  AttentionTile tile(int64_t sequence, int64_t t, int64_t head, int first, int last) {
+    if (pages_.empty())
+      for (uint8_t* page : s_.pages[sequence]) pages_.push_back(page + layer_.offset);
+    const int64_t size = tile_size(sequence), width = i_.in[0].width;
+    AttentionTile tile;
+    tile.n_queries = int(std::min(size, n_queries(sequence) - t * size));
+    for (int q = 0; q < tile.n_queries; q++) {
+      const int64_t row = first_row(sequence) + (t * size + q) / group_, query_head = head * group_ + (t * size + q) % group_;
+      tile.queries[q] = s_.floats(i_.in[0]) + row * width + query_head * head_dim_;
+      tile.outputs[q] = s_.floats(i_.out[0]) + row * width + query_head * head_dim_;
+      tile.positions[q] = s_.batch->positions[row];
+    }
+    tile.pages = pages_.data();
+    tile.kv_head = int(head);
+    tile.shape = layer_.shape;
+    tile.scale = i_.attributes.scale;
+    tile.softcap = i_.attributes.softcap;
+    tile.window = i_.attributes.window;
+    tile.first_span = first;
+    tile.last_span = last;
+    tile.partials = nullptr;
+    tile.scratch = s_.scratch_of(thread_);
+    return tile;
+  }
+
+  const Instruction& i_;
+  Step& s_;
+  const int thread_;
+  const LayerKv& layer_;
+  const int64_t head_dim_, kv_heads_, group_;  // group_: query heads per KV head
+  std::vector<uint8_t*> pages_;                // of the sequence at hand
+  int64_t number_ = 0, claimed_ = 0;           // of pieces of work: the next one, and the one that this worker will do
+  int run_spans_ = 0;
+  int64_t partials_used_ = 0, n_split_ = 0;
+};
 
 }  // namespace
 
-// The queries of one sequence that share a KV head are numbered row by row; tiles of them are claimed by the workers.
-void run_attention(const Instruction& i, Step& s, int thread) {
-  const Attributes& a = i.attributes;
-  const LayerKv& layer = s.layers->at(a.layer);
-  const int64_t d = layer.shape.head_dim, kv_heads = layer.shape.n_kv_heads, width = i.in[0].width;
-  const int64_t group = width / d / kv_heads;  // query heads per KV head
-  std::vector<uint8_t*> pages;
-  int64_t number = 0, claimed = s.n_threads == 1 ? 0 : s.claim(i);
-  for (int64_t sequence = 0; sequence < s.batch->n_sequences; sequence++) {
-    const int64_t first_row = s.batch->row_starts[sequence], n_queries = (s.batch->row_starts[sequence + 1] - first_row) * group;
-    const int64_t size = tile_size(n_queries, kv_heads * s.batch->n_sequences, s.n_threads);
-    const int64_t n_tiles = (n_queries + size - 1) / size;
-    pages.clear();
-    // Long tiles come last in a sequence: hand them out first, so that the workers finish together.
-    for (int64_t t = n_tiles - 1; t >= 0; t--)
-      for (int64_t head = 0; head < kv_heads; head++, number++) {
-        if (s.n_threads > 1 && number != claimed) continue;
-        if (s.n_threads > 1) claimed = s.claim(i);
-        if (pages.empty())
-          for (uint8_t* page : s.pages[sequence]) pages.push_back(page + layer.offset);
-        AttentionTile tile;
-        tile.n_queries = int(std::min(size, n_queries - t * size));
-        for (int q = 0; q < tile.n_queries; q++) {
-          const int64_t row = first_row + (t * size + q) / group, query_head = head * group + (t * size + q) % group;
-          tile.queries[q] = s.floats(i.in[0]) + row * width + query_head * d;
-          tile.outputs[q] = s.floats(i.out[0]) + row * width + query_head * d;
-          tile.positions[q] = s.batch->positions[row];
-        }
-        tile.pages = pages.data();
-        tile.kv_head = int(head);
-        tile.shape = layer.shape;
-        tile.scale = a.scale;
-        tile.softcap = a.softcap;
-        tile.window = a.window;
-        tile.scratch = s.scratch_of(thread);
-        s.rows->attention(tile);
-      }
-  }
-}
+void run_attention(const Instruction& i, Step& s, int thread) { Work(i, s, thread).run(); }
 
 }  // namespace tenth

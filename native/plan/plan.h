@@ -2,7 +2,9 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -107,6 +109,8 @@ struct Step {
   int64_t n_instructions = 0;
   std::vector<std::atomic<uint64_t>>* counters = nullptr;
   const std::vector<Buffer>* scratch = nullptr;  // one per thread
+  const Buffer* partials = nullptr;                     // sums of attention over spans, shared by the workers
+  std::vector<std::atomic<int>>* finished_runs = nullptr;  // one for each tile of attention that is shared out; 0 between instructions
 
   float* floats(const Operand& o) const { return reinterpret_cast<float*>(arena + o.at); }
   int64_t rows_of(const Operand& o) const { return n_rows[int(o.rows)]; }
@@ -133,6 +137,17 @@ struct StepCounters {
   int64_t steps = 0, ticks = 0, sample_ticks = 0;
 };
 
+// What streamed experts may have.
+struct StoreLimits {
+  std::map<int64_t, int64_t> n_slots;  // by bytes of a slot
+  int64_t passing_slots;               // see experts/cache.h
+  double half_life_tokens;
+};
+
+// Attention hands out this many pieces of work per worker where tiles can be shared out: more balance better, and cost
+// more merging.
+constexpr int kRunsPerThread = 8;
+
 struct Limits {
   int64_t max_rows, max_outputs, vocab, context_tokens, arena_bytes, n_pages;
   KvFormat kv_format;
@@ -144,8 +159,13 @@ class Plan {
 
   // Building, before the first step. All throw std::invalid_argument for what does not fit: whatever the arguments,
   // no step can then reach memory that is not the plan's.
+  int add_file(const std::string& path, ReadMode mode);  // to read weights from; throws std::runtime_error
+  void close_files();                                     // once all weights have been read
   int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns);  // read_weights fills it
   int add_experts(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns);
+  // As add_experts, but they stay in the file until they are needed: slices of a layer of the store, see experts/cache.h.
+  int add_streamed(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage);
+  void finish_store(const StoreLimits& limits);  // after the last add_streamed
   int add_vector(const float* data, int64_t n);
   void add_layer(int layer, int n_kv_heads, int head_dim, int latent);
   void add_instruction(Instruction instruction);
@@ -171,9 +191,13 @@ class Plan {
   void reset_counters();
   double seconds_per_tick() const;
   Pool& pool() { return pool_; }
+  ExpertStore* store() { return store_.get(); }  // null when nothing is streamed
 
  private:
   void expect_building() const;
+  const ModelFile& file(int number) const;
+  ExpertMatrix checked_experts(uint32_t gguf_id, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) const;
+  int64_t partials_bytes() const;
   void check(const BatchView& batch) const;
   void check_operand(const Operand& o, const std::string& where) const;
   ExpertMatrix add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, bool has_experts = false);
@@ -189,7 +213,10 @@ class Plan {
   Slabs slabs_;
   int64_t page_bytes_ = 0, n_outputs_ = 0;
   std::vector<Matrix> matrices_;
+  std::deque<ModelFile> files_;
   std::vector<ExpertMatrix> experts_;
+  std::deque<Matrix> streamed_shapes_;  // which the store points at
+  std::unique_ptr<ExpertStore> store_;
   std::mutex weights_lock_;  // for read_weights, which runs beside what adds to them
   std::vector<UnreadWeight> weights_;  // matrices and experts in the order added
   WeightReader reader_;
@@ -200,6 +227,8 @@ class Plan {
   std::vector<Instruction> instructions_;
   std::vector<std::atomic<uint64_t>> taken_;
   std::vector<Buffer> scratch_;
+  Buffer partials_;
+  std::vector<std::atomic<int>> finished_runs_;
   bool finished_ = false;
   Operand output_;
   Step step_;

@@ -4,26 +4,16 @@
 // of 16 dwords); one block of a q8 tile is the left one (16 columns of 32 bytes). One instruction gives all 256 integer
 // sums; scales are then applied by the vector unit as everywhere, one float sum per output, blocks in order of k.
 // Tiles cannot be read as vectors: the sums pass through memory, two blocks behind the product so that nothing waits.
-// Few rows, rows past the last whole tile, and float weights are left to the AVX-512 kernels.
+// Few rows, rows past the last whole tile, and float weights are left to the kernels of AVX-512 with VBMI.
 #include <immintrin.h>
 
-#include "formats/iq4_nl.h"
-#include "formats/iq4_xs.h"
-#include "formats/mxfp4.h"
-#include "formats/q2_k.h"
-#include "formats/q3_k.h"
-#include "formats/q4_0.h"
-#include "formats/q4_1.h"
-#include "formats/q4_k.h"
-#include "formats/q5_0.h"
-#include "formats/q5_1.h"
-#include "formats/q5_k.h"
-#include "formats/q6_k.h"
-#include "formats/q8_0.h"
-#include "kernels/amx/amx.h"
-#include "kernels/isa/store.h"
+#include <array>
 
-namespace tenth::avx512 { extern const KernelTable TABLE; }
+
+#include "formats/all.h"
+#include "kernels/amx/tiles.h"
+#include "kernels/isa/store.h"
+#include "kernels/products.h"
 
 namespace tenth::TENTH_ISA {
 
@@ -34,39 +24,6 @@ constexpr int LEAST_ROWS = 32;
 // 39 KB of the same k stay in L1. Half the panels lost a tenth at k = 8960, where activations come from further away.
 // Unpacked weights and sums take up to 560 KB of stack.
 constexpr int STRIP = 48, PANELS = 8, TILES = 32;
-
-// GCC 12's tile intrinsics are macros that take no template argument, and do not say that a load reads memory.
-template <int T> TENTH_INLINE void tile_zero() { asm volatile("tilezero %%tmm%c0" ::"i"(T)); }
-template <int T> TENTH_INLINE void tile_load(const void* p, int64_t stride) {
-  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(stride), "i"(T) : "memory");
-}
-template <int T> TENTH_INLINE void tile_store(void* p) {
-  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(p), "r"((int64_t)64), "i"(T) : "memory");
-}
-template <int SUM, int X, int W> TENTH_INLINE void tile_dot() {  // signed x times signed w
-  asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(SUM), "i"(X), "i"(W));
-}
-
-// Tiles 0..3: sums, [16 columns][16 rows] int32. 4, 5: activations, [16][k_per_sum] int8. 6, 7: weights,
-// [k_per_sum / 4][64] int8. A thread that has left this is as it was: tiles in use slow down every task switch.
-class TileConfig {
- public:
-  explicit TileConfig(int k_per_sum) {
-    struct alignas(64) {
-      uint8_t palette = 1, start_row = 0, reserved[14] = {};
-      uint16_t row_bytes[16] = {};
-      uint8_t rows[16] = {};
-    } c;
-    for (int t = 0; t < 8; t++) {
-      c.row_bytes[t] = (uint16_t)(t == 4 || t == 5 ? k_per_sum : 64);
-      c.rows[t] = (uint8_t)(t < 6 ? 16 : k_per_sum / 4);
-    }
-    asm volatile("ldtilecfg %0" ::"m"(c));
-  }
-  ~TileConfig() { asm volatile("tilerelease"); }
-  TileConfig(const TileConfig&) = delete;
-  TileConfig& operator=(const TileConfig&) = delete;
-};
 
 // 32 weights of 16 rows, ready to multiply: signed bytes, scales, minimums.
 template <class Format> struct alignas(64) Unpacked {
@@ -217,17 +174,16 @@ template <class Format> void product(const Product& p) {
     if (p.y_rows) rest.y_rows += done;
     else rest.y += done * p.y_stride;
     if (rest.residual) rest.residual += done * p.residual_stride;
-    find_format(avx512::TABLE, Format::GGUF_ID)->product(rest);
+    find_format(vbmi_table(), Format::GGUF_ID)->product(rest);
   }
 }
 
-extern const TileProduct TILE_PRODUCTS[];
-const TileProduct TILE_PRODUCTS[] = {
-    {Q4_0::GGUF_ID, product<Q4_0>},     {Q4_1::GGUF_ID, product<Q4_1>},     {Q5_0::GGUF_ID, product<Q5_0>},
-    {Q5_1::GGUF_ID, product<Q5_1>},     {Q8_0::GGUF_ID, product<Q8_0>},     {Q2_K::GGUF_ID, product<Q2_K>},
-    {Q3_K::GGUF_ID, product<Q3_K>},     {Q4_K::GGUF_ID, product<Q4_K>},     {Q5_K::GGUF_ID, product<Q5_K>},
-    {Q6_K::GGUF_ID, product<Q6_K>},     {IQ4_NL::GGUF_ID, product<IQ4_NL>}, {IQ4_XS::GGUF_ID, product<IQ4_XS>},
-    {MXFP4::GGUF_ID, product<MXFP4>},   {0, nullptr},
-};
+template <class... Formats> constexpr auto rows(FormatList<Formats...>) {
+  return std::array{OtherProduct{Formats::GGUF_ID, product<Formats>}...};
+}
+constexpr auto ROWS = rows(BlockFormats{});
+
+extern const OtherProducts PRODUCTS;
+const OtherProducts PRODUCTS = {ROWS.data(), ROWS.size()};
 
 }  // namespace tenth::TENTH_ISA

@@ -5,6 +5,7 @@
 namespace tenth::TENTH_ISA {
 void kv_store(const float* k, const float* v, uint8_t* layer, const KvShape& shape, int slot);
 void attention(const AttentionTile& tile);
+void attention_merge(const AttentionTile& tile);
 void latent_store(const float* latent, const float* rotated, uint8_t* layer, const KvShape& shape, int slot);
 void latent_attention(const LatentTile& tile);
 }  // namespace tenth::TENTH_ISA

@@ -1,0 +1,173 @@
+// kernels/isa/attention_walk.h: softmax attention of one tile of queries over the pages of its sequence, whatever the KV
+// format: the walk over spans of keys, the softmax of a span, the merging of spans.
+//
+// Keys are walked in spans of 128 tokens, which begin at multiples of 128. Each span has its own greatest score, sum of
+// weights and weighted values; they are merged in order of position (online softmax: Milakov and Gimelshein 2018). So the
+// result of a query depends on its position alone, not on batch, chunk or thread: what shares its tile sees the same
+// spans, and spans may be walked by different threads and merged afterwards.
+#pragma once
+#include <type_traits>
+
+#include "base/maths.h"
+#include "kernels/isa/attention.h"
+
+namespace tenth::TENTH_ISA {
+
+constexpr float kLowest = -3.0e38f;  // stands for minus infinity: differences stay finite
+
+// Queries are worked on in groups: a load of keys or values serves the whole group, whose sums stay in registers. Groups
+// come in a few sizes (each is compiled code) and are filled up with queries of zeros that nobody reads.
+#if defined(TENTH_AVX512)
+constexpr int kGroupSizes[] = {1, 2, 3, 4, 6, 8, 12};
+#elif defined(TENTH_AVX2)
+constexpr int kGroupSizes[] = {1, 2, 3, 4, 6};
+#else
+constexpr int kGroupSizes[] = {1, 4};
+#endif
+constexpr int kSizes = sizeof kGroupSizes / sizeof kGroupSizes[0], kGroup = kGroupSizes[kSizes - 1];
+static_assert(kQueryTile % kGroup == 0, "a full tile is full groups");
+
+// Calls f with the group size as a constant.
+template <int I = 0, class F> TENTH_INLINE void with_group(int size, const F& f) {
+  if constexpr (I + 1 < kSizes) {
+    if (size == kGroupSizes[I]) f(std::integral_constant<int, kGroupSizes[I]>());
+    else with_group<I + 1>(size, f);
+  } else {
+    f(std::integral_constant<int, kGroup>());
+  }
+}
+
+// Pages [first_page, last_page) of one span and queries [begin, end) of the tile: what goes through a format at a time.
+struct Piece {
+  int first_page, last_page, begin, end;
+};
+
+// One tile on its way over the spans. All arrays lie in the tile's scratch; those "of the piece" count its queries from 0.
+struct Walk {
+  const AttentionTile& tile;
+  int head_dim, stride;      // stride: head_dim rounded up to whole registers
+  int group, n_groups;       // queries in a group, groups
+  int first_key, newest;     // keys that at least one query sees
+  int lost[kQueryTile], seen[kQueryTile];  // of the span at hand, each query of the tile sees the tokens [lost, seen)
+  float* queries;            // as the format wants them, kQueryTile * stride
+  float* total;              // [query][attention_partial]: sums of all spans so far
+  float* weights;            // [query of the piece][kSpanTokens]: scores, then weights, the greatest 1
+  float* span;               // [query of the piece][attention_partial]: sums of one span
+  float* spare;              // for the format
+
+  explicit Walk(const AttentionTile& t) : tile(t), head_dim(t.shape.head_dim), stride(int(round_up_32(head_dim))) {
+    n_groups = (t.n_queries + kGroup - 1) / kGroup;
+    group = (t.n_queries + n_groups - 1) / n_groups;
+    int i = 0;
+    while (kGroupSizes[i] < group) i++;
+    group = kGroupSizes[i];
+    int oldest = t.positions[0];
+    newest = oldest;
+    for (int q = 1; q < t.n_queries; q++) {
+      oldest = t.positions[q] < oldest ? t.positions[q] : oldest;
+      newest = t.positions[q] > newest ? t.positions[q] : newest;
+    }
+    first_key = t.window > 0 && oldest >= t.window ? oldest - t.window + 1 : 0;
+    const int64_t partial = attention_partial(head_dim);
+    queries = t.scratch;
+    total = queries + kQueryTile * stride;
+    weights = total + kQueryTile * partial;
+    span = weights + kQueryTile * kSpanTokens;
+    spare = span + kQueryTile * partial;
+  }
+  const uint8_t* keys(int page) const { return tile.pages[page] + tile.kv_head * tile.shape.head_bytes(); }
+  const uint8_t* values(int page) const { return keys(page) + tile.shape.n_kv_heads * tile.shape.head_bytes(); }
+  // What to fetch while `page` is read: its values with its keys, with its values the keys one span on.
+  const uint8_t* keys_ahead(int page) const {
+    const int next = page + kSpanPages;
+    return keys(next / kSpanPages < tile.last_span && next * kPageTokens <= newest ? next : page);
+  }
+};
+
+// Into L2: half a span ahead is more than L1 can keep. Without it reading from memory was half as fast.
+TENTH_INLINE void fetch(const uint8_t* p) { __builtin_prefetch(p, 0, 2); }
+
+TENTH_INLINE int clamped(int n) { return n < 0 ? 0 : n > kSpanTokens ? kSpanTokens : n; }
+
+// Makes weights of the scores of query i of a piece, relative to the greatest; tokens outside [lost, seen) have weight 0.
+// `factor` >= 0: what the scores as they stand must be multiplied by. Two passes over 128 numbers, and the tokens not seen.
+static void softmax(const Walk& w, int i, int lost, int seen, float factor) {
+  float *p = w.weights + i * kSpanTokens, *top_and_sum = w.span + i * attention_partial(w.head_dim) + w.stride;
+  const auto set_unseen = [&](float x) {
+    for (int j = 0; j < lost; j++) p[j] = x;
+    for (int j = seen; j < kSpanTokens; j++) p[j] = x;
+  };
+  if (const float cap = w.tile.softcap; cap > 0) {
+    for (int j = 0; j < kSpanTokens; j += LANES) storef(p + j, mulf(splatf(cap), tanhf_(divf(mulf(loadf(p + j), splatf(factor)), splatf(cap)))));
+    factor = 1;
+  }
+  set_unseen(kLowest);
+  F32 tops[2] = {splatf(kLowest), splatf(kLowest)};
+  for (int j = 0; j < kSpanTokens; j += 2 * LANES)
+    for (int half = 0; half < 2; half++) tops[half] = maxf(tops[half], loadf(p + j + half * LANES));
+  const float top = lost < seen ? greatest(maxf(tops[0], tops[1])) * factor : kLowest;
+  for (int j = 0; j < kSpanTokens; j += LANES) storef(p + j, expf_(fma(loadf(p + j), splatf(factor), splatf(-top))));
+  set_unseen(0);
+  top_and_sum[0] = top;
+  top_and_sum[1] = sum_folded<kSpanTokens>(p);
+}
+
+// Adds the sums of one query over one span to those over all spans before it.
+TENTH_INLINE void merge(const Walk& w, float* total, const float* span) {
+  float *top = total + w.stride, *sum = top + 1;
+  const bool rises = span[w.stride] > *top;
+  const F32 f = expf_(splatf(rises ? *top - span[w.stride] : span[w.stride] - *top)), one = splatf(1.0f);
+  const F32 of_total = rises ? f : one, of_span = rises ? one : f;
+  for (int d = 0; d < w.head_dim; d += LANES) storef(total + d, fma(loadf(span + d), of_span, mulf(loadf(total + d), of_total)));
+  float sums[LANES];
+  storef(sums, fma(splatf(span[w.stride + 1]), of_span, mulf(splatf(*sum), of_total)));
+  *sum = sums[0];
+  if (rises) *top = span[w.stride];
+}
+
+static inline void clear(const Walk& w, float* total) {
+  for (int d = 0; d < w.stride; d += LANES) storef(total + d, zerof());
+  total[w.stride] = kLowest;
+  total[w.stride + 1] = 0;
+}
+
+static inline void finish(const Walk& w, int query, const float* total) {
+  float* out = w.tile.outputs[query];
+  const F32 sum = splatf(total[w.stride + 1]);
+  int d = 0;
+  for (; d + LANES <= w.head_dim; d += LANES) storef(out + d, divf(loadf(total + d), sum));
+  for (; d < w.head_dim; d++) out[d] = total[d] / total[w.stride + 1];
+}
+
+// Runs a tile. A Format packs the queries when it is made, takes format.at_once() queries in a piece, leaves their scores in
+// walk.weights and then their weighted sums of values in walk.span. score_scale(query): what scores must be multiplied by.
+template <class Format> void walk(const AttentionTile& t) {
+  Walk w(t);
+  Format format(w);
+  const int64_t partial = attention_partial(w.head_dim);
+  const int n = t.n_queries, at_once = format.at_once(), first_page = w.first_key / kPageTokens, last_page = w.newest / kPageTokens + 1;
+  for (int i = 0; i < n && !t.partials; i++) clear(w, w.total + i * partial);
+  for (int span = t.first_span; span < t.last_span; span++) {
+    Piece piece{span * kSpanPages, (span + 1) * kSpanPages, 0, 0};
+    piece.first_page = piece.first_page < first_page ? first_page : piece.first_page;
+    piece.last_page = piece.last_page > last_page ? last_page : piece.last_page;
+    for (; piece.begin < n; piece.begin = piece.end) {
+      piece.end = piece.begin + at_once < n ? piece.begin + at_once : n;
+      format.scores(piece);
+      for (int i = piece.begin; i < piece.end; i++) {
+        w.lost[i] = t.window > 0 ? clamped(t.positions[i] - t.window + 1 - span * kSpanTokens) : 0;
+        w.seen[i] = clamped(t.positions[i] + 1 - span * kSpanTokens);
+        softmax(w, i - piece.begin, w.lost[i], w.seen[i], format.score_scale(i));
+      }
+      format.values(piece);
+      for (int i = piece.begin; i < piece.end; i++) {
+        const float* sums = w.span + (i - piece.begin) * partial;
+        if (t.partials) std::memcpy(t.partials + ((span - t.first_span) * n + i) * partial, sums, partial * sizeof(float));
+        else merge(w, w.total + i * partial, sums);
+      }
+    }
+  }
+  for (int i = 0; i < n && !t.partials; i++) finish(w, i, w.total + i * partial);
+}
+
+}  // namespace tenth::TENTH_ISA

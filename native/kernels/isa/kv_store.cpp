@@ -1,0 +1,61 @@
+// kernels/isa/kv_store.cpp: writes one token's keys and values into a page; the layouts are in kernels/ops_table.h.
+#include "base/maths.h"
+#include "kernels/isa/attention.h"
+
+namespace tenth::TENTH_ISA {
+namespace {
+
+void store_f16(const float* k, const float* v, uint8_t* keys, uint8_t* values, int head_dim, int slot) {
+  auto* key = (uint16_t*)keys + slot;
+  auto* value = (uint16_t*)values + slot * head_dim;
+  for (int d = 0; d < head_dim; d++) key[d * kPageTokens] = f32_to_f16(k[d]);
+  int d = 0;
+  for (; d + LANES <= head_dim; d += LANES) store_f16(value + d, loadf(v + d));
+  for (; d < head_dim; d++) value[d] = f32_to_f16(v[d]);
+}
+
+void store_f32(const float* k, const float* v, uint8_t* keys, uint8_t* values, int head_dim, int slot) {
+  for (int d = 0; d < head_dim; d++) ((float*)keys)[d * kPageTokens + slot] = k[d];
+  std::memcpy((float*)values + slot * head_dim, v, head_dim * sizeof(float));
+}
+
+// One scale per 32 numbers, as Q8_0 has, but in float32; returns the scale and fills q.
+float round_q8(const float* x, int8_t* q) {
+  float top = 0;
+  for (int j = 0; j < 32; j++) top = std::fabs(x[j]) > top ? std::fabs(x[j]) : top;
+  const float inverse = top > 0 ? 127.0f / top : 0.0f;
+  int32_t rounded[32];
+  for (int j = 0; j < 32; j += LANES) storei(rounded + j, round_i32(mulf(loadf(x + j), splatf(inverse))));
+  for (int j = 0; j < 32; j++) q[j] = int8_t(rounded[j] > 127 ? 127 : rounded[j] < -127 ? -127 : rounded[j]);
+  return top / 127.0f;
+}
+
+void store_q8(const float* k, const float* v, uint8_t* keys, uint8_t* values, int head_dim, int slot) {
+  const int n_blocks = head_dim / 32;
+  uint8_t* key = keys + n_blocks * kPageTokens * 4 + slot * 4;
+  uint8_t* value = values + n_blocks * kPageTokens * 4 + slot % 16 / 2 * head_dim * 4 + slot % 2 + slot / 16 * 2;
+  for (int b = 0; b < n_blocks; b++) {
+    int8_t q[32];
+    ((float*)keys)[b * kPageTokens + slot] = round_q8(k + 32 * b, q);
+    for (int j = 0; j < 32; j += 4) std::memcpy(key + (32 * b + j) * kPageTokens, q + j, 4);
+    ((float*)values)[b * kPageTokens + slot] = round_q8(v + 32 * b, q);
+    for (int j = 0; j < 32; j++) value[(32 * b + j) * 4] = uint8_t(q[j]);
+  }
+}
+
+}  // namespace
+
+void kv_store(const float* k, const float* v, uint8_t* layer, const KvShape& shape, int slot) {
+  const int64_t head_bytes = shape.head_bytes();
+  for (int h = 0; h < shape.n_kv_heads; h++) {
+    uint8_t *keys = layer + h * head_bytes, *values = keys + shape.n_kv_heads * head_bytes;
+    const float *kh = k + h * shape.head_dim, *vh = v + h * shape.head_dim;
+    switch (shape.format) {
+      case KvFormat::f16: store_f16(kh, vh, keys, values, shape.head_dim, slot); break;
+      case KvFormat::f32: store_f32(kh, vh, keys, values, shape.head_dim, slot); break;
+      case KvFormat::q8_0: store_q8(kh, vh, keys, values, shape.head_dim, slot); break;
+    }
+  }
+}
+
+}  // namespace tenth::TENTH_ISA
