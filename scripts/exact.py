@@ -22,7 +22,8 @@ from torch import Tensor
 
 FULL_PRECISION = {gguf.GGMLQuantizationType[name] for name in ("F32", "F16", "BF16", "F64")}
 LOCAL_PER_GLOBAL = 6  # gemma3: layers 5, 11, 17, … see everything, the others a window
-KNOWN = ("llama", "qwen2", "qwen3", "gemma3", "qwen3moe", "deepseek2")
+KNOWN = ("llama", "qwen2", "qwen3", "gemma3", "qwen3moe", "qwen2moe", "olmoe", "glm4moe", "deepseek2")
+SHARES = ("qwen2moe", "olmoe", "deepseek2")  # weights of experts are shares of all, not of the chosen
 LOCAL_ROPE_BASE = 10_000.0  # gemma3's window layers, unless the file says otherwise
 
 
@@ -80,6 +81,7 @@ class Shape:
     rope_factor: float  # linear scaling: angles are divided by it
     local_rope_base: float
     window: int  # 0: none
+    rope_dims: int  # numbers of a head that turn
     n_used: int  # experts per token; 0: a dense model
     routing: Routing
     latent: Latent | None  # deepseek2's attention
@@ -102,22 +104,24 @@ def read_shape(reader: gguf.GGUFReader) -> Shape:
         return float(_value(reader, f"{architecture}.{key}", *default))
 
     dim, n_heads = int(number("embedding_length")), int(number("attention.head_count"))
+    head_dim = int(number("attention.key_length", dim // n_heads))
     return Shape(
         architecture=architecture,
         n_layers=int(number("block_count")),
         dim=dim,
         n_heads=n_heads,
         n_kv_heads=int(number("attention.head_count_kv", n_heads)),
-        head_dim=int(number("attention.key_length", dim // n_heads)),
+        head_dim=head_dim,
         eps=number("attention.layer_norm_rms_epsilon"),
         rope_base=number("rope.freq_base", 10_000.0),
         rope_factor=number("rope.scaling.factor", 1.0) if scaling == "linear" else 1.0,
         local_rope_base=number("rope.freq_base_swa", LOCAL_ROPE_BASE),
         window=int(number("attention.sliding_window", 0)) if architecture == "gemma3" else 0,
+        rope_dims=int(number("rope.dimension_count", head_dim)),
         n_used=int(number("expert_used_count", 0)),
         routing=Routing(
-            sigmoid=number("expert_gating_func", 1) == 2,
-            normalise=bool(number("expert_weights_norm", architecture != "deepseek2")),
+            sigmoid=number("expert_gating_func", 1 + (architecture == "glm4moe")) == 2,
+            normalise=bool(number("expert_weights_norm", architecture not in SHARES)),
             scale=number("expert_weights_scale", 1.0),
             groups=(int(number("expert_group_count", 1)), int(number("expert_group_used_count", 1))),
         ),
@@ -167,7 +171,7 @@ class ExactModel:
         attend = self._attend_latent if self.shape.latent else self._attend
         y = attend(self._norm(x, name + "attn_norm"), layer)
         x = x + (self._norm(y, name + "post_attention_norm") if gemma else y)
-        y = self._norm(x, name + "ffn_norm")
+        y = self._norm(x, name + ("post_attention_norm" if self.shape.architecture == "glm4moe" else "ffn_norm"))
         sparse = name + "ffn_gate_exps.weight" in self._tensors
         y = self._experts(y, name) if sparse else self._feed_forward(y, name, gemma)
         return x + (self._norm(y, name + "post_ffw_norm") if gemma else y)
@@ -186,6 +190,8 @@ class ExactModel:
         weights = (weights / weights.sum(-1, keepdim=True) if how.normalise else weights) * how.scale
         shared = name + "ffn_gate_shexp.weight" in self._tensors
         y = self._feed_forward(x, name, False, "_shexp") if shared else torch.zeros_like(x)
+        if name + "ffn_gate_inp_shexp.weight" in self._tensors:
+            y = y * torch.sigmoid(self._linear(x, name + "ffn_gate_inp_shexp"))
         for expert in chosen.unique().tolist():
             rows, slots = (chosen == expert).nonzero(as_tuple=True)
             gate, up = (self._linear(x[rows], f"{name}ffn_{part}_exps", expert) for part in ("gate", "up"))
@@ -250,10 +256,13 @@ class ExactModel:
 
     def _attend(self, x: Tensor, layer: int) -> Tensor:
         s, name, n = self.shape, f"blk.{layer}.", x.shape[0]
-        q = self._linear(x, name + "attn_q").reshape(n, s.n_heads, s.head_dim)
-        k = self._linear(x, name + "attn_k").reshape(n, s.n_kv_heads, s.head_dim)
+        q, k = self._linear(x, name + "attn_q"), self._linear(x, name + "attn_k")
+        whole = s.architecture == "olmoe"  # its norms see all heads together
+        if whole:
+            q, k = self._norm(q, name + "attn_q_norm"), self._norm(k, name + "attn_k_norm")
+        q, k = q.reshape(n, s.n_heads, s.head_dim), k.reshape(n, s.n_kv_heads, s.head_dim)
         v = self._linear(x, name + "attn_v").reshape(n, s.n_kv_heads, s.head_dim)
-        if name + "attn_q_norm.weight" in self._tensors:
+        if name + "attn_q_norm.weight" in self._tensors and not whole:
             q, k = self._norm(q, name + "attn_q_norm"), self._norm(k, name + "attn_k_norm")
         angles = self._angles(n, s.is_local(layer))
         q, k = self._rotate(q, angles), self._rotate(k, angles)
@@ -269,10 +278,10 @@ class ExactModel:
         return self._linear(torch.einsum("hij,jhd->ihd", weights, v).reshape(n, -1), name + "attn_output")
 
     def _angles(self, n: int, local: bool) -> Tensor:
-        """Float64 [n, 1, head_dim / 2]: the rotation of each position and pair."""
+        """Float64 [n, 1, rope_dims / 2]: the rotation of each position and pair."""
         s = self.shape
         inverse = (s.local_rope_base if local else s.rope_base) ** -(
-            torch.arange(0, s.head_dim, 2).double() / s.head_dim
+            torch.arange(0, s.rope_dims, 2).double() / s.rope_dims
         )
         if not local:
             inverse = inverse / s.rope_factor
@@ -283,11 +292,12 @@ class ExactModel:
     def _rotate(self, x: Tensor, angles: Tensor) -> Tensor:
         """RoPE: llama and deepseek2 files pair neighbours (llama's are reordered for it), others the two halves."""
         cos, sin = angles.cos(), angles.sin()
+        x, still = x.split([self.shape.rope_dims, x.shape[-1] - self.shape.rope_dims], dim=-1)
         if self.shape.architecture in ("llama", "deepseek2"):
             a, b = x[..., 0::2], x[..., 1::2]
-            return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
+            return torch.cat([torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2), still], dim=-1)
         a, b = x.chunk(2, dim=-1)
-        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+        return torch.cat([a * cos - b * sin, b * cos + a * sin, still], dim=-1)
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.shape.eps) * self._weight(name + ".weight")

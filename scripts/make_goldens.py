@@ -48,9 +48,10 @@ HF_NAMES = {  # transformers' name of a parameter (without "model.") -> the file
     r"layers\.(\d+)\.self_attn\.kv_a_proj_with_mqa\.": r"blk.\1.attn_kv_a_mqa.",
     r"layers\.(\d+)\.self_attn\.kv_b_proj\.": r"blk.\1.attn_kv_b.",
     r"layers\.(\d+)\.self_attn\.(q_a|kv_a)_layernorm\.": r"blk.\1.attn_\2_norm.",
-    r"layers\.(\d+)\.mlp\.shared_experts\.(gate|up|down)_proj\.": r"blk.\1.ffn_\2_shexp.",
-    r"layers\.(\d+)\.mlp\.gate\.e_score_correction_bias": r"blk.\1.exp_probs_b.bias",
     r"layers\.(\d+)\.mlp\.gate\.weight": r"blk.\1.ffn_gate_inp.weight",
+    r"layers\.(\d+)\.mlp\.gate\.e_score_correction_bias": r"blk.\1.exp_probs_b.bias",
+    r"layers\.(\d+)\.mlp\.shared_experts?\.(gate|up|down)_proj\.": r"blk.\1.ffn_\2_shexp.",
+    r"layers\.(\d+)\.mlp\.shared_expert_gate\.": r"blk.\1.ffn_gate_inp_shexp.",
     r"layers\.(\d+)\.mlp\.experts\.(gate_up|down)_proj": r"blk.\1.ffn_\2_exps.weight",
     r"layers\.(\d+)\.input_layernorm\.": r"blk.\1.attn_norm.",
     r"layers\.(\d+)\.post_attention_layernorm\.": r"blk.\1.ffn_norm.",
@@ -90,6 +91,11 @@ def cases() -> dict[str, Case]:
     v3 = latent | {"q_lora_rank": 32, "norm_topk_prob": True, "routed_scaling_factor": 2.5}
     v3 |= {"rope_parameters": yarn(1.0)}
     deepseek2, deepseek3 = transformers.DeepseekV2Config, transformers.DeepseekV3Config
+    one = small | {"num_hidden_layers": 1, "vocab_size": 96}
+    glm = {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24, "n_shared_experts": 2}
+    glm |= {"first_k_dense_replace": 1, "use_qk_norm": True, "attention_bias": True, "head_dim": 16, "n_group": 4}
+    glm |= {"topk_group": 2, "routed_scaling_factor": 2.5, "tie_word_embeddings": False}
+    glm |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}
     llama31 = {"rope_type": "llama3", "rope_theta": 10_000.0, "factor": 8.0, "low_freq_factor": 1.0}
     llama31 |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 32}  # 32: so that it matters at 40 tokens
     llama, gemma = transformers.LlamaConfig, transformers.Gemma3TextConfig
@@ -115,6 +121,13 @@ def cases() -> dict[str, Case]:
         "qwen3": Case("qwen3", qwen3(**small, **heads, head_dim=32, vocab_size=128, tie_word_embeddings=True)),
         "qwen3moe": Case("qwen3moe", transformers.Qwen3MoeConfig(**small, **heads, head_dim=32, vocab_size=128, **moe)),
         "moe_quantised": Case("qwen3moe", transformers.Qwen3MoeConfig(**(wide | moe_wide)), EXPERT_FORMATS),
+        "qwen2moe": Case("qwen2moe", transformers.Qwen2MoeConfig(
+            **(one | heads | moe | {"norm_topk_prob": False}), shared_expert_intermediate_size=40)),
+        "olmoe": Case("olmoe", transformers.OlmoeConfig(
+            **(one | heads | moe | {"norm_topk_prob": False, "intermediate_size": 24}))),
+        "mixtral": Case("llama", transformers.MixtralConfig(
+            **(one | heads | {"intermediate_size": 24}), num_local_experts=7, num_experts_per_tok=2)),
+        "glm4moe": Case("glm4moe", transformers.Glm4MoeConfig(**(small | {"vocab_size": 96}), **heads, **glm)),
         "gemma3": Case("gemma3", gemma(**gemma3)),
         "gemma3_scaled": Case(
             "gemma3", gemma(**(gemma3 | {"num_hidden_layers": 6, "intermediate_size": 32}), rope_parameters=linear8)
@@ -215,7 +228,7 @@ def make(name: str, case: Case, folder: Path) -> str:
             case.config, attn_implementation="eager", experts_implementation="eager"
         ).eval()
         stored = {}  # name in the file -> (format, raw array as the file holds it)
-        biases = [(name, buffer) for name, buffer in model.named_buffers() if name.endswith("correction_bias")]
+        biases = [(name, buffer) for name, buffer in model.named_buffers() if name.endswith("_bias")]
         for hf_name, parameter in [*model.named_parameters(), *biases]:
             parts = parts_in_file(name_in_file(hf_name, case), tuple(parameter.shape), case)
             for part, shape in parts.items():
@@ -244,20 +257,28 @@ def make(name: str, case: Case, folder: Path) -> str:
 
 
 def model_class(case: Case) -> type[transformers.PreTrainedModel]:
+    if hasattr(case.config, "num_local_experts") and case.architecture == "llama":
+        return transformers.MixtralForCausalLM
+    if case.architecture == "deepseek2":
+        version3 = isinstance(case.config, transformers.DeepseekV3Config)
+        return transformers.DeepseekV3ForCausalLM if version3 else transformers.DeepseekV2ForCausalLM
     return {
         "llama": transformers.LlamaForCausalLM,
         "qwen2": transformers.Qwen2ForCausalLM,
         "qwen3": transformers.Qwen3ForCausalLM,
         "qwen3moe": transformers.Qwen3MoeForCausalLM,
+        "qwen2moe": transformers.Qwen2MoeForCausalLM,
+        "olmoe": transformers.OlmoeForCausalLM,
+        "glm4moe": transformers.Glm4MoeForCausalLM,
         "gemma3": transformers.Gemma3ForCausalLM,
-        "deepseek2": getattr(transformers, f"{type(case.config).__name__.removesuffix('Config')}ForCausalLM"),
     }[case.architecture]
 
 
 def name_in_file(hf_name: str, case: Case) -> str:
     """The GGUF name of a transformers parameter, as llama.cpp's converter gives it."""
     short = hf_name.removeprefix("model.")
-    if case.architecture == "gemma3":  # gemma's norm after attention is not the one before the feed-forward part
+    # gemma's norm after attention is not the one before the feed-forward part; glm's is, but has the name
+    if case.architecture in ("gemma3", "glm4moe"):
         short = re.sub(r"layers\.(\d+)\.post_attention_layernorm\.", r"blk.\1.post_attention_norm.", short)
     for pattern, name in HF_NAMES.items():
         short, found = re.subn("^" + pattern, name, short)
@@ -325,15 +346,13 @@ def write_file(path: Path, name: str, case: Case, stored: dict) -> None:
     writer.add_head_count(c.num_attention_heads)
     writer.add_head_count_kv(1 if case.architecture == "deepseek2" and not case.old else c.num_key_value_heads)
     writer.add_layer_norm_rms_eps(c.rms_norm_eps)
-    if case.architecture in ("qwen3", "qwen3moe", "gemma3"):
+    if case.architecture in ("qwen3", "qwen3moe", "gemma3", "glm4moe"):
         writer.add_key_length(c.head_dim)
         writer.add_value_length(c.head_dim)
     if case.architecture == "deepseek2":
         add_latent_keys(writer, case)
     elif hasattr(c, "num_experts_per_tok"):
-        writer.add_expert_count(c.num_experts)
-        writer.add_expert_used_count(c.num_experts_per_tok)
-        writer.add_expert_feed_forward_length(c.moe_intermediate_size)
+        add_expert_keys(writer, case)
     if case.architecture == "llama":
         writer.add_vocab_size(c.vocab_size)
         writer.add_rope_dimension_count(c.hidden_size // c.num_attention_heads)
@@ -388,6 +407,26 @@ def add_latent_keys(writer: gguf.GGUFWriter, case: Case) -> None:
         writer.add_expert_weights_norm(True)
     if isinstance(c, transformers.DeepseekV3Config):
         writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+
+
+def add_expert_keys(writer: gguf.GGUFWriter, case: Case) -> None:
+    """What the converter writes of a mixture of experts."""
+    c = case.config
+    writer.add_expert_count(c.num_local_experts if hasattr(c, "num_local_experts") else c.num_experts)
+    writer.add_expert_used_count(c.num_experts_per_tok)
+    if hasattr(c, "moe_intermediate_size"):
+        writer.add_expert_feed_forward_length(c.moe_intermediate_size)
+    if case.architecture == "qwen2moe":
+        writer.add_expert_shared_feed_forward_length(c.shared_expert_intermediate_size)
+    if case.architecture == "glm4moe":
+        writer.add_rope_dimension_count(int(c.head_dim * c.rope_parameters["partial_rotary_factor"]))
+        writer.add_expert_group_count(c.n_group)
+        writer.add_expert_group_used_count(c.topk_group)
+        writer.add_expert_shared_count(c.n_shared_experts)
+        writer.add_leading_dense_block_count(c.first_k_dense_replace)
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+        writer.add_expert_weights_scale(c.routed_scaling_factor)
+        writer.add_expert_weights_norm(c.norm_topk_prob)
 
 
 def has_divisors(case: Case) -> bool:

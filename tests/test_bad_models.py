@@ -167,7 +167,7 @@ BAD_FILES = {
     "a wrong embedding": (llama("embedding_length", U32, 128), "has shape .* expected"),
     "a wrong feed-forward": (llama("feed_forward_length", U32, 96), "has shape .* expected"),
     "a wrong vocabulary": (llama("vocab_size", U32, 274), "vocab_size is 274, but token_embd.weight has 275 rows"),
-    "experts": (llama("expert_count", U32, 8), "mixture-of-experts"),
+    "experts": (llama("expert_count", U32, 8), "llama.expert_used_count is missing"),
     "a missing matrix": (without_tensor("blk.1.ffn_up.weight"), r"blk.1.ffn_up.weight is missing"),
     "a missing norm": (without_tensor("output_norm.weight"), "output_norm.weight is missing"),
     "no tensors": (lambda file: file.tensors.clear(), r"is missing|no tensors"),

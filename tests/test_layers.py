@@ -17,7 +17,8 @@ MAY_IMPORT = {
     "runtime": {"program", "batch", "_core"},
     "weights": set(),
     "models": {"program"},
-    "loader": {"models", "program", "weights", "runtime", "batch"},
+    "placing": {"program", "weights", "runtime"},
+    "loader": {"models", "program", "weights", "runtime", "batch", "placing"},
     "engine": {"runtime", "batch"},
     "text": set(),
     "library": {"weights"},  # show() and verify() read headers

@@ -111,8 +111,31 @@ TENTH_INLINE void load_rows(const void* p, int64_t stride, I32* out) {
   out[2].v = _mm512_unpacklo_epi64(c, d);
   out[3].v = _mm512_unpackhi_epi64(c, d);
 }
-// Each byte of `index` (0..15) replaced by that entry of a table of 16 bytes.
+// Each byte of `index` replaced by the entry of a table of 16 bytes that its low four bits name; bit 7 must be 0.
 TENTH_INLINE I32 lookup16(const void* table, I32 index) { return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)table)), index.v)}; }
+// table[index], lane by lane.
+TENTH_INLINE I32 gather(const uint32_t* table, I32 index) { return {_mm512_i32gather_epi32(index.v, table, 4)}; }
+#if defined(TENTH_VBMI)
+// Each byte of `index` replaced by that entry of a table of 256 bytes.
+TENTH_INLINE I32 lookup256(const uint8_t* table, I32 index) {
+  const auto part = [&](int i) { return _mm512_load_si512(table + 64 * i); };
+  const __m512i low = _mm512_permutex2var_epi8(part(0), index.v, part(1));
+  const __m512i high = _mm512_permutex2var_epi8(part(2), index.v, part(3));
+  return {_mm512_mask_mov_epi8(low, _mm512_movepi8_mask(index.v), high)};
+}
+// Byte j of each lane: 8 bits of a lane of `a` from bit FROM + j * STEP on; what lies past the lane's end is anything.
+template <int FROM, int STEP> TENTH_INLINE I32 spread_bits(I32 a) {
+  constexpr auto offsets = [](int j) { return (int64_t)((FROM + j % 4 * STEP + j / 4 * 32) & 63) << (8 * j); };
+  constexpr int64_t all = offsets(0) | offsets(1) | offsets(2) | offsets(3) | offsets(4) | offsets(5) | offsets(6) | offsets(7);
+  return {_mm512_multishift_epi64_epi8(_mm512_set1_epi64(all), a.v)};
+}
+// As lookup16, but the upper four bits of a byte of `index` may be anything.
+TENTH_INLINE I32 lookup_low4(const void* table, I32 index) {
+  return {_mm512_permutexvar_epi8(index.v, _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)table)))};
+}
+// Bits of a where those of mask are set, else of b.
+TENTH_INLINE I32 select_bits(I32 mask, I32 a, I32 b) { return {_mm512_ternarylogic_epi32(mask.v, a.v, b.v, 0xca)}; }
+#endif
 // acc[lane] += sum of four products, unsigned w bytes times signed x bytes. SMALL promises w <= 127 (AVX2 is faster then).
 template <bool SMALL> TENTH_INLINE I32 dot4(I32 acc, I32 w, I32 x) { return {_mm512_dpbusd_epi32(acc.v, w.v, x.v)}; }
 
@@ -199,6 +222,7 @@ TENTH_INLINE void load_rows(const void* p, int64_t stride, I32* out) {
   out[3].v = _mm256_unpackhi_epi64(c, d);
 }
 TENTH_INLINE I32 lookup16(const void* table, I32 index) { return {_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)table)), index.v)}; }
+TENTH_INLINE I32 gather(const uint32_t* table, I32 index) { return {_mm256_i32gather_epi32((const int*)table, index.v, 4)}; }
 // Pairs of products are summed in 16 bits: exact for w <= 127 (127*127*2 < 32768). Larger w is split into w & 127 and
 // its top bit, which are both small.
 template <bool SMALL> TENTH_INLINE I32 dot4(I32 acc, I32 w, I32 x) {
@@ -302,6 +326,7 @@ TENTH_INLINE I32 lookup16(const void* table, I32 index) {
   std::memcpy(index.v, b, 64);
   return index;
 }
+TENTH_INLINE I32 gather(const uint32_t* table, I32 index) { TENTH_EACH index.v[i] = (int32_t)table[index.v[i]]; return index; }
 template <bool SMALL> TENTH_INLINE I32 dot4(I32 acc, I32 w, I32 x) {
   uint8_t a[64];
   int8_t b[64];

@@ -6,10 +6,12 @@ void bind_kernels(nb::module_& m);
 void bind_sample(nb::module_& m);
 void bind_plan(nb::module_& m);
 void bind_limits(nb::module_& m);
+void bind_experts(nb::module_& m);
 
 NB_MODULE(_core, m) {
   bind_kernels(m);
   bind_sample(m);
   bind_plan(m);
   bind_limits(m);
+  bind_experts(m);
 }

@@ -1,6 +1,7 @@
 // bindings/plan.cpp: a plan for Python: built operand by operand, then one call per step.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
@@ -100,9 +101,8 @@ class PyPlan {
     return std::pair(failure.weight, std::move(failure.what));
   }
 
-  std::pair<double, double> read_seconds() {  // of all workers together: reading, packing
-    const double scale = plan_.seconds_per_tick();
-    return {double(plan_.reader().read_ticks()) * scale, double(plan_.reader().pack_ticks()) * scale};
+  std::pair<double, double> read_seconds() {  // processor seconds of all workers together: reading, packing
+    return {1e-9 * double(plan_.reader().read_ns()), 1e-9 * double(plan_.reader().pack_ns())};
   }
 
   void add_instruction(const std::string& op, nb::list inputs, nb::list outputs, nb::dict attributes) {
@@ -164,6 +164,24 @@ class PyPlan {
     return nb::make_tuple(c.steps, double(c.ticks) * scale, double(c.sample_ticks) * scale);
   }
 
+  nb::dict expert_counts() {  // empty when nothing is streamed
+    nb::dict d;
+    if (!plan_.store()) return d;
+    const StoreCounts c = plan_.store()->counts();
+    d["wanted"] = c.cache.wanted;
+    d["ready"] = c.cache.ready;
+    d["coming"] = c.cache.coming;
+    d["predicted"] = c.cache.predicted;
+    d["unused"] = c.cache.unused;
+    d["reads"] = c.reads;
+    d["read_bytes"] = c.read_bytes;
+    d["wait_seconds"] = c.wait_seconds;
+    d["slot_bytes"] = plan_.store()->arena_bytes();
+    d["buffer_bytes"] = plan_.store()->buffer_bytes();
+    d["direct"] = plan_.store()->files().front().mode() == ReadMode::direct;
+    return d;
+  }
+
   Plan plan_;
 
  private:
@@ -182,10 +200,25 @@ void bind_plan(nb::module_& m) {
       .def("add_experts", [](PyPlan& p, uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) {
              return p.plan_.add_experts(gguf_id, file, offset, n_experts, out_rows, columns);
            }, "gguf_id"_a, "file"_a, "offset"_a, "n_experts"_a, "out_rows"_a, "columns"_a)
+      .def("close_files", [](PyPlan& p) { p.plan_.close_files(); })
       .def("read_weights", &PyPlan::read_weights)
       .def("stop_reading", [](PyPlan& p) { p.plan_.reader().stop(); })
       .def("read_seconds", &PyPlan::read_seconds)
       .def_prop_ro("read_bytes", [](PyPlan& p) { return p.plan_.reader().bytes_read(); })
+      .def("add_file", [](PyPlan& p, const std::string& path, int mode) {
+        expect(mode >= 0 && mode <= 3, "plan: no such way to read");
+        nb::gil_scoped_release unlocked;
+        return p.plan_.add_file(path, ReadMode(mode));
+      }, "path"_a, "mode"_a)
+      .def("add_streamed", [](PyPlan& p, uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage) {
+        return p.plan_.add_streamed(gguf_id, file, offset, n_experts, out_rows, columns, layer, stage);
+      }, "gguf_id"_a, "file"_a, "offset"_a, "n_experts"_a, "out_rows"_a, "columns"_a, "layer"_a, "stage"_a)
+      .def("finish_store", [](PyPlan& p, const std::map<int64_t, int64_t>& n_slots, int64_t passing_slots, double half_life_tokens) {
+        p.plan_.finish_store(StoreLimits{n_slots, passing_slots, half_life_tokens});
+      }, "n_slots"_a, "passing_slots"_a, "half_life_tokens"_a)
+      .def("expert_counts", &PyPlan::expert_counts)
+      .def("expert_usage", [](PyPlan& p) { return p.plan_.store() ? p.plan_.store()->usage() : std::vector<double>(); })
+      .def("restore_expert_usage", [](PyPlan& p, const std::vector<double>& counts) { if (p.plan_.store()) p.plan_.store()->restore_usage(counts); }, "counts"_a)
       .def("add_vector", [](PyPlan& p, Floats v) { return p.plan_.add_vector(v.data(), int64_t(v.shape(0))); })
       .def("add_layer", [](PyPlan& p, int layer, int n_kv_heads, int head_dim, int latent) { p.plan_.add_layer(layer, n_kv_heads, head_dim, latent); })
       .def("add_instruction", &PyPlan::add_instruction, "op"_a, "inputs"_a, "outputs"_a, "attributes"_a)

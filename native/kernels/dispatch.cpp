@@ -7,8 +7,8 @@
 #include <cstring>
 #include <vector>
 
-#include "kernels/amx/amx.h"
 #include "kernels/isa_error.h"
+#include "kernels/products.h"
 #include "kernels/table.h"
 
 namespace tenth {
@@ -16,13 +16,14 @@ namespace tenth {
 namespace scalar { extern const KernelTable TABLE; }
 namespace avx2 { extern const KernelTable TABLE; }
 namespace avx512 { extern const KernelTable TABLE; }
-namespace amx { extern const TileProduct TILE_PRODUCTS[]; }
+namespace vbmi { extern const OtherProducts PRODUCTS; }
+namespace amx { extern const OtherProducts PRODUCTS; }
 
 namespace {
 
 // What the CPU has and the operating system saves across task switches.
 struct Cpu {
-  bool sse42 = false, avx2 = false, avx512 = false, amx = false;
+  bool sse42 = false, avx2 = false, avx512 = false, vbmi = false, amx = false;
 
   Cpu() {
     unsigned a, b, c, d;
@@ -37,8 +38,9 @@ struct Cpu {
     avx2 = (low & YMM) == YMM && fma && f16c && (b & bit_AVX2) && (b & bit_BMI2);
     avx512 = avx2 && (low & ZMM) == ZMM && (b & bit_AVX512F) && (b & bit_AVX512BW) && (b & bit_AVX512VL) &&
              (b & bit_AVX512DQ) && (c & bit_AVX512VNNI);
+    vbmi = avx512 && (c & bit_AVX512VBMI);
     constexpr unsigned TILES = 3u << 17, AMX_TILE = 1u << 24, AMX_INT8 = 1u << 25;  // xcr0 bits, cpuid bits
-    amx = avx512 && (low & TILES) == TILES && (d & AMX_TILE) && (d & AMX_INT8) && may_use_tiles();
+    amx = vbmi && (low & TILES) == TILES && (d & AMX_TILE) && (d & AMX_INT8) && may_use_tiles();
   }
 
  private:
@@ -55,15 +57,17 @@ const Cpu& cpu() {
   return found;
 }
 
-// The AVX-512 table with the products that tiles make faster: same panels, same bits.
+// The rows of a table, some with other products.
+std::vector<FormatKernels> laid_over(const KernelTable& table, const OtherProducts& products) {
+  std::vector<FormatKernels> rows(table.formats, table.formats + table.n_formats);
+  for (int i = 0; i < products.n; i++)
+    for (FormatKernels& row : rows)
+      if (row.gguf_id == products.list[i].gguf_id) row.product = products.list[i].product;
+  return rows;
+}
+
 const KernelTable& amx_table() {
-  static const std::vector<FormatKernels> formats = [] {
-    std::vector<FormatKernels> rows(avx512::TABLE.formats, avx512::TABLE.formats + avx512::TABLE.n_formats);
-    for (const TileProduct* tiles = amx::TILE_PRODUCTS; tiles->product; tiles++)
-      for (FormatKernels& row : rows)
-        if (row.gguf_id == tiles->gguf_id) row.product = tiles->product;
-    return rows;
-  }();
+  static const std::vector<FormatKernels> formats = laid_over(vbmi_table(), amx::PRODUCTS);
   static const KernelTable table = {"amx", formats.data(), static_cast<int>(formats.size()), avx512::TABLE.quantize};
   return table;
 }
@@ -75,13 +79,14 @@ struct Isa {
 };
 
 // From slowest to fastest.
-constexpr int N_ISAS = 4;
+constexpr int N_ISAS = 5;
 struct Isas { Isa list[N_ISAS]; };
 Isas isas() {
   return {{{&scalar::TABLE, cpu().sse42, "SSE4.2"},
            {&avx2::TABLE, cpu().avx2, "AVX2, FMA, F16C and BMI2"},
            {&avx512::TABLE, cpu().avx512, "AVX-512 F, BW, VL, DQ and VNNI"},
-           {&amx_table(), cpu().amx, "AMX int8 with AVX-512, or this process may not use its tiles"}}};
+           {&vbmi_table(), cpu().vbmi, "AVX-512 VBMI beside F, BW, VL, DQ and VNNI"},
+           {&amx_table(), cpu().amx, "AMX int8 with AVX-512 VBMI, or this process may not use its tiles"}}};
 }
 
 const KernelTable& choose() {
@@ -105,6 +110,12 @@ const KernelTable& choose() {
 }
 
 }  // namespace
+
+const KernelTable& vbmi_table() {
+  static const std::vector<FormatKernels> formats = laid_over(avx512::TABLE, vbmi::PRODUCTS);
+  static const KernelTable table = {"vbmi", formats.data(), static_cast<int>(formats.size()), avx512::TABLE.quantize};
+  return table;
+}
 
 const KernelTable& kernel_table() {
   static const KernelTable& chosen = choose();

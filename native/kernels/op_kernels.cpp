@@ -1,5 +1,6 @@
 // kernels/op_kernels.cpp: finds the row of an instruction set.
 #include <cstring>
+#include <initializer_list>
 
 #include "kernels/ops_table.h"
 
@@ -9,7 +10,8 @@ namespace avx2 { extern const OpKernels op_kernels; }
 namespace avx512 { extern const OpKernels op_kernels; }
 
 const OpKernels& op_kernels(const char* isa) {
-  if (!std::strcmp(isa, "avx512") || !std::strcmp(isa, "amx")) return avx512::op_kernels;
+  for (const char* name : {"avx512", "vbmi", "amx"})
+    if (!std::strcmp(isa, name)) return avx512::op_kernels;
   if (!std::strcmp(isa, "avx2")) return avx2::op_kernels;
   return scalar::op_kernels;
 }

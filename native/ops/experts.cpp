@@ -1,13 +1,15 @@
 // ops/experts.cpp: products of rows with the matrices of the experts they were routed to.
 //
 // Every worker sorts the (row, slot) pairs by expert for itself, which is cheaper than meeting once more. The weights of
-// all touched experts then lie one after the other on one axis, of which the workers claim pieces: a few rows make the
-// memory busy with long runs, many rows spread the experts. A piece gathers its expert's rows into tiles of their own and
+// all touched experts then lie one after the other on one axis (ops/axis.h), so that one row streams long runs through
+// memory and many rows spread the experts. A piece gathers its expert's rows into tiles of their own and
 // runs the ordinary product on some of the expert's panels; results go straight to their places.
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
+#include <vector>
 
+#include "ops/axis.h"
 #include "ops/ops.h"
 
 namespace tenth {
@@ -17,7 +19,7 @@ namespace {
 struct Groups {
   int32_t* starts;   // [n_experts + 1]: pairs[starts[e] .. starts[e + 1]) are those of expert e
   int32_t* pairs;    // [n_pairs], rising within an expert
-  int32_t* touched;  // [n_touched]: experts with a pair, rising
+  int32_t* touched;  // [n_touched]: experts with a pair, rising or as the store says
   int64_t n_touched = 0;
 
   static int64_t bytes(int64_t n_experts, int64_t n_pairs) { return 4 * (n_experts + 1 + n_pairs + std::min(n_experts, n_pairs)); }
@@ -79,10 +81,11 @@ void copy_q8_row(const Q8Rows* from, int64_t from_row, const Q8Rows& to, int64_t
 class Call {
  public:
   Call(const Instruction& i, Step& s, int thread)
-      : i_(i), s_(s), n_(i.attributes.n_weights), x_(i.in[0]), k_(i.in[1].width), each_(x_.inner_rows()), n_rows_(s.rows_of(x_)),
-        room_(reinterpret_cast<uint8_t*>(s.scratch_of(thread))), n_experts_(s.experts(i.in[2]).n_experts()),
+      : i_(i), s_(s), thread_(thread), n_(i.attributes.n_weights), x_(i.in[0]), k_(i.in[1].width), each_(x_.inner_rows()),
+        n_rows_(s.rows_of(x_)), room_(reinterpret_cast<uint8_t*>(s.scratch_of(thread))), n_experts_(s.experts(i.in[2]).n_experts()),
         groups_(room_, s.numbers(i.in[1]), n_experts_, n_rows_, n_rows_ * k_) {
     gathered_ = room_ + round_up64(Groups::bytes(n_experts_, n_rows_ * k_));
+    if (ExpertStore* store = s.experts(i.in[2]).from().store) put_in_order(*store);
   }
 
   static int64_t scratch(const Instruction& i, const Parts& p, int64_t rows) {
@@ -95,10 +98,9 @@ class Call {
     int64_t bytes_each = 0, total = 0;
     for (int w = 0; w < n_; w++) bytes_each += s_.experts(i_.in[2 + w]).expert_bytes();
     for (int64_t t = 0; t < groups_.n_touched; t++) total += bytes_each * cost(groups_.touched[t]);
-    const int64_t per_worker = bytes_each * groups_.n_touched / s_.n_threads;
-    const int64_t pieces = s_.n_threads == 1 ? 1 : s_.n_threads * pieces_per_worker(n_rows_, per_worker);
-    for (int64_t piece; (piece = s_.claim(i_)) < pieces;) {
-      const int64_t from = part(total, piece, pieces), to = part(total, piece + 1, pieces);
+    const bool in_order = s_.experts(i_.in[2]).from().store;  // experts that are still being read stand last
+    Axis axis(s_, i_, thread_, total, Axis::pieces_of(n_rows_, bytes_each * groups_.n_touched / s_.n_threads), in_order);
+    for (int64_t from, to; axis.next(from, to);) {
       int64_t at = 0;
       for (int64_t t = 0; t < groups_.n_touched && at < to; t++) {
         const int64_t expert = groups_.touched[t], end = at + bytes_each * cost(expert);
@@ -110,7 +112,6 @@ class Call {
 
  private:
   static int64_t round_up64(int64_t n) { return (n + 63) / 64 * 64; }
-  static int64_t part(int64_t total, int64_t piece, int64_t pieces) { return total / pieces * piece + total % pieces * piece / pieces; }
 
   int64_t rows_of(int64_t expert) const { return groups_.starts[expert + 1] - groups_.starts[expert]; }
   // How long an expert's bytes take, in any unit: reading them, and multiplying by each row.
@@ -118,10 +119,10 @@ class Call {
 
   // The part [from, to) of the axis, of one expert whose weights begin at `at`. A panel belongs to where it begins.
   void multiply(int64_t expert, int64_t at, int64_t from, int64_t to) {
-    bool ready = false;
     int bias = 2 + n_;
     for (int w = 0; w < n_; w++) {
-      const Matrix m = s_.experts(i_.in[2 + w]).of(expert);
+      const ExpertMatrix& matrices = s_.experts(i_.in[2 + w]);
+      const Matrix& m = matrices.shape();
       const int64_t step = m.panel_bytes() * cost(expert), end = at + m.n_panels() * step;
       const auto panel_at = [&](int64_t position) { return (std::clamp(position, at, end) - at + step - 1) / step; };
       Product p;
@@ -130,8 +131,8 @@ class Call {
       const float* b = i_.attributes.biases[w] ? s_.vector(i_.in[bias++]) + expert * m.out_rows : nullptr;
       at = end;
       if (p.first_panel >= p.last_panel) continue;
-      if (!ready) gather(expert), ready = true;
-      p.panels = m.panels;
+      if (gathered_of_ != expert) gather(expert);
+      p.panels = matrices.of(expert).panels;
       p.n_blocks = m.n_blocks();
       p.out_rows = m.out_rows;
       p.x = rows_;
@@ -142,11 +143,23 @@ class Call {
       p.y_rows = groups_.pairs + groups_.starts[expert];
       p.bias = b;
       m.format->product(p);
+      matrices.multiplied(expert, p.last_panel - p.first_panel);
     }
+  }
+
+  // Streamed experts: those that are in memory first, the others as they are read.
+  void put_in_order(const ExpertStore& store) {
+    bool asked_for = int64_t(store.order().size()) == groups_.n_touched;
+    for (int64_t t = 0; t < groups_.n_touched && asked_for; t++) {
+      const int32_t expert = groups_.touched[t] = store.order()[t].expert;
+      asked_for = expert < n_experts_ && rows_of(expert) > 0;
+    }
+    if (!asked_for) throw std::runtime_error("the step multiplies by experts that it did not ask for");
   }
 
   // Sets rows_ to the rows of x that go to this expert, side by side.
   void gather(int64_t expert) {
+    gathered_of_ = expert;
     const int64_t n = rows_of(expert), width = x_.inner;
     const int32_t* pairs = groups_.pairs + groups_.starts[expert];
     uint8_t* source = s_.arena + x_.at;
@@ -165,6 +178,7 @@ class Call {
 
   const Instruction& i_;
   Step& s_;
+  const int thread_;
   const int n_;
   const Operand& x_;
   const int64_t k_, each_, n_rows_;  // each_: rows of x per row of the step, 1 or k
@@ -172,9 +186,41 @@ class Call {
   const int64_t n_experts_;
   const Groups groups_;
   uint8_t *gathered_, *rows_ = nullptr;
+  int64_t gathered_of_ = -1;  // whose rows rows_ points to
 };
 
+// What is asked of the store: the experts of all rows, rising, with how many rows chose each.
+std::vector<TouchedExpert> touched_experts(const Instruction& i, const Step& s) {
+  std::vector<int32_t> rows(s.experts(i.in[1]).n_experts());
+  const int32_t* experts = s.numbers(i.in[0]);
+  for (int64_t pair = 0, n = s.rows_of(i.in[0]) * i.in[0].width; pair < n; pair++) rows.at(experts[pair])++;
+  std::vector<TouchedExpert> touched;
+  for (size_t e = 0; e < rows.size(); e++)
+    if (rows[e]) touched.push_back({int32_t(e), rows[e]});
+  return touched;
+}
+
 }  // namespace
+
+void run_expert_read(const Instruction& i, Step& s, int thread) {
+  const StreamedFrom& from = s.experts(i.in[1]).from();
+  if (thread == 0) from.store->want(from.layer, touched_experts(i, s));
+}
+
+void run_expert_predict(const Instruction& i, Step& s, int thread) {
+  if (thread != 0) return;
+  const StreamedFrom& from = s.experts(i.in[1]).from();
+  // Those that most rows put first, first: a guess is right more often for a row's best expert than for its last.
+  const int64_t k = i.in[0].width, n = s.rows_of(i.in[0]) * k;
+  const int32_t* experts = s.numbers(i.in[0]);
+  std::vector<int64_t> votes(s.experts(i.in[1]).n_experts());
+  for (int64_t pair = 0; pair < n; pair++) votes.at(experts[pair]) += k - pair % k;
+  std::vector<int32_t> likely;
+  for (size_t e = 0; e < votes.size(); e++)
+    if (votes[e]) likely.push_back(int32_t(e));
+  std::stable_sort(likely.begin(), likely.end(), [&](int32_t a, int32_t b) { return votes[a] > votes[b]; });
+  from.store->predict(from.layer, likely);
+}
 
 int64_t scratch_expert_linear(const Instruction& i, const Parts& p, int64_t rows) { return Call::scratch(i, p, rows); }
 

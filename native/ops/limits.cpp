@@ -91,6 +91,7 @@ struct Isa { const char* name; const LimitLoops* loops; };
 constexpr Isa ISAS[] = {{"scalar", &scalar::limit_loops},
                         {"avx2", &avx2::limit_loops},
                         {"avx512", &avx512::limit_loops},
+                        {"vbmi", &avx512::limit_loops},
                         {"amx", &avx512::limit_loops}};  // the rate of vectors, not of tiles: shares stay comparable
 
 // The loops of `isa`, or of the instruction set that the kernels use when it is empty.

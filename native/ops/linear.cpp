@@ -1,6 +1,7 @@
 // ops/linear.cpp: matrix products, the token table, and rounding to q8 with what is fused in front of it.
 #include <algorithm>
 
+#include "ops/axis.h"
 #include "ops/ops.h"
 
 namespace tenth {
@@ -28,16 +29,15 @@ Product product_of(const Instruction& i, const Step& s, int weight, int bias_inp
 
 }  // namespace
 
-void run_linear(const Instruction& i, Step& s, int) {
+void run_linear(const Instruction& i, Step& s, int thread) {
   const int n = i.attributes.n_weights;
   const int64_t n_rows = s.rows_of(i.in[0]);
   if (!n_rows) return;
   int64_t total = 0;
   for (int w = 0; w < n; w++) total += s.matrix(i.in[1 + w]).n_panels() * s.matrix(i.in[1 + w]).panel_bytes();
-  const int64_t pieces = s.n_threads == 1 ? 1 : s.n_threads * pieces_per_worker(n_rows, total / s.n_threads);
-  for (int64_t piece; (piece = s.claim(i)) < pieces;) {
-    // The piece is a range of bytes of all weights one after the other; a panel belongs to the piece its start lies in.
-    const int64_t from = total * piece / pieces, to = total * (piece + 1) / pieces;
+  Axis axis(s, i, thread, total, Axis::pieces_of(n_rows, total / s.n_threads));
+  for (int64_t from, to; axis.next(from, to);) {
+    // The axis: the bytes of all weights one after the other; a panel belongs to the piece its start lies in.
     int64_t at = 0;
     int bias = 1 + n;
     for (int w = 0; w < n; w++) {

@@ -1,16 +1,8 @@
 // ops/ops.h: how each op of the table runs. Every worker calls it and does its share; program/ops.py says what it means.
 #pragma once
-#include <algorithm>
-
 #include "plan/plan.h"
 
 namespace tenth {
-
-// Pieces of weights that each worker will claim on average. Several, so that a worker that was interrupted leaves work
-// to the others; but with few rows no shorter than 256 KiB, because the memory likes long runs.
-inline int64_t pieces_per_worker(int64_t n_rows, int64_t bytes_per_worker) {
-  return n_rows > 4 ? 8 : std::clamp<int64_t>(bytes_per_worker >> 18, 1, 8);
-}
 
 // What operands must agree on (ops/rules.cpp).
 void rule_embed(const Instruction&, const Parts&);
@@ -29,6 +21,7 @@ void rule_split(const Instruction&, const Parts&);
 void rule_select_outputs(const Instruction&, const Parts&);
 void rule_route(const Instruction&, const Parts&);
 void rule_expert_linear(const Instruction&, const Parts&);
+void rule_experts_named(const Instruction&, const Parts&);  // expert_read, expert_predict
 void rule_expert_sum(const Instruction&, const Parts&);
 
 // What each worker needs for itself.
@@ -58,6 +51,8 @@ void run_softcap(const Instruction&, Step&, int thread);
 void run_select_outputs(const Instruction&, Step&, int thread);
 void run_route(const Instruction&, Step&, int thread);
 void run_expert_linear(const Instruction&, Step&, int thread);
+void run_expert_read(const Instruction&, Step&, int thread);
+void run_expert_predict(const Instruction&, Step&, int thread);
 void run_expert_sum(const Instruction&, Step&, int thread);
 
 }  // namespace tenth

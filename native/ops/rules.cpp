@@ -183,10 +183,22 @@ void rule_expert_linear(const Instruction& i, const Parts& p) {
     need(i, i.in[2 + w].kind == Kind::experts && is_floats(y) && y.rows == x.rows, "kinds");
     const ExpertMatrix& e = p.experts[i.in[2 + w].at];
     need(i, e.shape().columns == x.inner && e.shape().format->q8_input == x.q8, "x does not fit the matrices");
-    need(i, e.n_experts() == p.experts[i.in[2].at].n_experts(), "the matrices are of different numbers of experts");
+    const ExpertMatrix& first = p.experts[i.in[2].at];
+    need(i, e.n_experts() == first.n_experts(), "the matrices are of different numbers of experts");
+    need(i, e.from().store == first.from().store && e.from().layer == first.from().layer, "the matrices are of different layers");
     need(i, y.inner == e.shape().out_rows && y.inner_rows() == chosen.width, "the result does not fit the matrices");
     if (a.biases[w])
       need(i, i.in[bias].kind == Kind::vector && i.in[bias].width == e.n_experts() * e.shape().out_rows, "the bias does not fit the matrices"), bias++;
+  }
+}
+
+void rule_experts_named(const Instruction& i, const Parts& p) {
+  need(i, i.in.size() >= 2 && i.out.empty(), "number of operands");
+  need(i, i.in[0].kind == Kind::arena && i.in[0].i32, "kinds");
+  for (size_t w = 1; w < i.in.size(); w++) {
+    need(i, i.in[w].kind == Kind::experts, "kinds");
+    const StreamedFrom &from = p.experts[i.in[w].at].from(), &first = p.experts[i.in[1].at].from();
+    need(i, from.store && from.layer == first.layer, "the experts are not streamed, or of several layers");
   }
 }
 

@@ -151,7 +151,7 @@ Passes choose_passes() {
   const char* wanted = std::getenv("TENTH_ISA");
   const auto may = [&](const char* name) { return wanted == nullptr || !*wanted || std::strcmp(wanted, name) == 0; };
   __builtin_cpu_init();
-  if ((may("avx512") || may("amx")) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+  if ((may("avx512") || may("vbmi") || may("amx")) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
     return {block_maxima_avx512, block_sums_avx512, weigh_avx512};
   if (may("avx2") && __builtin_cpu_supports("avx2")) return {block_maxima_avx2, block_sums_avx2, weigh_avx2};

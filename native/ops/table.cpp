@@ -27,6 +27,8 @@ static const OpRow kOps[] = {
     {"select_outputs", rule_select_outputs, run_select_outputs},
     {"route", rule_route, run_route, scratch_route},
     {"expert_linear", rule_expert_linear, run_expert_linear, scratch_expert_linear},
+    {"expert_read", rule_experts_named, run_expert_read},
+    {"expert_predict", rule_experts_named, run_expert_predict},
     {"expert_sum", rule_expert_sum, run_expert_sum},
 };
 

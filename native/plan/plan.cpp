@@ -18,10 +18,22 @@ double now_seconds() {
   return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
 }
 
+// So that the store's books are in order also after a step that failed.
+struct EndOfStep {
+  ExpertStore* store;
+  ~EndOfStep() {
+    if (store) store->end_step();
+  }
+};
+
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
 // Beyond any machine, and small enough that no product of sizes below overflows 64 bits.
 constexpr int64_t kMostThreads = 1024, kMostRows = 1 << 20, kMostNumber = int64_t(1) << 28, kMostExperts = 1 << 16, kMostBytes = int64_t(1) << 46;
+
+// Threads that read experts. Four reads in flight already give this kind of disk's full rate; while one packs what it read, it
+// does not read.
+constexpr int kReaders = 8;
 
 bool within(int64_t n, int64_t low, int64_t high) { return n >= low && n <= high; }
 
@@ -53,6 +65,22 @@ const FormatKernels& Plan::checked_format(uint32_t gguf_id, int64_t offset, int6
   return *kernels;
 }
 
+int Plan::add_file(const std::string& path, ReadMode mode) {
+  expect_building();
+  files_.emplace_back(path, mode);
+  return int(files_.size()) - 1;
+}
+
+void Plan::close_files() {
+  expect(!reading_ && n_read_ == int64_t(weights_.size()), "plan: weights have not been read");
+  files_.clear();
+}
+
+const ModelFile& Plan::file(int number) const {
+  expect(within(number, 0, int64_t(files_.size()) - 1), "plan: no such file");
+  return files_[number];
+}
+
 int Plan::add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns) {
   expect_building();
   const FormatKernels& kernels = checked_format(gguf_id, offset, out_rows, columns);
@@ -60,20 +88,51 @@ int Plan::add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_row
   return int(matrices_.size()) - 1;
 }
 
+ExpertMatrix Plan::checked_experts(uint32_t gguf_id, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) const {
+  const FormatKernels& kernels = checked_format(gguf_id, offset, out_rows, columns);
+  const ExpertMatrix one(Matrix{&kernels, out_rows, columns, nullptr}, 1);
+  expect(within(n_experts, 1, std::min(kMostExperts, kMostBytes / one.expert_bytes())), "plan: number of experts");
+  return ExpertMatrix(one.shape(), n_experts);
+}
+
 int Plan::add_experts(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) {
   expect_building();
-  const FormatKernels& kernels = checked_format(gguf_id, offset, out_rows, columns);
-  const Matrix each{&kernels, out_rows, columns, nullptr};
-  expect(within(n_experts, 1, std::min(kMostExperts, kMostBytes / ExpertMatrix(each, 1).expert_bytes())), "plan: number of experts");
+  const Matrix each = checked_experts(gguf_id, offset, n_experts, out_rows, columns).shape();
   experts_.push_back(add_unread(each, n_experts, file, offset, true));
   return int(experts_.size()) - 1;
 }
 
+int Plan::add_streamed(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage) {
+  expect_building();
+  const ModelFile& from = this->file(file);
+  expect(from.mode() != ReadMode::kept, "plan: experts are streamed from a file that leaves no pages in memory");
+  const Matrix shape = checked_experts(gguf_id, offset, n_experts, out_rows, columns).shape();
+  if (!store_) store_ = std::make_unique<ExpertStore>(from.mode(), kReaders);
+  expect(within(layer, 0, store_->n_layers()), "plan: the layers of streamed experts are numbered in order");
+  if (layer == store_->n_layers()) store_->add_layer(n_experts);
+  expect(store_->n_experts(layer) == n_experts, "plan: the matrices of a layer are of different numbers of experts");
+  streamed_shapes_.push_back(shape);
+  ExpertRows rows = expert_rows(streamed_shapes_.back());
+  rows.layer = layer;
+  rows.stage = stage;
+  rows.file = store_->add_file(from.path());
+  rows.offset = offset;
+  experts_.emplace_back(shape, n_experts, StreamedFrom{store_.get(), layer, store_->add_matrix(rows)});
+  return int(experts_.size()) - 1;
+}
+
+void Plan::finish_store(const StoreLimits& limits) {
+  expect_building();
+  expect(store_ != nullptr, "plan: nothing is streamed");
+  store_->finish(limits.n_slots, limits.half_life_tokens, limits.passing_slots);
+}
+
 ExpertMatrix Plan::add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, bool has_experts) {
+  this->file(file);  // before anything is taken
   each.panels = slabs_.take(n_experts * each.n_panels() * each.panel_bytes());
   const ExpertMatrix matrices(each, n_experts);
   std::lock_guard<std::mutex> guard(weights_lock_);
-  weights_.push_back({matrices, has_experts, file, offset});
+  weights_.push_back({matrices, has_experts, &this->file(file), offset});
   return matrices;
 }
 
@@ -165,14 +224,15 @@ void Plan::finish(const Operand& logits) {
   kv_ = Buffer(page_bytes_ * limits_.n_pages);
   kv_.want_huge_pages();
   for (int thread = 0; thread < pool_.size(); thread++) scratch_.emplace_back((scratch + 16) * 4);
-  claims_ = std::vector<std::atomic<int64_t>>(instructions_.size());
+  taken_ = std::vector<std::atomic<uint64_t>>(instructions_.size() * pool_.size());
+  expect(!store_ || store_->is_finished(), "plan: the expert store is not finished");
   finished_ = true;
 }
 
 int64_t Plan::weight_bytes() const {
   int64_t bytes = 0;
   for (const Matrix& m : matrices_) bytes += m.n_panels() * m.panel_bytes();
-  for (const ExpertMatrix& e : experts_) bytes += e.n_experts() * e.expert_bytes();
+  for (const ExpertMatrix& e : experts_) bytes += e.resident_bytes();
   for (const auto& v : vectors_) bytes += int64_t(v.size()) * 4;
   return bytes;
 }
@@ -214,15 +274,18 @@ void Plan::step(const BatchView& batch) {
   step_.rows = &op_kernels(table_->isa);
   step_.n_threads = pool_.size();
   step_.first = instructions_.data();
-  step_.claims = &claims_;
+  step_.n_instructions = int64_t(instructions_.size());
+  step_.counters = &taken_;
   step_.scratch = &scratch_;
   step_.pages.resize(batch.n_sequences);
   for (int64_t s = 0; s < batch.n_sequences; s++) {
     step_.pages[s].clear();
     for (int32_t page : batch.pages[s]) step_.pages[s].push_back(kv_.data() + page * page_bytes_);
   }
-  for (auto& claim : claims_) claim.store(0, std::memory_order_relaxed);
+  for (auto& taken : taken_) taken.store(0, std::memory_order_relaxed);
   n_outputs_ = batch.n_outputs;
+  if (store_) store_->begin_step(batch.n_rows);
+  const EndOfStep at_end{store_.get()};
   pool_.run(walk, this);
   const uint64_t end = __rdtsc();
   if (!instructions_.empty()) instructions_.back().ticks += int64_t(end - walked_ticks_);  // the last meeting is its own
@@ -259,6 +322,7 @@ void Plan::count_sampling(uint64_t since) { counters_.sample_ticks += int64_t(__
 void Plan::reset_counters() {
   counters_ = StepCounters();
   for (Instruction& i : instructions_) i.calls = i.ticks = 0;
+  if (store_) store_->reset_counts();
 }
 
 double Plan::seconds_per_tick() const {

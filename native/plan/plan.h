@@ -2,7 +2,9 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -103,9 +105,10 @@ struct Step {
   const KernelTable* linear = nullptr;
   const OpKernels* rows = nullptr;
   int n_threads = 1;
-  const Instruction* first = nullptr;                   // of the program, to number instructions
-  std::vector<std::atomic<int64_t>>* claims = nullptr;  // one counter per instruction, 0 at the start of the step
-  const std::vector<Buffer>* scratch = nullptr;         // one per thread
+  const Instruction* first = nullptr;  // of the program, to number instructions
+  int64_t n_instructions = 0;
+  std::vector<std::atomic<uint64_t>>* counters = nullptr;
+  const std::vector<Buffer>* scratch = nullptr;  // one per thread
 
   float* floats(const Operand& o) const { return reinterpret_cast<float*>(arena + o.at); }
   int64_t rows_of(const Operand& o) const { return n_rows[int(o.rows)]; }
@@ -114,8 +117,10 @@ struct Step {
   const ExpertMatrix& experts(const Operand& o) const { return (*expert_matrices)[o.at]; }
   int32_t* numbers(const Operand& o) const { return reinterpret_cast<int32_t*>(arena + o.at); }
   float* scratch_of(int thread) const { return reinterpret_cast<float*>((*scratch)[thread].data()); }
+  // A counter of this instruction, one per thread, 0 at the start of the step.
+  std::atomic<uint64_t>& taken(const Instruction& i, int thread) const { return (*counters)[thread * n_instructions + (&i - first)]; }
   // The next unclaimed piece of this instruction's work.
-  int64_t claim(const Instruction& i) const { return (*claims)[&i - first].fetch_add(1, std::memory_order_relaxed); }
+  int64_t claim(const Instruction& i) const { return int64_t(taken(i, 0).fetch_add(1, std::memory_order_relaxed)); }
 };
 
 // The share [begin, end) of n pieces that falls to one of n_threads.
@@ -130,6 +135,13 @@ struct StepCounters {
   int64_t steps = 0, ticks = 0, sample_ticks = 0;
 };
 
+// What streamed experts may have.
+struct StoreLimits {
+  std::map<int64_t, int64_t> n_slots;  // by bytes of a slot
+  int64_t passing_slots;               // see experts/cache.h
+  double half_life_tokens;
+};
+
 struct Limits {
   int64_t max_rows, max_outputs, vocab, context_tokens, arena_bytes, n_pages;
   KvFormat kv_format;
@@ -141,8 +153,13 @@ class Plan {
 
   // Building, before the first step. All throw std::invalid_argument for what does not fit: whatever the arguments,
   // no step can then reach memory that is not the plan's.
+  int add_file(const std::string& path, ReadMode mode);  // to read weights from; throws std::runtime_error
+  void close_files();                                     // once all weights have been read
   int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns);  // read_weights fills it
   int add_experts(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns);
+  // As add_experts, but they stay in the file until they are needed: slices of a layer of the store, see experts/cache.h.
+  int add_streamed(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage);
+  void finish_store(const StoreLimits& limits);  // after the last add_streamed
   int add_vector(const float* data, int64_t n);
   void add_layer(int layer, int n_kv_heads, int head_dim, int latent);
   void add_instruction(Instruction instruction);
@@ -168,9 +185,12 @@ class Plan {
   void reset_counters();
   double seconds_per_tick() const;
   Pool& pool() { return pool_; }
+  ExpertStore* store() { return store_.get(); }  // null when nothing is streamed
 
  private:
   void expect_building() const;
+  const ModelFile& file(int number) const;
+  ExpertMatrix checked_experts(uint32_t gguf_id, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) const;
   void check(const BatchView& batch) const;
   void check_operand(const Operand& o, const std::string& where) const;
   ExpertMatrix add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, bool has_experts = false);
@@ -186,7 +206,10 @@ class Plan {
   Slabs slabs_;
   int64_t page_bytes_ = 0, n_outputs_ = 0;
   std::vector<Matrix> matrices_;
+  std::deque<ModelFile> files_;
   std::vector<ExpertMatrix> experts_;
+  std::deque<Matrix> streamed_shapes_;  // which the store points at
+  std::unique_ptr<ExpertStore> store_;
   std::mutex weights_lock_;  // for read_weights, which runs beside what adds to them
   std::vector<UnreadWeight> weights_;  // matrices and experts in the order added
   WeightReader reader_;
@@ -195,7 +218,7 @@ class Plan {
   std::vector<std::vector<float>> vectors_;
   std::map<int, LayerKv> layers_;
   std::vector<Instruction> instructions_;
-  std::vector<std::atomic<int64_t>> claims_;
+  std::vector<std::atomic<uint64_t>> taken_;
   std::vector<Buffer> scratch_;
   bool finished_ = false;
   Operand output_;

@@ -1,22 +1,19 @@
 // plan/reader.cpp: from the bytes of a file to panels.
 #include "plan/reader.h"
 
-#include <unistd.h>
-#include <x86intrin.h>
+#include <time.h>
 
 #include <algorithm>
 #include <bit>
-#include <cerrno>
-#include <cstring>
 #include <mutex>
-
-#include "base/memory.h"
+#include <stdexcept>
 
 namespace tenth {
 namespace {
 
 // Read at once by one worker: stays in the L2 cache until it is packed. 256 KB to 1 MB read equally fast.
 constexpr int64_t kPieceBytes = 256 << 10;
+constexpr int64_t kDirectBytes = 1 << 20;  // the disk itself wants longer reads
 // Claimed at once by one worker. Two workers that first touch one 2 MB page at the same time both zero a page, and one
 // of them is thrown away: claims of 1 MB took a quarter longer in all than claims of 2 MB.
 constexpr int64_t kRunBytes = 4 << 20;
@@ -25,16 +22,10 @@ struct Piece {
   int64_t weight, expert, first_panel, n_panels;
 };
 
-// Empty when all bytes came, else why not.
-std::string read_fully(int file, uint8_t* to, int64_t bytes, int64_t offset) {
-  for (int64_t done = 0; done < bytes;) {
-    const ssize_t got = pread(file, to + done, bytes - done, offset + done);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return std::string("reading failed: ") + std::strerror(errno);
-    if (got == 0) return "the file ends at byte " + std::to_string(offset + done) + ", expected " + std::to_string(offset + bytes);
-    done += got;
-  }
-  return "";
+int64_t thread_ns() {
+  timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return int64_t(t.tv_sec) * 1'000'000'000 + t.tv_nsec;
 }
 
 // Where, in a row with a number that is not finite, the first one stands.
@@ -48,7 +39,33 @@ std::string describe_not_finite(const Matrix& m, const uint8_t* row, int64_t num
   return "in row " + std::to_string(number) + ", " + what + " infinite or not a number";
 }
 
+// Packs n_rows rows, from row first_row on (a multiple of 16), into the panels of a matrix. Empty, or what is wrong.
+std::string pack_rows(const Matrix& m, int64_t first_row, int64_t n_rows, const uint8_t* rows, uint8_t* panels) {
+  for (int64_t row = 0; row < n_rows; row += PANEL_ROWS, rows += PANEL_ROWS * m.row_bytes()) {
+    const uint32_t not_finite = m.format->pack(rows, m.row_bytes(), int(std::min<int64_t>(PANEL_ROWS, n_rows - row)), m.n_blocks(),
+                                               panels + (first_row + row) / PANEL_ROWS * m.panel_bytes());
+    if (const int lane = std::countr_zero(not_finite); not_finite) return describe_not_finite(m, rows + lane * m.row_bytes(), first_row + row + lane);
+  }
+  return "";
+}
+
+std::string land(const void* shape, int64_t first_row, int64_t n_rows, const uint8_t* rows, uint8_t* slot) {
+  return pack_rows(*static_cast<const Matrix*>(shape), first_row, n_rows, rows, slot);
+}
+
 }  // namespace
+
+ExpertRows expert_rows(const Matrix& shape) {
+  ExpertRows rows;
+  rows.n_rows = shape.out_rows;
+  rows.row_bytes = shape.row_bytes();
+  rows.rows_together = PANEL_ROWS;
+  rows.slot_bytes = (shape.n_panels() * shape.panel_bytes() + 63) / 64 * 64;
+  rows.parts = shape.n_panels();
+  rows.land = land;
+  rows.context = &shape;
+  return rows;
+}
 
 struct ReadJob {
   WeightReader& reader;
@@ -65,7 +82,8 @@ struct ReadJob {
     int64_t in_run = kRunBytes;
     for (size_t i = 0; i < weights.size(); i++) {
       const Matrix& m = weights[i].matrices.shape();
-      const int64_t step = std::clamp<int64_t>(kPieceBytes / (PANEL_ROWS * m.row_bytes()), 1, m.n_panels());
+      const int64_t bytes = weights[i].file->mode() == ReadMode::kept ? kPieceBytes : kDirectBytes;
+      const int64_t step = std::clamp<int64_t>(bytes / (PANEL_ROWS * m.row_bytes()), 1, m.n_panels());
       buffer_bytes = std::max(buffer_bytes, step * PANEL_ROWS * m.row_bytes());
       for (int64_t expert = 0; expert < weights[i].matrices.n_experts(); expert++)
         for (int64_t panel = 0; panel < m.n_panels(); panel += step) {
@@ -79,11 +97,11 @@ struct ReadJob {
 
   static void work(void* argument, int) {
     ReadJob& job = *static_cast<ReadJob*>(argument);
-    const Buffer buffer(job.buffer_bytes);
+    const Buffer buffer(ModelFile::room(job.buffer_bytes));
     for (size_t run; (run = job.next.fetch_add(1)) + 1 < job.runs.size();)
       for (size_t i = job.runs[run]; i < job.runs[run + 1]; i++) {
         if (job.reader.stopped()) return;
-        const std::string error = job.take(job.pieces[i], buffer.data());
+        const std::string error = job.take(job.pieces[i], buffer);
         if (!error.empty()) return job.fail(i, error);
       }
   }
@@ -97,25 +115,24 @@ struct ReadJob {
   }
 
   // Reads and packs one piece. Empty, or what is wrong.
-  std::string take(const Piece& piece, uint8_t* buffer) {
+  std::string take(const Piece& piece, const Buffer& buffer) {
     const UnreadWeight& weight = weights[piece.weight];
     const Matrix m = weight.matrices.of(piece.expert);
     const int64_t first_row = piece.first_panel * PANEL_ROWS;
     const int64_t n_rows = std::min(piece.n_panels * PANEL_ROWS, m.out_rows - first_row);
-    const uint64_t start = __rdtsc();
+    const int64_t start = thread_ns();
     const int64_t offset = weight.offset + (piece.expert * m.out_rows + first_row) * m.row_bytes();
-    std::string error = read_fully(weight.file, buffer, n_rows * m.row_bytes(), offset);
-    if (!error.empty()) return error;
-    const uint64_t middle = __rdtsc();
-    for (int64_t row = 0; row < n_rows && error.empty(); row += PANEL_ROWS) {
-      const uint8_t* rows = buffer + row * m.row_bytes();
-      const uint32_t not_finite = m.format->pack(rows, m.row_bytes(), int(std::min<int64_t>(PANEL_ROWS, n_rows - row)), m.n_blocks(),
-                                                 m.panels + (piece.first_panel + row / PANEL_ROWS) * m.panel_bytes());
-      if (const int lane = std::countr_zero(not_finite); not_finite) error = describe_not_finite(m, rows + lane * m.row_bytes(), first_row + row + lane);
+    const uint8_t* rows = nullptr;
+    try {
+      rows = weight.file->read(offset, n_rows * m.row_bytes(), buffer);
+    } catch (const std::runtime_error& error) {
+      return error.what();
     }
+    const int64_t middle = thread_ns();
+    std::string error = pack_rows(m, first_row, n_rows, rows, m.panels);
     reader.bytes_ += n_rows * m.row_bytes();
-    reader.read_ticks_ += int64_t(middle - start);
-    reader.pack_ticks_ += int64_t(__rdtsc() - middle);
+    reader.read_ns_ += middle - start;
+    reader.pack_ns_ += thread_ns() - middle;
     return error;
   }
 };

@@ -10,15 +10,15 @@
 
 namespace tenth {
 
-// Where the rows of a weight lie: in an open file, from a byte on. A matrix by itself counts as one expert.
+// Where the rows of a weight lie: in a file, from a byte on. A matrix by itself counts as one expert.
 struct UnreadWeight {
   ExpertMatrix matrices;
   bool has_experts;
-  int file;
+  const ModelFile* file;
   int64_t offset;
 };
 
-// Reads and packs. All workers of a pool take part; files are read with pread into a small buffer per worker: no second
+// Reads and packs. All workers of a pool take part; files are read into a small buffer per worker: no second
 // copy of a weight exists at any time.
 class WeightReader {
  public:
@@ -36,14 +36,19 @@ class WeightReader {
   void stop() { stopped_ = true; }  // read() returns soon
   bool stopped() const { return stopped_; }
   int64_t bytes_read() const { return bytes_; }
-  // Clock ticks (rdtsc) of all workers together: in pread, and packing. Whoever packs touches the panels' memory first.
-  int64_t read_ticks() const { return read_ticks_; }
-  int64_t pack_ticks() const { return pack_ticks_; }
+  // Processor time of all workers together, in nanoseconds: in pread, and packing. Packing touches the memory of panels
+  // for the first time, so the kernel's zeroing of it is in the latter.
+  int64_t read_ns() const { return read_ns_; }
+  int64_t pack_ns() const { return pack_ns_; }
 
  private:
   friend struct ReadJob;
   std::atomic<bool> stopped_{false};
-  std::atomic<int64_t> bytes_{0}, read_ticks_{0}, pack_ticks_{0};
+  std::atomic<int64_t> bytes_{0}, read_ns_{0}, pack_ns_{0};
 };
+
+// How the expert store reads and packs a matrix of experts: file, offset, layer and stage are the caller's to fill in.
+// `shape` must stay where it is.
+ExpertRows expert_rows(const Matrix& shape);
 
 }  // namespace tenth

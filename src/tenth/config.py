@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tenth.errors import RequestError
 
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+MOST_MEMORY = 1 << 50
 
-def _setting(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
+
+def parse_bytes(text: Any, what: str = "--memory") -> int:
+    """``"8GB"`` (10^9) or ``"8GiB"`` (2^30), ``"500MB"``, plain bytes -> bytes; 0 is 0. Raises RequestError."""
+    if isinstance(text, str):
+        found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([KMGT]?I?)B?\s*", text.upper())
+        if found and found[2] in _UNITS:
+            text = int(float(found[1]) * _UNITS[found[2]])
+    if isinstance(text, bool) or not isinstance(text, int) or not 0 <= text <= MOST_MEMORY:
+        raise RequestError(f"{what} is {text!r}, expected an amount of memory", "for example 8GB, 8GiB or 500MB")
+    return text
+
+
+def _setting(default: Any, help: str, **how: Any) -> Any:
+    return field(default=default, metadata={"help": help, **how})
 
 
 @dataclass(frozen=True)
@@ -23,6 +38,11 @@ class EngineConfig:
     max_sequences: int = _setting(8, "Most sequences that generate in one step.")
     kv_tokens: int = _setting(0, "Tokens the KV cache holds over all sequences; 0 means one full context.")
     prefix_reuse: bool = _setting(True, "Keep finished pages and reuse them for prompts with the same beginning.")
+    memory_bytes: int = _setting(
+        0, "Most memory that everything may take, such as 8GB or 8GiB; experts that do not fit are read from the disk "
+        "when they are needed. 0 means TENTH_MEMORY, or what is free.", parser=parse_bytes, metavar="SIZE")
+    disk: str = _setting("auto", "How experts are read from the disk: direct, buffered, or auto (the faster).")
+    predict_experts: bool = _setting(True, "Read ahead the experts that the next layer will probably use; same text.")
     speculate: bool = _setting(True, "Guess tokens from the request's own text where that is faster; same answers.")
 
     def __post_init__(self) -> None:
@@ -32,7 +52,10 @@ class EngineConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise RequestError(f"setting {name} is {value!r}, expected a whole number from {low} to {high}")
-        for name in ("prefix_reuse", "speculate"):
+        object.__setattr__(self, "memory_bytes", parse_bytes(self.memory_bytes, "setting memory_bytes"))
+        if self.disk not in ("auto", "direct", "buffered"):
+            raise RequestError(f"setting disk is {self.disk!r}, expected auto, direct or buffered")
+        for name in ("prefix_reuse", "predict_experts", "speculate"):
             if not isinstance(value := getattr(self, name), bool):
                 raise RequestError(f"setting {name} is {value!r}, expected True or False")
         if self.kv_format not in ("f16", "q8_0", "f32"):

@@ -11,14 +11,15 @@ from functools import partial
 from math import prod
 
 import numpy as np
-import psutil
 
 from tenth.batch import F32, pages_for
 from tenth.config import EngineConfig
-from tenth.errors import ModelFileError, RequestError, ResourceError
+from tenth.errors import ModelFileError, RequestError
 from tenth.models import build
+from tenth.placing import expert_weights, memory_needs, reading_for
 from tenth.program import memory
 from tenth.program.passes import kept_as_floats, optimise
+from tenth.program.streaming import stream_experts
 from tenth.program.values import Program
 from tenth.runtime import (
     Limits,
@@ -26,9 +27,9 @@ from tenth.runtime import (
     Progress,
     Runtime,
     check_kv_format,
-    kv_page_bytes,
     physical_processors,
 )
+from tenth.weights.budget import memory_budget
 from tenth.weights.formats import FORMATS
 from tenth.weights.gguf import (
     ModelFile,
@@ -38,6 +39,7 @@ from tenth.weights.gguf import (
     require_supported,
     require_unchanged,
 )
+from tenth.weights.placement import Placement, place
 
 DEFAULT_CONTEXT_TOKENS = 8192
 OUTPUT_ROWS = 32  # rows that can have logits in one step: enough for a batch of sequences, small beside a chunk
@@ -52,6 +54,7 @@ class Loaded:
     header: ModelFile
     program: Program
     config: EngineConfig
+    placement: Placement
 
     @property
     def stored(self) -> dict[str, TensorInfo]:
@@ -71,13 +74,18 @@ def open_runtime(
     used = stored_tensors(header, program)
     require_supported({**used, **{how.source: header.tensors[how.source] for how in program.derived.values()}})
     limits = plan_limits(program, config)
-    check_memory(header, program, limits)
+    budget = memory_budget(config.memory_bytes)
+    placement = place(memory_needs(used, program, limits), budget.n_bytes, budget.source)
+    if placement.streams:
+        program = stream_experts(program, expert_weights(program), config.predict_experts)
+        limits = plan_limits(program, config)
     floats = kept_as_floats(program)
     vectors = {name: read_vector(used[name]) for name in floats}
     matrices = {name: _source(info, header, program) for name, info in used.items() if name not in floats}
-    runtime = Runtime(program, matrices, vectors, limits, progress, meanwhile)
+    reading = reading_for(placement, config, budget)
+    runtime = Runtime(program, matrices, vectors, limits, progress, meanwhile, reading)
     require_unchanged(header)  # the header's checks hold for the weights only if they are of the same file
-    return Loaded(runtime, header, program, config)
+    return Loaded(runtime, header, program, config, placement)
 
 
 def optimised_program(header: ModelFile) -> Program:
@@ -143,19 +151,6 @@ def plan_limits(program: Program, config: EngineConfig) -> Limits:
         context_tokens=context, n_pages=pages_for(config.kv_tokens or context) + 1, kv_format=config.kv_format,
         arena_bytes=arena_bytes,
     )
-
-
-def check_memory(header: ModelFile, program: Program, limits: Limits) -> None:
-    """Refuse, before anything large is read, a model that this machine's free memory cannot hold."""
-    weights = sum(info.n_bytes for info in stored_tensors(header, program).values())
-    kv = kv_page_bytes(program, limits.kv_format) * limits.n_pages
-    available = psutil.virtual_memory().available
-    if weights + kv + limits.arena_bytes > available:
-        raise ResourceError(
-            f"this model needs {weights / 1e9:.1f} GB for weights, {kv / 1e9:.1f} GB for keys and values and "
-            f"{limits.arena_bytes / 1e9:.1f} GB of workspace; {available / 1e9:.1f} GB are free",
-            "choose a smaller model, or less context with --context",
-        )
 
 
 def _source(info: TensorInfo, header: ModelFile, program: Program) -> MatrixSource:

@@ -40,13 +40,15 @@ def load(
     threads: int = 0,
     context: int = 0,
     kv: str = "f16",
+    memory: int | str = 0,
     template: str | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Model:
     """Open a model: a path, a URL, a name of the catalogue or hf:org/repo:quant; downloads what is missing.
 
-    ``context`` is EngineConfig's context_tokens, ``kv`` its kv_format; any other of its fields may be given by name.
+    ``context`` is EngineConfig's context_tokens, ``kv`` its kv_format, ``memory`` its memory_bytes, as a number or like
+    "8GB"; any other of its fields may be given by name.
     ``template``: text of a chat template to use instead of the file's. Raises ModelFileError, RequestError (unknown
     setting or name) or ResourceError.
     """
@@ -55,7 +57,7 @@ def load(
     from tenth.weights.gguf import read_header
 
     started = time.perf_counter()
-    config = _config({"threads": threads, "context_tokens": context, "kv_format": kv}, settings)
+    config = _config({"threads": threads, "context_tokens": context, "kv_format": kv, "memory_bytes": memory}, settings)
     header = read_header(resolve(str(name_or_path), progress=progress))
     text: list[_Text | None] = []
     loaded = open_runtime(header, config, progress, lambda: text.append(_text_if_any(header.metadata, template)))
@@ -76,6 +78,7 @@ class _Text:
 
     tokenizer: Tokenizer
     template: ChatTemplate
+    seconds: float  # that building the two took
 
 
 def _read_text(metadata: Metadata, template: str | None = None) -> _Text:
@@ -84,7 +87,11 @@ def _read_text(metadata: Metadata, template: str | None = None) -> _Text:
     from tenth.text.template import ChatTemplate
     from tenth.text.tokenizer import Tokenizer
 
-    return _Text(Tokenizer.from_metadata(metadata), ChatTemplate.from_metadata(metadata, template))
+    started = time.perf_counter()
+    tokens = metadata.get_strs("tokenizer.ggml.tokens")  # once for both: reading 260 thousand takes 0.07 s
+    tokenizer = Tokenizer.from_metadata(metadata, tokens)
+    chat_template = ChatTemplate.from_metadata(metadata, template, vocabulary=tokens)
+    return _Text(tokenizer, chat_template, time.perf_counter() - started)
 
 
 def _text_if_any(metadata: Metadata, template: str | None) -> _Text | None:
@@ -219,12 +226,48 @@ class Model:
         """Logits [len(ids), vocab] after every token. Needs no tokenizer."""
         return self._engine.logits(list(ids))
 
+    def load_costs(self) -> dict[str, float]:
+        """What loading took: seconds of all of it, of reading and packing the weights, of building the tokenizer (the
+        two at the same time), and the processor seconds of reading and of packing."""
+        costs = self.loaded.runtime.load_costs()
+        return {"seconds": self._load_s, "weights_bytes": costs.n_bytes, "weights_seconds": costs.seconds,
+                "read_processor_seconds": costs.read_seconds, "pack_processor_seconds": costs.pack_seconds,
+                "text_seconds": self._given_text.seconds if self._given_text else 0.0}
+
     def memory(self) -> dict[str, int]:
         """peak_bytes of this process so far, and what weights, KV cache and workspace take."""
         if self._engine.is_closed:
             raise RequestError("the model is closed", "load it again")
         by_kind: dict[str, int] = self.loaded.runtime.memory()
         return {"peak_bytes": _peak_bytes(), **by_kind}
+
+    @property
+    def memory_warning(self) -> str | None:
+        """What to tell the user of how the model fits into its memory, or None."""
+        return self.loaded.placement.warning
+
+    def expert_statistics(self) -> dict[str, float | int | bool]:
+        """What streamed experts have cost since the start, or since the last reset; empty when all are in memory.
+
+        hit_rate: share of slices (one expert's rows of one matrix) that were in memory when a layer asked for them;
+        predicted_right: of those read ahead, so many were asked for; waiting_share: of the time of all steps, what
+        workers spent waiting for the disk, the rest being computation.
+        """
+        counts = None if self._engine.is_closed else self.loaded.runtime.expert_counters()
+        if counts is None:
+            return {}
+        steps, tokens = self.loaded.runtime.step_counters(), max(self._engine.stats.n_rows, 1)
+        workers_s = steps.step_seconds * self.loaded.runtime.n_threads
+        return {
+            "slot_bytes": counts.slot_bytes,
+            "tokens_held": round(self.loaded.placement.tokens_held, 2),
+            "hit_rate": round(counts.ready / max(counts.wanted, 1), 4),
+            "predicted_right": round(1 - counts.unused / max(counts.predicted, 1), 4),
+            "read_bytes": counts.read_bytes,
+            "read_bytes_per_token": counts.read_bytes // tokens,
+            "waiting_share": round(counts.wait_seconds / workers_s, 4) if workers_s else 0.0,
+            "direct_reads": counts.direct,
+        }
 
     @property
     def name(self) -> str:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,14 @@ import numpy as np
 from tenth import _core
 from tenth.batch import F32, Batch, StepResult
 from tenth.errors import ModelFileError, RequestError, ResourceError
+from tenth.program.streaming import expert_layers
 from tenth.program.values import Instruction, Program, Value
 
 KV_FORMATS = {"f16": 0, "q8_0": 1, "f32": 2}  # native/kernels/ops_table.h, KvFormat
 ARENA, MATRIX, VECTOR, TOKENS, POSITIONS, EXPERTS = range(6)  # native/plan/plan.h, Operand::Kind
 DTYPES = {"f32": 0, "q8": 1, "i32": 2}  # Operand::Dtype
 SCORES = {"softmax": 0, "sigmoid": 1, "softmax_selected": 2}  # Score
+READ_MODES = {"automatic": 0, "direct": 1, "dropped": 2, "kept": 3}  # native/base/model_file.h, ReadMode
 Progress = Callable[[str, int, int], None]
 PROGRESS_S = 0.05  # between two reports of how much is read
 
@@ -58,6 +62,27 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Streaming:
+    """What the experts that the program's expert_reads name may have: slots by their bytes, and see native/experts."""
+
+    n_slots: Mapping[int, int]
+    passing_slots: int
+    half_life_tokens: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How weights are read. ``streaming`` is for a program with expert_reads.
+
+    ``mode``: "kept" reads through the page cache and leaves pages there; "direct", "dropped" and "automatic", which is
+    the faster of the two on this disk, leave none.
+    """
+
+    mode: str = "kept"
+    streaming: Streaming | None = None
+
+
+@dataclass(frozen=True)
 class InstructionProfile:
     """Counters of one instruction: calls, seconds (until all workers had met), bytes of weights read per call."""
 
@@ -74,6 +99,38 @@ class StepCounters:
     steps: int
     step_seconds: float
     sample_seconds: float
+
+
+@dataclass(frozen=True)
+class LoadCosts:
+    """What reading the weights took: bytes of files, seconds, and processor seconds of all workers together."""
+
+    n_bytes: int
+    seconds: float
+    read_seconds: float
+    pack_seconds: float  # with the first touch of the memory that the panels lie in
+
+
+@dataclass(frozen=True)
+class ExpertCounters:
+    """What streamed experts have cost. A slice is one expert's rows of one matrix.
+
+    ``wanted``: slices that layers asked for; ``ready``: of these, in memory then; ``coming``: being read then.
+    ``predicted``: slices read ahead; ``unused``: of these, replaced without being asked for. ``wait_seconds``: of all
+    workers together, for slices. ``direct``: whether reads go past the page cache.
+    """
+
+    wanted: int
+    ready: int
+    coming: int
+    predicted: int
+    unused: int
+    reads: int
+    read_bytes: int
+    wait_seconds: float
+    slot_bytes: int
+    buffer_bytes: int
+    direct: bool
 
 
 def physical_processors() -> list[int]:
@@ -115,6 +172,24 @@ def kv_page_bytes(program: Program, kv_format: str) -> int:
     return int(_core.page_bytes(layers, KV_FORMATS[kv_format]))
 
 
+def panel_bytes(gguf_id: int, out_rows: int, columns: int) -> int:
+    """Bytes of a matrix in memory, in panels of 16 rows; of an expert's, what its slot takes."""
+    for _, number, block_weights, _, block_bytes, _ in _core.formats():
+        if number == gguf_id:
+            return int(-(-out_rows // 16) * (columns // block_weights) * block_bytes)
+    raise AssertionError(f"no kernels for format number {gguf_id}")
+
+
+def streamed_places(program: Program) -> dict[str, tuple[int, int]]:
+    """(layer of experts, stage) of every weight that the program's expert_reads name, both counted from 0."""
+    return {
+        name: (number, stage)
+        for number, layer in enumerate(expert_layers(program))
+        for stage, names in enumerate(layer)
+        for name in names
+    }
+
+
 class Runtime:
     """A program with its weights in memory, ready to compute steps. Not thread-safe: one step at a time.
 
@@ -125,7 +200,7 @@ class Runtime:
 
     def __init__(
         self, program: Program, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], limits: Limits,
-        progress: Progress | None = None, meanwhile: Callable[[], None] | None = None,
+        progress: Progress | None = None, meanwhile: Callable[[], None] | None = None, reading: Reading | None = None,
     ):
         self.program, self.limits = program, limits
         self.max_rows, self.max_outputs = limits.max_rows, limits.max_outputs
@@ -134,7 +209,7 @@ class Runtime:
         self._places: dict[str, tuple[int, int]] = {}
         try:
             self._plan = self._new_plan()
-            self._load(matrices, vectors, progress, meanwhile)
+            self._load(matrices, vectors, reading or Reading(), progress, meanwhile)
         except MemoryError as error:
             raise ResourceError(
                 "there is not enough memory for this model", "choose a smaller model or a smaller --context"
@@ -154,29 +229,68 @@ class Runtime:
             raise ResourceError(what, "use fewer --threads") from error
 
     def _load(
-        self, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], progress: Progress | None,
-        meanwhile: Callable[[], None] | None,
+        self, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], how: Reading,
+        progress: Progress | None, meanwhile: Callable[[], None] | None,
     ) -> None:
         for name, vector in vectors.items():
             self._places[name] = VECTOR, self._plan.add_vector(np.ascontiguousarray(vector.ravel()))
+        streamed = streamed_places(self.program)
         # In file order: a cold disk is read once from front to back.
-        names = sorted(matrices, key=lambda name: (str(matrices[name].path), matrices[name].offset))
-        with _opened(matrices) as places:
+        resident = matrices.keys() - streamed.keys()
+        names = sorted(resident, key=lambda name: (str(matrices[name].path), matrices[name].offset))
+        with self._opened(matrices, how.mode) as places:
             for name in names:
                 shape = self.program.weights[name].shape
                 kind, add = (EXPERTS, self._plan.add_experts) if len(shape) == 3 else (MATRIX, self._plan.add_matrix)
                 self._places[name] = kind, add(matrices[name].gguf_id, *places[name], *shape)
+            for name, place in streamed.items():
+                shape = self.program.weights[name].shape
+                n_experts, rows, columns = shape
+                add_streamed = partial(self._plan.add_streamed, matrices[name].gguf_id, *places[name])
+                self._places[name] = EXPERTS, add_streamed(n_experts, rows, columns, *place)
+            if how.streaming:
+                slots = how.streaming
+                self._plan.finish_store(dict(slots.n_slots), slots.passing_slots, slots.half_life_tokens)
             with _Reading(self._plan) as reading:
                 self._build()
                 if meanwhile:
                     meanwhile()
-                self._wait(reading, sum(source.n_bytes for source in matrices.values()), progress)
+                self._wait(reading, sum(matrices[name].n_bytes for name in names), progress)
+        self._read_s = reading.seconds
         if reading.failure:
             number, what = reading.failure
             raise ModelFileError(
                 f"tensor {names[number]} of {matrices[names[number]].path}: {what}",
                 "the file is damaged, made wrongly or still being written: pull it again",
             )
+        self._plan.close_files()
+
+    @contextmanager
+    def _opened(self, matrices: Mapping[str, MatrixSource], mode: str) -> Iterator[dict[str, tuple[int, int]]]:
+        """(The plan's file, offset) of every matrix; one that has to be made lies in a file in memory.
+
+        Raises ModelFileError.
+        """
+        files: dict[Path, int] = {}
+        places: dict[str, tuple[int, int]] = {}
+        with ExitStack() as stack:
+            for name, source in matrices.items():
+                if source.make:
+                    made = stack.enter_context(open(os.memfd_create(name, os.MFD_CLOEXEC), "w+b"))
+                    made.write(np.ascontiguousarray(source.make()).data)
+                    made.flush()
+                    places[name] = self._add_file(f"/proc/self/fd/{made.fileno()}", "kept"), 0
+                    continue
+                if source.path not in files:
+                    files[source.path] = self._add_file(os.fspath(source.path), mode)
+                places[name] = files[source.path], source.offset
+            yield places
+
+    def _add_file(self, path: str, mode: str) -> int:
+        try:
+            return int(self._plan.add_file(path, READ_MODES[mode]))
+        except RuntimeError as error:
+            raise ModelFileError(f"cannot read {error}") from None
 
     def _wait(self, reading: _Reading, n_bytes: int, progress: Progress | None) -> None:
         while not reading.is_over():
@@ -229,6 +343,19 @@ class Runtime:
 
     # ---- looking inside
 
+    def expert_counters(self) -> ExpertCounters | None:
+        """What streamed experts have cost since the start or the last reset; None when nothing is streamed."""
+        counts = self._plan.expert_counts()
+        return ExpertCounters(**counts) if counts else None
+
+    def expert_usage(self) -> list[float]:
+        """How much each streamed expert was used lately, layer by layer: what ``restore_expert_usage`` takes."""
+        return list(self._plan.expert_usage())
+
+    def restore_expert_usage(self, counts: list[float]) -> None:
+        """Begin with what was noted in an earlier run of the same model."""
+        self._plan.restore_expert_usage(counts)
+
     @property
     def isa(self) -> str:
         """The instruction set of the kernels."""
@@ -250,7 +377,12 @@ class Runtime:
             "weights_bytes": int(self._plan.weight_bytes),
             "kv_bytes": self.page_bytes * self.n_pages,
             "workspace_bytes": self.limits.arena_bytes,
+            **({"expert_slot_bytes": experts.slot_bytes} if (experts := self.expert_counters()) else {}),
         }
+
+    def load_costs(self) -> LoadCosts:
+        """What reading and packing the weights took."""
+        return LoadCosts(self._plan.read_bytes, self._read_s, *self._plan.read_seconds())
 
     def profile(self) -> list[InstructionProfile]:
         """Counters since the start or the last reset, one entry per instruction of the program."""
@@ -274,6 +406,7 @@ class _Reading:
 
     def __init__(self, plan: _core.Plan):
         self.failure: tuple[int, str] | None = None  # number of the matrix and why
+        self.seconds = 0.0
         self._plan = plan
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._read, name="tenth-weights")
@@ -295,33 +428,15 @@ class _Reading:
         return not self._thread.is_alive()
 
     def _read(self) -> None:
+        # This thread is one of the workers, and ends with the reading. What the caller does meanwhile cannot be divided
+        # and takes longer than one worker's share, so it goes first: loading took a sixth less.
+        os.setpriority(os.PRIO_PROCESS, 0, min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19))  # 0: this thread
+        started = time.perf_counter()
         try:
             self.failure = self._plan.read_weights()
+            self.seconds = time.perf_counter() - started
         except BaseException as error:  # raised in the thread that waits
             self._error = error
-
-
-@contextmanager
-def _opened(matrices: Mapping[str, MatrixSource]) -> Iterator[dict[str, tuple[int, int]]]:
-    """(Open file, offset) of every matrix; one that has to be made lies in a file in memory. Raises ModelFileError."""
-    files: dict[Path, int] = {}
-    places: dict[str, tuple[int, int]] = {}
-    with ExitStack() as stack:
-        for name, source in matrices.items():
-            if source.make:
-                made = stack.enter_context(open(os.memfd_create(name, os.MFD_CLOEXEC), "w+b"))
-                made.write(np.ascontiguousarray(source.make()).data)
-                made.flush()
-                places[name] = made.fileno(), 0
-                continue
-            if source.path not in files:
-                try:
-                    files[source.path] = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC)
-                except OSError as error:
-                    raise ModelFileError(f"cannot read {source.path}: {error.strerror}") from error
-                stack.callback(os.close, files[source.path])
-            places[name] = files[source.path], source.offset
-        yield places
 
 
 def _attributes(instruction: Instruction) -> dict[str, Any]:

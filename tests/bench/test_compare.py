@@ -186,6 +186,10 @@ def test_the_driver_loads_a_model_and_answers_every_question(monkeypatch):
         assert driver.ready["file_bytes"] == CHAT.stat().st_size
         assert len(driver.ready["load_s"]) == 3
         assert 0 < driver.ready["warm_read_s"] < 10
+        costs = driver.ready["load_costs"]
+        assert costs.keys() == COSTS.keys()
+        assert all(value > 0 for value in costs.values())
+        assert max(costs["weights_seconds"], costs["text_seconds"]) < costs["seconds"]
         assert driver.ask({"do": "limits"})["read"] > 0
         for question in ({"do": "prompt", "tokens": 40}, {"do": "prompt", "tokens": 40},
                          {"do": "generation", "tokens": 8, "depth": 32},
@@ -195,12 +199,16 @@ def test_the_driver_loads_a_model_and_answers_every_question(monkeypatch):
             driver.ask({"do": "dance"})
 
 
+COSTS = {"seconds": 0.03, "weights_bytes": 5e6, "weights_seconds": 0.02, "read_processor_seconds": 0.011,
+         "pack_processor_seconds": 0.012, "text_seconds": 0.013}
+
+
 def test_the_page_has_every_test_its_limits_and_what_failed(tmp_path, monkeypatch, capsys):
     path = program(tmp_path, f"print({printed(ROW)!r})")
     driver = Driver([])
     driver.ready = {"name": "Model", "isa": "avx512", "version": "1", "file_bytes": 5_000_000, "warm_read_s": 0.01,
-                    "load_s": [0.1, 0.02, 0.03], "work": {"weight_bytes": 10, "kv_bytes_per_context_token": 1.0,
-                                                          "every": 5, "output": 2}}
+                    "load_s": [0.1, 0.02, 0.03], "load_costs": COSTS,
+                    "work": {"weight_bytes": 10, "kv_bytes_per_context_token": 1.0, "every": 5, "output": 2}}
     monkeypatch.setattr(compare, "LineProcess", lambda *_, **__: driver)
     monkeypatch.setattr(compare, "busy_share", lambda: 0.5)
     code = compare.main([str(CHAT), "--tests", "pp512,pp2048", "--repetitions", "2", "--out", str(tmp_path)])
@@ -212,6 +220,8 @@ def test_the_page_has_every_test_its_limits_and_what_failed(tmp_path, monkeypatc
                          "--repetitions", "2"]) == 0
     page = capsys.readouterr().out.split("# tenth and its peers")[-1]
     assert page.count("## Model, avx512") == 2
+    assert "Loading takes 0.03 s, 3.0 times one warm read" in page
+    assert "in 0.020 s (processor seconds: reading 0.011, packing 0.012)" in page
     assert "| prompt of 512 |" in page
     assert "22.6 ± 0.0 `-fa 1`" in page
     assert "10.0 ± 0.0 | 1000 ± 0" in page

@@ -61,6 +61,9 @@ class FakeModel:
         self.streams.append(FakeStream(list(self.pieces)))
         return self.streams[-1]
 
+    def expert_statistics(self):
+        return {}
+
     def memory(self):
         return {"peak_bytes": 5_000_000, "weights_bytes": 4_000_000, "kv_bytes": 1_000_000, "workspace_bytes": 1000}
 

@@ -21,7 +21,8 @@ class Program:
 @pytest.fixture
 def measured(model, monkeypatch):
     """The model of bench, and limits that take no time."""
-    model.loaded = SimpleNamespace(program=Program(), header=SimpleNamespace(tensors={}, paths=(Path("/m.gguf"),)))
+    header = SimpleNamespace(tensors={}, paths=(Path("/m.gguf"),))
+    model.loaded = SimpleNamespace(program=Program(), header=header, stored={})
     model.tokenize = lambda text, special=True: [1, 2, 3]
 
     def generate(ids, **settings):

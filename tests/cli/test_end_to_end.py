@@ -109,6 +109,7 @@ def test_inspect_shows_program_profile_and_kernels(tenth):
     profile = tenth("inspect", CHAT, "--profile", "--profile-tokens", "4")
     assert (profile.code, profile.err) == (0, "")
     assert "the instructions explain " in profile.out
+    assert " of weights in " in profile.out.splitlines()[1]
     kernels = json.loads(tenth("inspect", "--kernels", "--json").out)
     assert kernels["isa"] in kernels["isas"]
     assert {"F32", "Q4_0", "Q4_K", "Q8_0"} <= {row["format"] for row in kernels["formats"]}

@@ -22,15 +22,26 @@ FORMATS = {name: (gguf_id, weights, size, q8) for name, gguf_id, weights, size, 
 Q8_FORMATS = [name for name, row in FORMATS.items() if row[3]]
 each_isa = pytest.mark.parametrize("isa", ISAS)
 each_format = pytest.mark.parametrize("name", FORMATS)
-SCALE_BYTES = {  # where a block keeps its float16 numbers; the rest of a block may be any bytes
+SCALE_BYTES: dict[str, tuple[int, ...]] = {  # where a block keeps float16 numbers; the rest of it may be any bytes
     "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,), "Q2_K": (80, 82), "Q3_K": (108,),
     "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "IQ4_NL": (0,), "IQ4_XS": (0,), "MXFP4": (),
+    "IQ1_S": (0,), "IQ1_M": (48,), "IQ2_XXS": (0,), "IQ2_XS": (0,), "IQ2_S": (0,), "IQ3_XXS": (0,), "IQ3_S": (0,),
+    "TQ2_0": (64,),
 }  # fmt: skip
 
 
 def k_of(name: str, n_groups: int = 2) -> int:
     """A number of inputs that the format can hold."""
     return FORMATS[name][1] * n_groups if FORMATS[name][1] > 1 else 48 * n_groups + 3
+
+
+def set_half(name: str, blocks: np.ndarray, at: int, halves: np.ndarray) -> None:
+    """Puts float16 numbers [n] at byte ``at`` of blocks [n, bytes]."""
+    if name == "IQ1_M":  # in pieces: four bits on top of each of four words, lowest first
+        for i, piece in enumerate((at + 1, at + 3, at + 5, at + 7)):
+            blocks[:, piece] = blocks[:, piece] & 15 | (halves.view(np.uint16) >> 4 * i & 15).astype(np.uint8) << 4
+    else:
+        blocks[:, at : at + 2] = halves.view(np.uint8).reshape(-1, 2)
 
 
 @functools.cache
@@ -46,8 +57,7 @@ def random_rows(name: str, rows: int, k: int, seed: int = 0) -> np.ndarray:
     _, weights, size, _ = FORMATS[name]
     blocks = rng.integers(0, 256, (rows * k // weights, size), np.uint8)
     for at in SCALE_BYTES[name]:
-        scale = rng.standard_normal(len(blocks)).astype(np.float16) / np.float16(8)
-        blocks[:, at : at + 2] = scale.view(np.uint8).reshape(-1, 2)
+        set_half(name, blocks, at, rng.standard_normal(len(blocks)).astype(np.float16) / np.float16(8))
     if name == "MXFP4":
         blocks[:, 0] = rng.integers(120, 132, len(blocks))
     return blocks.reshape(rows, -1)
@@ -77,7 +87,7 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def test_every_format_has_the_sizes_that_gguf_gives_it() -> None:
-    assert len(FORMATS) == 16
+    assert len(FORMATS) == 24
     for name, (gguf_id, weights, size, _) in FORMATS.items():
         kind = gguf.GGMLQuantizationType(gguf_id)
         assert kind.name == name
@@ -85,8 +95,10 @@ def test_every_format_has_the_sizes_that_gguf_gives_it() -> None:
 
 
 def test_panels_are_hardly_larger_than_the_file() -> None:
-    for name, _, _, size, panel, _ in _core.formats():
-        assert 16 * size <= panel <= 16 * size * (1.06 if name == "Q3_K" else 1.03), name
+    for name, _, weights, size, panel, _ in _core.formats():
+        # A float32 for each block's float16 scale keeps loads aligned, which counts for more the smaller the blocks.
+        least = 0.03 if weights < 256 or size > 66 else 0.04
+        assert 16 * size <= panel <= 16 * size * (1.06 if name == "Q3_K" else 1 + least), name
 
 
 @each_isa
@@ -237,7 +249,8 @@ def test_no_buffer_needs_alignment(isa: str, name: str) -> None:
 def test_extreme_weights_do_not_overflow(name: str, byte: int) -> None:
     k = k_of(name, 2)
     raw = random_rows(name, 16, k).copy().reshape(-1, FORMATS[name][2])
-    keep = {at + i for at in SCALE_BYTES[name] for i in (0, 1)} | ({0} if name == "MXFP4" else set())
+    keep = {at + i for at in SCALE_BYTES[name] for i in (0, 1)}
+    keep |= {"MXFP4": {0}, "IQ1_M": {49, 51, 53, 55}}.get(name, set())
     raw[:, [i for i in range(raw.shape[1]) if i not in keep]] = byte
     raw = raw.reshape(16, -1)
     x = np.stack([np.ones(k), -np.ones(k), np.tile([1, -1], k // 2)]).astype(np.float32)
@@ -280,7 +293,7 @@ def test_extreme_scales_stay_in_their_weight_row(name: str, scale: float) -> Non
     raw = random_rows(name, 17, k).copy()
     clean = same_on_all(name, raw, random_x(37, k))
     for at in SCALE_BYTES[name]:
-        raw[3, at : at + 2] = np.array([scale], np.float16).view(np.uint8)
+        set_half(name, raw[3:4], at, np.array([scale], np.float16))
     got = same_on_all(name, raw, random_x(37, k))
     assert same_bits(np.delete(got, 3, axis=1), np.delete(clean, 3, axis=1))
 
@@ -361,5 +374,9 @@ def test_packing_notices_scales_and_weights_that_are_not_finite(isa: str, name: 
         for block in (0, raw.shape[1] // size - 1):
             for number, (at, content) in enumerate([*fine, *wrong]):
                 changed = raw.copy()
-                changed[row, block * size + at : block * size + at + len(content)] = list(content)
+                start = block * size + at
+                if name == "IQ1_M":
+                    set_half(name, changed[row : row + 1, start - at :], at, np.frombuffer(content, np.float16))
+                else:
+                    changed[row, start : start + len(content)] = list(content)
                 assert _core.not_finite_rows(isa, name, changed) == [row] * (number >= len(fine)), (row, block, content)

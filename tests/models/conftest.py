@@ -24,6 +24,8 @@ YARN = {
     "rope.scaling.factor": 4.0,
     "rope.scaling.original_context_length": 32,
 }
+MIXTRAL = {"expert_count": 8, "expert_used_count": 3}
+EXPERTS = {**MIXTRAL, "expert_feed_forward_length": 32}
 LATENT = {
     "attention.kv_lora_rank": 64,
     "rope.dimension_count": 16,
@@ -47,7 +49,6 @@ SIGMOID_GROUPS = {
     "expert_shared_count": 1,
 }
 MULTIPLIED = {"rope.scaling.yarn_log_multiplier": 0.0707}
-EXPERTS = {"expert_count": 8, "expert_used_count": 3, "expert_feed_forward_length": 32}
 HEAD_32 = {"attention.key_length": 32, "attention.value_length": 32}
 # name: architecture, keys beside COMMON, optional tensors that this file has
 TINY = {
@@ -58,6 +59,27 @@ TINY = {
     "qwen2_tied_yarn": ("qwen2", YARN, ()),
     "qwen3": ("qwen3", HEAD_32, ()),
     "qwen3moe": ("qwen3moe", {**HEAD_32, **EXPERTS}, ()),
+    "llama_experts": ("llama", MIXTRAL, ("output",)),
+    "olmoe": ("olmoe", EXPERTS, ("output",)),
+    "qwen2moe": ("qwen2moe", {**EXPERTS, "expert_shared_feed_forward_length": 64}, ("output",)),
+    "glm4moe": (
+        "glm4moe",
+        {
+            **EXPERTS,
+            "block_count": 4,
+            "nextn_predict_layers": 1,
+            "leading_dense_block_count": 1,
+            "expert_shared_count": 2,
+            "expert_weights_scale": 2.5,
+            "rope.dimension_count": 8,
+        },
+        ("output", "attn_q_norm", "attn_k_norm"),
+    ),
+    "glm4moe_groups": (
+        "glm4moe",
+        {**EXPERTS, "expert_group_count": 4, "expert_group_used_count": 2, "expert_weights_norm": False},
+        (),
+    ),
     "gemma3": ("gemma3", {"block_count": 7, "attention.sliding_window": 5, **HEAD_32}, ()),
     "deepseek2": (
         "deepseek2",
@@ -131,7 +153,8 @@ def shapes_of(architecture, values, optional):
     return {
         tensor.rstrip("?"): tuple(VOCAB if size == "vocab" else size for size in shape)
         for tensor, shape in declared.items()
-        if not tensor.endswith("?") or any(part in tensor.rstrip("?").split(".") for part in optional)
+        if not tensor.endswith(("?", "*"))
+        or (tensor.endswith("?") and any(part in tensor.rstrip("?").split(".") for part in optional))
     }
 
 

@@ -14,8 +14,8 @@ from tenth.weights.tensors import read_tensor
 DATA = Path(__file__).parent.parent / "data"
 CASES = [
     "chat", "deepseek2", "deepseek2_lite", "deepseek2_quantised", "deepseek3", "deepseek3_quantised", "gemma3",
-    "gemma3_scaled", "kquants", "llama", "llama_bias", "llama_tied_scaled", "moe_quantised", "quantised", "qwen2",
-    "qwen3", "qwen3moe",
+    "gemma3_scaled", "glm4moe", "kquants", "llama", "llama_bias", "llama_tied_scaled", "mixtral", "moe_quantised",
+    "olmoe", "quantised", "qwen2", "qwen2moe", "qwen3", "qwen3moe",
 ]  # fmt: skip
 # Measured: at most 9e-13 in float32, 1e-13 in float64 (rotary angles are float32 at any precision).
 NMSE = {np.float32: 1e-11, np.float64: 1e-12}

@@ -111,6 +111,41 @@ def test_counts_of_experts_that_contradict_each_other_are_named(make_tiny, chang
         make_tiny("qwen3moe", **changes).build()
 
 
+def test_files_with_a_tensor_per_expert_are_refused_with_the_reason(make_tiny):
+    tiny = make_tiny("llama_experts")
+    tiny.shapes = {name.replace("_exps", ".0"): shape for name, shape in tiny.shapes.items()}
+    with pytest.raises(ModelFileError, match=r"tensor of its own \(blk.0.ffn_gate.0.weight\)") as caught:
+        tiny.build()
+    assert caught.value.hint == "get a newer conversion of the model"
+
+
+def test_layers_that_guess_further_tokens_are_known_and_not_used(make_tiny):
+    tiny = make_tiny("glm4moe")
+    tiny.shapes |= {"blk.3.nextn.eh_proj.weight": (64, 128), "blk.3.attn_q.weight": (64, 64)}
+    program = tiny.build()
+    assert len(program.state) == 3
+    assert not any(name.startswith("blk.3.") for name in program.weights)
+    with pytest.raises(ModelFileError, match="nextn_predict_layers is 4, but block_count is 4"):
+        make_tiny("glm4moe", nextn_predict_layers=4).build()
+    tiny.shapes["blk.4.attn_q.weight"] = (64, 64)
+    with pytest.raises(ModelFileError, match=r"no place for tensor blk.4"):
+        tiny.build()
+
+
+def test_the_first_layers_of_glm4moe_are_dense_and_its_bias_only_chooses(make_tiny):
+    program = make_tiny("glm4moe").build()
+    assert "blk.0.ffn_gate.weight" in program.weights
+    assert "blk.1.ffn_gate_exps.weight" in program.weights
+    routes = [i for i in program.instructions if i.op == "route"]
+    assert [i.inputs[1].name for i in routes] == ["blk.1.exp_probs_b.bias", "blk.2.exp_probs_b.bias"]
+    assert (routes[0].attrs["score"], routes[0].attrs["scale"], routes[0].attrs["normalise"]) == ("sigmoid", 2.5, 1)
+
+
+def test_olmoe_that_clamps_is_refused(make_tiny):
+    with pytest.raises(ModelFileError, match=r"clamp_kqv is 8.0: clamping q, k and v is not supported"):
+        make_tiny("olmoe", **{"attention.clamp_kqv": 8.0}).build()
+
+
 def test_experts_of_several_shapes_are_refused(make_tiny):
     tiny = make_tiny("qwen3moe")
     tiny.shapes["blk.1.ffn_down_exps.weight"] = (4, 64, 32)

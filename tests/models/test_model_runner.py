@@ -105,8 +105,10 @@ def test_a_layer_has_four_linears_and_rounds_four_times(ready):
         return
     ops = [i.op for i in passes.optimise(program, quantised(program)).instructions]
     times = 4 * len(program.state) + 1  # q k v; output; gate up; down … and the logits
-    assert ops.count("linear") + ops.count("expert_linear") - ops.count("route") == times  # routers multiply floats
-    assert ops.count("quantize") + sum(op.endswith("_q8") for op in ops) == times
+    routers = sum("ffn_gate_inp.weight" in name for name in program.weights)  # they multiply floats
+    shared = sum("ffn_down_shexp" in name for name in program.weights)  # gate up, of the same input; down
+    assert ops.count("linear") + ops.count("expert_linear") == times + routers + 2 * shared
+    assert ops.count("quantize") + sum(op.endswith("_q8") for op in ops) == times + shared
 
 
 def quantised(program):

@@ -1,6 +1,8 @@
 """Runs programs and model files natively, without an engine: the tests' own small scheduler."""
 
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from tenth.program import memory
 from tenth.program.passes import kept_as_floats
 from tenth.program.reference import transposed
 from tenth.runtime import Limits, MatrixSource, Runtime
+from tenth.weights import placement
 from tenth.weights.gguf import read_header
 
 DATA = Path(__file__).parent.parent / "data"
@@ -22,6 +25,22 @@ def i32(values):
 
 def open_golden(case, **settings):
     return open_runtime(read_header(DATA / f"golden_{case}.gguf"), EngineConfig(**settings)).runtime
+
+
+def open_streamed(case, budget, **settings):
+    """A golden model whose experts get what ``budget`` makes of the model's Needs, in bytes.
+
+    Beside such small experts the readers' buffers would be large; they do not count here.
+    """
+
+    def place_within(needs, *_):
+        needs = replace(needs, stream_workspace=0)
+        return placement.place(needs, budget(needs))
+
+    with mock.patch("tenth.loader.place", place_within):
+        runtime = open_golden(case, **settings)
+    assert runtime.expert_counters() is not None, "everything was resident"
+    return runtime
 
 
 def golden(case):

@@ -5,8 +5,10 @@ import pytest
 
 from tests.runtime.native import all_logits, golden, open_golden
 
-EXACT = ["chat", "deepseek2", "deepseek2_lite", "deepseek3", "gemma3", "gemma3_scaled", "llama", "llama_bias",
-         "llama_tied_scaled", "qwen2", "qwen3", "qwen3moe"]  # fmt: skip
+EXACT = [
+    "chat", "deepseek2", "deepseek2_lite", "deepseek3", "gemma3", "gemma3_scaled", "glm4moe", "llama", "llama_bias",
+    "llama_tied_scaled", "mixtral", "olmoe", "qwen2", "qwen2moe", "qwen3", "qwen3moe",
+]  # fmt: skip
 
 
 def nmse(a, b):

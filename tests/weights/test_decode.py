@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import gguf
 import numpy as np
@@ -15,6 +18,8 @@ from tenth.weights.formats import FORMATS, TYPES, TYPES_BY_NAME, WITHDRAWN, Form
 HALF_SCALES = {
     "F16": [0], "BF16": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0],
     "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208], "IQ4_NL": [0], "IQ4_XS": [0],
+    "IQ1_S": [0], "IQ2_XXS": [0], "IQ2_XS": [0], "IQ2_S": [0], "IQ3_XXS": [0], "IQ3_S": [0], "TQ2_0": [64],
+    "IQ1_M": [49, 51, 53, 55],  # four bits of it in the upper half of each, lowest first
 }  # fmt: skip
 # zero, negative zero, least and greatest subnormal, least normal, one, greatest, infinities, NaNs
 EXTREME_HALVES = [
@@ -65,8 +70,12 @@ def extreme_blocks(name: str, rng: np.random.Generator) -> np.ndarray:
         for first in EXTREME_HALVES:
             for second in EXTREME_HALVES if len(HALF_SCALES[name]) == 2 else [0]:
                 block = fill.copy()
-                for place, bits in zip(HALF_SCALES[name], (first, second), strict=False):
-                    block[:, place : place + 2] = np.frombuffer(struct.pack("<H", bits), np.uint8)
+                if name == "IQ1_M":
+                    for i, place in enumerate(HALF_SCALES[name]):
+                        block[:, place] = block[:, place] & 15 | (first >> 4 * i & 15) << 4
+                else:
+                    for place, bits in zip(HALF_SCALES[name], (first, second), strict=False):
+                        block[:, place : place + 2] = np.frombuffer(struct.pack("<H", bits), np.uint8)
                 blocks.append(block)
     return np.concatenate(blocks)
 
@@ -137,6 +146,26 @@ BY_HAND: dict[str, tuple[bytes, dict[int, float]]] = {
                {0: -127, 224: 16 * 113, 240: 16 * -127}),
     # exponent 128 -> scale 2^0; codes 7 (twelve halves -> 12) and 15
     "MXFP4": (bytes([128, 0xF7] + [0x10] * 15), {0: 12, 16: -12, 1: 0, 17: 1}),
+    # point 1 is 43 and seven times 8, point 0 eight times 8; sign index 1: weight 0, and weight 7 to make them even
+    "IQ2_XXS": (half(8) + struct.pack("<4BI", 1, 0, 0, 0, 1 | 2 << 28) + bytes(56),
+                {0: 5 * -43, 1: 5 * 8, 7: 5 * -8, 8: 5 * 8, 32: 8}),
+    # the last point is eight times 43; scales 1 and 2 of the first two groups of 16
+    "IQ2_XS": (half(8) + struct.pack("<H", 511 | 3 << 9) + bytes(62) + bytes([0x21] + [0] * 7),
+               {0: 3 * -43, 1: 3 * -43, 2: 3 * 43, 7: 3 * 43, 8: 3 * 8, 16: 5 * 8, 32: 8}),
+    "IQ2_S": (half(8) + bytes([255] + [0] * 31) + bytes([0x80] + [0] * 31) + bytes([3] + [0] * 7)
+              + bytes([0xF0] + [0] * 7), {0: 43, 7: -43, 16: 31 * 8, 32: 8}),
+    # point 5 is 62 12 4 4
+    "IQ3_XXS": (half(4) + bytes([5] + [0] * 63) + struct.pack("<8I", 2 | 3 << 28, *[0] * 7),
+                {0: 7 * 62, 1: 7 * -12, 4: 7 * 4, 7: 7 * -4, 32: 4}),
+    # the last point is 1 1 15 15
+    "IQ3_S": (half(1) + bytes([255] + [0] * 63) + bytes([1] + [0] * 7) + bytes([2] + [0] * 31)
+              + bytes([0x10, 0, 0, 0]), {0: 1, 1: -1, 2: 15, 3: 15, 4: 1, 32: 3}),
+    # the first point is eight times -1, the last one eight times 1
+    "IQ1_S": (half(8) + bytes([255] + [0] * 31) + struct.pack("<8H", 7 | 1 << 12 | 1 << 15, *[0] * 7),
+              {0: 24 * 0.875, 8: 24 * -1.125, 32: 8 * -0.875}),
+    "IQ1_M": (bytes([255] + [0] * 31) + bytes([15] + [0] * 15) + struct.pack("<4H", 1 | 2 << 3, 0, 0x8000, 0x4000),
+              {0: 24 * 0.875, 8: 24 * -0.875, 16: 40 * -0.875, 32: 8 * -0.875}),
+    "TQ2_0": (bytes([0xE4] + [0] * 63) + half(0.5), {0: -0.5, 32: 0, 64: 0.5, 96: 1}),
     "BF16": (b"\x80\x3f", {0: 1}),
     "F16": (half(-0.5), {0: -0.5}),
     "F32": (struct.pack("<f", 0.75), {0: 0.75}),
@@ -157,7 +186,14 @@ def test_the_table_of_types_is_the_one_of_the_gguf_package() -> None:
     assert not WITHDRAWN.keys() & TYPES.keys()
 
 
+def test_the_grids_are_those_of_the_gguf_package() -> None:
+    script = Path(__file__).parents[2] / "scripts" / "make_grids.py"
+    run = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout + run.stderr) == (0, "")
+
+
 def test_exactly_the_promised_formats_are_decoded() -> None:
-    promised = "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4"
+    promised = "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4 "
+    promised += "IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S TQ2_0"
     assert list(FORMATS) == promised.split()
     assert all(isinstance(TYPES_BY_NAME[name], Format) for name in FORMATS)

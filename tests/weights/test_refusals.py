@@ -150,13 +150,13 @@ def test_a_missing_file_a_folder_a_pipe_and_a_device_are_refused_without_waiting
 
 
 def test_a_format_that_cannot_be_decoded_is_refused_at_use_with_the_list(tmp_path: Path) -> None:
-    entries = [Tensor("w", (256,), 16, bytes(66)), Tensor("i", (2,), 26, bytes(8)), Tensor("f", (1,), 0, bytes(4))]
+    entries = [Tensor("w", (256,), 34, bytes(54)), Tensor("i", (2,), 26, bytes(8)), Tensor("f", (1,), 0, bytes(4))]
     model = read_header(File([], entries).write(tmp_path / "m.gguf"))
-    with pytest.raises(ModelFileError, match="'w' is stored as IQ2_XXS, which is not supported") as raised:
+    with pytest.raises(ModelFileError, match="'w' is stored as TQ1_0, which is not supported") as raised:
         read_tensor(model.tensors["w"])
     assert all(name in str(raised.value.hint) for name in FORMATS)
     with pytest.raises(
-        ModelFileError, match=re.escape("IQ2_XXS (tensor 'w'), I32 (tensor 'i'), not supported")
+        ModelFileError, match=re.escape("TQ1_0 (tensor 'w'), I32 (tensor 'i'), not supported")
     ) as raised:
         require_supported(model.tensors)
     assert all(name in str(raised.value.hint) for name in FORMATS)

@@ -4,26 +4,14 @@
 // of 16 dwords); one block of a q8 tile is the left one (16 columns of 32 bytes). One instruction gives all 256 integer
 // sums; scales are then applied by the vector unit as everywhere, one float sum per output, blocks in order of k.
 // Tiles cannot be read as vectors: the sums pass through memory, two blocks behind the product so that nothing waits.
-// Few rows, rows past the last whole tile, and float weights are left to the AVX-512 kernels.
+// Few rows, rows past the last whole tile, and float weights are left to the kernels of AVX-512 with VBMI.
 #include <immintrin.h>
 
-#include "formats/iq4_nl.h"
-#include "formats/iq4_xs.h"
-#include "formats/mxfp4.h"
-#include "formats/q2_k.h"
-#include "formats/q3_k.h"
-#include "formats/q4_0.h"
-#include "formats/q4_1.h"
-#include "formats/q4_k.h"
-#include "formats/q5_0.h"
-#include "formats/q5_1.h"
-#include "formats/q5_k.h"
-#include "formats/q6_k.h"
-#include "formats/q8_0.h"
-#include "kernels/amx/amx.h"
-#include "kernels/isa/store.h"
+#include <array>
 
-namespace tenth::avx512 { extern const KernelTable TABLE; }
+#include "formats/all.h"
+#include "kernels/isa/store.h"
+#include "kernels/products.h"
 
 namespace tenth::TENTH_ISA {
 
@@ -217,17 +205,16 @@ template <class Format> void product(const Product& p) {
     if (p.y_rows) rest.y_rows += done;
     else rest.y += done * p.y_stride;
     if (rest.residual) rest.residual += done * p.residual_stride;
-    find_format(avx512::TABLE, Format::GGUF_ID)->product(rest);
+    find_format(vbmi_table(), Format::GGUF_ID)->product(rest);
   }
 }
 
-extern const TileProduct TILE_PRODUCTS[];
-const TileProduct TILE_PRODUCTS[] = {
-    {Q4_0::GGUF_ID, product<Q4_0>},     {Q4_1::GGUF_ID, product<Q4_1>},     {Q5_0::GGUF_ID, product<Q5_0>},
-    {Q5_1::GGUF_ID, product<Q5_1>},     {Q8_0::GGUF_ID, product<Q8_0>},     {Q2_K::GGUF_ID, product<Q2_K>},
-    {Q3_K::GGUF_ID, product<Q3_K>},     {Q4_K::GGUF_ID, product<Q4_K>},     {Q5_K::GGUF_ID, product<Q5_K>},
-    {Q6_K::GGUF_ID, product<Q6_K>},     {IQ4_NL::GGUF_ID, product<IQ4_NL>}, {IQ4_XS::GGUF_ID, product<IQ4_XS>},
-    {MXFP4::GGUF_ID, product<MXFP4>},   {0, nullptr},
-};
+template <class... Formats> constexpr auto rows(FormatList<Formats...>) {
+  return std::array{OtherProduct{Formats::GGUF_ID, product<Formats>}...};
+}
+constexpr auto ROWS = rows(BlockFormats{});
+
+extern const OtherProducts PRODUCTS;
+const OtherProducts PRODUCTS = {ROWS.data(), ROWS.size()};
 
 }  // namespace tenth::TENTH_ISA

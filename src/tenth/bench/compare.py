@@ -137,7 +137,7 @@ def compare_file(file: Path, isa: str, tests: Sequence[Trial], peers: Sequence[L
     return {"model": ready["name"], "file": str(file), "isa": ready["isa"], "file_bytes": ready["file_bytes"],
             "version": ready["version"], "work": ready["work"],
             "load": {"seconds": load_s, "runs": ready["load_s"], "warm_read_seconds": ready["warm_read_s"],
-                     "ratio": load_s / ready["warm_read_s"]},
+                     "ratio": load_s / ready["warm_read_s"], "last": ready["load_costs"]},
             "tests": results,
             "failed": {f"{p.label} {' '.join(flags)}, {name}": why
                        for p in peers for (name, flags), why in p.failed.items()}}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tenth.bench.profile_report import loading_line
+
 HEAD = """\
 # tenth and its peers
 
@@ -33,7 +35,8 @@ def _section(section: Mapping[str, Any]) -> str:
     lines += [_line(_cells(test, labels)) for test in section["tests"]]
     load = section["load"]
     lines.append(f"\nLoading takes {load['seconds']:.2f} s, {load['ratio']:.1f} times one warm read of the file's "
-                 f"{section['file_bytes'] / 1e6:.0f} MB ({load['warm_read_seconds']:.3f} s).\n")
+                 f"{section['file_bytes'] / 1e6:.0f} MB ({load['warm_read_seconds']:.3f} s). "
+                 f"The last of them: {loading_line(load['last'])}.\n")
     lines += [f"{name}: failed: {why}\n" for name, why in section["failed"].items()]
     return "\n".join(lines)
 

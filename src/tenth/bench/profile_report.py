@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tenth.bench.profile import LimitRates, PhaseProfile, Row
@@ -51,6 +51,13 @@ def rest_lines(profile: PhaseProfile) -> list[str]:
         lines.append(f"around a step the engine adds {1e3 * rest.engine:.3f} ms per token (scheduler, text, streams), "
                      f"{100 * rest.engine / whole:.1f} % of it")
     return lines
+
+
+def loading_line(costs: Mapping[str, float]) -> str:
+    """What loading took, in parts. ``costs``: Model.load_costs."""
+    return (f"loading {costs['seconds']:.3f} s: {costs['weights_bytes'] / 1e6:.0f} MB of weights in "
+            f"{costs['weights_seconds']:.3f} s (processor seconds: reading {costs['read_processor_seconds']:.3f}, "
+            f"packing {costs['pack_processor_seconds']:.3f}), the tokenizer beside it in {costs['text_seconds']:.3f} s")
 
 
 def heading(profile: PhaseProfile) -> str:

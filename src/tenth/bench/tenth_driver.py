@@ -130,6 +130,7 @@ def main() -> None:
         work = count(loaded.program, loaded.stored, loaded.config.kv_format)
         _say({"name": model.name, "isa": loaded.runtime.isa, "version": tenth.__version__,
               "file_bytes": path.stat().st_size, "warm_read_s": warm_s, "load_s": load_s,
+              "load_costs": model.load_costs(),  # of the last load
               "work": {"weight_bytes": work.weight_bytes, "every": work.every, "output": work.output,
                        "kv_bytes_per_context_token": work.kv_bytes_per_context_token}})
         for line in sys.stdin:

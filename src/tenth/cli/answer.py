@@ -106,6 +106,8 @@ def as_json(model: Model, stream: Stream, with_logprobs: bool) -> dict[str, Any]
         "speculation": asdict(stream.speculation),
         "memory": model.memory(),
     }
+    if experts := model.expert_statistics():
+        result["experts"] = experts
     if with_logprobs:
         result["logprobs"] = [asdict(choice) for choice in stream.logprobs]
     return result

@@ -142,6 +142,8 @@ def run(model: Any, shape: Shape, engine: EngineConfig, peers: PeerFlags, machin
         result: dict[str, Any] = {"model": str(model.name), "file": str(file), "threads": engine.threads,
                   "repetitions": shape.repetitions, "settings": dataclasses.asdict(engine),
                   "busy_share": busy, "machine": dataclasses.asdict(machine)} | figures(turns, work, shape)
+        if experts := model.expert_statistics():
+            result["experts"] = experts
         if peer is not None:
             result["peer"] = {"name": peer.name, "version": peer.version, "command": peer.command} | result["peer"]
     return result
@@ -181,6 +183,11 @@ def show(result: dict[str, Any]) -> None:
     write_line(f"limits measured beside each turn: read {in_units(read['median'])}/s "
                f"(spread {100 * read['spread']:.0f} %), "
                f"int8 {int8['median'] / 1e9:.0f} G multiply-adds/s (spread {100 * int8['spread']:.0f} %)")
+    if experts := result.get("experts"):
+        write_line(f"experts: {in_units(experts['slot_bytes'])} of slots hold those of {experts['tokens_held']} tokens; "
+                   f"{100 * experts['hit_rate']:.0f} % were in memory when needed, "
+                   f"{in_units(experts['read_bytes_per_token'])} read per token, "
+                   f"{100 * experts['waiting_share']:.0f} % of the time waiting for the disk")
     if "peer" in result:
         write_line(f"peer: {result['peer']['version'] or result['peer']['name']}")
     sys.stdout.flush()

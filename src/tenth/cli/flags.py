@@ -20,7 +20,7 @@ from tenth.config import EngineConfig
 from tenth.errors import RequestError
 
 # Short spellings, as in tenth.load(context=…, kv=…); the long ones work too.
-SHORT = {"context_tokens": "context", "kv_format": "kv"}
+SHORT = {"context_tokens": "context", "kv_format": "kv", "memory_bytes": "memory"}
 
 
 _METAVARS = {int: "N", float: "X", str: "TEXT"}  # what help shows for a flag's value

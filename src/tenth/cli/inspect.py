@@ -135,7 +135,7 @@ def show_profile(model: str, engine: EngineConfig, flags: InspectFlags) -> None:
     with open_model(model, engine) as opened:
         profiles = run_profile(opened, flags)
         name, isa = str(getattr(opened, "name", model)), opened.loaded.runtime.isa
-        threads = opened.loaded.runtime.n_threads
+        threads, loading = opened.loaded.runtime.n_threads, opened.load_costs()
     title = f"{name}, {threads} threads, {isa}"
     if flags.svg is not None:
         try:
@@ -143,10 +143,11 @@ def show_profile(model: str, engine: EngineConfig, flags: InspectFlags) -> None:
         except OSError as error:
             raise ResourceError(f"cannot write {flags.svg}: {error.strerror}") from error
     if flags.json:
-        write_json({"model": name, "threads": threads, "isa": isa,
+        write_json({"model": name, "threads": threads, "isa": isa, "loading": loading,
                     "phases": [report.as_data(profile) for profile in profiles]})
         return
     write_line(title)
+    write_line(report.loading_line(loading))
     for profile in profiles:
         write_line(f"\n{report.heading(profile)}\n")
         write_line(table(report.group_table(profile), report.RIGHT))

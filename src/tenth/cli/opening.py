@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tenth.cli.flags import load_settings
-from tenth.cli.terminal import in_units, is_terminal, visible
+from tenth.cli.terminal import in_units, is_terminal, message, visible
 from tenth.config import EngineConfig
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def open_model(name: str | None, engine: EngineConfig, template: str | None = No
         settings["template"] = template
     with showing_progress() as progress:
         model = load_model(name, progress=progress, **settings)
+    if warning := getattr(model, "memory_warning", None):
+        message(f"note: {warning}")
     try:
         yield model
     finally:

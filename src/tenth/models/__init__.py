@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from tenth.errors import ModelFileError
-from tenth.models import deepseek2, gemma3, llama, qwen2, qwen3, qwen3moe
+from tenth.models import deepseek2, gemma3, glm4moe, llama, olmoe, qwen2, qwen2moe, qwen3, qwen3moe
 from tenth.models.config import Metadata, require
 from tenth.models.tensors import Declared, match
 from tenth.program.builder import Builder, Value, Weights
@@ -37,6 +37,9 @@ ARCHITECTURES: dict[str, Model] = {
     "qwen2": qwen2,
     "qwen3": qwen3,
     "qwen3moe": qwen3moe,
+    "qwen2moe": qwen2moe,
+    "olmoe": olmoe,
+    "glm4moe": glm4moe,
     "gemma3": gemma3,
     "deepseek2": deepseek2,
 }

@@ -17,7 +17,7 @@ def dense_layer(c: Config) -> dict[str, tuple[int | str, ...]]:
 
 
 def dense_feed_forward(c: Config) -> dict[str, tuple[int | str, ...]]:
-    """Shapes of a layer's gated feed-forward part."""
+    """Shapes of a layer's feed-forward part."""
     return {
         "ffn_gate.weight": (c.n_ff, c.dim),
         "ffn_up.weight": (c.n_ff, c.dim),

@@ -36,7 +36,7 @@ from tenth.models.experts import (
     MoeConfig,
     expert_tensors,
     read_routing,
-    shared_feed_forward,
+    shared_expert,
     shared_tensors,
     sparse_feed_forward,
 )
@@ -171,7 +171,7 @@ def tensors(c: LatentConfig) -> Declared:
         **dense_ends(c),
         **layers(c.n_layers, {**queries, **layer}),
         **dense,
-        **layers(c.n_layers, sparse, first=c.n_dense_layers),
+        **layers(range(c.n_dense_layers, c.n_layers), sparse),
     }
 
 
@@ -217,5 +217,5 @@ def forward(tokens: Value, positions: Value, w: Weights, c: LatentConfig) -> Val
             continue
         x = x + sparse_feed_forward(h, b, c, b.exp_probs_b)
         if c.n_shared_ff:
-            x = x + shared_feed_forward(h, b)
+            x = x + shared_expert(h, b)
     return linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tenth.models.config import MOST_WIDTH, Config, Metadata, require
 from tenth.models.tensors import Declared
-from tenth.program.builder import Routing, Value, Weights, expert_linear, expert_sum, linear, route, swiglu
+from tenth.program.builder import Routing, Value, Weights, expert_linear, expert_sum, heads, linear, route, swiglu
 
 MOST_EXPERTS = 1 << 12
 SCORES = {1: "softmax", 2: "sigmoid", 3: "softmax_selected"}  # expert_gating_func, as llama.cpp numbers them
@@ -93,14 +93,20 @@ def shared_tensors(c: MoeConfig) -> Declared:
     }
 
 
-def shared_feed_forward(x: Value, w: Weights) -> Value:
-    """The SwiGLU expert that works on every token. x: [n, dim] -> [n, dim]."""
-    return linear(swiglu(linear(x, w.ffn_gate_shexp), linear(x, w.ffn_up_shexp)), w.ffn_down_shexp)
-
-
 def sparse_feed_forward(x: Value, w: Weights, c: MoeConfig, bias: Weights | None = None) -> Value:
     """Mixture of SwiGLU experts. x: [n, dim] -> [n, dim]. ``bias``: of the router, for choosing only."""
     experts, weights = route(linear(x, w.ffn_gate_inp), c.routing, bias)  # [n, k] each
     gate = expert_linear(x, experts, w.ffn_gate_exps)  # [n, k, n_expert_ff]
     up = expert_linear(x, experts, w.ffn_up_exps)
     return expert_sum(expert_linear(swiglu(gate, up), experts, w.ffn_down_exps), weights)
+
+
+def shared_expert(x: Value, w: Weights) -> Value:
+    """The SwiGLU expert that works on every token. x: [n, dim] -> [n, dim]."""
+    return linear(swiglu(linear(x, w.ffn_gate_shexp), linear(x, w.ffn_up_shexp)), w.ffn_down_shexp)
+
+
+def gated_shared_expert(x: Value, w: Weights) -> Value:
+    """The shared expert times the sigmoid of one number per token: a mixture of one. x: [n, dim] -> [n, dim]."""
+    _, weight = route(linear(x, w.ffn_gate_inp_shexp), Routing(k=1, score="sigmoid", normalise=False))  # [n, 1]
+    return expert_sum(heads(shared_expert(x, w), 1), weight)

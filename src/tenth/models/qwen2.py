@@ -32,12 +32,16 @@ def read_config(metadata: Metadata) -> Config:
 
 def tensors(c: Config) -> Declared:
     """Every tensor of the file; "?" marks those it may lack."""
-    biases: Declared = {
+    return {**dense_ends(c), **layers(c.n_layers, {**dense_layer(c), **attention_biases(c)})}
+
+
+def attention_biases(c: Config) -> Declared:
+    """Shapes of one layer's biases."""
+    return {
         "attn_q.bias": (c.n_heads * c.head_dim,),
         "attn_k.bias": (c.n_kv_heads * c.head_dim,),
         "attn_v.bias": (c.n_kv_heads * c.head_dim,),
     }
-    return {**dense_ends(c), **layers(c.n_layers, {**dense_layer(c), **biases})}
 
 
 def attend(x: Value, angles: Value, w: Weights, c: Config, i: int) -> Value:

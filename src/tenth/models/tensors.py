@@ -14,24 +14,32 @@ Declared = dict[str, tuple[int | str, ...]]
 # Tensors of old converters that carry nothing a model needs: rotary frequencies that metadata says as well.
 IGNORED = re.compile(r"blk\.\d+\.attn_rot_embd\.weight")
 
+OLD_EXPERT = re.compile(r"blk\.\d+\.ffn_(gate|up|down)\.\d+\.weight")
 
-def layers(n_layers: int, one: Declared, first: int = 0) -> Declared:
-    """The tensors of one layer, for every layer from ``first`` on: ``attn_q.weight`` -> ``blk.0.attn_q.weight`` …"""
-    return {f"blk.{i}.{name}": shape for i in range(first, n_layers) for name, shape in one.items()}
+
+def layers(which: int | range, one: Declared) -> Declared:
+    """The tensors of one layer, for so many layers or these: ``attn_q.weight`` -> ``blk.0.attn_q.weight`` …"""
+    numbers = range(which) if isinstance(which, int) else which
+    return {f"blk.{i}.{name}": shape for i in numbers for name, shape in one.items()}
 
 
 def match(declared: Declared, present: Mapping[str, Shape]) -> dict[str, Shape]:
     """Shapes of the tensors the model may use. A "?" behind a declared name marks one that a file may lack.
 
-    A declared shape [1, d] may be [d] in a file; the model sees it as declared.
+    A declared shape [1, d] may be [d] in a file; the model sees it as declared. A name that ends in "*" declares that
+    all tensors beginning like it are known and not used.
 
     Raises ModelFileError for a missing tensor, a wrong shape, and a tensor the model has no place for.
     """
-    wanted = {name.rstrip("?"): shape for name, shape in declared.items()}
-    missing = [name for name in declared if not name.endswith("?") and name not in present]
+    unused = tuple(name[:-1] for name in declared if name.endswith("*"))
+    wanted = {name.rstrip("?"): shape for name, shape in declared.items() if not name.endswith("*")}
+    missing = [name for name in declared if not name.endswith(("?", "*")) and name not in present]
     if missing:
+        _refuse_old_experts(present)
         raise ModelFileError(f"tensor {_some(missing)} is missing", "the file is incomplete or of another architecture")
-    unknown = [name for name in present if name not in wanted and not IGNORED.fullmatch(name)]
+    unknown = [
+        name for name in present if name not in wanted and not IGNORED.fullmatch(name) and not name.startswith(unused)
+    ]
     if unknown:
         hint = "the file belongs to a variant of the model that is not supported; choose another"
         raise ModelFileError(f"the model has no place for tensor {_some(unknown)}", hint)
@@ -40,6 +48,15 @@ def match(declared: Declared, present: Mapping[str, Shape]) -> dict[str, Shape]:
         if name in present:
             _check_shape(name, shape, _as_declared(present[name], shape), named)
     return {name: _as_declared(present[name], shape) for name, shape in wanted.items() if name in present}
+
+
+def _refuse_old_experts(present: Mapping[str, Shape]) -> None:
+    old = next((name for name in present if OLD_EXPERT.fullmatch(name)), None)
+    if old:
+        raise ModelFileError(
+            f"the file keeps each expert in a tensor of its own ({old}), as converters did before April 2024",
+            "get a newer conversion of the model",
+        )
 
 
 def _as_declared(found: Shape, declared: tuple[int | str, ...]) -> Shape:

@@ -376,3 +376,31 @@ def _swiglu_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Re
 def _geglu_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """Twice [n, …, k] -> q8, same shape: quantize(geglu(gate, up))."""
     return _q8(_same(*inputs))
+
+
+@_op("experts:i32 weights*")
+def _expert_read(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """I32 [n, k] -> nothing: the experts that this step takes of weights [E, out, in] are needed in memory from now on.
+
+    For weights that stay in the file until they are needed. They are all that read ``experts``; the expert_linears that
+    follow wait for what has not arrived yet.
+    """
+    _check_named(inputs)
+    return ()
+
+
+@_op("experts:i32 weights*")
+def _expert_predict(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """I32 [n, k] -> nothing: a guess at what the next expert_read will name, which may begin to read ahead.
+
+    Right or wrong, it changes no number: it can be left out.
+    """
+    _check_named(inputs)
+    return ()
+
+
+def _check_named(inputs: tuple[Value, ...]) -> None:
+    experts, *weights = inputs
+    expect(len(experts.shape) == 1 and len(weights) > 0, "experts are [n, k], of at least one weight")
+    for weight in weights:
+        expect(len(weight.shape) == 3 and weight.shape[0] == weights[0].shape[0], f"{weight.name}: {weight.shape}")

@@ -257,6 +257,12 @@ def _softmax(x: Array) -> Array:
     return e
 
 
+@_means("expert_read")
+@_means("expert_predict")
+def _no_meaning(x: list[Any], attrs: Attrs, context: Context) -> list[Array]:
+    return []  # only about when weights are read from a file
+
+
 @_means("expert_linear")
 def _expert_linear(x: list[Any], attrs: Attrs, context: Context) -> list[Array]:
     n, experts = attrs["n_weights"], x[1]

@@ -21,7 +21,7 @@ class MergeEncoder:
     def __init__(self, tokens: Sequence[str], merges: Sequence[str], row: PreTokenizer):
         self._row = row
         vocabulary = dict(zip(tokens, range(len(tokens)), strict=True))
-        self._library = LibraryTokenizer(_model(vocabulary, [_pair(merge) for merge in merges], row))
+        self._library = LibraryTokenizer(_model(vocabulary, _pairs(merges), row))
         self._library.pre_tokenizer = build_steps(row)
         normalizer = build_normalizer(row)
         if normalizer is not None:
@@ -35,6 +35,14 @@ class MergeEncoder:
             text = text.replace(" ", SPACE)
         ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
         return ids
+
+
+def _pairs(merges: Sequence[str]) -> list[tuple[str, str]]:
+    pairs = [tuple(merge.split(" ")) for merge in merges]  # half the time of finding the separator of each
+    for at, pair in enumerate(pairs):
+        if len(pair) != 2 or not pair[0]:
+            pairs[at] = _pair(merges[at])
+    return pairs  # type: ignore[return-value]  # all of them have two parts now
 
 
 def _pair(merge: str) -> tuple[str, str]:

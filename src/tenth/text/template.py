@@ -55,10 +55,15 @@ class ChatTemplate:
         self._error = RequestError if from_user else ModelFileError
 
     @classmethod
-    def from_metadata(cls, metadata: MetadataSource, override: str | None = None, *,
-                      name: str | None = None) -> ChatTemplate:
-        """The template to use: ``override`` (its text), the file's (``name``: a variant), or one by vocabulary."""
-        tokens = _token_texts(metadata)
+    def from_metadata(cls, metadata: MetadataSource, override: str | None = None, *, name: str | None = None,
+                      vocabulary: Sequence[str] | None = None) -> ChatTemplate:
+        """The template to use: ``override`` (its text), the file's (``name``: a variant), or one by vocabulary.
+
+        ``vocabulary``: the file's tokens, which are read if they are not given.
+        """
+        if vocabulary is None:
+            vocabulary = metadata.get_strs("tokenizer.ggml.tokens", default=())
+        tokens = _token_texts(metadata, vocabulary)
         if override is not None:
             return cls(override, "given by the user", tokens=tokens, from_user=True)
         key = f"{_KEY}.{name}" if name else _KEY
@@ -66,7 +71,7 @@ class ChatTemplate:
             return cls(metadata.get_str(key), f"the file ({key})", tokens=tokens)
         if name:
             raise RequestError(f"the file has no chat template named {name!r}, it has: {', '.join(variants(metadata))}")
-        return cls(*_fallback(metadata), tokens=tokens)
+        return cls(*_fallback(vocabulary), tokens=tokens)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True,
                tools: Sequence[Mapping[str, Any]] | None = None, thinking: bool | None = None,
@@ -151,10 +156,9 @@ def _merge_system(messages: Sequence[Message]) -> list[Message] | None:
     return [{**messages[1], "content": f"{system}\n\n{user}"}, *messages[2:]]
 
 
-def _token_texts(metadata: MetadataSource) -> dict[str, str]:
+def _token_texts(metadata: MetadataSource, tokens: Sequence[str]) -> dict[str, str]:
     """``bos_token`` and ``eos_token`` as templates call them; "" where the file has none."""
     texts = {"bos_token": "", "eos_token": ""}
-    tokens = metadata.get_strs("tokenizer.ggml.tokens", default=())
     for name in texts:
         token = metadata.get_int(f"tokenizer.ggml.{name}_id", default=None)
         if token is not None and 0 <= token < len(tokens):
@@ -162,9 +166,8 @@ def _token_texts(metadata: MetadataSource) -> dict[str, str]:
     return texts
 
 
-def _fallback(metadata: MetadataSource) -> tuple[str, str]:
+def _fallback(tokens: Sequence[str]) -> tuple[str, str]:
     """(template, where it comes from) for a file without one."""
-    tokens = metadata.get_strs("tokenizer.ggml.tokens", default=())
     for token, name, text in _FALLBACKS:
         if token in tokens:
             return text, f"{name}, because the file has no chat template but the token {token}"

@@ -48,9 +48,12 @@ class Tokenizer:
         self._user_defined = _Matcher({text: i for text, i in special.items() if i not in secret})
 
     @classmethod
-    def from_metadata(cls, metadata: MetadataSource) -> Tokenizer:
-        """The tokenizer that the metadata describes. Keeps none of its lists. Raises ModelFileError for other kinds."""
-        return build_tokenizer(metadata)
+    def from_metadata(cls, metadata: MetadataSource, tokens: Sequence[str] | None = None) -> Tokenizer:
+        """The tokenizer that the metadata describes. Keeps none of its lists. Raises ModelFileError for other kinds.
+
+        ``tokens``: the file's, which are read if they are not given.
+        """
+        return build_tokenizer(metadata, tokens)
 
     def encode(self, text: str, *, special: bool = True, parse_special: bool = False) -> list[int]:
         """The ids of ``text``.
@@ -148,7 +151,7 @@ def _check_unicode(text: str) -> None:
                            hint="send valid Unicode") from None
 
 
-def build_tokenizer(metadata: MetadataSource) -> Tokenizer:
+def build_tokenizer(metadata: MetadataSource, tokens: Sequence[str] | None = None) -> Tokenizer:
     """See Tokenizer.from_metadata."""
     model = metadata.get_str("tokenizer.ggml.model", default=None)
     if model is None:
@@ -157,7 +160,8 @@ def build_tokenizer(metadata: MetadataSource) -> Tokenizer:
     if model not in MODELS:
         raise ModelFileError(f"tokenizer.ggml.model is {model!r}, expected one of {', '.join(MODELS)}",
                              hint="WordPiece, Unigram and RWKV vocabularies are not supported; give token ids instead")
-    tokens = metadata.get_strs("tokenizer.ggml.tokens")
+    if tokens is None:
+        tokens = metadata.get_strs("tokenizer.ggml.tokens")
     return _scored(metadata, tokens) if model == "llama" else _merged(metadata, tokens, model)
 
 

@@ -163,3 +163,8 @@ def mxfp4(blocks: Blocks) -> Floats:
     exponent = blocks[:, :1].astype(np.uint32)
     bits = np.where(exponent < 2, np.uint32(0x0020_0000) << exponent, (exponent - np.uint32(1)) << np.uint32(23))
     return bits.view(np.float32) * _E2M1_DOUBLED[_planes(blocks[:, 1:], 16, 4)]
+
+
+def tq2_0(blocks: Blocks) -> Floats:
+    """64 x four 2-bit | f16 d. weight = d * (q - 1)."""
+    return _half(blocks, 64) * (_planes(blocks[:, :64], 32, 2).astype(np.float32) - 1)

@@ -14,6 +14,7 @@ import numpy as np
 
 from tenth.errors import ModelFileError
 from tenth.weights import decode as _decode
+from tenth.weights import decode_grids as _decode_grids
 
 
 @dataclass(frozen=True)
@@ -60,26 +61,26 @@ FORMATS: dict[str, Format] = {
         Format("IQ4_NL", 20, 32, 18, _decode.iq4_nl),
         Format("IQ4_XS", 23, 256, 136, _decode.iq4_xs),
         Format("MXFP4", 39, 32, 17, _decode.mxfp4),
+        Format("IQ1_S", 19, 256, 50, _decode_grids.iq1_s),
+        Format("IQ1_M", 29, 256, 56, _decode_grids.iq1_m),
+        Format("IQ2_XXS", 16, 256, 66, _decode_grids.iq2_xxs),
+        Format("IQ2_XS", 17, 256, 74, _decode_grids.iq2_xs),
+        Format("IQ2_S", 22, 256, 82, _decode_grids.iq2_s),
+        Format("IQ3_XXS", 18, 256, 98, _decode_grids.iq3_xxs),
+        Format("IQ3_S", 21, 256, 110, _decode_grids.iq3_s),
+        Format("TQ2_0", 35, 256, 66, _decode.tq2_0),
     )
 }
 
 _UNSUPPORTED = (
     TensorType("Q8_1", 9, 32, 40),
     TensorType("Q8_K", 15, 256, 292),
-    TensorType("IQ2_XXS", 16, 256, 66),
-    TensorType("IQ2_XS", 17, 256, 74),
-    TensorType("IQ3_XXS", 18, 256, 98),
-    TensorType("IQ1_S", 19, 256, 50),
-    TensorType("IQ3_S", 21, 256, 110),
-    TensorType("IQ2_S", 22, 256, 82),
     TensorType("I8", 24, 1, 1),
     TensorType("I16", 25, 1, 2),
     TensorType("I32", 26, 1, 4),
     TensorType("I64", 27, 1, 8),
     TensorType("F64", 28, 1, 8),
-    TensorType("IQ1_M", 29, 256, 56),
     TensorType("TQ1_0", 34, 256, 54),
-    TensorType("TQ2_0", 35, 256, 66),
     TensorType("NVFP4", 40, 64, 36),
     TensorType("Q1_0", 41, 128, 18),
 )

@@ -1,0 +1,139 @@
+// experts/cache.h: which slices of which experts are in memory, and what to read next. Pure: no threads, no files, no
+// clock; the same calls give the same decisions, so that a recorded trace can be replayed (bench/replay.py).
+//
+// A *slice* is one expert's rows of one matrix. Slices live in *slots* of their size; a slot is empty or holds a slice that is
+// being read or is ready. Slices of one expert share its use count (usage.h).
+//
+// What may be replaced, in this order: free slots; *passing* slices (read by prediction, or for experts too little used to
+// stay) in order of arrival; the least used kept slice, if the new one is used more; so a long prompt passes through a
+// small part of the slots and leaves what generation had gathered. Never replaced: slices that the running layer
+// still has to compute; and the slices predicted for the next layer only when there is no other way.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "experts/usage.h"
+
+namespace tenth {
+
+enum class SliceState : uint8_t { absent, reading, ready, failed };
+
+struct TouchedExpert {
+  int32_t expert;  // of its layer
+  int32_t rows;    // how many rows of the step chose it
+};
+
+struct CacheCounts {
+  int64_t wanted = 0;     // slices that layers asked for
+  int64_t ready = 0;      // of these, in memory when asked for
+  int64_t coming = 0;     // of these, being read when asked for
+  int64_t predicted = 0;  // slices read because they were predicted
+  int64_t unused = 0;     // of these, replaced without having been asked for
+};
+
+class ExpertCache {
+ public:
+  ExpertCache() = default;
+  ExpertCache(const ExpertCache&) = delete;
+  ExpertCache& operator=(const ExpertCache&) = delete;
+
+  // ---- building
+  // A layer of n_experts; gives its number.
+  int add_layer(int64_t n_experts);
+  // A matrix of a layer, of whose experts each takes slot_bytes; `stage` orders the layer's matrices by when they are multiplied.
+  // Gives its number. Slices are numbered matrix by matrix: first_slice(matrix) + expert.
+  int add_matrix(int layer, int stage, int64_t slot_bytes);
+  // n_slots by slot size. `passing_slots`: the most slots of one size that passing slices may hold.
+  void finish(const std::map<int64_t, int64_t>& n_slots, double half_life_tokens, int64_t passing_slots);
+
+  // ---- a step
+  void begin_step(int64_t n_tokens);
+  // A layer needs these experts now. Puts them into the order in which they are best computed: ready ones first, the others as
+  // they will be read. Ends the wants of the layer before and all predictions that have not begun.
+  void want(int layer, std::vector<TouchedExpert>& touched);
+  // A layer will probably need these experts next, most likely first.
+  void predict(int layer, const std::vector<int32_t>& experts);
+  // The slice to read next, now in state reading with a slot of its own; -1: none for now.
+  int64_t next_read();
+  void landed(int64_t slice);
+  void failed(int64_t slice);
+  void abandoned(int64_t slice);  // its reading was given up; it is read again if it is wanted
+  // A slice that was wanted has been multiplied; it may be replaced from now on.
+  void finished(int64_t slice);
+  // Nothing is wanted any more, failed slices may be read again.
+  void end_step();
+
+  // ---- looking
+  int64_t first_slice(int matrix) const { return matrices_[matrix].first_slice; }
+  int matrix_of(int64_t slice) const;
+  const std::vector<int>& matrices_of(int layer) const { return layers_[layer].matrices; }
+  // May be asked without the owner's lock: slices that are wanted stay ready until they are finished.
+  SliceState state(int64_t slice) const { return slices_[slice].state.load(std::memory_order_acquire); }
+  int64_t place(int64_t slice) const;  // of its slot: bytes from the start of the arena
+  bool is_wanted(int64_t slice) const { return slices_[slice].wanted_at >= 0; }
+  int64_t arena_bytes() const { return arena_bytes_; }
+  int64_t n_layers() const { return int64_t(layers_.size()); }
+  int64_t n_experts(int layer) const { return layers_[layer].n_experts; }
+  int64_t n_slices() const { return int64_t(slices_.size()); }
+  const CacheCounts& counts() const { return counts_; }
+  void reset_counts() { counts_ = CacheCounts(); }
+  Usage& usage() { return usage_; }
+  void check() const;  // throws std::logic_error when the books do not agree; for tests
+
+ private:
+  struct Slice {
+    int64_t expert = 0;  // over all layers: its use count
+    int32_t size = 0;    // index into sizes_
+    int32_t slot = -1;   // within its size
+    std::atomic<SliceState> state{SliceState::absent};
+    bool passing = false, guarded = false, predicted = false;
+    int32_t wanted_at = -1;  // place in wanted_, or -1
+    int64_t arrival = 0;     // of passing slices
+    double key = 0;          // under which it stands in `kept`
+  };
+  struct Size {
+    int64_t slot_bytes = 0, n_slots = 0, base = 0;
+    int64_t n_passing = 0;
+    std::vector<int32_t> free;
+    std::set<std::pair<double, int64_t>> kept;      // (key, slice): ready, replaceable
+    std::set<std::pair<int64_t, int64_t>> passing;  // (arrival, slice): ready, replaceable
+  };
+  struct Layer {
+    int64_t first_expert, n_experts;
+    std::vector<int> matrices;  // by stage
+  };
+  struct MatrixOf {
+    int layer, stage;
+    int64_t slot_bytes, first_slice = 0;
+  };
+
+  const Layer& checked(int layer) const;
+  bool is_replaceable(const Slice& s) const;
+  void enter(int64_t slice);  // into the lists of its size, if it may be replaced
+  void leave(int64_t slice);
+  void unguard();
+  void drop_wants();
+  void keep_if_used(int64_t slice);
+  bool begin_read(int64_t slice, bool is_wanted);
+  int32_t find_slot(Slice& s, bool is_wanted);
+  int32_t evict(int64_t slice);
+  int64_t last_wanted(int32_t size, int32_t after) const;
+  bool will_one_finish(const Slice& s) const;
+  void set_passing(Slice& s, bool passing);
+
+  std::vector<Layer> layers_;
+  std::vector<MatrixOf> matrices_;
+  std::vector<Size> sizes_;
+  std::vector<Slice> slices_;
+  Usage usage_;
+  std::vector<int64_t> wanted_, predicted_, guarded_;
+  size_t next_wanted_ = 0, next_predicted_ = 0;
+  int64_t arrivals_ = 0, n_experts_ = 0, arena_bytes_ = 0, passing_slots_ = 0;
+  CacheCounts counts_;
+};
+
+}  // namespace tenth

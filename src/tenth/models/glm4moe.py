@@ -1,0 +1,97 @@
+"""GLM-4.5, 4.6 and 4.7, with and without "Air".
+
+Unusual: the first layers are dense; experts are scored by sigmoids, chosen with a bias that does not count, their
+weights made to sum to 1 and scaled; a shared expert works on every token; rope turns the first half of each head only;
+q, k and v have biases, and in some sizes q and k a norm per head; the norm before the feed-forward part is named
+post_attention_norm. The last ``nextn_predict_layers`` of the file's blocks guess further tokens and are no part of the
+model: they are ignored. Sources: GLM-4.5 technical report (2025); the conversion in llama.cpp's convert_hf_to_gguf.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tenth.models import qwen2
+from tenth.models.blocks import dense_attention, dense_ends, dense_feed_forward, gated_feed_forward
+from tenth.models.config import MOST_LAYERS, MOST_WIDTH, Metadata, read_dense, refuse_sliding_window, require
+from tenth.models.experts import MoeConfig, expert_tensors, read_moe, shared_expert, shared_tensors, sparse_feed_forward
+from tenth.models.tensors import Declared, layers
+from tenth.program.builder import (
+    Routing,
+    Value,
+    Weights,
+    attention,
+    embed,
+    heads,
+    linear,
+    rms_norm,
+    rope,
+    rope_angles,
+    select_outputs,
+)
+
+
+@dataclass(frozen=True)
+class Glm4MoeConfig(MoeConfig):
+    """``n_dense``: leading layers without experts; ``n_ignored``: blocks of the file behind the ``n_layers``."""
+
+    n_dense: int
+    n_ignored: int
+
+
+def read_config(metadata: Metadata) -> Glm4MoeConfig:
+    """Hyper-parameters of the file."""
+    m = metadata
+    c = read_dense(m, "glm4moe", pairing="half", experts=True)
+    refuse_sliding_window(m, "glm4moe", c.context_tokens)
+    moe = vars(read_moe(m, "glm4moe", c, Routing(k=1, score="sigmoid", group_score="top2")))
+    n_ignored = m.get_int("glm4moe.nextn_predict_layers", 0, low=0, high=MOST_LAYERS)
+    require(n_ignored < c.n_layers, f"glm4moe.nextn_predict_layers is {n_ignored}, but block_count is {c.n_layers}")
+    n_dense = m.get_int("glm4moe.leading_dense_block_count", 0, low=0, high=MOST_LAYERS)
+    n_shared = m.get_int("glm4moe.expert_shared_count", 0, low=0, high=MOST_WIDTH)
+    moe |= {"n_layers": c.n_layers - n_ignored, "n_shared_ff": n_shared * moe["n_expert_ff"]}
+    require(moe["n_shared_ff"] <= MOST_WIDTH, f"glm4moe.expert_shared_count is {n_shared}")
+    return Glm4MoeConfig(**moe, n_dense=min(n_dense, c.n_layers - n_ignored), n_ignored=n_ignored)
+
+
+def tensors(c: Glm4MoeConfig) -> Declared:
+    """Every tensor of the file; "?" marks those it may lack, "*" what is ignored."""
+    attend = dense_attention(c) | qwen2.attention_biases(c)
+    attend["post_attention_norm.weight"] = attend.pop("ffn_norm.weight")
+    norms: Declared = {"attn_q_norm.weight?": (c.head_dim,), "attn_k_norm.weight?": (c.head_dim,)}
+    router: Declared = {"exp_probs_b.bias": (c.n_experts,)}
+    sparse = expert_tensors(c) | router | (shared_tensors(c) if c.n_shared_ff else {})
+    return {
+        **dense_ends(c),
+        **layers(c.n_layers, {**attend, **norms}),
+        **layers(range(c.n_dense), dense_feed_forward(c)),
+        **layers(range(c.n_dense, c.n_layers), sparse),
+        **{f"blk.{i}.*": () for i in range(c.n_layers, c.n_layers + c.n_ignored)},
+    }
+
+
+def attend(x: Value, angles: Value, w: Weights, c: Glm4MoeConfig, i: int) -> Value:
+    """Grouped-query attention with biases, and norms per head where the file has them. x: [n, dim] -> [n, dim]."""
+    q, k = heads(linear(x, w.attn_q), c.n_heads), heads(linear(x, w.attn_k), c.n_kv_heads)  # [n, heads, head_dim]
+    v = heads(linear(x, w.attn_v), c.n_kv_heads)
+    if w.attn_q_norm:
+        q, k = rms_norm(q, w.attn_q_norm, c.eps), rms_norm(k, w.attn_k_norm, c.eps)
+    q, k = rope(q, angles, c.rope.pairing), rope(k, angles, c.rope.pairing)
+    return linear(attention(q, k, v, layer=i, scale=c.attention_scale), w.attn_output)
+
+
+def forward(tokens: Value, positions: Value, w: Weights, c: Glm4MoeConfig) -> Value:
+    """tokens: [n] -> logits: [outputs, vocab]."""
+    angles = rope_angles(positions, c.rope.inv_freq, c.rope.scale)
+    x = embed(tokens, w.token_embd)
+    for i in range(c.n_layers):
+        b = w.blk[i]
+        x = x + attend(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
+        h = rms_norm(x, b.post_attention_norm, c.eps)
+        if i < c.n_dense:
+            x = x + gated_feed_forward(h, b)
+            continue
+        if c.n_shared_ff:
+            x = x + shared_expert(h, b)
+        x = x + sparse_feed_forward(h, b, c, b.exp_probs_b)
+    return linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)

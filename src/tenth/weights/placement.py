@@ -1,0 +1,142 @@
+"""What fits into a memory budget: everything, or everything but the experts, of which some slots. Pure arithmetic.
+
+Memory is granted in this order: Python itself, the dense weights ("trunk", read in full for every token), keys and
+values for the context that was asked for, workspace, and the rest to the experts. Experts stream from the file when
+they do not all fit; a trunk is never streamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tenth.errors import ResourceError
+
+LEAST_CONTEXT = 256  # a smaller one is not worth proposing
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a model needs, in bytes. Sizes of expert slices are those of their panels in memory.
+
+    ``slices``: how many there are in all, by size. ``layer_slices``: how many one row uses in one layer, the most by
+    size. ``token_bytes``: what one row uses in all layers.
+    """
+
+    python: int
+    trunk: int
+    kv: int
+    workspace: int
+    slices: Mapping[int, int]
+    layer_slices: Mapping[int, int]
+    token_bytes: int
+    stream_workspace: int  # more workspace when experts are streamed
+    context_tokens: int
+
+    @property
+    def experts(self) -> int:
+        """Bytes of all experts."""
+        return sum(size * n for size, n in self.slices.items())
+
+    @property
+    def fixed(self) -> int:
+        """Bytes of everything but experts."""
+        return self.python + self.trunk + self.kv + self.workspace
+
+    @property
+    def least(self) -> int:
+        """The least budget: slots for the experts that one row uses in one layer, or everything when that is less."""
+        slots = sum(size * n for size, n in self.layer_slices.items())
+        return self.fixed + min(self.experts, slots + self.stream_workspace)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the weights go. ``n_slots``: slots of the expert store by their size; empty when all is resident."""
+
+    needs: Needs
+    budget_bytes: int
+    n_slots: Mapping[int, int]
+
+    @property
+    def streams(self) -> bool:
+        """Whether experts stay in the file until they are needed."""
+        return bool(self.n_slots)
+
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of all slots."""
+        return sum(size * n for size, n in self.n_slots.items())
+
+    @property
+    def tokens_held(self) -> float:
+        """How many times the experts that one token uses fit into the slots."""
+        return self.slot_bytes / max(self.needs.token_bytes, 1)
+
+    @property
+    def warning(self) -> str | None:
+        """What to tell the user, or None."""
+        if not self.streams or self.tokens_held >= 1:
+            return None
+        return (
+            f"only {gb(self.slot_bytes)} are left for experts, less than the {gb(self.needs.token_bytes)} that one "
+            f"token uses: every token reads nearly all of its experts from the disk"
+        )
+
+    def as_data(self) -> dict[str, int | bool]:
+        """The grants, for printing."""
+        needs = self.needs
+        more = needs.stream_workspace if self.streams else 0
+        return {
+            "budget_bytes": self.budget_bytes, "python_bytes": needs.python, "trunk_bytes": needs.trunk,
+            "kv_bytes": needs.kv, "workspace_bytes": needs.workspace + more, "experts_bytes": needs.experts,
+            "expert_slot_bytes": self.slot_bytes if self.streams else needs.experts, "streams": self.streams,
+            "least_bytes": needs.least,
+        }  # fmt: skip
+
+
+def place(needs: Needs, budget_bytes: int, source: str = "the budget") -> Placement:
+    """The placement within a budget. Raises ResourceError, naming the least budget that would do."""
+    left = budget_bytes - needs.fixed
+    if left >= needs.experts:
+        return Placement(needs, budget_bytes, {})
+    if budget_bytes < needs.least:
+        raise ResourceError(_refusal(needs, budget_bytes, source), _way_out(needs, budget_bytes))
+    left -= needs.stream_workspace
+    # The same share of every size, because a layer's matrices are used together; at least one row's.
+    share = left / needs.experts
+    n_slots = {size: max(int(share * n), needs.layer_slices[size]) for size, n in needs.slices.items()}
+    excess = sum(size * n for size, n in n_slots.items()) - left
+    for size in sorted(n_slots, key=lambda size: size * (needs.layer_slices[size] - n_slots[size])):
+        fewer = min(max(-(-excess // size), 0), n_slots[size] - needs.layer_slices[size])
+        n_slots[size] -= fewer
+        excess -= fewer * size
+    return Placement(needs, budget_bytes, n_slots)
+
+
+def gb(n_bytes: float) -> str:
+    """For messages: in GB (10^9 bytes), or MB where that says more."""
+    return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"
+
+
+def _refusal(needs: Needs, budget_bytes: int, source: str) -> str:
+    parts = [
+        f"{gb(needs.trunk)} of weights", f"{gb(needs.kv)} of keys and values for {needs.context_tokens} tokens",
+        f"{gb(needs.workspace)} of workspace", f"{gb(needs.python)} for Python",
+    ]  # fmt: skip
+    if needs.slices:
+        parts.append(f"{gb(needs.least - needs.fixed)} for the experts of one token and layer")
+    return (
+        f"this model needs at least {gb(needs.least)}: {', '.join(parts[:-1])} and {parts[-1]}; "
+        f"{source} is {gb(budget_bytes)}"
+    )
+
+
+def _way_out(needs: Needs, budget_bytes: int) -> str:
+    # Rounded up, so that the number can be typed as it stands.
+    enough = f"--memory {-(-needs.least // 10**7) / 100:.2f}GB would do"
+    without_kv = needs.least - needs.kv
+    tokens = (budget_bytes - without_kv) * needs.context_tokens // max(needs.kv, 1) // 256 * 256
+    if tokens >= LEAST_CONTEXT:
+        return f"{enough}, or --context {min(tokens, needs.context_tokens)}; else choose a smaller model"
+    return f"{enough}; else choose a smaller model"

@@ -1,0 +1,164 @@
+"""Streamed experts give the same bits as resident ones, with few slots and many, while they come and go."""
+
+import os
+import shutil
+import threading
+from dataclasses import replace
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from tenth.batch import Batch
+from tenth.config import EngineConfig
+from tenth.loader import open_runtime
+from tenth.model import Model
+from tenth.weights.gguf import read_header
+from tenth.weights.placement import place
+from tests.runtime.native import DATA, all_logits, golden, i32, open_golden, open_streamed, step_logits
+
+CASES = ["qwen3moe", "moe_quantised"]
+
+
+def least(needs):
+    return needs.least
+
+
+def half(needs):
+    return needs.fixed + needs.experts // 2
+
+
+def nearly_all(needs):
+    return needs.fixed + needs.experts - 1
+
+
+BUDGETS = {"least": least, "half": half, "nearly all": nearly_all}
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("case", CASES)
+def test_every_budget_gives_the_logits_of_resident_experts(case, budget):
+    tokens = golden(case)["tokens"]
+    resident = all_logits(open_golden(case, threads=2), tokens)
+    for threads in (1, 2, 3):
+        runtime = open_streamed(case, BUDGETS[budget], threads=threads)
+        for chunk in (1, 5, 16, len(tokens)):
+            assert np.array_equal(resident, all_logits(runtime, tokens, chunk)), (threads, chunk)
+        counts = runtime.expert_counters()
+        assert counts.wanted > 0
+        assert counts.read_bytes > 0
+        runtime.close()
+
+
+@pytest.mark.parametrize("disk", ["auto", "direct", "buffered"])
+@pytest.mark.parametrize("predict", [True, False])
+def test_the_way_of_reading_changes_nothing(disk, predict):
+    tokens = golden("qwen3moe")["tokens"]
+    resident = all_logits(open_golden("qwen3moe"), tokens)
+    runtime = open_streamed("qwen3moe", half, disk=disk, predict_experts=predict)
+    assert np.array_equal(resident, all_logits(runtime, tokens, chunk=1))
+    assert (runtime.expert_counters().predicted > 0) is predict
+
+
+def test_batch_mates_change_nothing():
+    tokens = golden("moe_quantised")["tokens"]
+    alone = all_logits(open_golden("moe_quantised"), tokens)
+    runtime, other = open_streamed("moe_quantised", least), tokens[::-1]
+    step_logits(runtime, [(tokens[:7], 0, [5, 1]), (other[:4], 0, [2, 3])])
+    together = step_logits(runtime, [(other[4:9], 4, [2, 3]), (tokens[7:20], 7, [5, 1])])
+    assert np.array_equal(together[5:], alone[7:20])
+
+
+def test_with_little_room_experts_are_read_again_and_with_room_they_are_not():
+    tokens = golden("moe_quantised")["tokens"]
+    size = (DATA / "golden_moe_quantised.gguf").stat().st_size
+    small, large = (open_streamed("moe_quantised", budget) for budget in (least, nearly_all))
+    for runtime in (small, large):
+        all_logits(runtime, tokens, chunk=1)
+    assert small.expert_counters().read_bytes > 2 * size, "nothing was evicted"
+    assert large.expert_counters().read_bytes < small.expert_counters().read_bytes
+    assert large.expert_counters().ready > small.expert_counters().ready
+
+
+def streamed_copy(tmp_path, monkeypatch):
+    """A streamed model in a file of its own, so that the file can be harmed."""
+    path = tmp_path / "golden_moe_quantised.gguf"
+    shutil.copy(DATA / path.name, path)
+    monkeypatch.setattr("tests.runtime.native.DATA", tmp_path)
+    return path, open_streamed("moe_quantised", least)
+
+
+def test_a_file_that_is_changed_fails_the_step_and_the_model_goes_on_when_it_is_whole_again(tmp_path, monkeypatch):
+    path, runtime = streamed_copy(tmp_path, monkeypatch)
+    tokens, whole, times = golden_tokens(), path.read_bytes(), os.stat(path)
+    before = all_logits(runtime, tokens)
+
+    os.truncate(path, 20_000)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(RuntimeError, match=r"golden_moe_quantised.gguf: the file was changed"):
+        all_logits(runtime, tokens)
+    path.write_bytes(whole)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert np.array_equal(all_logits(runtime, tokens), before)
+
+
+def test_what_streaming_costs_is_told():
+    def half_of(needs, *_):
+        return place(replace(needs, stream_workspace=0), half(needs))
+
+    with mock.patch("tenth.loader.place", half_of):
+        loaded = open_runtime(read_header(DATA / "golden_qwen3moe.gguf"), EngineConfig())
+    with Model(loaded, EngineConfig()) as model:
+        model.logits(golden("qwen3moe")["tokens"].tolist())
+        told = model.expert_statistics()
+        assert 0 < told["hit_rate"] < 1
+        assert told["read_bytes_per_token"] > 0
+        assert 0 <= told["waiting_share"] <= 1
+        assert "expert_slot_bytes" in model.memory()
+    assert model.expert_statistics() == {}
+
+
+def golden_tokens():
+    return dict(np.load(os.path.join(os.path.dirname(__file__), "..", "data", "golden_moe_quantised.npz")))["tokens"]
+
+
+def test_a_read_that_fails_in_the_middle_of_a_step_fails_that_step_only(tmp_path, monkeypatch):
+    path, runtime = streamed_copy(tmp_path, monkeypatch)
+    tokens, whole, times = golden_tokens(), path.read_bytes(), os.stat(path)
+    before = all_logits(runtime, tokens)
+    failures, stop = [], threading.Event()
+
+    def harm():
+        while not stop.is_set():
+            os.truncate(path, 30_000)
+            path.write_bytes(whole)
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    thread = threading.Thread(target=harm)
+    thread.start()
+    try:
+        for _ in range(300):
+            try:
+                all_logits(runtime, tokens, chunk=4)
+            except RuntimeError as error:
+                failures.append(str(error))
+    finally:
+        stop.set()
+        thread.join()
+    assert failures
+    assert all("golden_moe_quantised.gguf: " in failure for failure in failures), failures
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert np.array_equal(all_logits(runtime, tokens), before)
+
+
+def test_usage_can_be_kept_and_restored():
+    tokens = golden("moe_quantised")["tokens"]
+    runtime = open_streamed("moe_quantised", half)
+    all_logits(runtime, tokens, chunk=1)
+    usage = runtime.expert_usage()
+    assert max(usage) > min(usage) >= 0
+    other = open_streamed("moe_quantised", half)
+    other.restore_expert_usage(usage)
+    assert np.allclose(other.expert_usage(), usage)
+    step = Batch(i32([1]), i32([0]), i32([0, 1]), [i32([0])], i32([0]))
+    other.step(step)
