@@ -104,7 +104,8 @@ def measure(name: str, megabytes: float, threads: int, keep: Path | None) -> str
         return profile.profile_generation(runtime, loaded, 0, STEPS)
 
     one, many = profile.measure_phases(profile.PHASES, run, rates)
-    linear = [[row for row in phase.rows if (row.cost.op, row.cost.formats) == ("linear", name)] for phase in (one, many)]
+    linear = [[row for row in phase.rows if (row.cost.op, row.cost.formats) == ("linear", name)]
+              for phase in (one, many)]
     seconds = [sum(row.seconds for row in rows) for rows in linear]
     read = sum(row.cost.weight_bytes for row in linear[0]) / seconds[0]
     products = sum(row.cost.multiply_adds for row in linear[1]) / seconds[1]

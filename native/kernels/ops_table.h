@@ -57,6 +57,7 @@ struct LatentTile {
   float* outputs[kLatentTile];        // [latent] each
   int positions[kLatentTile];         // of each query; the rows at 0..position are seen
   int n_queries;
+  int first, last;        // the numbers of the results to compute; nothing else is written
   uint8_t* const* pages;  // the sequence's pages of this layer, by position / 32
   KvShape shape;
   float scale;
@@ -78,6 +79,7 @@ struct DeltaRows {
 
 struct OpKernels {
   const char* isa;
+  int lanes;  // floats in a register
   // y = x / sqrt(mean(x^2) + eps) * w over n numbers; y may be x.
   void (*rms_norm)(const float* x, const float* w, float* y, int64_t n, float eps);
   // Rotates the first `dims` of each head of `head_dim`; angles: dims/2 cosines, then dims/2 sines. y may be x.

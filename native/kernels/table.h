@@ -19,6 +19,9 @@ static inline int64_t q8_bytes(int64_t n_rows, int64_t k) {
   return (n_rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS * (k / Q8_BLOCK) * Q8_BYTES;
 }
 
+// Columns that a tile of so many rows is laid out for.
+static inline int64_t tile_columns(int64_t rows) { return rows <= 4 ? rows : (rows + 3) / 4 * 4; }
+
 // One matrix product, or the slice [first_panel, last_panel) of its output columns. No pointer needs alignment; panels
 // are fastest at 64 bytes. Plain data: nothing is checked by the kernel.
 struct Product {
@@ -58,7 +61,7 @@ struct KernelTable {
   int n_formats;
   // Rounds tiles [tile_begin, tile_end) of n_rows float32 rows (x_stride floats apart, k values) into a q8 buffer. Tile t
   // is rows 16t.. and begins at byte t * 16 * (k / 32) * 52; each tile may be written by another thread. In a tile, per
-  // block of 32 k, with C columns (rows of x in the tile, rounded up to a multiple of 4 when more than 4):
+  // block of 32 k, with C columns (tile_columns of the rows of x in the tile):
   //   C * 32 int8 q | C floats scale | C int32 -sum(q[0:16]) | C int32 -sum(q[16:32]) | C int32 -sum(q) | C floats scale * sum(q)
   void (*quantize)(const float* x, int64_t x_stride, int64_t n_rows, int64_t k, int64_t tile_begin, int64_t tile_end,
                    void* q8);

@@ -21,17 +21,22 @@ void run_latent_store(const Instruction& i, Step& s, int thread) {
 
 namespace {
 
-// How many queries read a page together: fewer when the workers would run out of tiles, but a whole register of them. The
-// result does not depend on it.
-int64_t tile_size(int64_t n_queries, int64_t n_sequences, int n_threads) {
-  int64_t size = kLatentTile;
-  while (size > 8 && n_sequences * ((n_queries + size - 1) / size) < n_threads) size /= 2;
-  return size;
-}
+// How many queries read a page together, and into how many slices their results are cut: smaller tiles when the workers
+// would run out of them, down to a register of queries; then slices, each of which takes all the scores for itself, about
+// half of the work. The result does not depend on it.
+struct Cut {
+  int64_t size = kLatentTile, n_tiles, n_slices;
+  Cut(int64_t n_queries, int64_t n_sequences, const Step& s) {
+    const auto tiles = [&] { return (n_queries + size - 1) / size; };
+    while (size > s.rows->lanes && n_sequences * tiles() < s.n_threads) size /= 2;
+    n_tiles = tiles();
+    n_slices = std::clamp<int64_t>(s.n_threads / (n_tiles * n_sequences), 1, 4);
+  }
+};
 
 }  // namespace
 
-// The queries of one sequence are numbered row by row, in a row head by head; tiles of them are claimed by the workers.
+// The queries of one sequence are numbered row by row, in a row head by head; slices of tiles are claimed by the workers.
 void run_latent_attention(const Instruction& i, Step& s, int thread) {
   const LayerKv& layer = s.layers->at(i.attributes.layer);
   const int64_t latent = layer.shape.latent, rotated = layer.shape.head_dim - latent, heads = i.in[0].width / latent;
@@ -39,18 +44,20 @@ void run_latent_attention(const Instruction& i, Step& s, int thread) {
   int64_t number = 0, claimed = s.claim(i);
   for (int64_t sequence = 0; sequence < s.batch->n_sequences; sequence++) {
     const int64_t first = s.batch->row_starts[sequence] * heads, n_queries = s.batch->row_starts[sequence + 1] * heads - first;
-    const int64_t size = tile_size(n_queries, s.batch->n_sequences, s.n_threads), n_tiles = (n_queries + size - 1) / size;
+    const Cut cut(n_queries, s.batch->n_sequences, s);
     pages.clear();
     // Long tiles come last in a sequence: hand them out first, so that the workers finish together.
-    for (int64_t t = n_tiles - 1; t >= 0; t--, number++) {
+    for (int64_t piece = cut.n_tiles * cut.n_slices - 1; piece >= 0; piece--, number++) {
       if (number != claimed) continue;
-      claimed = s.claim(i);
       if (pages.empty())
         for (uint8_t* page : s.pages[sequence]) pages.push_back(page + layer.offset);
       LatentTile tile;
-      tile.n_queries = int(std::min(size, n_queries - t * size));
+      const int64_t begin = piece / cut.n_slices * cut.size, slice = piece % cut.n_slices;
+      tile.n_queries = int(std::min(cut.size, n_queries - begin));
+      tile.first = int(latent * slice / cut.n_slices);
+      tile.last = int(latent * (slice + 1) / cut.n_slices);
       for (int q = 0; q < tile.n_queries; q++) {
-        const int64_t query = first + t * size + q;
+        const int64_t query = first + begin + q;
         tile.queries[q] = s.floats(i.in[0]) + query * latent;
         tile.rotated[q] = s.floats(i.in[1]) + query * rotated;
         tile.outputs[q] = s.floats(i.out[0]) + query * latent;
@@ -61,6 +68,7 @@ void run_latent_attention(const Instruction& i, Step& s, int thread) {
       tile.scale = i.attributes.scale;
       tile.scratch = s.scratch_of(thread);
       s.rows->latent_attention(tile);
+      claimed = s.claim(i);  // not before: with few pieces the other workers would find none
     }
   }
 }

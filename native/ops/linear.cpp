@@ -80,6 +80,24 @@ template <class Make> void round_tiles(const Instruction& i, Step& s, int thread
   }
 }
 
+// The same for what treats every number by itself, gate and up to one: also a single tile is shared out then, by ranges
+// of k, which lie one after the other in a tile.
+void round_gated(const Instruction& i, Step& s, int thread, void (*join)(const float*, const float*, float*, int64_t)) {
+  const Operand& y = i.out[0];
+  const float *gate = s.floats(i.in[0]), *up = s.floats(i.in[1]);
+  const int64_t n = s.rows_of(y) * y.inner_rows(), k = y.inner, n_blocks = k / Q8_BLOCK, n_tiles = (n + TILE_ROWS - 1) / TILE_ROWS;
+  const Share share(n_tiles * n_blocks, thread, s.n_threads);
+  for (int64_t at = share.begin, next; at < share.end; at = next) {
+    const int64_t tile = at / n_blocks, block = at % n_blocks, from = block * Q8_BLOCK;
+    next = std::min(share.end, (tile + 1) * n_blocks);
+    const int64_t part = (next - at) * Q8_BLOCK, first = tile * TILE_ROWS, rows = std::min<int64_t>(TILE_ROWS, n - first);
+    float* scratch = s.scratch_of(thread);
+    for (int64_t r = 0; r < rows; r++) join(gate + (first + r) * k + from, up + (first + r) * k + from, scratch + r * part, part);
+    uint8_t* to = s.arena + y.at + tile * TILE_ROWS * n_blocks * Q8_BYTES + block * tile_columns(rows) * Q8_BYTES;
+    s.linear->quantize(scratch, part, rows, part, 0, 1, to);
+  }
+}
+
 }  // namespace
 
 void run_quantize(const Instruction& i, Step& s, int thread) {
@@ -95,22 +113,10 @@ void run_rms_norm_q8(const Instruction& i, Step& s, int thread) {
   round_tiles(i, s, thread, [&](int64_t r, float* to) { s.rows->rms_norm(x + r * k, w, to, k, i.attributes.eps); });
 }
 
-void run_swiglu_q8(const Instruction& i, Step& s, int thread) {
-  const float *gate = s.floats(i.in[0]), *up = s.floats(i.in[1]);
-  const int64_t k = i.out[0].inner;
-  round_tiles(i, s, thread, [&](int64_t r, float* to) { s.rows->swiglu(gate + r * k, up + r * k, to, k); });
-}
+void run_swiglu_q8(const Instruction& i, Step& s, int thread) { round_gated(i, s, thread, s.rows->swiglu); }
 
-void run_sigmoid_gate_q8(const Instruction& i, Step& s, int thread) {
-  const float *gate = s.floats(i.in[0]), *x = s.floats(i.in[1]);
-  const int64_t k = i.out[0].width;
-  round_tiles(i, s, thread, [&](int64_t r, float* to) { s.rows->sigmoid_gate(gate + r * k, x + r * k, to, k); });
-}
+void run_geglu_q8(const Instruction& i, Step& s, int thread) { round_gated(i, s, thread, s.rows->geglu); }
 
-void run_geglu_q8(const Instruction& i, Step& s, int thread) {
-  const float *gate = s.floats(i.in[0]), *up = s.floats(i.in[1]);
-  const int64_t k = i.out[0].inner;
-  round_tiles(i, s, thread, [&](int64_t r, float* to) { s.rows->geglu(gate + r * k, up + r * k, to, k); });
-}
+void run_sigmoid_gate_q8(const Instruction& i, Step& s, int thread) { round_gated(i, s, thread, s.rows->sigmoid_gate); }
 
 }  // namespace tenth

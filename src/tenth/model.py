@@ -15,7 +15,7 @@ import numpy as np
 
 from tenth.batch import F32
 from tenth.config import EngineConfig
-from tenth.engine.engine import Engine
+from tenth.engine.engine import Engine, EngineStats
 from tenth.engine.request import Request, TokenChoice
 from tenth.errors import ModelFileError, RequestError
 from tenth.sampling import SamplingParams, make_params, recommended
@@ -132,6 +132,11 @@ class Model:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    @property
+    def stats(self) -> EngineStats:
+        """Counts since the model was opened: steps, rows, sequences that had to give up their pages, guesses."""
+        return self._engine.stats
 
     def close(self) -> None:
         """Cancel what is unfinished and free everything. May be called twice."""

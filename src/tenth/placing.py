@@ -33,15 +33,16 @@ def memory_needs(stored: Mapping[str, TensorInfo], program: Program, limits: Lim
     trunk, token_bytes = 0, 0
     slices: Counter[int] = Counter()
     layer_slices: Counter[int] = Counter()
-    streamed = stream_experts(program, experts) if experts else None
-    layers = expert_layers(streamed) if streamed else []
+    streamed = stream_experts(program, experts) if experts else program
+    reads = [i for i in streamed.instructions if i.op == "expert_read"]
     for name in program.weights:
         info = stored[name]
         if name in floats:
             trunk += 4 * info.n_weights
         elif name not in experts:
             trunk += math.prod(info.shape[:-2]) * _panel_bytes(info)
-    for layer, k in zip(layers, _experts_per_row(streamed), strict=True):
+    for layer, read in zip(expert_layers(streamed), reads, strict=True):
+        k = read.inputs[0].shape[0]  # experts of one row
         of_layer: Counter[int] = Counter()
         for name in (name for stage in layer for name in stage):
             info = stored[name]
@@ -66,11 +67,6 @@ def expert_weights(program: Program) -> set[str]:
     """Names of the weights that hold the matrices of all experts."""
     products = (i for i in program.instructions if i.op == "expert_linear")
     return {v.name for i in products for v in i.inputs if v.kind == "weight" and len(v.shape) == 3}
-
-
-def _experts_per_row(streamed: Program | None) -> list[int]:
-    """By layer of experts; a router whose choice nobody reads, such as a shared expert's gate, is none."""
-    return [i.inputs[0].shape[0] for i in streamed.instructions if i.op == "expert_read"] if streamed else []
 
 
 def _panel_bytes(info: TensorInfo) -> int:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tenth.bench import compare
+import tenth
+from tenth.bench import compare, tenth_driver
 from tenth.bench.compare_table import markdown
 from tenth.bench.llama_bench import LlamaBench, Trial, known_flag_sets, parse_batched, parse_row
 from tenth.bench.process import LineProcess
@@ -177,9 +178,14 @@ def test_models_are_files_or_folders_smallest_first(tmp_path):
         compare.model_files([str(tmp_path / "empty")])
 
 
+def test_every_sequence_of_a_test_has_room():
+    assert compare.kv_tokens([PROMPT, TOGETHER]) >= 2 * 8 * (128 + 1)
+    assert compare.kv_tokens([GENERATION, LONG]) >= 2 * (8000 + 64)
+
+
 def test_the_driver_loads_a_model_and_answers_every_question(monkeypatch):
     command = [sys.executable, "-c", "from tenth.bench import limits, tenth_driver as d\n"
-               "limits.buffer_bytes = lambda *_: 16 << 20\nd.main()", str(CHAT), "1", "64"]
+               "limits.buffer_bytes = lambda *_: 16 << 20\nd.main()", str(CHAT), "1", "64", "256"]
     environment = {"TENTH_ISA": "scalar", "PYTHONPATH": str(Path(compare.__file__).parents[2])}
     with LineProcess("tenth", command, environment=environment) as driver:
         assert driver.ready["isa"] == "scalar"
@@ -197,6 +203,12 @@ def test_the_driver_loads_a_model_and_answers_every_question(monkeypatch):
             assert driver.ask(question)["tokens_per_second"] > 0
         with pytest.raises(ResourceError, match="nothing is known of 'dance'"):
             driver.ask({"do": "dance"})
+
+
+def test_sequences_that_were_not_together_give_no_figure():
+    with (tenth.load(CHAT, threads=1, context=64, kv_tokens=256) as model,  # 8 sequences of 60 need 512
+          pytest.raises(ResourceError, match="computed twice")):
+        tenth_driver.Driver(model, 1).together(60, 8)
 
 
 COSTS = {"seconds": 0.03, "weights_bytes": 5e6, "weights_seconds": 0.02, "read_processor_seconds": 0.011,

@@ -69,18 +69,19 @@ def all_logits(runtime, tokens, chunk=None, pages=None):
 
 
 def open_program(program, weights, folder, rows=64, kv_format="f32", threads=2, context=256):
-    """A runtime for any program: matrices go through an F32 file, the other weights directly."""
+    """A runtime for any program: matrices go through a file, in F32 or as GGUFWriter takes them (uint8 rows and a
+    format number: ``weights`` then holds the pair), the other weights directly."""
     matrices, vectors, at = {}, {}, 0
     path, floats = folder / "weights.bin", kept_as_floats(program)
     with path.open("wb") as file:
         for name in program.weights:
             how = program.derived.get(name)
             data = transposed(weights[how.source], how) if how else weights[name]
-            data = np.ascontiguousarray(data, np.float32)
+            data, gguf_id = data if isinstance(data, tuple) else (np.ascontiguousarray(data, np.float32), 0)
             if name in floats:
                 vectors[name] = data
             else:
-                matrices[name] = MatrixSource(path, at, data.nbytes, 0)
+                matrices[name] = MatrixSource(path, at, data.nbytes, gguf_id)
                 at += file.write(data.tobytes())
     arena = memory.plan(program, {"tokens": rows, "outputs": rows})
     slots = 16 if program.recurrences else 0

@@ -74,3 +74,27 @@ def test_a_plan_reads_its_weights_once_whoever_asks():
     read = runtime._plan.read_bytes
     assert runtime._plan.read_weights() is None
     assert runtime._plan.read_bytes == read
+
+
+@pytest.mark.parametrize("expert", [0, 2, 3])
+def test_a_scale_that_is_no_number_is_found_in_its_expert(expert, tmp_path):
+    source = DATA / "golden_moe_quantised.gguf"
+    info = read_header(source).tensors["blk.0.ffn_down_exps.weight"]  # [4, 256, 256], Q6_K: one block a row
+    content = bytearray(source.read_bytes())
+    at = info.offset + (expert * info.shape[1] + 17) * info.row_bytes + SCALE[info.format]
+    content[at : at + 2] = b"\xff\x7f"  # NaN
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes(content)
+    with pytest.raises(ModelFileError) as raised:
+        open_runtime(read_header(damaged), settings())
+    assert f"ffn_down_exps.weight of {damaged}: in expert {expert}, in row 17, the scale of" in raised.value.message
+
+
+def test_a_file_that_ends_inside_an_expert_is_refused(tmp_path):
+    source = DATA / "golden_moe_quantised.gguf"
+    header = read_header(source)
+    last = max(header.tensors.values(), key=lambda info: info.offset)
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(source.read_bytes()[: last.offset + last.n_bytes // 2])
+    with pytest.raises(ModelFileError, match=f"tensor '{last.name}' ends at byte"):
+        read_header(cut)

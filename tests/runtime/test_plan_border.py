@@ -3,6 +3,7 @@ CONTRIBUTING.md). The calls that build a real model's plan are replayed with one
 
 import copy
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from tenth import _core
 from tenth.config import EngineConfig
 from tenth.loader import open_runtime
 from tenth.weights.gguf import read_header
+from tenth.weights.placement import place
 
 from .native import DATA, i32
 
@@ -39,18 +41,25 @@ BUILDING = (
 )  # fmt: skip
 
 
-PLANS = ["kquants", "llama_bias", "gemma3_scaled", "moe_quantised", "deepseek3_quantised", "qwen35"]
+PLANS = ["kquants", "llama_bias", "gemma3_scaled", "moe_quantised", "deepseek3_quantised", "streamed qwen3moe", "qwen35"]
 
 
 @pytest.fixture(scope="module", params=PLANS)
 def recorded(request):
     """The calls that build a golden model's plan; matrices that were made are read from the file: any bytes will do."""
-    path, plan = DATA / f"golden_{request.param}.gguf", _core.Plan
+    path, plan = DATA / f"golden_{request.param.split()[-1]}.gguf", _core.Plan
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_core, "Plan", lambda *args: Recorder(plan, *args))
+        if "streamed" in request.param:
+            patch.setattr("tenth.loader.place", place_half)
         runtime = open_runtime(read_header(path), EngineConfig(threads=2, context_tokens=64, chunk_tokens=32)).runtime
         calls = runtime._plan.calls
     return [(name, [str(path), args[1]] if name == "add_file" else args) for name, args in calls]
+
+
+def place_half(needs, *_):
+    needs = replace(needs, stream_workspace=0)
+    return place(needs, needs.fixed + needs.experts // 2)
 
 
 def build(calls):

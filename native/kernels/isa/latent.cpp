@@ -154,21 +154,24 @@ TENTH_INLINE F32 softmax_of(const State& s, int n_tokens, int at) {
   return factor;
 }
 
-void rescale(const State& s, int latent, int at, F32 factor) {
+void rescale(const State& s, const LatentTile& t, int at, F32 factor) {
   float factors[LANES];
   storef(factors, factor);
   bool rose = false;
   for (float f : factors) rose |= f != 1.0f;
   if (!rose) return;
-  for (float* sum = s.sums + at; sum < s.sums + latent * s.stride; sum += s.stride) storef(sum, mulf(loadf(sum), factor));
+  for (int d = t.first; d < t.last; d++) {
+    float* sum = s.sums + d * s.stride + at;
+    storef(sum, mulf(loadf(sum), factor));
+  }
 }
 
-template <int G> void values_of_page(const State& s, const float* rows, const KvShape& shape, int n_tokens, int at) {
+template <int G> void values_of_page(const State& s, const float* rows, const LatentTile& t, int n_tokens, int at) {
   constexpr int D = AT_ONCE<G>;
-  for (int g = 0; g < G; g++) rescale(s, shape.latent, at + g * LANES, softmax_of(s, n_tokens, at + g * LANES));
-  int d = 0;
-  for (; d + D <= shape.latent; d += D) values_of<G, D>(s, rows, shape.head_dim, n_tokens, d, at);
-  for (; d < shape.latent; d++) values_of<G, 1>(s, rows, shape.head_dim, n_tokens, d, at);
+  for (int g = 0; g < G; g++) rescale(s, t, at + g * LANES, softmax_of(s, n_tokens, at + g * LANES));
+  int d = t.first;
+  for (; d + D <= t.last; d += D) values_of<G, D>(s, rows, t.shape.head_dim, n_tokens, d, at);
+  for (; d < t.last; d++) values_of<G, 1>(s, rows, t.shape.head_dim, n_tokens, d, at);
 }
 
 // One scale per 32 numbers, as Q8_0 has, but in float32; returns the scale and fills q.
@@ -197,11 +200,11 @@ void latent_attention(const LatentTile& t) {
     for (; at + SHARED * LANES <= s.stride; at += SHARED * LANES) scores_of_page<SHARED>(s, rows, dim, n_tokens, at);
     for (; at < s.stride; at += LANES) scores_of_page<1>(s, rows, dim, n_tokens, at);
     hide_later(t, s, first, n_tokens);
-    for (at = 0; at + SHARED * LANES <= s.stride; at += SHARED * LANES) values_of_page<SHARED>(s, rows, t.shape, n_tokens, at);
-    for (; at < s.stride; at += LANES) values_of_page<1>(s, rows, t.shape, n_tokens, at);
+    for (at = 0; at + SHARED * LANES <= s.stride; at += SHARED * LANES) values_of_page<SHARED>(s, rows, t, n_tokens, at);
+    for (; at < s.stride; at += LANES) values_of_page<1>(s, rows, t, n_tokens, at);
   }
   for (int i = 0; i < t.n_queries; i++)
-    for (int d = 0; d < t.shape.latent; d++) t.outputs[i][d] = s.sums[d * s.stride + i] / s.totals[i];
+    for (int d = t.first; d < t.last; d++) t.outputs[i][d] = s.sums[d * s.stride + i] / s.totals[i];
 }
 
 // One row, [latent, rotated], as a value of attention.cpp lies: after the scales of all 32 tokens where there are scales.

@@ -163,7 +163,7 @@ TENTH_INLINE int tile_product(const uint8_t* p, int64_t panel_bytes, int64_t n_p
       case 3: few_columns<Format, 3>(p, n_blocks, x, y); return 1;
     }
   }
-  const int padded = columns <= 4 ? columns : (columns + 3) / 4 * 4;
+  const int padded = (int)tile_columns(columns);
   if (P > 1 && n_panels >= P) {
     many_columns<Format, P>(p, panel_bytes, n_blocks, x, padded, y);
     return P;

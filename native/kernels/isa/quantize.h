@@ -44,7 +44,7 @@ static void quantize_tiles(const float* x, int64_t x_stride, int64_t n_rows, int
     uint8_t* out = (uint8_t*)q8 + tile * TILE_ROWS * n_blocks * Q8_BYTES;
     const int64_t row0 = tile * TILE_ROWS;
     const int rows = (int)(n_rows - row0 < TILE_ROWS ? n_rows - row0 : TILE_ROWS);
-    const int columns = rows <= 4 ? rows : (rows + 3) / 4 * 4;
+    const int columns = (int)tile_columns(rows);
     for (int r = 0; r < columns; r++)
       for (int64_t b = 0; b < n_blocks; b++) {
         uint8_t* block = out + b * columns * Q8_BYTES;

@@ -132,7 +132,7 @@ void weighted_sum(const float* x, int64_t stride, const float* w, int64_t n_part
 #define TENTH_NAME2(x) #x
 #define TENTH_NAME(x) TENTH_NAME2(x)
 extern const OpKernels op_kernels;
-const OpKernels op_kernels = {TENTH_NAME(TENTH_ISA), rms_norm, rope, add, scale, softcap, swiglu, geglu, softmax, sigmoid,
+const OpKernels op_kernels = {TENTH_NAME(TENTH_ISA), LANES, rms_norm, rope, add, scale, softcap, swiglu, geglu, softmax, sigmoid,
                               weighted_sum, sigmoid_gate, l2_norm, decay, short_conv, delta_net, kv_store, attention,
                               attention_merge, latent_store, latent_attention};
 

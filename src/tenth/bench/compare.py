@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from tenth.batch import PAGE_TOKENS
 from tenth.bench.compare_table import markdown
 from tenth.bench.llama_bench import LlamaBench, Trial
 from tenth.bench.machine import busy_share, read_machine
@@ -120,11 +121,22 @@ def per_token(test: Trial, work: Work) -> tuple[float, float]:
     return work.weight_bytes / test.sequences + work.state_bytes + kv_bytes, float(work.every + work.output)
 
 
+def _tokens(test: Trial) -> int:
+    """Of a sequence: what is asked for, and some more so that the last page is no limit."""
+    return test.depth + test.tokens + 2 * PAGE_TOKENS
+
+
+def kv_tokens(tests: Sequence[Trial]) -> int:
+    """Room for every sequence of a test, none set back, and for as much again that is kept from the turn before."""
+    return 2 * max(test.sequences * _tokens(test) for test in tests)
+
+
 def compare_file(file: Path, isa: str, tests: Sequence[Trial], peers: Sequence[LlamaBench],
                  settings: argparse.Namespace) -> dict[str, Any]:
     """Everything of one model and instruction set ("" for the best one)."""
-    context = max(test.depth + test.tokens for test in tests) + 64
-    command = [sys.executable, "-m", "tenth.bench.tenth_driver", str(file), str(settings.threads), str(context)]
+    context = max(map(_tokens, tests))
+    command = [sys.executable, "-m", "tenth.bench.tenth_driver", str(file), str(settings.threads), str(context),
+               str(kv_tokens(tests))]
     with LineProcess("tenth", command, environment={"TENTH_ISA": isa} if isa else None) as driver:
         ready, results = driver.ready, []
         work = Work(**ready["work"])
@@ -163,7 +175,7 @@ def fitting(tests: Sequence[Trial], file: Path) -> list[Trial]:
     from tenth.weights.gguf import read_header
 
     context = optimised_program(read_header(file)).context_tokens
-    return [test for test in tests if not context or test.depth + test.tokens + 64 <= context]
+    return [test for test in tests if not context or _tokens(test) <= context]
 
 
 def settings_from(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -1,7 +1,7 @@
 """Runs tenth as ``tenth.bench.compare`` asks: started as a module, one process per instruction set (TENTH_ISA).
 
-Arguments: model file, threads, tokens of context. The first line it writes says what was loaded and how long that took;
-then it answers each line of JSON:
+Arguments: model file, threads, tokens of context, tokens in the KV cache. The first line it writes says what was
+loaded and how long that took; then it answers each line of JSON:
     {"do": "limits"}                                       -> {"read": bytes/s, "int8": multiply-adds/s}
     {"do": "prompt", "tokens": N}                          -> {"tokens_per_second": X}
     {"do": "generation", "tokens": N, "depth": D}          -> the same, behind a context of D tokens
@@ -71,9 +71,12 @@ class Driver:
 
     def together(self, n: int, n_sequences: int) -> float:
         """Tokens per second of all sequences, each from a prompt of one token, from asking to the last token."""
-        start = time.perf_counter()
+        start, set_back = time.perf_counter(), self.model.stats.n_preemptions
         self._start([[self.token(i)] for i in range(n_sequences)], n)
-        return n * n_sequences / (time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        if self.model.stats.n_preemptions > set_back:
+            raise ResourceError("a sequence found no room and was computed twice: the figure would mean nothing")
+        return n * n_sequences / seconds
 
     def token(self, number: int) -> int:
         """Some token of the vocabulary."""
@@ -107,12 +110,12 @@ def warm_read_seconds(path: Path, threads: int) -> float:
     return statistics.median(times[1:])
 
 
-def load(path: Path, threads: int, context: int) -> tuple[Any, list[float]]:
+def load(path: Path, threads: int, context: int, kv_tokens: int) -> tuple[Any, list[float]]:
     """The model, and the seconds that each load took."""
     seconds = []
     for left in reversed(range(LOADS)):
         start = time.perf_counter()
-        model = tenth.load(path, threads=threads, context=context, kv_tokens=2 * context,
+        model = tenth.load(path, threads=threads, context=context, kv_tokens=kv_tokens,
                            speculate=False)  # peers do not guess either
         seconds.append(time.perf_counter() - start)
         if left:
@@ -122,10 +125,10 @@ def load(path: Path, threads: int, context: int) -> tuple[Any, list[float]]:
 
 def main() -> None:
     """Loads, then answers until standard input ends."""
-    path, threads, context = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    path, (threads, context, kv_tokens) = Path(sys.argv[1]), map(int, sys.argv[2:])
     try:
         warm_s = warm_read_seconds(path, threads)
-        model, load_s = load(path, threads, context)
+        model, load_s = load(path, threads, context, kv_tokens)
         driver = Driver(model, threads)
         loaded = model.loaded
         work = count(loaded.program, loaded.stored, loaded.config.kv_format)

@@ -186,7 +186,7 @@ def show(result: dict[str, Any]) -> None:
                f"(spread {100 * read['spread']:.0f} %), "
                f"int8 {int8['median'] / 1e9:.0f} G multiply-adds/s (spread {100 * int8['spread']:.0f} %)")
     if experts := result.get("experts"):
-        write_line(f"experts: {in_units(experts['slot_bytes'])} of slots hold those of {experts['tokens_held']} tokens; "
+        write_line(f"experts: {in_units(experts['slot_bytes'])} hold those of {experts['tokens_held']} tokens; "
                    f"{100 * experts['hit_rate']:.0f} % were in memory when needed, "
                    f"{in_units(experts['read_bytes_per_token'])} read per token, "
                    f"{100 * experts['waiting_share']:.0f} % of the time waiting for the disk")

@@ -81,7 +81,8 @@ def iq2_s(blocks: Blocks) -> Floats:
 def iq3_xxs(blocks: Blocks) -> Floats:
     """f16 d | 64 indices | 8 x u32 of 4 sign indices and a 4-bit scale. weight = d*(2*scale + 1)/4 * point * sign."""
     scales, signs = _scale_and_signs(_words(blocks, 66, 98))
-    return _scaled(_half(blocks, 0) * scales * np.float32(1 / 4), _with_signs(_points("IQ3_XXS", blocks[:, 2:66]), signs))
+    weights = _with_signs(_points("IQ3_XXS", blocks[:, 2:66]), signs)
+    return _scaled(_half(blocks, 0) * scales * np.float32(1 / 4), weights)
 
 
 def iq3_s(blocks: Blocks) -> Floats:
