@@ -81,7 +81,7 @@ def test_numbers_of_another_sequence_left_in_a_page_are_not_seen(tmp_path):
 
 def test_a_layer_of_latents_has_latents_shorter_than_its_rows_and_one_head():
     def plan():
-        return _core.Plan(1, 4, 4, 8, 64, 4096, 2, 0)
+        return _core.Plan(1, 4, 4, 8, 64, 4096, 2, 0, 1)
 
     plan().add_layer(0, 1, 48, 32)
     for heads, dim, latent in ((2, 48, 32), (1, 48, 48), (1, 48, -1)):

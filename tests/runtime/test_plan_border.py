@@ -41,7 +41,8 @@ BUILDING = (
 )  # fmt: skip
 
 
-PLANS = ["kquants", "llama_bias", "gemma3_scaled", "moe_quantised", "deepseek3_quantised", "streamed qwen3moe", "qwen35"]
+PLANS = ["kquants", "llama_bias", "gemma3_scaled", "moe_quantised", "deepseek3_quantised", "qwen35",
+         "streamed qwen3moe"]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=PLANS)
@@ -132,7 +133,7 @@ def test_the_order_of_building_is_kept(recorded):
         step(build(calls[:-1]))
     plan = build(calls)
     with pytest.raises(ValueError, match="weights have not been read"):
-        plan.step(i32([1]), i32([0]), i32([0, 1]), [i32([0])], i32([0]))
+        plan.step(i32([1]), i32([0]), i32([0, 1]), [i32([0])], i32([0]), i32([0]))
     for name, args in calls[1:]:
         with pytest.raises(ValueError, match="it is finished"):
             getattr(plan, name)(*args)
