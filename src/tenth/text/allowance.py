@@ -19,7 +19,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-MAX_STEPS = 1_000_000
+MAX_STEPS = 500_000
 _WEIGHT = 64 << 20  # of everything made in one run: characters, and more for each item
 _INTEGER_BITS = 4096
 _ITEM_WEIGHT = 64  # about what an item costs in memory
