@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from tenth.stream import Feed, Stream, ThinkingBudget, TokenReader
 
 if TYPE_CHECKING:
     from tenth.loader import Loaded
-    from tenth.text.stream import DeltaStream
     from tenth.text.template import ChatTemplate
     from tenth.text.tokenizer import Tokenizer
     from tenth.weights.gguf import Metadata
@@ -104,6 +103,16 @@ def _text_if_any(metadata: Metadata, template: str | None) -> _Text | None:
         return None
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A request that was checked. ``rendered``: the prompt's text when it is a conversation, else None."""
+
+    ids: list[int]
+    params: SamplingParams
+    rendered: str | None = None
+    thinking_budget: int | None = None
+
+
 class Model:
     """An open model. Several requests may be at work at once; every method may be called from any thread.
 
@@ -156,25 +165,37 @@ class Model:
         of thinking, after which it is closed and the answer goes on. Other keywords: SamplingParams, by name. Raises
         RequestError at once for what cannot be answered.
         """
-        text, params = self._text, make_params(sampling).completed(self.defaults)
-        budget = _checked_budget(thinking_budget)
-        rendered = text.template.render(_checked_messages(messages), add_generation_prompt=True, thinking=think)
-        return self._chat_stream(rendered, params, budget)
+        return self.start(self.prepare_chat(messages, think=think, thinking_budget=thinking_budget, **sampling))
 
-    def _chat_stream(self, rendered: str, params: SamplingParams, budget: int | None) -> Stream:
+    def prepare_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        think: bool | None = None,
+        thinking_budget: int | None = None,
+        **sampling: Any,
+    ) -> Prepared:
+        """What ``chat`` would start, checked and turned into tokens; nothing is computed yet."""
         from tenth.text.stream import DeltaStream
 
-        tokenizer, family = self._text.tokenizer, self._text.template.family
-        deltas = DeltaStream(family, rendered)
-        if budget == 0 and deltas.thinking:  # the prompt itself opens thinking: close it there
-            rendered += deltas.closing_text
-            deltas = DeltaStream(family, rendered)
-        ids = tokenizer.encode(rendered, special=True, parse_special=True)
-        if family is None:
-            return self._start(ids, params, deltas, None)
-        closing = tokenizer.encode(family.closing_text, special=False, parse_special=True)
-        limit = None if budget is None else ThinkingBudget(budget, tuple(closing))
-        return self._start(ids, params, deltas, limit)
+        params, budget = make_params(sampling).completed(self.defaults), _checked_budget(thinking_budget)
+        template = self._text.template
+        rendered = template.render(_checked_messages(messages), add_generation_prompt=True, thinking=think)
+        if budget == 0:  # if the prompt itself opens thinking, it is closed there
+            rendered += DeltaStream(template.family, rendered).closing_text
+        ids = self._text.tokenizer.encode(rendered, special=True, parse_special=True)
+        return self._checked(Prepared(ids, params, rendered, budget))
+
+    def prepare(self, prompt: str | list[int], **sampling: Any) -> Prepared:
+        """What ``generate`` would start for one prompt, checked and turned into tokens."""
+        if not isinstance(prompt, (str, list)):
+            raise RequestError(f"the prompt is {prompt!r}, expected a text or token ids")
+        ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
+        return self._checked(Prepared(ids, make_params(sampling).completed(self.defaults)))
+
+    def _checked(self, prepared: Prepared) -> Prepared:
+        self._engine.check(prepared.ids, prepared.params.logit_bias or {})
+        return prepared
 
     @overload
     def generate(self, prompt: str | list[int], **sampling: Any) -> Stream: ...
@@ -190,29 +211,28 @@ class Model:
         A text gets the begin and end tokens that the file asks for, and none of its own is read as a control token;
         ids are taken as they are. Keywords: SamplingParams, by name. Raises RequestError for what cannot be answered.
         """
-        params = make_params(sampling)
         if isinstance(prompt, str) or (isinstance(prompt, list) and prompt and not isinstance(prompt[0], (str, list))):
-            return self._generate(prompt, params)
+            return self.start(self.prepare(cast("str | list[int]", prompt), **sampling))
         if not isinstance(prompt, list) or not prompt:
             raise RequestError(f"the prompt is {prompt!r}, expected a text, token ids, or a list of those")
-        return [self._generate(one, params) for one in prompt]
+        return [self.start(prepared) for prepared in [self.prepare(one, **sampling) for one in prompt]]
 
-    def _generate(self, prompt: Any, params: SamplingParams) -> Stream:
-        if not isinstance(prompt, (str, list)):
-            raise RequestError(f"a prompt of the list is {prompt!r}, expected a text or token ids")
-        ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
-        return self._start(ids, params.completed(self.defaults), None, None)
+    def start(self, prepared: Prepared, *, seed: int | None = None) -> Stream:
+        """Start a prepared request; ``seed`` in place of its own. The same one may be started several times."""
+        from tenth.text.stream import DeltaStream, StopStrings, TextStream
 
-    def _start(
-        self, ids: list[int], params: SamplingParams, deltas: DeltaStream | None, budget: ThinkingBudget | None,
-    ) -> Stream:
-        tokenizer = self._text.tokenizer
-        from tenth.text.stream import StopStrings, TextStream
-
+        params = prepared.params if seed is None else replace(prepared.params, seed=seed)
+        tokenizer, deltas, budget = self._text.tokenizer, None, None
+        if prepared.rendered is not None:
+            family = self._text.template.family
+            deltas = DeltaStream(family, prepared.rendered)
+            if family is not None and prepared.thinking_budget is not None:
+                closing = tokenizer.encode(family.closing_text, special=False, parse_special=True)
+                budget = ThinkingBudget(prepared.thinking_budget, tuple(closing))
         stops = StopStrings(tuple(params.stop)) if params.stop else None
-        feed = Feed(TokenReader(TextStream(tokenizer), deltas, stops), len(ids), budget)
+        feed = Feed(TokenReader(TextStream(tokenizer), deltas, stops), len(prepared.ids), budget)
         stop_ids = frozenset[int]() if params.ignore_eos else tokenizer.stop_ids
-        request = Request(ids, feed, _token_choice(params), params.max_tokens, stop_ids, self.speculate)
+        request = Request(prepared.ids, feed, _token_choice(params), params.max_tokens, stop_ids, self.speculate)
         self._engine.submit(request)
         engine = self._engine
         return Stream(feed, lambda: engine.cancel(request), self._load_s, params.seed, request.speculated)

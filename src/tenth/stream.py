@@ -35,12 +35,14 @@ class Piece(str):
 class Usage:
     """Tokens of a request. cached_tokens: those of the prompt whose keys and values were known already.
 
-    completion_tokens counts every generated token, also the stop token and those that ended thinking.
+    completion_tokens counts every generated token, also the stop token and those that ended thinking; thinking_tokens
+    those of them that the model thought with.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    thinking_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class TokenLogprob:
     token: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+    kind: Kind = "content"
 
 
 class TextStreamLike(Protocol):
@@ -163,7 +166,7 @@ class Feed:
 
     def __init__(self, reader: TokenReader, n_prompt: int, budget: ThinkingBudget | None = None) -> None:
         self._reader, self._budget = reader, budget
-        self._n_thinking = 0
+        self.n_thinking = 0
         self._wake: list[Callable[[], None]] = []  # of asyncio readers that wait
         self.changed = threading.Condition()
         self.pieces: list[Piece] = []
@@ -191,15 +194,17 @@ class Feed:
         self.last_s = time.perf_counter()
         if self.first_s is None:
             self.first_s = self.last_s
+        was_thinking = self._reader.in_thinking
         pieces = self._reader.push(token.id)
+        kind: Kind = "thinking" if was_thinking or self._reader.in_thinking else "content"
         forced: tuple[int, ...] = ()
         if self._reader.in_thinking:
-            self._n_thinking += 1
-            if self._budget is not None and self._n_thinking >= self._budget.n_tokens:
+            self.n_thinking += 1
+            if self._budget is not None and self.n_thinking >= self._budget.n_tokens:
                 forced, self._budget = self._budget.closing, None
                 pieces += [piece for id in forced for piece in self._reader.push(id)]
         with self.changed:
-            self.logprobs.append(TokenLogprob(token.id, token.logprob, token.top))
+            self.logprobs.append(TokenLogprob(token.id, token.logprob, token.top, kind))
             self.pieces += pieces
             self._notify(bool(pieces))
         return Reaction(stop=self._reader.hit_stop, force=forced) if forced or self._reader.hit_stop else GO_ON
@@ -279,6 +284,25 @@ class Stream:
             raise StopAsyncIteration
         return piece
 
+    async def ready(self) -> list[Piece]:
+        """All pieces made since the last one was taken, waiting for the first; none at the end of the answer."""
+        while not await self._changed():
+            pass
+        pieces = self._feed.pieces[self._next :]
+        self._next += len(pieces)
+        if not pieces and self._feed.error is not None:
+            raise self._feed.error
+        return pieces
+
+    def logprobs_from(self, n: int) -> list[TokenLogprob]:
+        """The sampled tokens behind the first n, as far as they are known now."""
+        return self._feed.logprobs[n:]
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the prompt was computed and a first token is there, or the end."""
+        return self._feed.first_s is not None or self._feed.has_ended
+
     async def _changed(self) -> bool:
         """Whether there is something to take; waits for one change if not."""
         loop = asyncio.get_running_loop()
@@ -348,7 +372,7 @@ class Stream:
     def usage(self) -> Usage:
         """Tokens in, out, and known before."""
         feed = self.wait()._feed
-        return Usage(feed.n_prompt, feed.n_generated, feed.n_cached)
+        return Usage(feed.n_prompt, feed.n_generated, feed.n_cached, feed.n_thinking)
 
     @property
     def speculation(self) -> Speculation:

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as SequenceOf
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -131,11 +131,15 @@ class Engine:
 
     def submit(self, request: Request) -> None:
         """Queue a request; its listener hears the rest. Raises RequestError when it can never be computed."""
-        self._loop.scheduler.check(len(request.prompt))
-        self._loop.check_ids(request.prompt)
-        self._loop.check_ids(request.choice.bias[0])
+        self.check(request.prompt, request.choice.bias[0])
         if not self._loop.post(lambda: self._loop.arrive(request)):
             raise _closed()
+
+    def check(self, prompt: SequenceOf[int], biased: Iterable[int] = ()) -> None:
+        """Raise RequestError when a prompt can never be computed, or an id of it or of the biases is not one."""
+        self._loop.scheduler.check(len(prompt))
+        self._loop.check_ids(prompt)
+        self._loop.check_ids(list(biased))
 
     def cancel(self, request: Request) -> None:
         """End a request soon, in whatever phase it is. Nothing happens when it has ended already."""
