@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
-from tenth.batch import F32
+from tenth.batch import F32, PAGE_TOKENS
 from tenth.config import EngineConfig
 from tenth.engine.engine import Engine, EngineStats
 from tenth.engine.request import Request, TokenChoice
@@ -212,10 +212,11 @@ class Model:
         ids are taken as they are. Keywords: SamplingParams, by name. Raises RequestError for what cannot be answered.
         """
         if isinstance(prompt, str) or (isinstance(prompt, list) and prompt and not isinstance(prompt[0], (str, list))):
-            return self.start(self.prepare(cast("str | list[int]", prompt), **sampling))
+            return self.start(self.prepare(prompt, **sampling))
         if not isinstance(prompt, list) or not prompt:
             raise RequestError(f"the prompt is {prompt!r}, expected a text, token ids, or a list of those")
-        return [self.start(prepared) for prepared in [self.prepare(one, **sampling) for one in prompt]]
+        prompts = cast("list[str | list[int]]", prompt)
+        return [self.start(prepared) for prepared in [self.prepare(one, **sampling) for one in prompts]]
 
     def start(self, prepared: Prepared, *, seed: int | None = None) -> Stream:
         """Start a prepared request; ``seed`` in place of its own. The same one may be started several times."""
@@ -293,6 +294,11 @@ class Model:
             "waiting_share": round(counts.wait_seconds / workers_s, 4) if workers_s else 0.0,
             "direct_reads": counts.direct,
         }
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens that the KV cache holds, over all sequences."""
+        return self.loaded.runtime.n_pages * PAGE_TOKENS
 
     @property
     def name(self) -> str:

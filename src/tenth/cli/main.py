@@ -21,6 +21,8 @@ COMMANDS = {
     "ask": "Ask the default model a question.",
     "run": "Answer one prompt with a model.",
     "chat": "Talk with a model.",
+    "serve": "Serve models to programs: OpenAI's, Anthropic's and Ollama's APIs.",
+    "key": "Make, list or revoke keys to the server.",
     "pull": "Download a model.",
     "list": "List the models on this machine and those that can be downloaded.",
     "show": "Show what a model is.",

@@ -139,7 +139,7 @@ class Engine:
         """Raise RequestError when a prompt can never be computed, or an id of it or of the biases is not one."""
         self._loop.scheduler.check(len(prompt))
         self._loop.check_ids(prompt)
-        self._loop.check_ids(list(biased))
+        self._loop.check_ids(list(biased), "logit_bias: token id")
 
     def cancel(self, request: Request) -> None:
         """End a request soon, in whatever phase it is. Nothing happens when it has ended already."""
@@ -395,12 +395,12 @@ class _Loop:
                 states.release(slot)
         return np.concatenate(parts)
 
-    def check_ids(self, ids: object) -> None:
-        """Raise RequestError when an id is outside the vocabulary."""
+    def check_ids(self, ids: object, what: str = "token id") -> None:
+        """Raise RequestError when an id is outside the vocabulary; ``what``: as the message calls it."""
         array, n = np.asarray(ids), self.runtime.vocab_size
         if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= n):
             wrong = next(i for i in array.tolist() if type(i) is not int or not 0 <= i < n)
-            raise RequestError(f"token id {wrong!r} is not in the vocabulary (0 to {n - 1})")
+            raise RequestError(f"{what} {wrong!r} is not in the vocabulary (0 to {n - 1})")
 
 
 def _most_sequences(runtime: StepRuntime, wanted: int) -> int:

@@ -1,0 +1,117 @@
+"""Puts the server together: routes, guard, logs, and what runs beside the requests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.types import ASGIApp
+
+import tenth
+from tenth.errors import RequestError, TenthError
+from tenth.server import docs, own
+from tenth.server.body import explain
+from tenth.server.config import ServerConfig
+from tenth.server.dialects import DIALECTS, error_of
+from tenth.server.failures import Failure, failure_of
+from tenth.server.guard import Allowed, Guard
+from tenth.server.keys import Keys, Meter
+from tenth.server.logs import AccessLog
+from tenth.server.metrics import Metrics
+from tenth.server.service import Service
+from tenth.server.shelf import Load, Shelf
+from tenth.server.state import State
+from tenth.server.streams import Resumables
+
+DESCRIPTION = "Open-weight language models on this machine, in the dialects that clients already speak."
+
+
+class App:
+    """A server without its socket. ``asgi`` is what uvicorn runs; the parts are there for tests and for shutting down.
+
+    ``sources``: (name in requests, what to open) of every model. Raises RequestError when the address needs a key and
+    there is none.
+    """
+
+    def __init__(self, sources: Sequence[tuple[str, str]], load: Load, config: ServerConfig, state: Path) -> None:
+        self.config, self.metrics, self.resumables = config, Metrics(), Resumables()
+        self.state = State(state)
+        self.keys = Keys(self.state)
+        has_keys = any(key.revoked_at is None for key in self.keys.all())
+        if not has_keys and (config.require_key or not config.is_loopback):
+            self.state.close()
+            raise RequestError(f"listening at {config.host} needs a key, and there is none",
+                               "make one with tenth key new NAME")
+        # Decided once: revoking the last key of a running server must not open it.
+        self.needs_key = has_keys or config.require_key or not config.is_loopback
+        self.shelf = Shelf(sources, load, waiting=config.waiting, idle_s=config.idle_unload)
+        self.metrics.add_shelf(self.shelf)
+        self.service = Service(self.shelf, self.metrics)
+        self.fastapi = self._routes()
+
+    def asgi(self, port: int) -> ASGIApp:
+        """The whole application, for a server that listens at this port."""
+        allowed = Allowed(self.config.hosts(port), frozenset(self.config.allow_origin or ()), self.needs_key,
+                          scheme=self.config.scheme)
+        guarded = Guard(self.fastapi, allowed=allowed, keys=self.keys, meter=Meter(), refuse=refusal)
+        return AccessLog(guarded, self.metrics)
+
+    def _routes(self) -> FastAPI:
+        app = FastAPI(title="tenth", version=tenth.__version__, description=DESCRIPTION, docs_url=None, redoc_url=None,
+                      lifespan=self._lifespan)
+        app.state.service, app.state.resumables, app.state.metrics = self.service, self.resumables, self.metrics
+        app.include_router(own.router, responses=_ERRORS)
+        for dialect in DIALECTS:
+            app.include_router(dialect.router, responses=_ERRORS)
+        page = docs.page(app)
+
+        @app.get("/docs", include_in_schema=False)
+        async def show_docs() -> HTMLResponse:
+            """Every route and its fields, without anything from elsewhere."""
+            return HTMLResponse(page, headers={"content-security-policy": docs.POLICY})
+
+        for kind in (TenthError, RequestValidationError, HTTPException, Exception):
+            app.add_exception_handler(kind, _on_error)
+        return app
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(work) for work in (self.shelf.watch(), self.resumables.watch())]
+        try:
+            yield
+        finally:
+            await self.resumables.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.shelf.close()
+            self.state.close()
+
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "A field is wrong; the message names it."},
+    401: {"description": "A key is needed."}, 403: {"description": "Not from here, or not with this key."},
+    404: {"description": "There is no such thing, or it is not yours."}, 413: {"description": "Too large."},
+    415: {"description": "Not JSON."}, 429: {"description": "Too much is waiting; see Retry-After."},
+    503: {"description": "Not now; see Retry-After."},
+}
+
+
+def refusal(path: str, failure: Failure) -> Response:
+    """A failure as the response that clients of this path expect."""
+    return JSONResponse(error_of(path, failure), failure.status, failure.headers)
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, RequestValidationError):
+        error = explain(error)
+    if isinstance(error, HTTPException):
+        return refusal(request.scope["path"], Failure(error.status_code, str(error.detail)))
+    return refusal(request.scope["path"], failure_of(error))

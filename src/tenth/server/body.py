@@ -1,0 +1,144 @@
+"""Bodies of requests: bounded JSON, and models that refuse what they do not know, naming it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar
+
+import pydantic_core
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tenth.sampling import COUNTS, MAX_BIASES, MAX_STOP_BYTES, MAX_STOP_STRINGS, NUMBERS
+from tenth.server.failures import Refused
+
+MOST_DEPTH = 64
+
+
+def parse(data: bytes) -> Any:
+    """A JSON value. Refuses (400) what is none, nests deeper than 64 or holds numbers that are none."""
+    try:
+        value = pydantic_core.from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise Refused(400, f"the body is not JSON: {str(error)[:200]}") from None
+    layer, depth = [value], 0
+    while layer := [inner for outer in layer for inner in _inside(outer)]:
+        depth += 1
+        if depth > MOST_DEPTH:
+            raise Refused(400, f"the body nests deeper than {MOST_DEPTH} levels")
+    return value
+
+
+def _inside(value: Any) -> list[Any]:
+    """What a list or an object holds that can itself hold something."""
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [inner for inner in values if isinstance(inner, (dict, list))]
+
+
+class _JsonRequest(Request):
+    async def json(self) -> Any:
+        """The body, parsed within its bounds."""
+        return parse(await self.body())
+
+
+class JsonRoute(APIRoute):
+    """A route whose JSON is parsed within bounds."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """See fastapi."""
+        handle = super().get_route_handler()
+
+        async def bounded(request: Request) -> Response:
+            request = _JsonRequest(request.scope, request.receive)
+            if self.body_field is not None and not await request.body():
+                raise Refused(400, "the body is empty, expected JSON")
+            return await handle(request)
+
+        return bounded
+
+
+class Body(BaseModel):
+    """A JSON object whose fields are all known. ``unsupported``: fields of the API that are refused, and why.
+
+    An unsupported field that is null, or has the value in ``harmless``, counts as not given.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    unsupported: ClassVar[dict[str, str]] = {}
+    harmless: ClassVar[dict[str, Any]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unsupported(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        for name, why in cls.unsupported.items():
+            if name not in value:
+                continue
+            given = value[name]
+            if given is not None and not (name in cls.harmless and given == cls.harmless[name]):
+                raise Refused(400, f"{name} is not supported: {why}", param=name)
+        return {name: given for name, given in value.items() if name not in cls.unsupported}
+
+
+def number(name: str) -> Any:
+    """A field for a setting of tenth.sampling, within its bounds."""
+    _, low, high = NUMBERS[name]
+    return Field(default=None, ge=low, le=high, allow_inf_nan=False)
+
+
+def count(name: str, least: int | None = None) -> Any:
+    """A field for a whole number of tenth.sampling, within its bounds."""
+    _, low, high = COUNTS[name]
+    return Field(default=None, ge=low if least is None else least, le=high)
+
+
+class SamplingBody(Body):
+    """The sampling settings that OpenAI's dialects share; top_k, min_p, repetition_penalty and ignore_eos are ours."""
+
+    temperature: float | None = number("temperature")
+    top_p: float | None = number("top_p")
+    top_k: int | None = count("top_k")
+    min_p: float | None = number("min_p")
+    repetition_penalty: float | None = number("repetition_penalty")
+    presence_penalty: float | None = number("presence_penalty")
+    frequency_penalty: float | None = number("frequency_penalty")
+    logit_bias: dict[str, float] | None = Field(default=None, max_length=MAX_BIASES)
+    seed: int | None = count("seed", least=-(1 << 63))
+    stop: str | list[str] | None = Field(default=None, description=(
+        f"At most {MAX_STOP_STRINGS} strings of 1 to {MAX_STOP_BYTES} bytes."))
+    ignore_eos: bool = False
+
+    def sampling(self) -> dict[str, Any]:
+        """The settings that were given, as SamplingParams takes them."""
+        names = SamplingBody.model_fields.keys()
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if "seed" in given:
+            given["seed"] %= 1 << 64
+        if "logit_bias" in given:
+            given["logit_bias"] = {_token(id): bias for id, bias in given["logit_bias"].items()}
+        return given
+
+
+def _token(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 10):
+        raise Refused(400, f"logit_bias holds {text[:100]!r}, expected token ids", param="logit_bias")
+    return int(text)
+
+
+def explain(error: RequestValidationError) -> Refused:
+    """A body that does not fit its model, as one sentence about the first thing that is wrong."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"][1:] if not _is_type(part)) or "body"
+    if first["type"] == "extra_forbidden":
+        return Refused(400, f"there is no field {path!r} here", param=path)
+    return Refused(400, f"{path}: {first['msg']}", param=path)
+
+
+def _is_type(part: object) -> bool:
+    """Whether a part of a location is pydantic's name for a branch of a union, not of the body."""
+    return isinstance(part, str) and (part in ("str", "int", "float", "bool") or "[" in part or part[:1].isupper())
+

@@ -1,0 +1,90 @@
+"""Every setting of the server once: default, unit, one sentence. The flags of ``tenth serve`` are made from it."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+
+from tenth.errors import RequestError
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+def _setting(default: Any, help: str, **how: Any) -> Any:
+    return field(default=default, metadata={"help": help, **how})
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """How a server is set up. Raises RequestError for a bad value."""
+
+    host: str = _setting("127.0.0.1", "Address to listen at; any but this machine's own needs a key.")
+    port: int = _setting(8010, "Port to listen at; 0 takes a free one.", min=0, max=65535)
+    allow_host: list[str] | None = _setting(  # noqa: RUF009
+        None, "Also serve requests whose Host header is this (NAME or NAME:PORT); may be repeated.",
+        metavar="HOST")
+    allow_origin: list[str] | None = _setting(  # noqa: RUF009
+        None, "Let web pages of this origin use the server; may be repeated.", metavar="ORIGIN")
+    require_key: bool = _setting(False, "Need a key on loopback too, even if none was made.", names=("--require-key",))
+    tls_cert: str | None = _setting(None, "Serve HTTPS with this certificate chain (PEM).", metavar="FILE")
+    tls_key: str | None = _setting(None, "The certificate's private key (PEM).", metavar="FILE")
+    waiting: int = _setting(64, "Requests that may wait for a model; one more is told to come again (429).", min=1,
+                            max=4096)
+    idle_unload: float = _setting(0.0, "Close a model after so many seconds without requests; 0 means never.", min=0.0,
+                                  metavar="SECONDS")
+    grace: float = _setting(30.0, "When told to stop, let answers at work finish for so many seconds.", min=0.0,
+                            metavar="SECONDS")
+    log_level: str = _setting("info", "How much is logged: debug, info, warning or error.")
+
+    def __post_init__(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise RequestError("--tls-cert and --tls-key go together")
+        for file in (self.tls_cert, self.tls_key):
+            if file is not None and not os.access(file, os.R_OK):
+                raise RequestError(f"{file}: cannot be read")
+        if self.log_level not in ("debug", "info", "warning", "error"):
+            raise RequestError(f"log level {self.log_level!r}, expected debug, info, warning or error")
+        for origin in self.allow_origin or ():
+            scheme, _, rest = origin.partition("://")
+            if scheme not in ("http", "https") or not rest or "/" in rest or "*" in rest:
+                raise RequestError(f"origin {origin!r}, expected one like http://localhost:3000")
+
+    @property
+    def scheme(self) -> str:
+        """http or https."""
+        return "https" if self.tls_cert else "http"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def hosts(self, port: int) -> frozenset[str]:
+        """Values of the Host header that mean this server, once the port is known."""
+        names = set(LOOPBACK_NAMES)
+        if not self.is_loopback:
+            names |= {_literal(self.host), socket.gethostname().lower()}
+            names |= _own_addresses() if ipaddress.ip_address(self.host).is_unspecified else set()
+        found = {f"{name}:{port}" for name in names}
+        usual = 443 if self.tls_cert else 80
+        found |= names if port == usual else set()
+        given = {name.lower() for name in self.allow_host or ()}
+        return frozenset(found | given | {f"{name}:{port}" for name in given if ":" not in name})
+
+
+def _own_addresses() -> set[str]:
+    families = (socket.AF_INET, socket.AF_INET6)
+    return {_literal(address.address.partition("%")[0]) for addresses in psutil.net_if_addrs().values()
+            for address in addresses if address.family in families}
+
+
+def _literal(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

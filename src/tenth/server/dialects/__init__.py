@@ -1,0 +1,36 @@
+"""The APIs that are spoken: one file each, one line each in the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter
+
+from tenth.server.dialects import openai_chat, openai_completions, openai_models, tokens
+from tenth.server.dialects.openai import error_body
+from tenth.server.failures import Failure
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """An API: its routes, the beginnings of its paths, and how it tells a failure (a JSON value)."""
+
+    router: APIRouter
+    paths: tuple[str, ...] = ()
+    error: Callable[[Failure], dict[str, Any]] = error_body
+
+
+DIALECTS = (
+    Dialect(openai_models.router),
+    Dialect(openai_chat.router),
+    Dialect(openai_completions.router),
+    Dialect(tokens.router),
+)
+
+
+def error_of(path: str, failure: Failure) -> dict[str, Any]:
+    """A failure as the dialect of a path tells it; OpenAI's way where none is named."""
+    tell = next((d.error for d in DIALECTS if d.paths and path.startswith(d.paths)), error_body)
+    return tell(failure)

@@ -1,0 +1,234 @@
+"""OpenAI's chat completions: POST /v1/chat/completions, whole or as a stream.
+
+Every field of the official request is honoured or refused by name (``unsupported``). Extensions: top_k, min_p,
+repetition_penalty, ignore_eos, ``thinking`` (as Anthropic, DeepSeek and GLM spell it), ``thinking_budget`` (tokens) and
+``chat_template_kwargs`` with the switches of thinking only.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+from starlette.responses import JSONResponse, Response
+
+from tenth.model import MAX_MESSAGES
+from tenth.sampling import COUNTS, MAX_TOP_LOGPROBS
+from tenth.server.answers import Choice, Delta, End
+from tenth.server.asking import MAX_CHOICES, Ask, Effort, thinking_of
+from tenth.server.body import Body, JsonRoute, SamplingBody
+from tenth.server.dialects.openai import DONE, error_event, new_id, timings, token_logprob, usage
+from tenth.server.failures import Refused
+from tenth.server.service import Answer, Service, ends
+from tenth.server.streams import Wire, event, stream, whole
+
+router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
+
+MOST_TOKENS = COUNTS["max_tokens"][2]
+TEXT_ONLY = "this server reads and writes text only"
+
+
+class Part(Body):
+    """A part of a message's content."""
+
+    type: Literal["text", "refusal"]
+    text: str | None = None
+    refusal: str | None = None
+    unsupported: ClassVar[dict[str, str]] = {"image_url": TEXT_ONLY, "input_audio": TEXT_ONLY, "file": TEXT_ONLY}
+
+    def plain(self) -> str:
+        """Its text."""
+        text = self.text if self.type == "text" else self.refusal
+        if text is None:
+            raise Refused(400, f"a part of type {self.type} has no {self.type}", param="messages")
+        return text
+
+
+class Message(Body):
+    """A message. The thinking of an earlier answer may come back under any of its three names."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[Part] | None = None
+    name: str | None = Field(default=None, max_length=256)
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    thinking: str | None = None
+    unsupported: ClassVar[dict[str, str]] = {
+        "audio": TEXT_ONLY, "tool_calls": "there are no tools yet", "tool_call_id": "there are no tools yet",
+        "function_call": "there are no tools yet", "annotations": "there is no search", "prompt_cache_breakpoint":
+        "prefixes are found by themselves",
+    }
+    harmless: ClassVar[dict[str, Any]] = {"tool_calls": [], "annotations": []}
+
+    def plain(self) -> dict[str, Any]:
+        """The message as templates know it."""
+        content = self.content if not isinstance(self.content, list) else "".join(p.plain() for p in self.content)
+        message = {"role": "system" if self.role == "developer" else self.role,
+                   "content": self.refusal or "" if content is None else content}
+        thinking = self.reasoning_content or self.reasoning or self.thinking
+        if thinking:
+            message["reasoning_content"] = thinking
+        if self.name is not None:
+            message["name"] = self.name
+        return message
+
+
+class StreamOptions(Body):
+    """What a stream tells beside the text."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class ThinkingOption(Body):
+    """Thinking as other servers spell it."""
+
+    type: Literal["enabled", "disabled"]
+    budget_tokens: int | None = Field(default=None, ge=1, le=MOST_TOKENS)
+
+
+class TemplateSwitches(Body):
+    """Variables of chat templates that a request may set."""
+
+    enable_thinking: bool | None = None
+    thinking: bool | None = None
+
+
+class ChatRequest(SamplingBody):
+    """The body of a chat completion."""
+
+    model: str = Field(max_length=512)
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    max_tokens: int | None = Field(default=None, ge=1, le=MOST_TOKENS)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=MOST_TOKENS)
+    n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
+    reasoning_effort: Effort | None = None
+    thinking_budget: int | None = Field(default=None, ge=0, le=MOST_TOKENS)
+    thinking: ThinkingOption | None = None
+    chat_template_kwargs: TemplateSwitches | None = None
+    modalities: list[Literal["text"]] | None = Field(default=None, max_length=1)
+    metadata: dict[str, str] | None = Field(default=None, max_length=16)
+    user: str | None = Field(default=None, max_length=512, description="Accepted; this server keeps no users.")
+    safety_identifier: str | None = Field(default=None, max_length=512, description="Accepted; nothing is reported.")
+    prompt_cache_key: str | None = Field(default=None, max_length=512, description=(
+        "Accepted; equal beginnings are always found."))
+    service_tier: Literal["auto", "default"] | None = None
+    store: Literal[False] | None = None
+    unsupported: ClassVar[dict[str, str]] = {
+        "audio": TEXT_ONLY, "moderation": "this server judges no text", "prediction": "guesses are made by themselves",
+        "web_search_options": "this server searches nothing", "verbosity": "ask for it in the prompt",
+        "prompt_cache_options": "equal beginnings are always found", "prompt_cache_retention": "prefixes are kept "
+        "while there is room", "functions": "use tools", "function_call": "use tool_choice",
+        "tools": "there are no tools yet", "tool_choice": "there are no tools yet",
+        "parallel_tool_calls": "there are no tools yet", "response_format": "only plain text can be asked for yet",
+    }
+    harmless: ClassVar[dict[str, Any]] = {
+        "verbosity": "medium", "prompt_cache_retention": "in_memory", "tools": [], "tool_choice": "none",
+        "parallel_tool_calls": True, "response_format": {"type": "text"}, "functions": [], "function_call": "none",
+    }
+
+    def ask(self) -> Ask:
+        """What it asks for. Refuses fields that contradict each other."""
+        if self.max_tokens is not None and self.max_completion_tokens is not None and (
+                self.max_tokens != self.max_completion_tokens):
+            raise Refused(400, "max_tokens and max_completion_tokens differ", param="max_tokens")
+        if self.top_logprobs and not self.logprobs:
+            raise Refused(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
+        if self.stream_options is not None and not self.stream:
+            raise Refused(400, "stream_options needs stream to be true", param="stream_options")
+        settings = self.sampling() | {"max_tokens": self.max_completion_tokens or self.max_tokens,
+                                      "top_logprobs": self.top_logprobs or 0}
+        wanted, budget = self._thinking()
+        thinking = thinking_of(self.reasoning_effort, budget, wanted)
+        return Ask(self.model, [message.plain() for message in self.messages], settings=settings, thinking=thinking,
+                   n=self.n or 1)
+
+    def _thinking(self) -> tuple[bool | None, int | None]:
+        """Whether to think and how much, from fields that may say it twice but not differently."""
+        kwargs, option = self.chat_template_kwargs or TemplateSwitches(), self.thinking
+        says = [kwargs.enable_thinking, kwargs.thinking, option.type == "enabled" if option else None]
+        budgets = [self.thinking_budget, option.budget_tokens if option else None]
+        wanted, budget = {x for x in says if x is not None}, {x for x in budgets if x is not None}
+        if len(wanted) > 1 or len(budget) > 1:
+            raise Refused(400, "the fields about thinking contradict each other", param="thinking")
+        return next(iter(wanted), None), next(iter(budget), None)
+
+
+def get_service(request: Request) -> Service:
+    """The service of the app that a request came to."""
+    service: Service = request.app.state.service
+    return service
+
+
+@router.post("/v1/chat/completions", response_model=None)
+async def create(body: ChatRequest, request: Request) -> Response:
+    """Answer a conversation."""
+    answer = await get_service(request).ask(body.ask(), owner=request.state.owner)
+    if body.stream:
+        return await stream(request, answer, _wire(answer, body), error_event)
+    return await whole(request, answer, lambda answer: _completion(answer, body))
+
+
+async def _completion(answer: Answer, body: ChatRequest) -> Response:
+    choices = await answer.whole()
+    return JSONResponse({
+        **_head(answer, body, "chat.completion"),
+        "choices": [_choice(i, choice, answer, body) for i, choice in enumerate(choices)],
+        "usage": usage(answer.n_prompt_tokens, ends(choices)),
+        "timings": timings(ends(choices)[0]),
+    })
+
+
+def _head(answer: Answer, body: ChatRequest, kind: str) -> dict[str, Any]:
+    head = {"id": new_id("chatcmpl-"), "object": kind, "created": answer.created, "model": answer.name,
+            "service_tier": "default"}
+    return head | ({"metadata": body.metadata} if body.metadata and kind == "chat.completion" else {})
+
+
+def _choice(index: int, choice: Choice, answer: Answer, body: ChatRequest) -> dict[str, Any]:
+    assert choice.end is not None, "a whole answer has no end"
+    message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+    if choice.thinking:
+        message |= {"reasoning_content": choice.thinking, "reasoning": choice.thinking}
+    return {"index": index, "message": message, "finish_reason": choice.end.reason,
+            "logprobs": _logprobs(choice.logprobs, answer, body)}
+
+
+def _logprobs(tokens: list[Any], answer: Answer, body: ChatRequest) -> dict[str, Any] | None:
+    if not body.logprobs:
+        return None
+    content = [token_logprob(token, answer.model.tokenizer, body.top_logprobs or 0)
+               for token in tokens if token.kind == "content"]
+    return {"content": content, "refusal": None}
+
+
+async def _wire(answer: Answer, body: ChatRequest) -> Wire:
+    """A stream: the role, deltas, the end of each choice, usage if it was asked for, and [DONE]."""
+    with_usage = body.stream_options is not None and body.stream_options.include_usage
+    head = _head(answer, body, "chat.completion.chunk") | ({"usage": None} if with_usage else {})
+
+    def chunk(index: int, delta: dict[str, Any], logprobs: list[Any], **more: Any) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": _logprobs(logprobs, answer, body),
+                  "finish_reason": None, **more}
+        return event({**head, "choices": [choice]})
+
+    for index in range(len(answer.prompts)):
+        yield chunk(index, {"role": "assistant", "content": ""}, [])
+    done: list[End] = []
+    async for piece in answer.events():
+        if isinstance(piece, Delta):
+            names = ("content",) if piece.kind == "content" else ("reasoning_content", "reasoning")
+            yield chunk(piece.index, dict.fromkeys(names, piece.text), piece.logprobs)
+        else:
+            done.append(piece)
+            yield chunk(piece.index, {}, piece.logprobs, finish_reason=piece.reason)
+    if with_usage:
+        yield event({**head, "choices": [], "usage": usage(answer.n_prompt_tokens, done),
+                     "timings": timings(done[0])})
+    yield DONE

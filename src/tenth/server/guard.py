@@ -1,0 +1,159 @@
+"""The door: every request passes here before any route. Who is not let in gets 401, 403, 413, 415 or 429.
+
+All of it is decided from the raw scope, not from a URL that was put together from the Host header (that is how
+CVE-2026-48710 went round others' checks). Host and Origin are compared whole with lists; a browser that was led here by
+a foreign page fails on one of them (CVE-2024-28224). Only /health is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tenth.server.failures import Failure, Refused, failure_of
+from tenth.server.keys import LOCAL, Key, Keys, Meter
+
+OPEN_PATHS = frozenset({"/health"})
+FORM_PATHS = frozenset({"/v1/files"})  # POST takes a form there, as the official API does
+MOST_BODY_BYTES = 16 << 20
+MOST_FORM_BYTES = 64 << 20
+MOST_PATH_BYTES = 2048
+
+# Beginning of the path -> the scope a key needs for it; the first that fits. Everything else needs "infer".
+SCOPE_OF = (("/metrics", "metrics"), ("/api/pull", "manage"))
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Who may come in. ``hosts``: values of the Host header; ``origins``: of Origin, beside the server's own."""
+
+    hosts: frozenset[str]
+    origins: frozenset[str] = frozenset()
+    needs_key: bool = False
+    own_origins: frozenset[str] = field(init=False)
+    scheme: str = "http"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "own_origins", frozenset(f"{self.scheme}://{host}" for host in self.hosts))
+
+
+class Guard:
+    """ASGI middleware. ``refuse``: the response for a failure, in the dialect of the path."""
+
+    def __init__(self, app: ASGIApp, *, allowed: Allowed, keys: Keys, meter: Meter,
+                 refuse: Callable[[str, Failure], Response]) -> None:
+        self._app, self._allowed, self._keys, self._meter, self._refuse = app, allowed, keys, meter, refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # no route speaks websocket
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        key = None
+        try:
+            self._check_origin(scope, headers, origin)
+            if origin in self._allowed.origins:
+                send = _with_cors(send, origin)
+                if scope["method"] == "OPTIONS":
+                    await _preflight()(scope, receive, send)
+                    return
+            key = self._check_key(scope["path"], headers)
+            most_bytes = _check_body(scope["method"], scope["path"], headers)
+            if key is not None:
+                self._meter.start(key)
+        except Refused as error:
+            await self._refuse(scope["path"], failure_of(error))(scope, receive, send)
+            return
+        scope.setdefault("state", {})["owner"] = key.id if key else LOCAL
+        try:
+            await self._app(scope, _bounded(receive, most_bytes), send)
+        finally:
+            if key is not None:
+                self._meter.end(key)
+
+    def _check_origin(self, scope: Scope, headers: dict[bytes, bytes], origin: str) -> None:
+        names = [name.lower() for name, _ in scope["headers"]]
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        if names.count(b"host") != 1 or host not in self._allowed.hosts:
+            raise Refused(403, f"the Host {host[:200]!r} is not served here", "see --allow-host")
+        known = origin in self._allowed.own_origins or origin in self._allowed.origins
+        if names.count(b"origin") > 1 or (origin and not known):
+            raise Refused(403, f"pages of the origin {origin[:200]!r} may not use this server", "see --allow-origin")
+        if headers.get(b"sec-fetch-site") == b"cross-site" and not known:
+            raise Refused(403, "other sites may not use this server", "see --allow-origin")
+
+    def _check_key(self, path: str, headers: dict[bytes, bytes]) -> Key | None:
+        if path in OPEN_PATHS or not self._allowed.needs_key:
+            return None
+        scheme, _, secret = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer":
+            secret = headers.get(b"x-api-key", b"").decode("latin-1")  # as Anthropic's clients send it
+        key = self._keys.find(secret.strip()) if secret else None
+        if key is None:
+            raise Refused(401, "a valid key is needed", "tenth key new NAME makes one")
+        needed = next((scope for start, scope in SCOPE_OF if path.startswith(start)), "infer")
+        if needed not in key.scopes:
+            raise Refused(403, f"this key has not the scope {needed!r}")
+        return key
+
+
+def _check_body(method: str, path: str, headers: dict[bytes, bytes]) -> int:
+    """Check the content type and announced length of a request; gives how many bytes its body may have."""
+    if len(path) > MOST_PATH_BYTES:
+        raise Refused(414, "the path is too long")
+    most = MOST_FORM_BYTES if path in FORM_PATHS else MOST_BODY_BYTES
+    if method not in ("GET", "HEAD", "OPTIONS", "DELETE"):
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        expected = b"multipart/form-data" if path in FORM_PATHS else b"application/json"
+        if kind != expected:
+            raise Refused(415, f"the content type is {kind.decode('latin-1')[:200]!r}, expected {expected.decode()}")
+        if b"content-encoding" in headers:
+            raise Refused(415, "bodies must not be compressed")
+    length = headers.get(b"content-length", b"0")
+    if not length.isdigit() or len(length) > 15 or int(length) > most:
+        raise Refused(413, f"the body is larger than {most} bytes")
+    return most
+
+
+def _bounded(receive: Receive, most_bytes: int) -> Receive:
+    """``receive`` that refuses a body which turns out too large, whatever length was announced."""
+    n_bytes = 0
+
+    async def bounded() -> Message:
+        nonlocal n_bytes
+        message = await receive()
+        if message["type"] == "http.request":
+            n_bytes += len(message.get("body", b""))
+            if n_bytes > most_bytes:
+                raise Refused(413, f"the body is larger than {most_bytes} bytes")
+        return message
+
+    return bounded
+
+
+def _with_cors(send: Send, origin: str) -> Send:
+    async def with_cors(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            extra = {"access-control-allow-origin": origin, "vary": "Origin"}
+            message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in extra.items())]
+        await send(message)
+
+    return with_cors
+
+
+def _preflight() -> Response:
+    return Response(status_code=204, headers={
+        "access-control-allow-methods": "GET, POST, DELETE",
+        "access-control-allow-headers": "authorization, content-type, last-event-id, x-api-key, x-tenth-resumable",
+        "access-control-max-age": "600",
+    })
+
+

@@ -1,0 +1,119 @@
+"""Keys: made and revoked on the command line, kept as hashes, each with scopes and limits.
+
+A key is 32 random bytes; a plain SHA-256 of so much randomness cannot be searched, so no slow hash is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import sqlite3
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from tenth.errors import RequestError
+from tenth.server.failures import Refused
+from tenth.server.state import State
+
+PREFIX = "tenth-"
+LOCAL = "local"  # who asks when no key is needed
+
+# infer: ask models, and what belongs to that; manage: pull models; metrics: read /metrics.
+Scope = Literal["infer", "manage", "metrics"]
+SCOPES: tuple[str, ...] = get_args(Scope)
+
+
+@dataclass(frozen=True)
+class Key:
+    """What is known of a key. Limits: None is none."""
+
+    id: str
+    name: str
+    scopes: tuple[str, ...]
+    requests_per_minute: int | None
+    concurrent: int | None
+    created_at: float
+    revoked_at: float | None
+
+
+class Keys:
+    """The keys of a state."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def new(self, name: str, scopes: tuple[str, ...], requests_per_minute: int | None = None,
+            concurrent: int | None = None) -> str:
+        """Make a key and give its secret, which nobody can be told again. Raises RequestError for a name in use."""
+        if not re.fullmatch(r"[\w][\w .@-]{0,63}", name):
+            raise RequestError(f"the name {name!r} cannot be used", "letters, digits, space and . _ @ -, at most 64")
+        for scope in scopes:
+            if scope not in SCOPES:
+                raise RequestError(f"there is no scope {scope!r}", f"there are: {', '.join(SCOPES)}")
+        secret = PREFIX + secrets.token_urlsafe(32)
+        row = ("key_" + secrets.token_hex(8), name, _hash(secret), " ".join(scopes), requests_per_minute, concurrent,
+               time.time())
+        try:
+            with self._state.transaction() as db:
+                db.execute("INSERT INTO keys (id, name, hash, scopes, requests_per_minute, concurrent, created_at) "
+                           "VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        except sqlite3.IntegrityError:
+            raise RequestError(f"there is a key named {name!r} already", "tenth key list shows them") from None
+        return secret
+
+    def all(self) -> list[Key]:
+        """Every key, also revoked ones, oldest first."""
+        return [_key(row) for row in self._state.query("SELECT * FROM keys ORDER BY created_at")]
+
+    def revoke(self, name: str) -> Key:
+        """Have a key count no more, given by name or id. Raises RequestError when there is none."""
+        with self._state.transaction() as db:
+            done = db.execute("UPDATE keys SET revoked_at = ? WHERE (name = ? OR id = ?) AND revoked_at IS NULL",
+                              (time.time(), name, name))
+            if not done.rowcount:
+                raise RequestError(f"there is no key {name!r} in use", "tenth key list shows them")
+        return next(key for key in self.all() if name in (key.name, key.id))
+
+    def find(self, secret: str) -> Key | None:
+        """The key of a secret, if it is one that counts."""
+        rows = self._state.query("SELECT * FROM keys WHERE hash = ? AND revoked_at IS NULL", _hash(secret))
+        return _key(rows[0]) if rows else None
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode(errors="surrogatepass")).digest()
+
+
+def _key(row: sqlite3.Row) -> Key:
+    return Key(row["id"], row["name"], tuple(row["scopes"].split()), row["requests_per_minute"], row["concurrent"],
+               row["created_at"], row["revoked_at"])
+
+
+class Meter:
+    """How much each key asks at the moment, against its limits."""
+
+    def __init__(self) -> None:
+        self._starts: dict[str, deque[float]] = {}  # of the last minute
+        self._at_work: dict[str, int] = {}
+
+    def start(self, key: Key) -> None:
+        """A request begins. Refuses (429) one too many."""
+        now_s = time.monotonic()
+        starts = self._starts.setdefault(key.id, deque())
+        while starts and now_s - starts[0] >= 60:
+            starts.popleft()
+        if key.requests_per_minute is not None and len(starts) >= key.requests_per_minute:
+            raise Refused(429, f"this key may make {key.requests_per_minute} requests a minute",
+                          retry_after_s=max(1, round(60 - (now_s - starts[0]))))
+        if key.concurrent is not None and self._at_work.get(key.id, 0) >= key.concurrent:
+            raise Refused(429, f"this key may have {key.concurrent} requests at work", retry_after_s=1)
+        if key.requests_per_minute is not None:
+            starts.append(now_s)
+        self._at_work[key.id] = self._at_work.get(key.id, 0) + 1
+
+    def end(self, key: Key) -> None:
+        """A request has ended."""
+        self._at_work[key.id] -= 1

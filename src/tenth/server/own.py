@@ -1,0 +1,45 @@
+"""Routes of the server itself: /health, /metrics, and streams that are taken up again."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import JSONResponse, Response
+
+from tenth.server.dialects import error_of
+from tenth.server.failures import Failure
+from tenth.server.metrics import Metrics
+from tenth.server.service import Service
+from tenth.server.streams import Resumables, StreamResponse, event, nothing
+
+router = APIRouter(tags=["server"])
+
+
+@router.get("/health")
+async def health(request: Request) -> JSONResponse:
+    """Whether requests are accepted: 200 or 503. The only route that is open to everyone; it says no more."""
+    service: Service = request.app.state.service
+    status: dict[str, Any] = {"status": "stopping" if service.is_closing else "ok"}
+    return JSONResponse(status, 503 if service.is_closing else 200)
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Prometheus' text format."""
+    counters: Metrics = request.app.state.metrics
+    return Response(counters.page(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/v1/streams/{stream_id}", response_class=Response)
+async def resume(stream_id: str, request: Request,
+                 last_event_id: Annotated[str | None, Header(max_length=128)] = None) -> Response:
+    """Take up a stream that was asked for with X-Tenth-Resumable: 1, behind the event of the header Last-Event-ID."""
+    resumables: Resumables = request.app.state.resumables
+    wire = resumables.resume(request.state.owner, stream_id, last_event_id)
+
+    def fail(failure: Failure) -> bytes:
+        return event(error_of("/v1/streams", failure))
+
+    return StreamResponse(wire, fail, nothing)

@@ -1,0 +1,67 @@
+"""Listening and stopping: uvicorn around the app, with a stop that finishes or fails every request cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from tenth.errors import ResourceError
+from tenth.server.app import App
+from tenth.server.config import ServerConfig
+
+HEADERS_WAIT_S = 75  # an idle connection is closed after this
+CLOSE_S = 5  # for writing what is left, after the grace
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which lets the app end its answers before the connections are closed."""
+
+    def __init__(self, app: App, sock: socket.socket, ready: Callable[[], None] | None = None) -> None:
+        config, port = app.config, sock.getsockname()[1]
+        super().__init__(uvicorn.Config(
+            app.asgi(port), log_config=None, access_log=False, server_header=False, date_header=False,
+            timeout_keep_alive=HEADERS_WAIT_S, timeout_graceful_shutdown=CLOSE_S, lifespan="on", ws="none",
+            ssl_certfile=config.tls_cert, ssl_keyfile=config.tls_key,
+        ))
+        self._app, self._sock, self._ready = app, sock, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        await super().startup(sockets=[self._sock])
+        if self._ready is not None and self.started:
+            self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuse what comes, wait for what is at work, then close."""
+        for server in self.servers:
+            server.close()
+        stopping = asyncio.create_task(self._app.service.shut_down(self._app.config.grace))
+        while not stopping.done() and not self.force_exit:  # a second signal ends the grace
+            await asyncio.sleep(0.02)
+        stopping.cancel()
+        await self._app.service.shut_down(0)
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal: stop; a second one: at once. Unlike uvicorn's, it is not raised again after a clean stop."""
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def listen(config: ServerConfig) -> socket.socket:
+    """A socket at the address. Raises ResourceError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError as error:
+        raise ResourceError(f"cannot listen at {config.host} port {config.port}: {error.strerror or error}",
+                            "is another server running? --port takes another") from None
+    return sock

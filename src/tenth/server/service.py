@@ -1,0 +1,155 @@
+"""An Ask becomes an Answer: the model is found, the prompt checked and queued, its streams started and watched."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack
+from functools import partial
+
+from tenth.model import Model, Prepared
+from tenth.server.admission import EXPECTED_TOKENS, Gate, Need, Ticket
+from tenth.server.answers import Choice, Delta, End, Event, events_of, merged
+from tenth.server.asking import MAX_CHOICES, Ask
+from tenth.server.failures import Refused
+from tenth.server.metrics import Metrics
+from tenth.server.shelf import Shelf
+from tenth.stream import Stream
+
+SHUTTING_DOWN = "the server is shutting down"
+
+
+class Service:
+    """What the routes call."""
+
+    def __init__(self, shelf: Shelf, metrics: Metrics) -> None:
+        self.shelf, self.metrics = shelf, metrics
+        self.answers: set[Answer] = set()  # that were accepted and have not ended
+        self.is_closing = False
+
+    async def ask(self, *asks: Ask, owner: str) -> Answer:
+        """Accept requests that are answered together, or raise what is wrong with them. Close the answer in the end.
+
+        The asks name the same model; the choices of the first are numbered first.
+        """
+        if self.is_closing:
+            raise Refused(503, SHUTTING_DOWN, retry_after_s=5)
+        n_choices = sum(ask.n for ask in asks)
+        if not 1 <= n_choices <= MAX_CHOICES:
+            raise Refused(400, f"{n_choices} answers were asked for, expected 1 to {MAX_CHOICES}", param="n")
+        async with AsyncExitStack() as stack:
+            borrowed = await stack.enter_async_context(self.shelf.borrow(asks[0].model))
+            prepared = await asyncio.to_thread(lambda: [prepare(borrowed.model, ask) for ask in asks])
+            need = Need(n_choices, sum(_tokens(p) + (ask.n - 1) * EXPECTED_TOKENS
+                                       for p, ask in zip(prepared, asks, strict=True)))
+            ticket = borrowed.gate.enter(owner, need)
+            stack.callback(borrowed.gate.leave, ticket)
+            answer = Answer(self, borrowed.name, borrowed.model, borrowed.gate, ticket)
+            for one, ask in zip(prepared, asks, strict=True):
+                answer.add(one, ask.n)
+            self.answers.add(answer)
+            stack.callback(self.answers.discard, answer)
+            answer.stack = stack.pop_all()
+        return answer
+
+    async def shut_down(self, grace_s: float) -> None:
+        """Refuse what comes and what waits, let what runs finish within the grace, end the rest with an error."""
+        self.is_closing = True
+        self.shelf.close_gates()
+        deadline = time.monotonic() + grace_s
+        while self.answers and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        for answer in list(self.answers):
+            answer.abort()
+
+
+def prepare(model: Model, ask: Ask) -> Prepared:
+    """The checked tokens of an ask. Raises RequestError."""
+    if ask.messages is not None:
+        return model.prepare_chat(ask.messages, think=ask.thinking.wanted, thinking_budget=ask.thinking.budget,
+                                  **ask.settings)
+    assert ask.prompt is not None, "an ask has neither messages nor a prompt"
+    return model.prepare(ask.prompt, **ask.settings)
+
+
+def _tokens(prepared: Prepared) -> int:
+    most = prepared.params.max_tokens
+    return len(prepared.ids) + (EXPECTED_TOKENS if most is None else min(most, EXPECTED_TOKENS))
+
+
+class Answer:
+    """An accepted request. Read it with ``events`` or ``whole``, once; ``close`` ends it in whatever phase it is."""
+
+    def __init__(self, service: Service, name: str, model: Model, gate: Gate, ticket: Ticket) -> None:
+        self.name, self.model = name, model
+        self.prompts: list[list[int]] = []  # token ids, of each choice
+        self.n_prompt_tokens = 0  # of each ask once, however many choices it has
+        self.created = int(time.time())
+        self.stack = AsyncExitStack()
+        self._service, self._gate, self._ticket = service, gate, ticket
+        self._starts: list[Callable[[], Stream]] = []
+        self._streams: list[Stream] = []
+        self._asked_s = time.monotonic()
+        self._is_aborted = False
+
+    def add(self, prepared: Prepared, n: int) -> None:
+        """Have n choices for this prompt, of which the first has the seed that was asked for."""
+        seed = prepared.params.seed or 0
+        self.n_prompt_tokens += len(prepared.ids)
+        self.prompts += [prepared.ids] * n
+        self._starts += [partial(self._start, prepared, (seed + i) % (1 << 64)) for i in range(n)]
+
+    def _start(self, prepared: Prepared, seed: int) -> Stream:
+        stream = self.model.start(prepared, seed=seed)
+        self._streams.append(stream)
+        return stream
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether it waits for its turn."""
+        return not self._ticket.admitted.is_set()
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """Deltas and ends of all choices. Raises what failed."""
+        watch = self._service.metrics.watch(self.name, self._asked_s)
+        try:
+            async with self._gate.turn(self._ticket):
+                streams = events_of(self._starts[0](), 0) if len(self._starts) == 1 else merged(self._starts)
+                async for event in streams:
+                    if isinstance(event, Delta):
+                        watch.delta(event.index, len(event.logprobs))
+                    elif event.reason == "cancelled":
+                        raise Refused(503, SHUTTING_DOWN if self._is_aborted else "the model was closed",
+                                      retry_after_s=5)
+                    else:
+                        watch.end(event)
+                    yield event
+        finally:
+            for stream in self._streams:
+                stream.cancel()
+            watch.done()
+
+    async def whole(self) -> list[Choice]:
+        """Every choice when all are complete."""
+        choices = [Choice() for _ in self._starts]
+        async for event in self.events():
+            choices[event.index].add(event)
+        return choices
+
+    def abort(self) -> None:
+        """End it with an error to whoever reads it."""
+        self._is_aborted = True
+        for stream in self._streams:
+            stream.cancel()
+
+    async def close(self) -> None:
+        """Give back what it holds: its place in the queue, its streams, its model. May be called twice."""
+        for stream in self._streams:
+            stream.cancel()
+        await self.stack.aclose()
+
+
+def ends(choices: list[Choice]) -> list[End]:
+    """The ends of complete choices."""
+    return [choice.end for choice in choices if choice.end is not None]

@@ -1,0 +1,145 @@
+"""The models that are served: opened when first asked for, closed when idle or when another needs their memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from tenth.errors import ResourceError, TenthError
+from tenth.model import Model
+from tenth.server.admission import Gate, Room
+from tenth.server.failures import Refused
+
+log = logging.getLogger("tenth.server")
+
+Load = Callable[[str], Model]  # opens a model from what the command line called it; takes seconds
+
+
+@dataclass
+class Served:
+    """One model: its name in requests, what to open, and the open model with its queue."""
+
+    name: str
+    source: str
+    model: Model | None = None
+    gate: Gate | None = None
+    n_users: int = 0
+    last_used_s: float = 0.0
+    opened_at: float = 0.0  # seconds of the epoch
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(frozen=True)
+class Borrowed:
+    """An open model, for as long as somebody uses it."""
+
+    name: str
+    model: Model
+    gate: Gate
+
+
+class Shelf:
+    """All models that requests may name. ``idle_s``: close what was not used for so long; 0: never."""
+
+    def __init__(self, sources: Sequence[tuple[str, str]], load: Load, *, waiting: int, idle_s: float = 0.0) -> None:
+        self.models = {name: Served(name, source) for name, source in sources}
+        self._load, self._waiting, self._idle_s = load, waiting, idle_s
+        self._loading = asyncio.Lock()  # one at a time: each is measured against what the others have taken
+        self._is_closed = False
+
+    def find(self, name: str) -> Served:
+        """The model of this name. Refuses one that is not served (404)."""
+        served = self.models.get(name)
+        if served is None:
+            raise Refused(404, f"there is no model {name!r} here", f"there are: {', '.join(self.models)}",
+                          param="model")
+        return served
+
+    def only(self, name: str | None) -> str:
+        """The name given, or that of the only model there is."""
+        if name is None and len(self.models) > 1:
+            raise Refused(400, "the model has to be named", f"there are: {', '.join(self.models)}", param="model")
+        return next(iter(self.models)) if name is None else name
+
+    @asynccontextmanager
+    async def borrow(self, name: str) -> AsyncIterator[Borrowed]:
+        """The open model of this name, opened if need be; it stays open until the block ends."""
+        served = self.find(name)
+        served.n_users += 1
+        try:
+            async with served.lock:
+                if served.model is None:
+                    await self._open(served)
+            assert served.model is not None, "a model was opened and is not there"
+            assert served.gate is not None, "an open model has no queue"
+            yield Borrowed(name, served.model, served.gate)
+        finally:
+            served.n_users -= 1
+            served.last_used_s = time.monotonic()
+
+    async def _open(self, served: Served) -> None:
+        async with self._loading:
+            while True:
+                if self._is_closed:
+                    raise Refused(503, "the server is shutting down", retry_after_s=5)
+                try:
+                    model = await asyncio.to_thread(self._load, served.source)
+                    break
+                except ResourceError as error:
+                    if not await self._make_room():
+                        log.error("cannot load %s: %s", served.name, error.message)
+                        raise Refused(503, f"there is not enough memory for the model {served.name!r} now",
+                                      retry_after_s=30) from error
+                except TenthError as error:  # its message names files
+                    log.error("cannot load %s: %s", served.name, error.message)
+                    raise Refused(503, f"the model {served.name!r} cannot be loaded", "the server's log says why"
+                                  ) from error
+        self.put(served.name, model)
+
+    def put(self, name: str, model: Model) -> None:
+        """Have an open model under its name."""
+        served = self.models[name]
+        served.model, served.opened_at, served.last_used_s = model, time.time(), time.monotonic()
+        served.gate = Gate(Room(model.config.max_sequences, model.kv_tokens, self._waiting))
+        log.info("loaded", extra={"fields": {"model": name}})
+
+    async def _make_room(self) -> bool:
+        """Close the model that nobody has used for longest. False: all are in use."""
+        idle = [served for served in self.models.values() if served.model is not None and not served.n_users]
+        if not idle:
+            return False
+        await self.unload(min(idle, key=lambda served: served.last_used_s))
+        return True
+
+    async def unload(self, served: Served) -> None:
+        """Close a model that nobody uses; the next request opens it again."""
+        model, served.model, served.gate = served.model, None, None
+        if model is not None:
+            await asyncio.to_thread(model.close)
+            log.info("unloaded", extra={"fields": {"model": served.name}})
+
+    async def watch(self) -> None:
+        """Close models that were idle for too long, for ever."""
+        while self._idle_s:
+            await asyncio.sleep(min(self._idle_s / 4, 10))
+            for served in self.models.values():
+                idle_s = time.monotonic() - served.last_used_s
+                if served.model is not None and not served.n_users and idle_s >= self._idle_s:
+                    await self.unload(served)
+
+    def close_gates(self) -> None:
+        """Let no request start any more."""
+        self._is_closed = True
+        for served in self.models.values():
+            if served.gate is not None:
+                served.gate.close()
+
+    async def close(self) -> None:
+        """Close every model."""
+        self.close_gates()
+        for served in self.models.values():
+            await self.unload(served)

@@ -1,0 +1,81 @@
+"""A real server in a thread of this process: the app, uvicorn, a socket, and clients that speak to it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import httpx2
+
+import tenth
+from tenth.server.app import App
+from tenth.server.config import ServerConfig
+from tenth.server.running import Server, listen
+
+DATA = Path(__file__).parents[1] / "data"
+TINY = DATA / "golden_chat.gguf"
+
+
+class Running:
+    """``with Running({"tiny": TINY}, folder) as server: server.post("/v1/…", {...})``."""
+
+    def __init__(self, models, folder, engine=None, **config):
+        self.config = ServerConfig(**({"port": 0, "log_level": "error", "grace": 5.0} | config))
+        self.engine = {"kv_tokens": 4096, "max_sequences": 4} | (engine or {})
+        self.loads = []
+        self.app = App([(name, str(source)) for name, source in models.items()], self.load, self.config,
+                       Path(folder) / "state.db")
+        self.sock = listen(self.config)
+        self.port = self.sock.getsockname()[1]
+        ready = threading.Event()
+        self.server = Server(self.app, self.sock, ready.set)
+        self.thread = threading.Thread(target=self.server.run, daemon=True)
+        self.thread.start()
+        assert ready.wait(20), "the server did not start"
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.http = httpx2.Client(base_url=self.url, timeout=60, trust_env=False)
+
+    def load(self, source):
+        self.loads.append(source)
+        return tenth.load(source, **self.engine)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        self.http.close()
+        self.server.should_exit = True
+        self.thread.join(30)
+        assert not self.thread.is_alive(), "the server did not stop"
+        self.sock.close()
+
+    def post(self, path, body, **how):
+        return self.http.post(path, json=body, **how)
+
+    def get(self, path, **how):
+        return self.http.get(path, **how)
+
+    def chat(self, model="tiny", content="Hi", **fields):
+        body = {"model": model, "messages": [{"role": "user", "content": content}], **fields}
+        return self.post("/v1/chat/completions", body)
+
+    def gate(self, model="tiny"):
+        return self.app.shelf.models[model].gate
+
+    def engine_stats(self, model="tiny"):
+        return self.app.shelf.models[model].model.stats
+
+
+def events(text):
+    """The (name, JSON) pairs of a stream of events."""
+    found = []
+    for block in text.strip().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if fields:
+            data = fields["data"]
+            found.append((fields.get("event"), data if data == "[DONE]" else json.loads(data)))
+    return found

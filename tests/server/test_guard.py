@@ -1,0 +1,189 @@
+"""The door, route by route: what comes from elsewhere, without a key or as another kind of content does not get in."""
+
+import socket
+import subprocess
+import sys
+
+import httpx2
+import pytest
+
+from tenth.errors import RequestError
+from tenth.server.app import App
+from tenth.server.config import ServerConfig
+from tenth.server.guard import FORM_PATHS, OPEN_PATHS
+from tenth.server.keys import Keys
+from tenth.server.state import State
+
+from .running import TINY, Running
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    """(server, key) with one key of every scope."""
+    folder = tmp_path_factory.mktemp("state")
+    state = State(folder / "state.db")
+    key = Keys(state).new("all", ("infer", "manage", "metrics"))
+    state.close()
+    with Running({"tiny": TINY}, folder, allow_origin=["http://localhost:3000"]) as running:
+        yield running, key
+
+
+def routes(running):
+    """(method, path) of every route there is, with ids filled in; and one that is none."""
+    found = [("GET", "/nothing"), ("POST", "/nothing")]
+    stack = list(running.app.fastapi.routes)
+    while stack:
+        route = stack.pop()
+        inner = getattr(route, "original_router", None) or getattr(route, "routes", None)
+        if inner is not None:
+            stack += getattr(inner, "routes", inner)
+            continue
+        path = route.path.replace("{", "").replace("}", "").replace(":path", "")
+        found += [(method, path) for method in route.methods]
+    assert ("POST", "/v1/chat/completions") in found
+    return found
+
+
+def test_without_a_key_every_route_but_health_is_a_401(guarded):
+    running, _ = guarded
+    for method, path in routes(running):
+        for headers in ({}, {"authorization": "Bearer tenth-no"}, {"x-api-key": "no"}, {"authorization": "Basic x"}):
+            answer = running.http.request(method, path, headers={"content-type": "application/json"} | headers)
+            assert answer.status_code == (200 if path in OPEN_PATHS else 401), (method, path)
+
+
+@pytest.mark.parametrize("headers", [
+    {"host": "evil.example"}, {"host": "localhost.evil.example"}, {"host": "localhost"}, {"host": ""},
+    {"host": "127.0.0.1:1"}, {"host": "x/?@127.0.0.1"}, {"origin": "http://evil.example"}, {"origin": "null"},
+    {"origin": "http://notlocalhost"}, {"origin": "http://localhost.evil.example"}, {"sec-fetch-site": "cross-site"},
+], ids=str)  # fmt: skip
+def test_from_elsewhere_every_route_is_a_403(guarded, headers):
+    running, key = guarded
+    for method, path in routes(running):
+        sent = {"authorization": f"Bearer {key}", "content-type": "application/json"} | headers
+        assert running.http.request(method, path, headers=sent).status_code == 403, (method, path)
+
+
+def test_what_is_no_json_is_a_415_on_every_route_that_takes_a_body(guarded):
+    running, key = guarded
+    posts = [path for method, path in routes(running) if method == "POST"]
+    assert len(posts) > 4
+    for path in posts:
+        for kind in ("text/plain", "application/x-www-form-urlencoded", "", "application/jsonx"):
+            answer = running.http.post(path, content=b"{}", headers={"content-type": kind, "x-api-key": key})
+            assert answer.status_code == 415, (path, kind)
+        if path not in FORM_PATHS:
+            answer = running.http.post(path, content=b"x", headers={
+                "content-type": "application/json", "content-encoding": "gzip", "x-api-key": key})
+            assert answer.status_code == 415, path
+
+
+def test_bodies_have_a_bound_whether_announced_or_not(guarded):
+    running, key = guarded
+    headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
+    chunks = (b" " * (1 << 20) for _ in range(17))
+    assert running.http.post("/tokenize", content=chunks, headers=headers).status_code == 413
+    head = "\r\n".join([f"POST /tokenize HTTP/1.1\r\nhost: 127.0.0.1:{running.port}",
+                        *(f"{name}: {value}" for name, value in headers.items()), f"content-length: {1 << 40}"])
+    with socket.create_connection(("127.0.0.1", running.port), timeout=10) as raw:
+        raw.sendall(f"{head}\r\n\r\n".encode())
+        assert b" 413 " in raw.recv(100)
+
+
+def test_both_ways_to_send_a_key_work_and_own_pages_may_ask(guarded):
+    running, key = guarded
+    for headers in ({"authorization": f"Bearer {key}"}, {"x-api-key": key}):
+        for origin in ({}, {"origin": running.url}, {"origin": f"http://localhost:{running.port}"}):
+            assert running.get("/v1/models", headers=headers | origin).status_code == 200
+
+
+def test_an_allowed_origin_gets_its_headers_and_its_preflight(guarded):
+    running, key = guarded
+    origin = {"origin": "http://localhost:3000", "sec-fetch-site": "cross-site"}
+    asked = running.http.options("/v1/chat/completions", headers=origin)
+    assert (asked.status_code, asked.headers["access-control-allow-origin"]) == (204, "http://localhost:3000")
+    answer = running.get("/v1/models", headers=origin | {"x-api-key": key})
+    assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
+    assert "access-control-allow-credentials" not in answer.headers
+    assert running.http.options("/v1/models", headers={"x-api-key": key}).status_code == 405
+
+
+def test_scopes_limits_and_revoking_count_at_once(tmp_path):
+    state = State(tmp_path / "state.db")
+    keys = Keys(state)
+    reader, asker = keys.new("reader", ("metrics",)), keys.new("asker", ("infer",), requests_per_minute=3)
+    with Running({"tiny": TINY}, tmp_path) as running:
+        def status(path, key):
+            return running.get(path, headers={"x-api-key": key}).status_code
+
+        assert status("/metrics", reader) == 200
+        assert status("/v1/models", reader) == 403
+        assert [status("/v1/models", asker) for _ in range(4)] == [200, 200, 200, 429]
+        assert "retry-after" in running.get("/v1/models", headers={"x-api-key": asker}).headers
+        keys.revoke("reader")
+        assert status("/metrics", reader) == 401
+        keys.revoke("asker")
+        assert status("/v1/models", asker) == 401, "revoking the last key must not open the server"
+    state.close()
+
+
+def test_keys_are_kept_as_hashes(tmp_path):
+    state = State(tmp_path / "state.db")
+    secret = Keys(state).new("me", ("infer",))
+    with pytest.raises(RequestError, match="already"):
+        Keys(state).new("me", ("infer",))
+    with pytest.raises(RequestError, match="no scope"):
+        Keys(state).new("other", ("root",))
+    state.close()
+    files = list(tmp_path.iterdir())
+    assert all(secret.removeprefix("tenth-").encode() not in file.read_bytes() for file in files)
+    assert {file.stat().st_mode & 0o077 for file in files} == {0}
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+def test_another_address_needs_a_key_to_start(tmp_path, host):
+    config = ServerConfig(host=host)
+    with pytest.raises(RequestError, match="needs a key"):
+        App([("tiny", str(TINY))], lambda source: None, config, tmp_path / "state.db")
+    state = State(tmp_path / "state.db")
+    Keys(state).new("me", ("infer",))
+    state.close()
+    app = App([("tiny", str(TINY))], lambda source: None, config, tmp_path / "state.db")
+    assert app.needs_key
+    assert "evil.example:8010" not in config.hosts(8010)
+    app.state.close()
+
+
+def test_settings_that_cannot_be_are_refused(tmp_path):
+    for wrong in ({"tls_cert": "x"}, {"tls_cert": "/none", "tls_key": "/none"}, {"allow_origin": ["*"]},
+                  {"allow_origin": ["http://*"]}, {"log_level": "loud"}):
+        with pytest.raises(RequestError):
+            ServerConfig(**wrong)
+
+
+def test_the_commands_refuse_and_list(tmp_path, shell_env):
+    def run(*args):
+        return subprocess.run([sys.executable, "-m", "tenth", *args], env=shell_env, capture_output=True, text=True)
+
+    refused = run("serve", str(TINY), "--host", "0.0.0.0", "--port", "0")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 2)
+    assert "needs a key" in refused.stderr
+    made = run("key", "new", "me")
+    assert made.stdout.startswith("tenth-")
+    assert "me" in run("key", "list").stdout
+    assert made.stdout.strip() not in run("key", "list", "--json").stdout
+    assert run("key", "revoke", "me").returncode == 0
+    assert "revoked" in run("key", "list").stdout
+    assert run("key", "fly").returncode == 2
+
+
+def test_https_with_certificate_files(tmp_path):
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                    "-keyout", key, "-out", cert, "-days", "1", "-subj", "/CN=localhost"], check=True,
+                   capture_output=True)
+    with Running({"tiny": TINY}, tmp_path, tls_cert=str(cert), tls_key=str(key)) as running:
+        address = f"https://127.0.0.1:{running.port}"
+        with httpx2.Client(verify=False, trust_env=False) as client:
+            assert client.get(f"{address}/health").json() == {"status": "ok"}
+            assert client.get(f"{address}/v1/models", headers={"origin": address}).status_code == 200
