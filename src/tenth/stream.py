@@ -102,6 +102,8 @@ class DeltaStreamLike(Protocol):
 class StopStringsLike(Protocol):
     """tenth.text's StopStrings."""
 
+    found: str | None
+
     def push(self, text: str, /) -> tuple[str, bool]:
         """(text that cannot be part of a stop string, whether one was found)."""
 
@@ -122,6 +124,11 @@ class TokenReader:
     def in_thinking(self) -> bool:
         """Whether the model is thinking."""
         return self._deltas is not None and self._deltas.thinking
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that was met."""
+        return self._stops.found if self._stops is not None else None
 
     def push(self, token: int) -> list[Piece]:
         """What one more token makes certain."""
@@ -178,6 +185,11 @@ class Feed:
         self.started_s: float | None = None
         self.first_s: float | None = None
         self.last_s: float | None = None
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the answer, if one did."""
+        return self._reader.stop_string
 
     @property
     def has_ended(self) -> bool:
@@ -362,6 +374,11 @@ class Stream:
         reason = self.wait()._feed.reason
         assert reason is not None, "a stream that ended without error has no reason"
         return reason
+
+    @property
+    def stop_string(self) -> str | None:
+        """Which of the request's stop strings ended it; None when another reason did."""
+        return self.wait()._feed.stop_string
 
     @property
     def logprobs(self) -> list[TokenLogprob]:

@@ -63,11 +63,16 @@ class Running:
         body = {"model": model, "messages": [{"role": "user", "content": content}], **fields}
         return self.post("/v1/chat/completions", body)
 
-    def gate(self, model="tiny"):
-        return self.app.shelf.models[model].gate
+    @property
+    def served(self):
+        """The first model."""
+        return next(iter(self.app.shelf.models.values()))
 
-    def engine_stats(self, model="tiny"):
-        return self.app.shelf.models[model].model.stats
+    def gate(self):
+        return self.served.gate
+
+    def engine_stats(self):
+        return self.served.model.stats
 
 
 def events(text):

@@ -31,6 +31,7 @@ class End:
     usage: Usage
     timings: Timings
     logprobs: list[TokenLogprob]
+    stop_string: str | None = None  # which of the request's ended it
 
 
 Event = Delta | End
@@ -65,7 +66,8 @@ async def events_of(stream: Stream, index: int) -> AsyncIterator[Event]:
             n_told += len(logprobs)
             for kind, group in groupby(pieces, lambda piece: piece.kind):
                 yield Delta(index, kind, "".join(group), [token for token in logprobs if token.kind == kind])
-        yield End(index, stream.finish_reason, stream.usage, stream.timings, stream.logprobs_from(n_told))
+        yield End(index, stream.finish_reason, stream.usage, stream.timings, stream.logprobs_from(n_told),
+                  stream.stop_string)
     finally:
         stream.cancel()
 

@@ -127,13 +127,14 @@ class StopStrings:
     def __init__(self, stops: Sequence[str] = ()):
         self._stops = tuple(stop for stop in stops if stop)
         self._waiting = ""
+        self.found: str | None = None  # the stop string that was met
 
     def push(self, text: str) -> tuple[str, bool]:
         """The text that is safe to show, and whether a stop string has been met (nothing after it counts)."""
         self._waiting += text
         found = _first(self._waiting, self._stops)
         if found is not None:
-            safe, self._waiting = self._waiting[: found[0]], ""
+            safe, self._waiting, self.found = self._waiting[: found[0]], "", found[1]
             return safe, True
         keep = _held(self._waiting, self._stops)
         safe, self._waiting = self._waiting[: len(self._waiting) - keep], self._waiting[len(self._waiting) - keep :]

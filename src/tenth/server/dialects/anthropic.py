@@ -1,0 +1,228 @@
+"""Anthropic's messages: POST /v1/messages, whole or as events, and /v1/messages/count_tokens.
+
+Field names: the anthropic package's types, 2.12. Thinking comes as thinking blocks; their signature is empty, because
+this server checks none. ``temperature``, ``top_p`` and ``top_k`` are taken as ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+from starlette.responses import JSONResponse, Response
+
+from tenth.model import MAX_MESSAGES
+from tenth.sampling import MAX_STOP_STRINGS
+from tenth.server.answers import Choice, Delta, End
+from tenth.server.asking import Ask, Effort, Thinking, thinking_of
+from tenth.server.body import Body, JsonRoute, count, number
+from tenth.server.dialects.openai import new_id
+from tenth.server.dialects.openai_chat import MOST_TOKENS, TEXT_ONLY, get_service
+from tenth.server.failures import Failure, Refused
+from tenth.server.service import Answer, ends, prepare
+from tenth.server.streams import Wire, event, stream, whole
+
+router = APIRouter(route_class=JsonRoute, tags=["Anthropic"])
+
+NO_TOOLS = "there are no tools yet"
+_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+          413: "request_too_large", 415: "invalid_request_error", 429: "rate_limit_error", 503: "overloaded_error"}
+
+
+def error_body(failure: Failure) -> dict[str, Any]:
+    """A failure as Anthropic's API tells it."""
+    return {"type": "error", "error": {"type": _TYPES.get(failure.status, "api_error"), "message": failure.message}}
+
+
+def error_event(failure: Failure) -> bytes:
+    """A failure after the first event of a stream."""
+    return event(error_body(failure), "error")
+
+
+class CacheControl(Body):
+    """Accepted: equal beginnings are always found, for as long as there is room."""
+
+    type: Literal["ephemeral"]
+    ttl: Literal["5m"] | None = None
+
+
+class Block(Body):
+    """A block of a message: text, or the thinking of an earlier answer."""
+
+    type: Literal["text", "thinking"]
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    cache_control: CacheControl | None = None
+    unsupported: ClassVar[dict[str, str]] = {
+        "source": TEXT_ONLY, "citations": "this server cites nothing", "input": NO_TOOLS, "tool_use_id": NO_TOOLS,
+    }
+
+
+class Message(Body):
+    """A message."""
+
+    role: Literal["user", "assistant", "system"]
+    content: str | list[Block]
+
+    def plain(self) -> dict[str, Any]:
+        """The message as templates know it."""
+        if isinstance(self.content, str):
+            return {"role": self.role, "content": self.content}
+        thinking = "".join(block.thinking or "" for block in self.content)
+        message = {"role": self.role, "content": text_of(self.content)}
+        return message | ({"reasoning_content": thinking} if thinking else {})
+
+
+def text_of(blocks: str | list[Block]) -> str:
+    """The text of blocks."""
+    return blocks if isinstance(blocks, str) else "".join(block.text or "" for block in blocks)
+
+
+class ThinkingConfig(Body):
+    """Whether to think, and for how many tokens."""
+
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: int | None = Field(default=None, ge=1, le=MOST_TOKENS)
+    display: Literal["summarized"] | None = None
+
+
+class Metadata(Body):
+    """Accepted; this server keeps no users."""
+
+    user_id: str | None = Field(default=None, max_length=512)
+
+
+class OutputConfig(Body):
+    """How much effort goes into the answer."""
+
+    effort: Effort | None = None
+    unsupported: ClassVar[dict[str, str]] = {"format": "only plain text can be asked for yet"}
+
+
+class CountRequest(Body):
+    """What counts as the prompt."""
+
+    model: str = Field(max_length=512)
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    system: str | list[Block] | None = None
+    thinking: ThinkingConfig | None = None
+    output_config: OutputConfig | None = None
+    cache_control: CacheControl | None = None
+    speed: Literal["standard"] | None = None
+    unsupported: ClassVar[dict[str, str]] = {
+        "tools": NO_TOOLS, "tool_choice": NO_TOOLS, "user_profile_id": "this server keeps no users",
+        "workspace_id": "this server keeps no workspaces", "container": "this server runs no code",
+        "diagnostics": "there are none", "inference_geo": "it is here",
+    }
+    harmless: ClassVar[dict[str, Any]] = {"tools": [], "tool_choice": {"type": "none"}}
+
+    def conversation(self) -> list[dict[str, Any]]:
+        """The messages, the system's first."""
+        first = [{"role": "system", "content": text_of(self.system)}] if self.system else []
+        return first + [message.plain() for message in self.messages]
+
+    def how_to_think(self) -> Thinking:
+        """What the two fields about thinking ask for; without any: no thinking, as the official API."""
+        effort = self.output_config.effort if self.output_config else None
+        if self.thinking is None or self.thinking.type == "adaptive":
+            return thinking_of(effort, None) if effort else Thinking(None if self.thinking else False)
+        if self.thinking.type == "disabled":
+            return Thinking(False)
+        if self.thinking.budget_tokens is None:
+            raise Refused(400, "thinking of type enabled needs budget_tokens", param="thinking")
+        return Thinking(True, self.thinking.budget_tokens)
+
+
+class MessagesRequest(CountRequest):
+    """The body of a message."""
+
+    max_tokens: int = Field(ge=1, le=MOST_TOKENS)
+    temperature: float | None = number("temperature")
+    top_p: float | None = number("top_p")
+    top_k: int | None = count("top_k")
+    stop_sequences: list[str] | None = Field(default=None, max_length=MAX_STOP_STRINGS)
+    stream: bool | None = None
+    metadata: Metadata | None = None
+    service_tier: Literal["auto", "standard_only"] | None = None
+
+    def ask(self) -> Ask:
+        """What it asks for."""
+        settings = {name: getattr(self, name) for name in ("max_tokens", "temperature", "top_p", "top_k")}
+        settings["stop"] = self.stop_sequences or ()
+        return Ask(self.model, self.conversation(), settings=settings, thinking=self.how_to_think())
+
+
+@router.post("/v1/messages", response_model=None)
+async def create(body: MessagesRequest, request: Request) -> Response:
+    """Answer a conversation."""
+    answer = await get_service(request).ask(body.ask(), owner=request.state.owner)
+    if body.stream:
+        return await stream(request, answer, _wire(answer), error_event)
+    return await whole(request, answer, _message)
+
+
+@router.post("/v1/messages/count_tokens")
+async def count_tokens(body: CountRequest, request: Request) -> dict[str, int]:
+    """How many tokens a conversation has."""
+    ask = Ask(body.model, body.conversation(), thinking=body.how_to_think())
+    async with get_service(request).shelf.borrow(body.model) as borrowed:
+        prepared = await asyncio.to_thread(prepare, borrowed.model, ask)
+    return {"input_tokens": len(prepared.ids)}
+
+
+async def _message(answer: Answer) -> Response:
+    (choice,) = await answer.whole()
+    (end,) = ends([choice])
+    return JSONResponse(_head(answer) | {"content": _content(choice), **_stop(end), "usage": _usage(end)})
+
+
+def _head(answer: Answer) -> dict[str, Any]:
+    return {"id": new_id("msg_"), "type": "message", "role": "assistant", "model": answer.name, "content": [],
+            "stop_reason": None, "stop_sequence": None}
+
+
+def _content(choice: Choice) -> list[dict[str, Any]]:
+    thinking = [{"type": "thinking", "thinking": choice.thinking, "signature": ""}] if choice.thinking else []
+    return thinking + ([{"type": "text", "text": choice.text}] if choice.text or not thinking else [])
+
+
+def _stop(end: End) -> dict[str, Any]:
+    if end.stop_string is not None:
+        return {"stop_reason": "stop_sequence", "stop_sequence": end.stop_string}
+    return {"stop_reason": "max_tokens" if end.reason == "length" else "end_turn", "stop_sequence": None}
+
+
+def _usage(end: End) -> dict[str, int]:
+    usage = end.usage  # input_tokens are those that were not known, as the official API counts
+    return {"input_tokens": usage.prompt_tokens - usage.cached_tokens, "cache_read_input_tokens": usage.cached_tokens,
+            "cache_creation_input_tokens": 0, "output_tokens": usage.completion_tokens}
+
+
+async def _wire(answer: Answer) -> Wire:
+    """Events: the start, blocks of thinking and text with their deltas, how it ended."""
+    def named(name: str, **fields: Any) -> bytes:
+        return event({"type": name, **fields}, name)
+
+    index, open_kind = -1, None
+    usage = {"input_tokens": answer.n_prompt_tokens, "output_tokens": 0}
+    yield named("message_start", message=_head(answer) | {"usage": usage})
+    async for piece in answer.events():
+        if isinstance(piece, Delta):
+            if piece.kind != open_kind:
+                if open_kind is not None:
+                    yield named("content_block_stop", index=index)
+                index, open_kind = index + 1, piece.kind
+                block = ({"type": "thinking", "thinking": "", "signature": ""} if piece.kind == "thinking"
+                         else {"type": "text", "text": ""})
+                yield named("content_block_start", index=index, content_block=block)
+            delta = ({"type": "thinking_delta", "thinking": piece.text} if piece.kind == "thinking"
+                     else {"type": "text_delta", "text": piece.text})
+            yield named("content_block_delta", index=index, delta=delta)
+        else:
+            if open_kind is not None:
+                yield named("content_block_stop", index=index)
+            yield named("message_delta", delta=_stop(piece), usage=_usage(piece))
+    yield named("message_stop")

@@ -1,0 +1,189 @@
+"""Anthropic's and Ollama's dialects through their official clients, and thinking in every dialect."""
+
+import typing
+
+import anthropic
+import ollama
+import openai
+import pytest
+from anthropic.types import message_create_params
+from ollama import _types as ollama_types
+
+from tenth.server.dialects import anthropic as messages_dialect
+from tenth.server.dialects import ollama as ollama_dialect
+
+from .running import TINY, Running, events
+
+HI = [{"role": "user", "content": "Hi"}]
+GREEDY = {"temperature": 0.0}  # the newest client has no argument for it
+# A template of a model that thinks: the tiny model never stops thinking by itself, a budget has to.
+THINKS = ("{% for m in messages %}{{ m['content'] }}{% endfor %}"
+          "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n"
+          "{% else %}<think>\n{% endif %}")
+
+
+@pytest.fixture(scope="module")
+def claude(server):
+    with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def llama(server):
+    with ollama.Client(host=server.url, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def thinker(tmp_path_factory):
+    with Running({"tiny": TINY}, tmp_path_factory.mktemp("state"), {"template": THINKS}) as running:
+        yield running
+
+
+def test_a_message_is_that_of_the_python_api(claude, tiny):
+    said = claude.messages.create(model="tiny", messages=HI, max_tokens=12, extra_body=GREEDY)
+    stream = tiny.chat(HI, max_tokens=12, think=False, **GREEDY)
+    assert said.content[0].text == stream.text
+    assert said.stop_reason == "max_tokens"
+    usage = said.usage
+    assert usage.input_tokens + usage.cache_read_input_tokens == stream.usage.prompt_tokens
+    assert usage.output_tokens == 12
+
+
+def test_a_message_streams_as_the_official_events(claude):
+    whole = claude.messages.create(model="tiny", messages=HI, system="Be brief.", max_tokens=12, extra_body=GREEDY)
+    with claude.messages.stream(model="tiny", messages=HI, system=[{"type": "text", "text": "Be brief."}],
+                                max_tokens=12, extra_body=GREEDY) as stream:
+        names = [event.type for event in stream]
+        final = stream.get_final_message()
+    assert final.content[0].text == whole.content[0].text
+    assert (final.stop_reason, final.usage.output_tokens) == ("max_tokens", 12)
+    raw = [name for name in names if name not in ("text",)]
+    assert raw[:2] == ["message_start", "content_block_start"]
+    assert raw[-3:] == ["content_block_stop", "message_delta", "message_stop"]
+
+
+def test_a_stop_sequence_is_named(claude, tiny):
+    text = claude.messages.create(model="tiny", messages=HI, max_tokens=12, extra_body=GREEDY).content[0].text
+    said = claude.messages.create(model="tiny", messages=HI, max_tokens=12, extra_body=GREEDY,
+                                  stop_sequences=["never", text[-2:]])
+    assert (said.stop_reason, said.stop_sequence) == ("stop_sequence", text[-2:])
+    assert said.content[0].text == text[: text.index(text[-2:])]
+
+
+def test_tokens_are_counted(claude, tiny):
+    n = claude.messages.count_tokens(model="tiny", messages=HI).input_tokens
+    assert n == tiny.chat(HI, max_tokens=1).usage.prompt_tokens
+
+
+def test_anthropic_s_errors_have_their_form(claude):
+    with pytest.raises(anthropic.NotFoundError, match="tiny"):
+        claude.messages.create(model="claude-opus-4", messages=HI, max_tokens=1)
+    with pytest.raises(anthropic.BadRequestError, match="max_tokens"):
+        claude.messages.create(model="tiny", messages=HI, max_tokens=0)
+
+
+ASKS_FOR_MORE = {
+    "container": "c", "diagnostics": {"x": 1}, "inference_geo": "eu", "tools": [{"name": "f", "input_schema": {}}],
+    "tool_choice": {"type": "any"}, "user_profile_id": "u", "workspace_id": "w",
+}
+
+
+def test_every_official_field_of_messages_is_honoured_or_refused_by_name(server):
+    body = messages_dialect.MessagesRequest
+    for field in typing.get_type_hints(message_create_params.MessageCreateParamsNonStreaming):
+        if field not in body.model_fields:
+            assert field in body.unsupported, field
+            answer = server.post("/v1/messages", {"model": "tiny", "messages": HI, "max_tokens": 1,
+                                                  field: ASKS_FOR_MORE[field]})
+            assert answer.status_code == 400
+            assert field in answer.json()["error"]["message"]
+
+
+def test_ollama_chats_and_generates(llama, tiny):
+    options = {"temperature": 0.0, "num_predict": 12}
+    whole = llama.chat("tiny", HI, options=options)
+    expected = tiny.chat(HI, temperature=0.0, max_tokens=12)
+    assert whole.message.content == expected.text
+    assert (whole.done_reason, whole.eval_count) == ("length", 12)
+    assert whole.prompt_eval_count == expected.usage.prompt_tokens
+    parts = list(llama.chat("tiny:latest", HI, options=options, stream=True))
+    assert "".join(part.message.content for part in parts) == expected.text
+    assert parts[-1].done
+    assert llama.generate("tiny", "Hi", options=options).response == expected.text
+    raw = llama.generate("tiny", "abc", raw=True, options=options)
+    assert raw.response == tiny.generate("abc", temperature=0.0, max_tokens=12).text
+    listed = llama.chat("tiny", HI, options=options, logprobs=True, top_logprobs=2).logprobs
+    assert [len(token.top_logprobs) for token in listed] == [2] * 12
+
+
+def test_ollama_lists_shows_and_refuses(llama):
+    assert [model.model for model in llama.list().models] == ["tiny"]
+    assert llama.ps().models[0].context_length == 256
+    assert llama.show("tiny").modelinfo["general.architecture"] == "llama"
+    with pytest.raises(ollama.ResponseError, match="embeddings") as caught:
+        llama.embed("tiny", "Hi")
+    assert caught.value.status_code == 501
+    with pytest.raises(ollama.ResponseError, match="num_ctx"):
+        llama.chat("tiny", HI, options={"num_ctx": 4096})
+    for name in ("http://127.0.0.1/x.gguf", "../x", "/etc/passwd", "hf:a/b:Q4_0"):
+        with pytest.raises(ollama.ResponseError, match="catalogue"):
+            llama.pull(name)
+
+
+@pytest.mark.parametrize(("params", "body"), [
+    (ollama_types.ChatRequest, ollama_dialect.ChatRequest),
+    (ollama_types.GenerateRequest, ollama_dialect.GenerateRequest),
+    (ollama_types.Options, ollama_dialect.Options),
+    (ollama_types.Message, ollama_dialect.Message),
+])
+def test_every_official_field_of_ollama_is_honoured_or_refused_by_name(params, body):
+    assert set(params.model_fields) <= set(body.model_fields) | set(body.unsupported)
+
+
+def test_thinking_ends_with_its_budget_in_openai_s_dialect(thinker):
+    with openai.OpenAI(base_url=thinker.url + "/v1", api_key="none", max_retries=0) as client:
+        how = {"model": "tiny", "messages": HI, "temperature": 0.0, "max_tokens": 60}
+        said = client.chat.completions.create(**how, extra_body={"thinking_budget": 9})
+        extra = said.choices[0].message.model_extra
+        assert extra["reasoning_content"] == extra["reasoning"] != ""
+        assert said.choices[0].message.content
+        assert said.usage.completion_tokens_details.reasoning_tokens == 9
+        chunks = list(client.chat.completions.create(**how, stream=True, extra_body={"thinking_budget": 9}))
+        thought = "".join((c.choices[0].delta.model_extra or {}).get("reasoning_content", "") for c in chunks)
+        assert thought == extra["reasoning_content"]
+        none = client.chat.completions.create(**how, reasoning_effort="none")
+        assert none.usage.completion_tokens_details.reasoning_tokens == 0
+        low = client.chat.completions.create(**how, reasoning_effort="minimal")
+        assert low.usage.completion_tokens_details.reasoning_tokens == 60
+    both = thinker.chat(max_tokens=1, reasoning_effort="low", thinking_budget=5)
+    assert both.status_code == 400
+    assert thinker.chat(max_tokens=1, reasoning_effort="low", thinking={"type": "disabled"}).status_code == 400
+
+
+def test_thinking_comes_as_blocks_in_anthropic_s_dialect(thinker):
+    how = {"model": "tiny", "messages": HI, "max_tokens": 60, "extra_body": GREEDY}
+    with anthropic.Anthropic(base_url=thinker.url, api_key="none", max_retries=0) as client:
+        said = client.messages.create(**how, thinking={"type": "enabled", "budget_tokens": 9})
+        assert [block.type for block in said.content] == ["thinking", "text"]
+        with client.messages.stream(**how, thinking={"type": "enabled", "budget_tokens": 9}) as stream:
+            streamed = stream.get_final_message().content
+        assert [block.type for block in streamed] == ["thinking", "text"]
+        assert (streamed[0].thinking, streamed[1].text) == (said.content[0].thinking, said.content[1].text)
+        plain = client.messages.create(**how)
+        assert [block.type for block in plain.content] == ["text"]
+        again = client.messages.create(**{**how, "messages": [*HI, {"role": "assistant", "content": said.content},
+                                                              *HI], "max_tokens": 4})
+        assert again.content
+
+
+def test_thinking_has_its_field_in_ollama_s_dialect(thinker):
+    with ollama.Client(host=thinker.url, trust_env=False) as client:
+        said = client.chat("tiny", HI, think="low", options={"num_predict": 40, "temperature": 0.0})
+        assert said.message.thinking
+        assert not client.chat("tiny", HI, think=False, options={"num_predict": 4}).message.thinking
+
+
+def test_events_of_anthropic_are_named(server):
+    answer = server.post("/v1/messages", {"model": "tiny", "messages": HI, "max_tokens": 2, "stream": True})
+    assert all(name == value["type"] for name, value in events(answer.text))

@@ -1,0 +1,258 @@
+"""A real model under several clients: cancelling in every phase, fairness, resuming, stopping, idle models."""
+
+import asyncio
+import threading
+import time
+
+import httpx2
+import pytest
+
+from tenth.errors import ResourceError
+from tenth.server import streams
+from tenth.server.admission import Need
+
+from .running import TINY, Running, events
+
+TEXT = "The quick brown fox jumps over the lazy dog while the sun sets slowly behind the old stone bridge. "
+
+
+def wait_until(happens, within_s=20.0):
+    """Seconds until something is so."""
+    start = time.perf_counter()
+    while not happens():
+        assert time.perf_counter() - start < within_s, "it never happened"
+        time.sleep(0.005)
+    return time.perf_counter() - start
+
+
+def body(model="small", content="Count to a thousand.", **fields):
+    return {"model": model, "messages": [{"role": "user", "content": content}], "temperature": 0.0,
+            "ignore_eos": True, **fields}
+
+
+def idle(running):
+    gate = running.gate()
+    return gate.n_at_work == gate.n_waiting == 0 and not running.app.service.answers
+
+
+def n_sequences(running):
+    return len(running.served.model._engine._loop.scheduler)
+
+
+@pytest.mark.model
+def test_a_client_that_goes_while_tokens_come_frees_everything(real):
+    for stream in (True, False):
+        client = httpx2.Client(base_url=real.url, timeout=60, trust_env=False)
+        if stream:
+            with client.stream("POST", "/v1/chat/completions", json=body(max_tokens=4000, stream=True)) as answer:
+                lines = answer.iter_lines()
+                for _ in range(12):
+                    next(lines)
+        else:
+            with pytest.raises(httpx2.ReadTimeout):
+                client.post("/v1/chat/completions", json=body(max_tokens=4000), timeout=1.0)
+        client.close()
+        took_s = wait_until(lambda: idle(real) and not n_sequences(real))
+        print(f"gone while generating (stream={stream}): free after {took_s:.3f} s")
+
+
+@pytest.mark.model
+def test_a_client_that_goes_during_its_prompt_keeps_the_finished_part(real):
+    prompt = body(content=TEXT * 50, max_tokens=2)
+    steps = real.engine_stats().n_steps
+
+    async def play():
+        async with httpx2.AsyncClient(base_url=real.url, timeout=60, trust_env=False) as client:
+            asking = asyncio.create_task(client.post("/v1/chat/completions", json=prompt))
+            while real.engine_stats().n_steps < steps + 2:
+                await asyncio.sleep(0.005)
+            assert not asking.done()
+            asking.cancel()
+            await asyncio.wait({asking})
+
+    asyncio.run(play())
+    wait_until(lambda: idle(real) and not n_sequences(real))
+    usage = real.post("/v1/chat/completions", prompt).json()["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] >= 256
+
+
+@pytest.mark.model
+def test_a_client_that_goes_while_it_waits_is_dropped_and_the_queue_goes_on(real):
+    async def play():
+        async with httpx2.AsyncClient(base_url=real.url, timeout=60, trust_env=False) as client:
+            busy = [asyncio.create_task(client.post("/v1/chat/completions", json=body(max_tokens=60)))
+                    for _ in range(4)]
+            while real.gate().n_at_work < 4:
+                await asyncio.sleep(0.01)
+            leaver = asyncio.create_task(client.post("/v1/chat/completions", json=body(max_tokens=60)))
+            stayer = asyncio.create_task(client.post("/v1/chat/completions", json=body(max_tokens=5)))
+            while real.gate().n_waiting < 2:
+                await asyncio.sleep(0.01)
+            leaver.cancel()
+            started = time.perf_counter()
+            while real.gate().n_waiting > 1:
+                await asyncio.sleep(0.005)
+            print(f"gone while waiting: out of the queue after {time.perf_counter() - started:.3f} s")
+            answers = await asyncio.gather(*busy, stayer)
+            assert [answer.status_code for answer in answers] == [200] * 5
+
+    asyncio.run(play())
+    wait_until(lambda: idle(real))
+
+
+@pytest.mark.model
+def test_a_long_prompt_does_not_stop_other_answers(real):
+    """Between two tokens of one answer another's prompt gets one step at most."""
+    with httpx2.Client(base_url=real.url, timeout=60, trust_env=False) as client, client.stream(
+            "POST", "/v1/chat/completions", json=body(max_tokens=200, stream=True)) as answer:
+        lines = answer.iter_lines()
+        for _ in range(10):
+            next(lines)
+        other = threading.Thread(target=lambda: real.post("/v1/chat/completions", body(
+            content="Now another. " + TEXT * 40, max_tokens=1)))
+        other.start()
+        n_during = 0
+        for line in lines:
+            n_during += line.startswith("data: {") and other.is_alive()
+        other.join()
+    assert n_during >= 4  # the prompt takes five steps or more, and each of them gives this answer a token
+    wait_until(lambda: idle(real))
+
+
+def test_a_full_queue_is_a_429_before_the_first_byte(tmp_path):
+    with Running({"tiny": TINY}, tmp_path, {"max_sequences": 1}, waiting=2) as running:
+        running.chat(max_tokens=1)
+        gate = running.gate()
+        tickets = [gate.enter("local", Need(1, 1)) for _ in range(3)]  # one at work, two waiting
+        answer = running.chat(stream=True, max_tokens=1)
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) >= 1
+        assert answer.json()["error"]["code"] == "rate_limit_exceeded"
+        for ticket in tickets:
+            running.server.servers[0].get_loop().call_soon_threadsafe(gate.leave, ticket)
+
+
+def test_a_resumable_stream_goes_on_without_its_reader(server):
+    whole = server.chat(max_tokens=40, temperature=0.0, ignore_eos=True).json()["choices"][0]["message"]["content"]
+    headers = {"x-tenth-resumable": "1"}
+    asked = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "temperature": 0.0, "max_tokens": 40,
+             "ignore_eos": True, "stream": True}
+    with httpx2.Client(base_url=server.url, trust_env=False) as client, client.stream(
+            "POST", "/v1/chat/completions", json=asked, headers=headers) as answer:
+        id = answer.headers["x-tenth-stream"]
+        first = []
+        for line in answer.iter_lines():
+            first.append(line)
+            if len([line for line in first if line.startswith("data")]) == 3:
+                break
+    last = [line for line in first if line.startswith("id: ")][-1].removeprefix("id: ")
+    rest = server.get(f"/v1/streams/{id}", headers={"last-event-id": last}).text
+    assert rest.rstrip().endswith("[DONE]")
+    found = events("\n".join(first) + "\n\n" + rest)
+    text = "".join(value["choices"][0]["delta"].get("content", "") for _, value in found if value != "[DONE]")
+    assert text == whole
+    assert events(server.get(f"/v1/streams/{id}").text)[-1] == (None, "[DONE]")
+    for wrong in ("x", f"{id}:100000", f"{id}:-1"):
+        assert server.get(f"/v1/streams/{id}", headers={"last-event-id": wrong}).status_code == 400
+    assert server.get("/v1/streams/stream_0").status_code == 404
+
+
+def test_a_resumable_stream_that_nobody_reads_is_forgotten(server, monkeypatch):
+    asked = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2, "stream": True}
+    answer = server.post("/v1/chat/completions", asked, headers={"x-tenth-resumable": "1"})
+    id = answer.headers["x-tenth-stream"]
+    assert server.get(f"/v1/streams/{id}").status_code == 200
+    monkeypatch.setattr(streams, "KEPT_S", 0.0)
+    time.sleep(0.01)
+    assert server.get(f"/v1/streams/{id}").status_code == 404
+
+
+@pytest.mark.model
+def test_stopping_lets_answers_finish_within_the_grace_and_fails_the_rest(real, tmp_path):
+    source = real.app.shelf.models["small"].source
+    for grace, expected in ((20.0, "length"), (0.1, "shutting down")):
+        with Running({"small": source}, tmp_path, {"max_sequences": 1}, grace=grace) as running:
+            running.post("/v1/chat/completions", body(max_tokens=1))
+            said = {}
+
+            def ask(name, n_tokens, running=running, said=said):
+                said[name] = httpx2.post(running.url + "/v1/chat/completions", trust_env=False, timeout=60,
+                                         json=body(max_tokens=n_tokens, stream=True))
+
+            first = threading.Thread(target=ask, args=("running", 60 if grace > 1 else 4000))
+            first.start()
+            wait_until(lambda running=running: running.gate().n_at_work == 1)
+            second = threading.Thread(target=ask, args=("waiting", 5))
+            second.start()
+            wait_until(lambda running=running: running.gate().n_waiting == 1)
+            running.server.should_exit = True
+            first.join(30)
+            second.join(30)
+            assert expected in said["running"].text
+            assert "shutting down" in said["waiting"].text
+
+
+def test_models_open_on_demand_close_when_idle_and_make_room_for_each_other(tmp_path):
+    with Running({"one": TINY, "two": TINY}, tmp_path, idle_unload=0.4) as running:
+        assert [row["loaded"] for row in running.get("/v1/models").json()["data"]] == [False, False]
+        assert running.chat("two", max_tokens=1).status_code == 200
+        assert [row["loaded"] for row in running.get("/v1/models").json()["data"]] == [False, True]
+        assert len(running.loads) == 1
+        wait_until(lambda: running.app.shelf.models["two"].model is None)
+        assert running.chat("two", max_tokens=1).status_code == 200
+        assert len(running.loads) == 2
+        load, left = running.app.shelf._load, [1]
+
+        def short_of_memory(source):
+            if left and running.app.shelf.models["two"].model is not None:
+                left.pop()
+                raise ResourceError("this model needs more memory than there is")
+            return load(source)
+
+        running.app.shelf._load = short_of_memory
+        assert running.chat("one", max_tokens=1).status_code == 200
+        assert running.app.shelf.models["two"].model is None
+
+
+def test_a_model_that_cannot_be_loaded_is_a_503_without_its_path(tmp_path):
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(TINY.read_bytes()[:1000])
+    with Running({"broken": broken}, tmp_path) as running:
+        answer = running.chat("broken", max_tokens=1)
+        assert answer.status_code == 503
+        assert str(tmp_path) not in answer.text
+
+
+def test_metrics_tell_times_tokens_and_memory(server):
+    server.chat(max_tokens=20, ignore_eos=True)
+    text = server.get("/metrics").text
+    for name in ("tenth_time_to_first_token_seconds_bucket", "tenth_inter_token_seconds_count",
+                 'tenth_generated_tokens_total{model="tiny"}', 'tenth_queue_waiting{model="tiny"} 0.0',
+                 'tenth_memory_bytes{kind="weights",model="tiny"}', 'route="/v1/chat/completions",status="200"'):
+        assert name in text, name
+
+
+def test_the_docs_page_loads_nothing_from_elsewhere(server):
+    page = server.get("/docs")
+    assert "/v1/chat/completions" in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert not any(mark in page.text for mark in ("http://", "https://", "<script", "src="))
+
+
+def test_logs_have_no_prompt_text(server, caplog):
+    import logging
+
+    secret = "nobody may read this"
+    logger = logging.getLogger("tenth.server")
+    logger.propagate, level = True, logger.level
+    logger.setLevel("DEBUG")
+    try:
+        with caplog.at_level("DEBUG"):
+            server.chat(content=secret, max_tokens=1)
+            server.chat(content=secret, nonsense=secret)
+            wait_until(lambda: len(caplog.records) >= 2)
+    finally:
+        logger.setLevel(level)
+    told = " ".join(str(record.__dict__) for record in caplog.records)
+    assert "/v1/chat/completions" in told
+    assert secret not in told
