@@ -23,14 +23,14 @@ from tenth.stream import Feed, Stream, ThinkingBudget, TokenReader
 
 if TYPE_CHECKING:
     from tenth.loader import Loaded
+    from tenth.text.grammar import Grammar, Grammars
+    from tenth.text.guide import Guide
     from tenth.text.template import ChatTemplate
     from tenth.text.tokenizer import Tokenizer
     from tenth.weights.gguf import Metadata
 
 Progress = Callable[[str, int, int], None]  # (what, done bytes, total bytes or 0)
 Message = Mapping[str, Any]
-
-MAX_MESSAGES = 4096
 
 
 def load(
@@ -111,6 +111,7 @@ class Prepared:
     params: SamplingParams
     rendered: str | None = None
     thinking_budget: int | None = None
+    grammar: Grammar | None = None
 
 
 class Model:
@@ -134,6 +135,7 @@ class Model:
             self._engine.close()
             raise
         self.speculate = config.speculate  # whether requests that come from now on may be drafted; benchmarks switch it
+        self._grammars: Grammars | None = None  # of the first request that has one
         self._load_s = time.perf_counter() - started_s if started_s is not None else 0.0
 
     def __enter__(self) -> Model:
@@ -157,15 +159,20 @@ class Model:
         *,
         think: bool | None = None,
         thinking_budget: int | None = None,
+        reasoning_effort: str | None = None,
+        response_format: Any = None,
         **sampling: Any,
     ) -> Stream:
         """Answer a conversation: messages with "role" and "content", as the model's own template renders them.
 
         think: ask a model that can for thinking or for none (None: as its template does). thinking_budget: most tokens
-        of thinking, after which it is closed and the answer goes on. Other keywords: SamplingParams, by name. Raises
-        RequestError at once for what cannot be answered.
+        of thinking, after which it is closed and the answer goes on. reasoning_effort: a word for the two, "none" to
+        "max". response_format: what the answer has to match, as OpenAI writes it or a Grammar; thinking is free.
+        Other keywords: SamplingParams, by name. Raises RequestError at once for what cannot be answered.
         """
-        return self.start(self.prepare_chat(messages, think=think, thinking_budget=thinking_budget, **sampling))
+        return self.start(self.prepare_chat(
+            messages, think=think, thinking_budget=thinking_budget, reasoning_effort=reasoning_effort,
+            response_format=response_format, **sampling))
 
     def prepare_chat(
         self,
@@ -173,50 +180,73 @@ class Model:
         *,
         think: bool | None = None,
         thinking_budget: int | None = None,
+        reasoning_effort: str | None = None,
+        response_format: Any = None,
         **sampling: Any,
     ) -> Prepared:
         """What ``chat`` would start, checked and turned into tokens; nothing is computed yet."""
+        from tenth.text.effort import effort_variables, read_effort
+        from tenth.text.grammar import response_grammar
+        from tenth.text.messages import plain_messages
         from tenth.text.stream import DeltaStream
 
-        params, budget = make_params(sampling).completed(self.defaults), _checked_budget(thinking_budget)
-        template = self._text.template
-        rendered = template.render(_checked_messages(messages), add_generation_prompt=True, thinking=think)
+        params, template = make_params(sampling).completed(self.defaults), self._text.template
+        think, budget = read_effort(reasoning_effort, think, thinking_budget)
+        rendered = template.render(plain_messages(messages), add_generation_prompt=True, thinking=think,
+                                   extra=effort_variables(reasoning_effort))
         if budget == 0:  # if the prompt itself opens thinking, it is closed there
             rendered += DeltaStream(template.family, rendered).closing_text
         ids = self._text.tokenizer.encode(rendered, special=True, parse_special=True)
-        return self._checked(Prepared(ids, params, rendered, budget))
+        return self._checked(Prepared(ids, params, rendered, budget, response_grammar(response_format)))
 
-    def prepare(self, prompt: str | list[int], **sampling: Any) -> Prepared:
+    def prepare(self, prompt: str | list[int], *, grammar: Grammar | None = None, **sampling: Any) -> Prepared:
         """What ``generate`` would start for one prompt, checked and turned into tokens."""
         if not isinstance(prompt, (str, list)):
             raise RequestError(f"the prompt is {prompt!r}, expected a text or token ids")
+        if grammar is not None and not hasattr(grammar, "source"):
+            raise RequestError(f"grammar is {grammar!r}, expected a tenth.Grammar")
         ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
-        return self._checked(Prepared(ids, make_params(sampling).completed(self.defaults)))
+        return self._checked(Prepared(ids, make_params(sampling).completed(self.defaults), grammar=grammar))
 
     def _checked(self, prepared: Prepared) -> Prepared:
         self._engine.check(prepared.ids, prepared.params.logit_bias or {})
+        self._guide(prepared.grammar)  # compiled here, so that a wrong one is refused here
         return prepared
 
-    @overload
-    def generate(self, prompt: str | list[int], **sampling: Any) -> Stream: ...
+    def _guide(self, grammar: Grammar | None) -> Guide | None:
+        """What keeps an answer to a grammar. Raises RequestError for a grammar that cannot be used."""
+        if grammar is None:
+            return None
+        from tenth.text.grammar import Grammars
+        from tenth.text.guide import Guide
+
+        if self._grammars is None:
+            self._grammars = Grammars(self._text.tokenizer)
+        return Guide(self._grammars.matcher(grammar))
 
     @overload
-    def generate(self, prompt: list[str] | list[list[int]], **sampling: Any) -> list[Stream]: ...
+    def generate(self, prompt: str | list[int], *, grammar: Grammar | None = None, **sampling: Any) -> Stream: ...
+
+    @overload
+    def generate(self, prompt: list[str] | list[list[int]], *, grammar: Grammar | None = None, **sampling: Any
+                 ) -> list[Stream]: ...
 
     def generate(
-        self, prompt: str | list[int] | list[str] | list[list[int]], **sampling: Any
+        self, prompt: str | list[int] | list[str] | list[list[int]], *, grammar: Grammar | None = None, **sampling: Any
     ) -> Stream | list[Stream]:
         """Go on from a text or from token ids, without a template; a list of those gives a list of streams.
 
         A text gets the begin and end tokens that the file asks for, and none of its own is read as a control token;
-        ids are taken as they are. Keywords: SamplingParams, by name. Raises RequestError for what cannot be answered.
+        ids are taken as they are. grammar: what the answer has to match. Other keywords: SamplingParams, by name.
+        Raises RequestError for what cannot be answered.
         """
         if isinstance(prompt, str) or (isinstance(prompt, list) and prompt and not isinstance(prompt[0], (str, list))):
-            return self.start(self.prepare(prompt, **sampling))
+            return self.start(self.prepare(prompt, grammar=grammar, **sampling))
         if not isinstance(prompt, list) or not prompt:
             raise RequestError(f"the prompt is {prompt!r}, expected a text, token ids, or a list of those")
         prompts = cast("list[str | list[int]]", prompt)
-        return [self.start(prepared) for prepared in [self.prepare(one, **sampling) for one in prompts]]
+        return [self.start(prepared) for prepared in [self.prepare(one, grammar=grammar, **sampling)
+                                                      for one in prompts]]
 
     def start(self, prepared: Prepared, *, seed: int | None = None) -> Stream:
         """Start a prepared request; ``seed`` in place of its own. The same one may be started several times."""
@@ -225,18 +255,34 @@ class Model:
         params = prepared.params if seed is None else replace(prepared.params, seed=seed)
         tokenizer, deltas, budget = self._text.tokenizer, None, None
         if prepared.rendered is not None:
-            family = self._text.template.family
-            deltas = DeltaStream(family, prepared.rendered)
-            if family is not None and prepared.thinking_budget is not None:
-                closing = tokenizer.encode(family.closing_text, special=False, parse_special=True)
-                budget = ThinkingBudget(prepared.thinking_budget, tuple(closing))
+            deltas = DeltaStream(self._text.template.family, prepared.rendered)
+            budget = self._budget(prepared, deltas.thinking)
         stops = StopStrings(tuple(params.stop)) if params.stop else None
-        feed = Feed(TokenReader(TextStream(tokenizer), deltas, stops), len(prepared.ids), budget)
+
+        def encode(text: str) -> list[int]:
+            return tokenizer.encode(text, special=False, continuing=True)
+
+        guide = self._guide(prepared.grammar)
+        feed = Feed(TokenReader(TextStream(tokenizer), deltas, stops), len(prepared.ids), budget, guide, encode)
         stop_ids = frozenset[int]() if params.ignore_eos else tokenizer.stop_ids
-        request = Request(prepared.ids, feed, _token_choice(params), params.max_tokens, stop_ids, self.speculate)
+        request = Request(prepared.ids, feed, _token_choice(params), params.max_tokens, stop_ids, self.speculate,
+                          guide=guide)
         self._engine.submit(request)
         engine = self._engine
         return Stream(feed, lambda: engine.cancel(request), self._load_s, params.seed, request.speculated)
+
+    def _budget(self, prepared: Prepared, is_open: bool) -> ThinkingBudget | None:
+        """What bounds the thinking of a conversation; ``is_open``: its prompt has begun a thought."""
+        tokenizer, family, budget = self._text.tokenizer, self._text.template.family, prepared.thinking_budget
+        if family is None or prepared.rendered is None:
+            return None
+
+        def marks(text: str) -> tuple[int, ...]:
+            return tuple(tokenizer.encode(text, special=False, parse_special=True, continuing=True))
+
+        may_open = not is_open and budget != 0 and not prepared.rendered.rstrip("\n ").endswith(family.closing)
+        return ThinkingBudget(budget, marks(family.closing_text), marks(family.opening) if may_open else (),
+                              marks(family.closing_text.partition(family.closing)[2]))
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
         """Token ids of a text; ``special``: with the begin and end tokens that the file asks for."""
@@ -336,21 +382,6 @@ def _config(named: dict[str, Any], settings: dict[str, Any]) -> EngineConfig:
         if name not in known:
             raise RequestError(f"there is no setting {name!r}", f"there are: {', '.join(known)}")
     return EngineConfig(**{**named, **settings})
-
-
-def _checked_messages(messages: Any) -> list[dict[str, Any]]:
-    if not isinstance(messages, (list, tuple)) or not 1 <= len(messages) <= MAX_MESSAGES:
-        raise RequestError(f"messages must be a list of 1 to {MAX_MESSAGES} messages")
-    for i, message in enumerate(messages):
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or "content" not in message:
-            raise RequestError(f'message {i} is {message!r}, expected a dict with "role" and "content"')
-    return [dict(message) for message in messages]
-
-
-def _checked_budget(budget: Any) -> int | None:
-    if budget is not None and (not isinstance(budget, int) or isinstance(budget, bool) or not 0 <= budget <= 1 << 24):
-        raise RequestError(f"thinking_budget is {budget!r}, expected a whole number from 0 to {1 << 24}")
-    return budget
 
 
 def _token_choice(params: SamplingParams) -> TokenChoice:

@@ -167,7 +167,7 @@ ASKS_FOR_MORE = {
     "audio": {"voice": "alloy", "format": "mp3"}, "function_call": "auto", "functions": [{"name": "f"}],
     "moderation": {"model": "m"}, "parallel_tool_calls": False, "prediction": {"type": "content", "content": "x"},
     "prompt_cache_options": {"mode": "explicit"}, "prompt_cache_retention": "24h",
-    "response_format": {"type": "json_object"}, "tool_choice": "required", "verbosity": "high",
+    "tool_choice": "required", "verbosity": "high",
     "tools": [{"type": "function", "function": {"name": "f"}}], "web_search_options": {}, "suffix": "x",
     "modalities": ["text", "audio"], "service_tier": "priority", "store": True,
 }

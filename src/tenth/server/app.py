@@ -20,11 +20,13 @@ from tenth.server import docs, own
 from tenth.server.body import explain
 from tenth.server.config import ServerConfig
 from tenth.server.dialects import DIALECTS, error_of
+from tenth.server.dialects.openai_responses import Background
 from tenth.server.failures import Failure, failure_of
 from tenth.server.guard import Allowed, Guard
 from tenth.server.keys import Keys, Meter
 from tenth.server.logs import AccessLog
 from tenth.server.metrics import Metrics
+from tenth.server.responses import Responses
 from tenth.server.service import Service
 from tenth.server.shelf import Load, Shelf
 from tenth.server.state import State
@@ -54,6 +56,8 @@ class App:
         self.shelf = Shelf(sources, load, waiting=config.waiting, idle_s=config.idle_unload)
         self.metrics.add_shelf(self.shelf)
         self.service = Service(self.shelf, self.metrics)
+        self.responses = Responses(self.state)
+        self.background = Background(self.service, self.responses)
         self.fastapi = self._routes()
 
     def asgi(self, port: int) -> ASGIApp:
@@ -67,6 +71,7 @@ class App:
         app = FastAPI(title="tenth", version=tenth.__version__, description=DESCRIPTION, docs_url=None, redoc_url=None,
                       lifespan=self._lifespan)
         app.state.service, app.state.resumables, app.state.metrics = self.service, self.resumables, self.metrics
+        app.state.responses, app.state.background = self.responses, self.background
         app.include_router(own.router, responses=_ERRORS)
         for dialect in DIALECTS:
             app.include_router(dialect.router, responses=_ERRORS)
@@ -83,10 +88,12 @@ class App:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        self.background.resume()
         tasks = [asyncio.create_task(work) for work in (self.shelf.watch(), self.resumables.watch())]
         try:
             yield
         finally:
+            await self.background.close()
             await self.resumables.close()
             for task in tasks:
                 task.cancel()

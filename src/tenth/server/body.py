@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from tenth.sampling import COUNTS, MAX_BIASES, MAX_STOP_BYTES, MAX_STOP_STRINGS, NUMBERS
 from tenth.server.failures import Refused
+from tenth.text.effort import EFFORTS
 
 MOST_DEPTH = 64
 
@@ -88,6 +89,11 @@ def number(name: str) -> Any:
     """A field for a setting of tenth.sampling, within its bounds."""
     _, low, high = NUMBERS[name]
     return Field(default=None, ge=low, le=high, allow_inf_nan=False)
+
+
+def effort(description: str | None = None) -> Any:
+    """A field for a reasoning effort."""
+    return Field(default=None, description=description, json_schema_extra={"enum": [*EFFORTS, None]})
 
 
 def count(name: str, least: int | None = None) -> Any:

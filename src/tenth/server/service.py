@@ -16,6 +16,7 @@ from tenth.server.failures import Refused
 from tenth.server.metrics import Metrics
 from tenth.server.shelf import Shelf
 from tenth.stream import Stream
+from tenth.text.grammar import response_grammar
 
 SHUTTING_DOWN = "the server is shutting down"
 
@@ -67,10 +68,11 @@ class Service:
 def prepare(model: Model, ask: Ask) -> Prepared:
     """The checked tokens of an ask. Raises RequestError."""
     if ask.messages is not None:
-        return model.prepare_chat(ask.messages, think=ask.thinking.wanted, thinking_budget=ask.thinking.budget,
-                                  **ask.settings)
+        return model.prepare_chat(
+            ask.messages, think=ask.thinking.wanted, thinking_budget=ask.thinking.budget,
+            reasoning_effort=ask.thinking.effort, response_format=ask.response_format, **ask.settings)
     assert ask.prompt is not None, "an ask has neither messages nor a prompt"
-    return model.prepare(ask.prompt, **ask.settings)
+    return model.prepare(ask.prompt, grammar=response_grammar(ask.response_format), **ask.settings)
 
 
 def _tokens(prepared: Prepared) -> int:

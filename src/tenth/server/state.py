@@ -28,6 +28,13 @@ STEPS = (
         requests_per_minute INTEGER, concurrent INTEGER, created_at REAL NOT NULL, revoked_at REAL
     ) STRICT;
     """,
+    """
+    CREATE TABLE responses (
+        id TEXT PRIMARY KEY, owner TEXT NOT NULL, created_at REAL NOT NULL, previous_id TEXT, status TEXT NOT NULL,
+        request TEXT NOT NULL, messages TEXT NOT NULL, body TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX responses_at_work ON responses (status) WHERE status IN ('queued', 'in_progress');
+    """,
 )
 
 

@@ -8,7 +8,15 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from tenth.server.dialects import anthropic, ollama, openai_chat, openai_completions, openai_models, tokens
+from tenth.server.dialects import (
+    anthropic,
+    ollama,
+    openai_chat,
+    openai_completions,
+    openai_models,
+    openai_responses,
+    tokens,
+)
 from tenth.server.dialects.openai import error_body
 from tenth.server.failures import Failure
 
@@ -26,6 +34,7 @@ DIALECTS = (
     Dialect(openai_models.router),
     Dialect(openai_chat.router),
     Dialect(openai_completions.router),
+    Dialect(openai_responses.router),
     Dialect(tokens.router),
     Dialect(anthropic.router, ("/v1/messages",), anthropic.error_body),
     Dialect(ollama.router, ("/api/",), ollama.error_body),

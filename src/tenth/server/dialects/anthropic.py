@@ -13,16 +13,16 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from tenth.model import MAX_MESSAGES
 from tenth.sampling import MAX_STOP_STRINGS
 from tenth.server.answers import Choice, Delta, End
-from tenth.server.asking import Ask, Effort, Thinking, thinking_of
-from tenth.server.body import Body, JsonRoute, count, number
+from tenth.server.asking import Ask, Thinking
+from tenth.server.body import Body, JsonRoute, count, effort, number
 from tenth.server.dialects.openai import new_id
 from tenth.server.dialects.openai_chat import MOST_TOKENS, TEXT_ONLY, get_service
 from tenth.server.failures import Failure, Refused
 from tenth.server.service import Answer, ends, prepare
 from tenth.server.streams import Wire, event, stream, whole
+from tenth.text.messages import MAX_MESSAGES
 
 router = APIRouter(route_class=JsonRoute, tags=["Anthropic"])
 
@@ -95,11 +95,23 @@ class Metadata(Body):
     user_id: str | None = Field(default=None, max_length=512)
 
 
-class OutputConfig(Body):
-    """How much effort goes into the answer."""
+class OutputFormat(Body):
+    """What the answer has to match."""
 
-    effort: Effort | None = None
-    unsupported: ClassVar[dict[str, str]] = {"format": "only plain text can be asked for yet"}
+    type: Literal["json_schema"]
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
+class OutputConfig(Body):
+    """How much effort goes into the answer, and what it has to match."""
+
+    effort: str | None = effort()
+    format: OutputFormat | None = None
+
+    def response_format(self) -> dict[str, Any] | None:
+        """The format as OpenAI writes it."""
+        named = {"name": "answer", "schema": self.format.schema_} if self.format else None
+        return {"type": "json_schema", "json_schema": named} if named else None
 
 
 class CountRequest(Body):
@@ -128,7 +140,7 @@ class CountRequest(Body):
         """What the two fields about thinking ask for; without any: no thinking, as the official API."""
         effort = self.output_config.effort if self.output_config else None
         if self.thinking is None or self.thinking.type == "adaptive":
-            return thinking_of(effort, None) if effort else Thinking(None if self.thinking else False)
+            return Thinking(effort=effort) if effort else Thinking(None if self.thinking else False)
         if self.thinking.type == "disabled":
             return Thinking(False)
         if self.thinking.budget_tokens is None:
@@ -152,7 +164,8 @@ class MessagesRequest(CountRequest):
         """What it asks for."""
         settings = {name: getattr(self, name) for name in ("max_tokens", "temperature", "top_p", "top_k")}
         settings["stop"] = self.stop_sequences or ()
-        return Ask(self.model, self.conversation(), settings=settings, thinking=self.how_to_think())
+        return Ask(self.model, self.conversation(), settings=settings, thinking=self.how_to_think(),
+                   response_format=self.output_config.response_format() if self.output_config else None)
 
 
 @router.post("/v1/messages", response_model=None)

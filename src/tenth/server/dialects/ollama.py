@@ -19,10 +19,9 @@ from starlette.responses import JSONResponse, Response
 import tenth
 from tenth.errors import TenthError
 from tenth.library import CATALOGUE, pull
-from tenth.model import MAX_MESSAGES
 from tenth.sampling import MAX_TOP_LOGPROBS
 from tenth.server.answers import Choice, Delta, End
-from tenth.server.asking import Ask, Thinking, thinking_of
+from tenth.server.asking import Ask, Thinking
 from tenth.server.body import Body, JsonRoute, SamplingBody, number
 from tenth.server.dialects.openai import token_logprob
 from tenth.server.dialects.openai_chat import MOST_TOKENS, TEXT_ONLY, get_service
@@ -30,12 +29,12 @@ from tenth.server.failures import Failure, Refused
 from tenth.server.service import Answer, ends
 from tenth.server.shelf import Served
 from tenth.server.streams import LINES, StreamResponse, Wire, dumps, nothing, stream, whole
+from tenth.text.messages import MAX_MESSAGES
 
 router = APIRouter(route_class=JsonRoute, tags=["Ollama"])
 
 AT_START = "it is a setting of tenth serve"
 NO_TOOLS = "there are no tools yet"
-PLAIN_TEXT = "only plain text can be asked for yet"
 
 
 def error_body(failure: Failure) -> dict[str, Any]:
@@ -90,13 +89,23 @@ class AskRequest(Body):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
     keep_alive: Literal[-1] | None = Field(default=None, description=f"Only -1; otherwise {AT_START}.")
-    unsupported: ClassVar[dict[str, str]] = {"format": PLAIN_TEXT, "tools": NO_TOOLS}
-    harmless: ClassVar[dict[str, Any]] = {"format": "", "tools": []}
+    format: Literal["", "json"] | dict[str, Any] | None = None
+    unsupported: ClassVar[dict[str, str]] = {"tools": NO_TOOLS}
+    harmless: ClassVar[dict[str, Any]] = {"tools": []}
 
     def thinking(self) -> Thinking:
         """Yes, no, or an effort."""
-        return Thinking(self.think) if self.think is None or isinstance(self.think, bool) else thinking_of(
-            self.think, None)
+        if self.think is None or isinstance(self.think, bool):
+            return Thinking(self.think)
+        return Thinking(effort=self.think)
+
+    def response_format(self) -> dict[str, Any] | None:
+        """The format as OpenAI writes it."""
+        if not self.format:
+            return None
+        if self.format == "json":
+            return {"type": "json_object"}
+        return {"type": "json_schema", "json_schema": {"name": "answer", "schema": self.format}}
 
     def settings(self) -> dict[str, Any]:
         """As SamplingParams takes them."""
@@ -146,10 +155,10 @@ class GenerateRequest(AskRequest):
         if self.raw:
             if self.system or self.think is not None:
                 raise Refused(400, "raw cannot be had with system or think", param="raw")
-            return Ask(model, prompt=self.prompt, settings=self.settings())
+            return Ask(model, prompt=self.prompt, settings=self.settings(), response_format=self.response_format())
         system = [{"role": "system", "content": self.system}] if self.system else []
         return Ask(model, [*system, {"role": "user", "content": self.prompt}], settings=self.settings(),
-                   thinking=self.thinking())
+                   thinking=self.thinking(), response_format=self.response_format())
 
 
 def named(request: Request, name: str) -> str:
@@ -162,7 +171,7 @@ def named(request: Request, name: str) -> str:
 async def chat(body: ChatRequest, request: Request) -> Response:
     """Answer a conversation."""
     ask = Ask(named(request, body.model), [message.plain() for message in body.messages], settings=body.settings(),
-              thinking=body.thinking())
+              thinking=body.thinking(), response_format=body.response_format())
 
     def part(text: str, thinking: str) -> dict[str, Any]:
         message = {"role": "assistant", "content": text}

@@ -13,15 +13,15 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from tenth.model import MAX_MESSAGES
 from tenth.sampling import COUNTS, MAX_TOP_LOGPROBS
 from tenth.server.answers import Choice, Delta, End
-from tenth.server.asking import MAX_CHOICES, Ask, Effort, thinking_of
-from tenth.server.body import Body, JsonRoute, SamplingBody
+from tenth.server.asking import MAX_CHOICES, Ask, Thinking
+from tenth.server.body import Body, JsonRoute, SamplingBody, effort
 from tenth.server.dialects.openai import DONE, error_event, new_id, timings, token_logprob, usage
 from tenth.server.failures import Refused
 from tenth.server.service import Answer, Service, ends
 from tenth.server.streams import Wire, event, stream, whole
+from tenth.text.messages import MAX_MESSAGES
 
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
 
@@ -108,7 +108,9 @@ class ChatRequest(SamplingBody):
     stream_options: StreamOptions | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
-    reasoning_effort: Effort | None = None
+    reasoning_effort: str | None = effort()
+    response_format: dict[str, Any] | None = Field(default=None, description=(
+        "Of type text, json_object, json_schema, and here also regex and lark."))
     thinking_budget: int | None = Field(default=None, ge=0, le=MOST_TOKENS)
     thinking: ThinkingOption | None = None
     chat_template_kwargs: TemplateSwitches | None = None
@@ -126,11 +128,11 @@ class ChatRequest(SamplingBody):
         "prompt_cache_options": "equal beginnings are always found", "prompt_cache_retention": "prefixes are kept "
         "while there is room", "functions": "use tools", "function_call": "use tool_choice",
         "tools": "there are no tools yet", "tool_choice": "there are no tools yet",
-        "parallel_tool_calls": "there are no tools yet", "response_format": "only plain text can be asked for yet",
+        "parallel_tool_calls": "there are no tools yet",
     }
     harmless: ClassVar[dict[str, Any]] = {
         "verbosity": "medium", "prompt_cache_retention": "in_memory", "tools": [], "tool_choice": "none",
-        "parallel_tool_calls": True, "response_format": {"type": "text"}, "functions": [], "function_call": "none",
+        "parallel_tool_calls": True, "functions": [], "function_call": "none",
     }
 
     def ask(self) -> Ask:
@@ -145,9 +147,8 @@ class ChatRequest(SamplingBody):
         settings = self.sampling() | {"max_tokens": self.max_completion_tokens or self.max_tokens,
                                       "top_logprobs": self.top_logprobs or 0}
         wanted, budget = self._thinking()
-        thinking = thinking_of(self.reasoning_effort, budget, wanted)
-        return Ask(self.model, [message.plain() for message in self.messages], settings=settings, thinking=thinking,
-                   n=self.n or 1)
+        return Ask(self.model, [message.plain() for message in self.messages], settings=settings, n=self.n or 1,
+                   thinking=Thinking(wanted, budget, self.reasoning_effort), response_format=self.response_format)
 
     def _thinking(self) -> tuple[bool | None, int | None]:
         """Whether to think and how much, from fields that may say it twice but not differently."""
@@ -172,17 +173,18 @@ async def create(body: ChatRequest, request: Request) -> Response:
     answer = await get_service(request).ask(body.ask(), owner=request.state.owner)
     if body.stream:
         return await stream(request, answer, _wire(answer, body), error_event)
-    return await whole(request, answer, lambda answer: _completion(answer, body))
+    return JSONResponse(await whole(request, answer, lambda answer: completion(answer, body)))
 
 
-async def _completion(answer: Answer, body: ChatRequest) -> Response:
+async def completion(answer: Answer, body: ChatRequest) -> dict[str, Any]:
+    """The whole answer as the API has it."""
     choices = await answer.whole()
-    return JSONResponse({
+    return {
         **_head(answer, body, "chat.completion"),
         "choices": [_choice(i, choice, answer, body) for i, choice in enumerate(choices)],
         "usage": usage(answer.n_prompt_tokens, ends(choices)),
         "timings": timings(ends(choices)[0]),
-    })
+    }
 
 
 def _head(answer: Answer, body: ChatRequest, kind: str) -> dict[str, Any]:

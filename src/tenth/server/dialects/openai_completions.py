@@ -35,6 +35,7 @@ class CompletionRequest(SamplingBody):
     best_of: int | None = Field(default=None, ge=1, le=MAX_CHOICES, description="Only when equal to n.")
     echo: bool | None = None
     logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
+    response_format: dict[str, Any] | None = Field(default=None, description="As for chat completions; an extension.")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = Field(default=None, max_length=512, description="Accepted; this server keeps no users.")
@@ -56,7 +57,8 @@ class CompletionRequest(SamplingBody):
         if not 1 <= len(prompts) * n <= MAX_CHOICES:
             raise Refused(400, f"{len(prompts)} prompts with n = {n}, expected 1 to {MAX_CHOICES} answers",
                           param="prompt")
-        return [Ask(self.model, prompt=prompt, settings=settings, n=n) for prompt in prompts]
+        return [Ask(self.model, prompt=prompt, settings=settings, n=n, response_format=self.response_format)
+                for prompt in prompts]
 
     def prompts(self) -> list[str | list[int]]:
         """The prompts, one by one."""
@@ -72,19 +74,20 @@ async def create(body: CompletionRequest, request: Request) -> Response:
     answer = await get_service(request).ask(*body.asks(), owner=request.state.owner)
     if body.stream:
         return await stream(request, answer, _wire(answer, body), error_event)
-    return await whole(request, answer, lambda answer: _completion(answer, body))
+    return JSONResponse(await whole(request, answer, lambda answer: completion(answer, body)))
 
 
-async def _completion(answer: Answer, body: CompletionRequest) -> Response:
+async def completion(answer: Answer, body: CompletionRequest) -> dict[str, Any]:
+    """The whole answer as the API has it."""
     choices = await answer.whole()
-    return JSONResponse({
+    return {
         **_head(answer),
         "choices": [{"index": i, "text": _echoed(i, answer, body) + choice.text, "finish_reason": end.reason,
                      "logprobs": _logprobs(choice.logprobs, 0, answer, body)}
                     for i, (choice, end) in enumerate(zip(choices, ends(choices), strict=True))],
         "usage": usage(answer.n_prompt_tokens, ends(choices)),
         "timings": timings(ends(choices)[0]),
-    })
+    }
 
 
 def _head(answer: Answer) -> dict[str, Any]:

@@ -1,0 +1,186 @@
+"""OpenAI's responses: stored, gone on from, cancelled, made in the background, and nobody else's."""
+
+import asyncio
+import typing
+
+import openai
+import pytest
+from openai.types.responses import response_create_params
+
+from tenth.server.dialects.openai_responses import ResponseRequest
+from tenth.server.failures import Refused
+from tenth.server.keys import Keys
+from tenth.server.responses import Responses, Stored
+from tenth.server.state import State
+
+from .running import TINY, Running, events
+from .test_under_load import wait_until
+
+HOW = {"model": "tiny", "temperature": 0.0, "max_output_tokens": 10}
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_a_response_is_stored_and_gone_on_from(client, tiny):
+    first = client.responses.create(input="Hi", **HOW)
+    said = tiny.chat([{"role": "user", "content": "Hi"}], temperature=0.0, max_tokens=10)
+    assert (first.output_text, first.status) == (said.text, "incomplete")
+    assert first.usage.output_tokens == 10
+    assert client.responses.retrieve(first.id).output_text == first.output_text
+    second = client.responses.create(input="And?", previous_response_id=first.id, instructions="Be brief.", **HOW)
+    conversation = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"},
+                    {"role": "assistant", "content": said.text}, {"role": "user", "content": "And?"}]
+    assert second.output_text == tiny.chat(conversation, temperature=0.0, max_tokens=10).text
+    assert [item.role for item in client.responses.input_items.list(second.id)] == ["user"]
+    client.responses.delete(first.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(first.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.create(input="?", previous_response_id=second.id, **HOW)
+
+
+def test_a_streamed_response_has_the_official_events(client):
+    whole = client.responses.create(input="Hi", store=False, **HOW)
+    with client.responses.stream(input="Hi", **HOW) as stream:
+        found = list(stream)
+    names, final = [event.type for event in found], found[-1].response
+    assert final.output_text == whole.output_text
+    assert names[:4] == ["response.created", "response.in_progress", "response.output_item.added",
+                         "response.content_part.added"]
+    assert names[-4:] == ["response.output_text.done", "response.content_part.done", "response.output_item.done",
+                          "response.incomplete"]
+    assert client.responses.retrieve(final.id).output_text == whole.output_text
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(whole.id)
+
+
+def test_reasoning_has_its_item_and_goes_back_in(tmp_path):
+    from .test_anthropic_ollama import THINKS
+
+    with Running({"tiny": TINY}, tmp_path, {"template": THINKS}) as running:
+        body = HOW | {"input": "Hi", "thinking_budget": 4, "max_output_tokens": 40}
+        whole = running.post("/v1/responses", body).json()
+        assert [item["type"] for item in whole["output"]] == ["reasoning", "message"]
+        assert whole["usage"]["output_tokens_details"]["reasoning_tokens"] == 4
+        names = [name for name, _ in events(running.post("/v1/responses", body | {"stream": True}).text)]
+        assert names.count("response.output_item.added") == 2
+        assert "response.reasoning_text.delta" in names
+        again = running.post("/v1/responses", HOW | {"input": [*whole["output"], {"role": "user", "content": "?"}]})
+        assert again.status_code == 200
+
+
+def test_a_background_response_is_made_and_can_be_cancelled(client):
+    made = client.responses.create(input="Hi", background=True, **HOW)
+    assert made.status == "queued"
+    wait_until(lambda: client.responses.retrieve(made.id).status == "incomplete")
+    assert client.responses.retrieve(made.id).output_text
+    assert client.responses.cancel(made.id).status == "incomplete"
+    long = client.responses.create(**(HOW | {"input": "Hi", "background": True, "max_output_tokens": 200,
+                                             "extra_body": {"ignore_eos": True}}))
+    assert client.responses.cancel(long.id).status in ("cancelled", "incomplete")
+
+
+def test_a_background_response_is_made_after_a_stop(tmp_path):
+    state = State(tmp_path / "state.db")
+    request = HOW | {"input": "Hi", "background": True}
+    turn = [{"role": "user", "content": "Hi"}]
+    old = {"id": "resp_1", "created_at": 5, "background": True, "status": "in_progress"}
+    Responses(state).add(Stored("resp_1", "local", None, "in_progress", request, turn, old))
+    Responses(state).add(Stored("resp_2", "local", None, "in_progress", request | {"background": False}, turn,
+                                old | {"id": "resp_2", "background": False}))
+    state.close()
+    with Running({"tiny": TINY}, tmp_path) as running:
+        wait_until(lambda: running.get("/v1/responses/resp_1").json()["status"] == "incomplete")
+        assert running.get("/v1/responses/resp_2").json()["status"] == "failed"
+
+
+def test_a_response_whose_reader_goes_is_stored_as_cancelled(server):
+    import httpx2
+
+    with httpx2.Client(base_url=server.url, trust_env=False) as client, client.stream("POST", "/v1/responses", json={
+            **HOW, "input": "Hi", "stream": True, "max_output_tokens": 200, "ignore_eos": True}) as answer:
+        found = next(line for line in answer.iter_lines() if line.startswith("data: "))
+    import json
+
+    id = json.loads(found.removeprefix("data: "))["response"]["id"]
+    wait_until(lambda: server.get(f"/v1/responses/{id}").json()["status"] in ("cancelled", "incomplete"))
+
+
+def test_another_owner_s_response_is_a_404_on_every_route(tmp_path):
+    state = State(tmp_path / "state.db")
+    mine, other = Keys(state).new("mine", ("infer",)), Keys(state).new("other", ("infer",))
+    state.close()
+    with Running({"tiny": TINY}, tmp_path) as running:
+        def ask(key, method, path, body=None):
+            return running.http.request(method, path, json=body, headers={"x-api-key": key,
+                                                                          "content-type": "application/json"})
+
+        id = ask(mine, "POST", "/v1/responses", HOW | {"input": "Hi"}).json()["id"]
+        stream = running.http.post("/v1/chat/completions", json={
+            "model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "stream": True, "max_tokens": 2},
+            headers={"x-api-key": mine, "x-tenth-resumable": "1"}).headers["x-tenth-stream"]
+        for key, status in ((other, 404), (mine, 200)):
+            assert ask(key, "GET", f"/v1/responses/{id}").status_code == status
+            assert ask(key, "GET", f"/v1/responses/{id}/input_items").status_code == status
+            assert ask(key, "GET", f"/v1/streams/{stream}").status_code == status
+            assert ask(key, "POST", f"/v1/responses/{id}/cancel").status_code == (404 if status == 404 else 400)
+            next_turn = HOW | {"input": "?", "previous_response_id": id}
+            assert ask(key, "POST", "/v1/responses", next_turn).status_code == status
+            assert ask(key, "DELETE", f"/v1/responses/{id}").status_code == status
+
+
+ASKS_FOR_MORE = {
+    "tools": [{"type": "web_search"}], "tool_choice": "required", "parallel_tool_calls": False, "max_tool_calls": 1,
+    "conversation": "c", "context_management": [{"type": "x"}], "prompt": {"id": "p"}, "moderation": {"model": "m"},
+    "image": {"x": 1}, "access_programs": {"cyber": "standard"}, "background_options": {"completion_window": "2h"},
+    "stream_options": {"include_obfuscation": True}, "prompt_cache_options": {"mode": "explicit"},
+    "prompt_cache_retention": "24h",
+}
+
+
+def test_every_official_field_is_honoured_or_refused_by_name(server):
+    for field in typing.get_type_hints(response_create_params.ResponseCreateParamsNonStreaming):
+        if field in ResponseRequest.model_fields:
+            continue
+        assert field in ResponseRequest.unsupported, field
+        answer = server.post("/v1/responses", HOW | {"input": "Hi", field: ASKS_FOR_MORE[field]})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, field)
+
+
+def test_a_full_disk_is_a_507_and_leaves_the_state_whole(tmp_path):
+    state = State(tmp_path / "state.db")
+    responses = Responses(state)
+    responses.add(Stored("resp_1", "local", None, "completed", {}, [], {"id": "resp_1"}))
+    (pages,) = state.query("PRAGMA page_count")[0]
+    state.query(f"PRAGMA max_page_count = {pages + 1}")
+    with pytest.raises(Refused) as caught:
+        responses.add(Stored("resp_2", "local", None, "completed", {}, [], {"text": "x" * 100_000}))
+    assert caught.value.status == 507
+    assert responses.get("resp_1", "local").body == {"id": "resp_1"}
+    with pytest.raises(Refused):
+        responses.get("resp_2", "local")
+    assert state.query("PRAGMA integrity_check")[0][0] == "ok"
+    state.close()
+
+
+def test_a_file_of_a_newer_tenth_is_refused(tmp_path):
+    from tenth.errors import ResourceError
+
+    state = State(tmp_path / "state.db")
+    state.query("PRAGMA user_version = 1000")
+    state.close()
+    with pytest.raises(ResourceError, match="newer"):
+        State(tmp_path / "state.db")
+
+
+def test_the_async_client_too(server):
+    async def ask():
+        async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
+            return await client.responses.create(input=[{"role": "user", "content": [
+                {"type": "input_text", "text": "Hi"}]}], **HOW)
+
+    assert asyncio.run(ask()).output_text
