@@ -90,10 +90,10 @@ class Scripted:
 @pytest.fixture
 def scripted():
     header, config = read_header(FILE), EngineConfig(threads=1, speculate=False)  # one choice a step
-    text = _read_text(header.metadata, ABLE)
     opened = []
 
-    def open_with(*script):
+    def open_with(*script, template=ABLE):
+        text = _read_text(header.metadata, template)
         ids = [i for part in script for i in text.tokenizer.encode(part, special=False, parse_special=True)]
         loaded = open_runtime(header, config)
         loaded = replace(loaded, runtime=Scripted(loaded.runtime, ids))
