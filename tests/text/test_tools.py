@@ -154,7 +154,8 @@ def test_a_bare_object_is_a_call_only_of_a_tool_that_there_is():
 
 
 def test_values_of_parameters_follow_the_schema():
-    text = ANSWERS["qwen3-coder"].split("\n<tool_call>")[0].replace("\nx\n", '\n12 "q"\n\n').replace("\n2\n", "\nTrue\n")
+    text = ANSWERS["qwen3-coder"].split("\n<tool_call>")[0]
+    text = text.replace("\nx\n", '\n12 "q"\n\n').replace("\n2\n", "\nTrue\n")
     assert json.loads(calls(read("qwen3-coder", [text]))[1][0][1]) == {"a": '12 "q"\n', "n": True}
 
 
