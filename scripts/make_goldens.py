@@ -54,7 +54,10 @@ HF_NAMES = {  # transformers' name of a parameter (without "model.") -> the file
     r"layers\.(\d+)\.mlp\.gate\.e_score_correction_bias": r"blk.\1.exp_probs_b.bias",
     r"layers\.(\d+)\.mlp\.shared_experts?\.(gate|up|down)_proj\.": r"blk.\1.ffn_\2_shexp.",
     r"layers\.(\d+)\.mlp\.shared_expert_gate\.": r"blk.\1.ffn_gate_inp_shexp.",
+    r"layers\.(\d+)\.mlp\.experts\.(gate_up|down)_proj_bias": r"blk.\1.ffn_\2_exps.bias",
     r"layers\.(\d+)\.mlp\.experts\.(gate_up|down)_proj": r"blk.\1.ffn_\2_exps.weight",
+    r"layers\.(\d+)\.mlp\.router\.": r"blk.\1.ffn_gate_inp.",
+    r"layers\.(\d+)\.self_attn\.sinks": r"blk.\1.attn_sinks.weight",
     r"layers\.(\d+)\.input_layernorm\.": r"blk.\1.attn_norm.",
     r"layers\.(\d+)\.post_attention_layernorm\.": r"blk.\1.ffn_norm.",
     r"layers\.(\d+)\.pre_feedforward_layernorm\.": r"blk.\1.ffn_norm.",
@@ -81,6 +84,7 @@ class Case:
     config: transformers.PretrainedConfig
     formats: dict[str, str] = field(default_factory=dict)  # tensor name -> format; others F32
     chat: bool = False
+    gain: float = 1.0  # of experts' weights: greater, so that clamps are felt
     old: bool = False  # deepseek2: as converters wrote it at first, attn_kv_b in one tensor and fewer keys
 
 
@@ -109,6 +113,10 @@ def cases() -> dict[str, Case]:
     glm |= {"first_k_dense_replace": 1, "use_qk_norm": True, "attention_bias": True, "head_dim": 16, "n_group": 4}
     glm |= {"topk_group": 2, "routed_scaling_factor": 2.5, "tie_word_embeddings": False}
     glm |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}
+    oss = small | heads | {"intermediate_size": 24, "head_dim": 16, "vocab_size": 96, "sliding_window": 8}
+    oss |= {"num_local_experts": 7, "num_experts_per_tok": 3, "rope_parameters": yarn_between()}
+    oss_wide = {"intermediate_size": 64, "num_hidden_layers": 1, "head_dim": 32, "num_local_experts": 4}
+    oss_wide |= {"num_experts_per_tok": 2}
     llama31 = {"rope_type": "llama3", "rope_theta": 10_000.0, "factor": 8.0, "low_freq_factor": 1.0}
     llama31 |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 32}  # 32: so that it matters at 40 tokens
     llama, gemma = transformers.LlamaConfig, transformers.Gemma3TextConfig
@@ -148,6 +156,8 @@ def cases() -> dict[str, Case]:
         "mixtral": Case("llama", transformers.MixtralConfig(
             **(one | heads | {"intermediate_size": 24}), num_local_experts=7, num_experts_per_tok=2)),
         "glm4moe": Case("glm4moe", transformers.Glm4MoeConfig(**(small | {"vocab_size": 96}), **heads, **glm)),
+        "gpt_oss": Case("gpt-oss", transformers.GptOssConfig(**oss), gain=3.0),
+        "gpt_oss_quantised": Case("gpt-oss", transformers.GptOssConfig(**(oss | oss_wide)), OSS_FORMATS),
         "gemma3": Case("gemma3", gemma(**gemma3)),
         "gemma3_scaled": Case(
             "gemma3", gemma(**(gemma3 | {"num_hidden_layers": 6, "intermediate_size": 32}), rope_parameters=linear8)
@@ -176,6 +186,15 @@ def yarn(mscale: float) -> dict:
     return stretched | {"beta_fast": 32, "beta_slow": 1, "mscale": mscale, "mscale_all_dim": mscale}
 
 
+def yarn_between() -> dict:
+    """gpt-oss's stretching, whose ramp begins and ends between two dimensions; from 16 positions as above."""
+    stretched = {"rope_type": "yarn", "rope_theta": 150_000.0, "factor": 8.0, "original_max_position_embeddings": 16}
+    return stretched | {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": False}
+
+
+OSS_FORMATS = {"token_embd.weight": "Q8_0", "output.weight": "Q8_0"}
+OSS_FORMATS |= {f"blk.0.attn_{part}.weight": "Q8_0" for part in ("q", "k", "v", "output")}
+OSS_FORMATS |= {f"blk.0.ffn_{part}_exps.weight": "MXFP4" for part in ("gate", "up", "down")}
 MIXED_FORMATS = {
     "token_embd.weight": "Q8_0",
     "output.weight": "Q4_0",
@@ -264,7 +283,8 @@ def make(name: str, case: Case, folder: Path) -> str:
         for hf_name, parameter in [*model.named_parameters(), *biases]:
             parts = parts_in_file(name_in_file(hf_name, case), tuple(parameter.shape), case)
             for part, shape in parts.items():
-                stored[part] = encode(draw(part, shape, rng), case.formats.get(part, "F32"), rng)
+                drawn = draw(part, shape, rng) * (case.gain if part.endswith("exps.weight") else 1)
+                stored[part] = encode(drawn, case.formats.get(part, "F32"), rng)
             decoded = {part: decode_as(*stored[part], shape).astype(np.float64) for part, shape in parts.items()}
             parameter.data = torch.from_numpy(as_transformers_has_it(decoded, case))
         divisors = as_stored_divisors(model, case.config) if has_divisors(case) else None
@@ -305,6 +325,7 @@ def model_class(case: Case) -> type[transformers.PreTrainedModel]:
         "qwen2moe": transformers.Qwen2MoeForCausalLM,
         "olmoe": transformers.OlmoeForCausalLM,
         "glm4moe": transformers.Glm4MoeForCausalLM,
+        "gpt-oss": transformers.GptOssForCausalLM,
         "gemma3": transformers.Gemma3ForCausalLM,
     }[case.architecture]
 
@@ -313,7 +334,7 @@ def name_in_file(hf_name: str, case: Case) -> str:
     """The GGUF name of a transformers parameter, as llama.cpp's converter gives it."""
     short = hf_name.removeprefix("model.")
     # gemma's norm after attention is not the one before the feed-forward part; that of the others is, but has the name
-    if case.architecture in ("gemma3", "glm4moe", *HYBRIDS):
+    if case.architecture in ("gemma3", "glm4moe", "gpt-oss", *HYBRIDS):
         short = re.sub(r"layers\.(\d+)\.post_attention_layernorm\.", r"blk.\1.post_attention_norm.", short)
     for pattern, name in HF_NAMES.items():
         short, found = re.subn("^" + pattern, name, short)
@@ -330,6 +351,12 @@ def parts_in_file(name: str, shape: tuple[int, ...], case: Case) -> dict[str, tu
         n_gate = case.config.linear_num_value_heads * case.config.linear_value_head_dim
         rows = {"attn_qkv": shape[0] - n_gate, "attn_gate": n_gate}
         return {name.replace("attn_qkv_gate", part): (n, shape[1]) for part, n in rows.items()}
+    if case.architecture == "gpt-oss" and "_exps." in name:  # turned; numbers of gate and up alternate
+        shape = (shape[0], *shape[:0:-1])
+        if "gate_up" in name:
+            half = (shape[0], shape[1] // 2, *shape[2:])
+            return {name.replace("gate_up", part): half for part in ("gate", "up")}
+        return {name: shape}
     both = "ffn_gate_up_exps"
     if both in name:
         half = (*shape[:-2], shape[-2] // 2, shape[-1])
@@ -376,6 +403,9 @@ def as_transformers_has_it(parts: dict[str, np.ndarray], case: Case) -> np.ndarr
     if "attn_k_b." in name:  # keys are turned; keys and values alternate head by head
         keys, heads = values.swapaxes(1, 2), parts[name.replace("k_b", "v_b")]
         return np.concatenate([keys, heads], axis=1).reshape(-1, keys.shape[-1])
+    if case.architecture == "gpt-oss" and "_exps." in name:
+        values = np.stack(list(parts.values()), axis=2).reshape(len(values), -1, *values.shape[2:])
+        return np.ascontiguousarray(values.swapaxes(1, -1)) if values.ndim == 3 else values
     if len(parts) > 1:
         values = np.concatenate(list(parts.values()), axis=-2)
     if case.architecture in HYBRIDS:
@@ -440,7 +470,7 @@ def write_file(path: Path, name: str, case: Case, stored: dict) -> None:
     writer.add_layer_norm_rms_eps(c.rms_norm_eps)
     if case.architecture in HYBRIDS:
         add_hybrid_keys(writer, c)
-    if case.architecture in ("qwen3", "qwen3moe", "gemma3", "glm4moe", *HYBRIDS):
+    if case.architecture in ("qwen3", "qwen3moe", "gemma3", "glm4moe", "gpt-oss", *HYBRIDS):
         writer.add_key_length(c.head_dim)
         writer.add_value_length(c.head_dim)
     if case.architecture == "deepseek2":
@@ -463,7 +493,8 @@ def write_file(path: Path, name: str, case: Case, stored: dict) -> None:
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(rope["factor"])
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
-        writer.add_rope_scaling_yarn_log_mul(0.1 * rope["mscale_all_dim"])
+        if "mscale_all_dim" in rope:
+            writer.add_rope_scaling_yarn_log_mul(0.1 * rope["mscale_all_dim"])
     if case.chat:
         add_tokenizer(writer)
     for tensor, (kind, raw) in stored.items():
@@ -519,6 +550,9 @@ def add_expert_keys(writer: gguf.GGUFWriter, case: Case) -> None:
     c = case.config
     writer.add_expert_count(c.num_local_experts if hasattr(c, "num_local_experts") else c.num_experts)
     writer.add_expert_used_count(c.num_experts_per_tok)
+    if case.architecture == "gpt-oss":
+        writer.add_sliding_window(c.sliding_window)
+        writer.add_expert_feed_forward_length(c.intermediate_size)
     if hasattr(c, "moe_intermediate_size"):
         writer.add_expert_feed_forward_length(c.moe_intermediate_size)
     if case.architecture in ("qwen2moe", "qwen35moe", "qwen3next"):

@@ -37,8 +37,8 @@ PROGRESS_S = 0.05  # between two reports of how much is read
 class MatrixSource:
     """Where the rows of a weight lie: ``n_bytes`` from byte ``offset`` of ``path``, in GGUF type ``gguf_id``.
 
-    A matrix, or the matrices of all experts one after the other. ``make``: for a matrix that is not in the file as
-    such; gives its float32 rows, and ``gguf_id`` is that of F32.
+    A matrix, or the matrices of all experts, each ``expert_bytes`` after the one before. ``make``: for a matrix that is
+    not in the file as such; gives its float32 rows, and ``gguf_id`` is that of F32.
     """
 
     path: Path
@@ -46,6 +46,7 @@ class MatrixSource:
     n_bytes: int
     gguf_id: int
     make: Callable[[], F32] | None = None
+    expert_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -254,13 +255,15 @@ class Runtime:
         names = sorted(resident, key=lambda name: (str(matrices[name].path), matrices[name].offset))
         with self._opened(matrices, how.mode) as places:
             for name in names:
-                shape = self.program.weights[name].shape
-                kind, add = (EXPERTS, self._plan.add_experts) if len(shape) == 3 else (MATRIX, self._plan.add_matrix)
-                self._places[name] = kind, add(matrices[name].gguf_id, *places[name], *shape)
+                shape, source = self.program.weights[name].shape, matrices[name]
+                if len(shape) == 3:
+                    number = self._plan.add_experts(source.gguf_id, *places[name], source.expert_bytes, *shape)
+                    self._places[name] = EXPERTS, number
+                else:
+                    self._places[name] = MATRIX, self._plan.add_matrix(source.gguf_id, *places[name], *shape)
             for name, place in streamed.items():
-                shape = self.program.weights[name].shape
-                n_experts, rows, columns = shape
-                add_streamed = partial(self._plan.add_streamed, matrices[name].gguf_id, *places[name])
+                (n_experts, rows, columns), source = self.program.weights[name].shape, matrices[name]
+                add_streamed = partial(self._plan.add_streamed, source.gguf_id, *places[name], source.expert_bytes)
                 self._places[name] = EXPERTS, add_streamed(n_experts, rows, columns, *place)
             if how.streaming:
                 slots = how.streaming

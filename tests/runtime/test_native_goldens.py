@@ -6,9 +6,9 @@ import pytest
 from tests.runtime.native import all_logits, golden, open_golden
 
 EXACT = [
-    "chat", "deepseek2", "deepseek2_lite", "deepseek3", "gemma3", "gemma3_scaled", "glm4moe", "llama", "llama_bias",
-    "llama_tied_scaled", "mixtral", "olmoe", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "qwen35", "qwen35moe",
-    "qwen3next",
+    "chat", "deepseek2", "deepseek2_lite", "deepseek3", "gemma3", "gemma3_scaled", "glm4moe", "gpt_oss", "llama",
+    "llama_bias", "llama_tied_scaled", "mixtral", "olmoe", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "qwen35",
+    "qwen35moe", "qwen3next",
 ]  # fmt: skip
 
 
@@ -26,6 +26,7 @@ def test_a_float_model_gives_the_reference_logits(case):
 
 QUANTISED = [
     "quantised", "kquants", "moe_quantised", "deepseek2_quantised", "deepseek3_quantised", "qwen35_quantised",
+    "gpt_oss_quantised",
 ]  # fmt: skip
 
 
