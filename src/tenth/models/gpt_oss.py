@@ -14,25 +14,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tenth.models import qwen2
-from tenth.models.blocks import dense_attention, dense_ends
+from tenth.models.blocks import attend, attention_biases, dense_attention, dense_ends, logits
 from tenth.models.config import MOST_CONTEXT, Metadata, YarnKind, read_dense, read_rope
 from tenth.models.experts import MoeConfig, expert_biases, expert_tensors, read_moe, sparse_feed_forward
 from tenth.models.tensors import Declared, layers
-from tenth.program.builder import (
-    Routing,
-    Value,
-    Weights,
-    attention,
-    clamped_swiglu,
-    embed,
-    heads,
-    linear,
-    rms_norm,
-    rope,
-    rope_angles,
-    select_outputs,
-)
+from tenth.program.builder import Routing, Value, Weights, clamped_swiglu, embed, rms_norm, rope_angles
 
 ALPHA, LIMIT = 1.702, 7.0
 ROPE_BASE = 150000.0
@@ -48,7 +34,7 @@ class GptOssConfig(MoeConfig):
 def read_config(metadata: Metadata) -> GptOssConfig:
     """Hyper-parameters of the file."""
     m = metadata
-    c = read_dense(m, "gpt-oss", pairing="half", default_rope_base=ROPE_BASE, experts=True)
+    c = read_dense(m, "gpt-oss", pairing="half", default_rope_base=ROPE_BASE, experts=True, windows=True)
     moe = vars(read_moe(m, "gpt-oss", c, Routing(k=1, score="softmax_selected", normalise=False)))
     moe["rope"] = read_rope(m, "gpt-oss", c.head_dim, "half", ROPE_BASE, YarnKind(whole=False))
     return GptOssConfig(**moe, window=m.get_int("gpt-oss.attention.sliding_window", low=1, high=MOST_CONTEXT))
@@ -56,20 +42,10 @@ def read_config(metadata: Metadata) -> GptOssConfig:
 
 def tensors(c: GptOssConfig) -> Declared:
     """Every tensor of the file; "?" marks those it may lack."""
-    layer = dense_attention(c) | qwen2.attention_biases(c) | expert_tensors(c) | expert_biases(c)
+    layer = dense_attention(c) | attention_biases(c) | expert_tensors(c) | expert_biases(c)
     layer["post_attention_norm.weight"] = layer.pop("ffn_norm.weight")
     layer |= {"attn_output.bias": (c.dim,), "attn_sinks.weight": (c.n_heads,)}
     return {**dense_ends(c), **layers(c.n_layers, layer)}
-
-
-def attend(x: Value, angles: Value, w: Weights, c: GptOssConfig, i: int) -> Value:
-    """Grouped-query attention with a sink for each head. x: [n, dim] -> [n, dim]."""
-    q = rope(heads(linear(x, w.attn_q), c.n_heads), angles, c.rope.pairing)  # [n, n_heads, head_dim]
-    k = rope(heads(linear(x, w.attn_k), c.n_kv_heads), angles, c.rope.pairing)  # [n, n_kv_heads, head_dim]
-    v = heads(linear(x, w.attn_v), c.n_kv_heads)
-    window = c.window if i % 2 == 0 else 0
-    seen = attention(q, k, v, layer=i, scale=c.attention_scale, window=window, sinks=w.attn_sinks)
-    return linear(seen, w.attn_output)
 
 
 def joined(gate: Value, up: Value) -> Value:
@@ -83,6 +59,7 @@ def forward(tokens: Value, positions: Value, w: Weights, c: GptOssConfig) -> Val
     x = embed(tokens, w.token_embd)
     for i in range(c.n_layers):
         b = w.blk[i]
-        x = x + attend(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
+        window = c.window if i % 2 == 0 else 0
+        x = x + attend(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i, window=window)
         x = x + sparse_feed_forward(rms_norm(x, b.post_attention_norm, c.eps), b, c, joined=joined)
-    return linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)
+    return logits(x, w, c)

@@ -29,7 +29,7 @@ _HARMONY_FINAL = "<|channel|>final<|message|>"
 
 FAMILIES: tuple[ThinkingFamily, ...] = (
     ThinkingFamily("harmony", "<|channel|>analysis<|message|>", "<|end|>", "<|end|><|start|>assistant" + _HARMONY_FINAL,
-                   _HARMONY_FINAL, ("<|start|>assistant", _HARMONY_FINAL, "<|channel|>commentary<|message|>")),
+                   _HARMONY_FINAL, ("<|start|>assistant", _HARMONY_FINAL, "<|channel|>commentary<|message|>", "<|end|>")),
     ThinkingFamily("seed", "<seed:think>", "</seed:think>", "\n</seed:think>", "<seed:think>\n</seed:think>"),
     ThinkingFamily("mistral", "[THINK]", "[/THINK]", "[/THINK]", "[THINK][/THINK]"),
     ThinkingFamily("cohere", "<|START_THINKING|>", "<|END_THINKING|>", "<|END_THINKING|>",
