@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "runtime": {"program", "batch", "_core"},
     "weights": set(),
     "models": {"program"},
-    "placing": {"program", "weights", "runtime"},
+    "placing": {"program", "weights", "runtime", "batch"},
     "loader": {"models", "program", "weights", "runtime", "batch", "placing"},
     "engine": {"runtime", "batch"},
     "text": set(),
