@@ -35,7 +35,7 @@ template <typename T> nb::ndarray<nb::numpy, T> new_array(std::initializer_list<
   return nb::ndarray<nb::numpy, T>(memory, shape.size(), shape.begin(), owner);
 }
 
-Operand operand_from(nb::tuple t) {  // (kind, at, width, rows, dtype, inner), see runtime.py
+Operand operand_from(nb::tuple t) {  // (kind, at, width, rows, dtype, inner), see runtime/building.py
   Operand o;
   expect(nb::len(t) == 6, "plan: an operand has six parts");
   const int kind = nb::cast<int>(t[0]), rows = nb::cast<int>(t[3]), dtype = nb::cast<int>(t[4]);
