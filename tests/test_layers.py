@@ -28,9 +28,10 @@ MAY_IMPORT = {
     "evals": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream"},
     "bench": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream", "runtime", "program",
               "batch"},
+    "forecast": {"bench", "loader", "placing", "library", "weights", "runtime", "program"},
     "server": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream"},
     "cli": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream", "runtime", "program",
-            "batch", "bench", "evals", "server", "models"},
+            "batch", "bench", "evals", "server", "models", "forecast"},
     "__main__": {"cli"},
 }  # fmt: skip
 OPEN_TO_ALL = {"errors", "config", "cpu"}

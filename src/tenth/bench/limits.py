@@ -25,6 +25,7 @@ MOST_BUFFER_BYTES = 4 << 30
 DISK_CHUNK_BYTES = 4 << 20
 DIRECT_ALIGNMENT = 4096  # of offsets, lengths and buffers of direct reads
 PASS_BYTES = 32 << 20  # of random reads
+LEAST_FILE_BYTES = 64 << 20  # smaller ones may lie in the disk's own cache
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,14 @@ def disk_rate(path: Path, most_bytes: int = 256 << 20) -> Rate:
 
 
 @contextlib.contextmanager
-def file_to_read(file: Path | None, folder: Path, least_bytes: int, n_bytes: int = 256 << 20) -> Iterator[Path]:
+def file_to_read(file: Path | None, folder: Path, n_bytes: int = 256 << 20) -> Iterator[Path]:
     """``file``, or a model of the folder, if large enough; else a temporary file there, written first.
 
     Raises ResourceError when it cannot be written.
     """
     models = sorted(folder.glob("models/*/*/*.gguf"))
     for found in [file, *models] if file else models:
-        if found.is_file() and found.stat().st_size >= least_bytes:
+        if found.is_file() and found.stat().st_size >= LEAST_FILE_BYTES:
             yield found
             return
     there = existing(folder)

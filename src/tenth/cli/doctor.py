@@ -18,7 +18,7 @@ from tenth.cli.terminal import in_units, table, write_json, write_line
 from tenth.errors import ResourceError, TenthError
 
 PACKAGES = ("numpy", "tokenizers", "jinja2", "huggingface_hub", "httpx2", "rich", "platformdirs", "psutil")
-LITTLE_DISK_BYTES, LEAST_FILE_BYTES = 2 << 30, 64 << 20
+LITTLE_DISK_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def measure_all(machine: Machine, folder: Path, status: StatusLine, findings: li
 
 def disk(folder: Path) -> limits.Rate:
     """The disk where models are kept: by reading a model when there is one, else a temporary file."""
-    with limits.file_to_read(None, folder, LEAST_FILE_BYTES) as path:
+    with limits.file_to_read(None, folder) as path:
         return limits.disk_rate(path)
 
 

@@ -23,7 +23,6 @@ from tenth.forecast.kernels import ROWS, KernelRates, measure_kernels
 
 VERSION = 1  # of the file; a probe of another is measured again
 REQUEST_BYTES = (64 << 10, 256 << 10, 1 << 20, 4 << 20)
-LEAST_FILE_BYTES = 64 << 20  # smaller ones may lie in the disk's own cache
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def measure(file: Path | None, folder: Path, threads: int, progress: Callable[[s
     progress("kernels")
     kernels = measure_kernels(threads)
     progress("the disk")
-    with limits.file_to_read(file, folder, LEAST_FILE_BYTES) as path:
+    with limits.file_to_read(file, folder) as path:
         disk = {size: limits.random_read_rate(path, size).median for size in REQUEST_BYTES}
         in_order = limits.disk_rate(path).median
     return Probe(machine.cpu, runtime.kernel_isa(), threads, read, int8, kernels, disk, in_order)
