@@ -251,6 +251,11 @@ class Model:
         """What to tell the user of how the model fits into its memory, or None."""
         return self.loaded.placement.warning
 
+    def expert_uses(self) -> tuple[int, int]:
+        """Slices of streamed experts that were in memory when a layer asked for them, and all; (0, 0) without any."""
+        counts = None if self._engine.is_closed else self.loaded.runtime.expert_counters()
+        return (counts.ready, counts.wanted) if counts else (0, 0)
+
     def expert_statistics(self) -> dict[str, float | int | bool]:
         """What streamed experts have cost since the start, or since the last reset; empty when all are in memory.
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tenth.bench.machine import QUIET_SHARE
 from tenth.cli.flags import ModelArgument, flag
 from tenth.cli.opening import StatusLine
-from tenth.cli.terminal import in_units, table, write_json, write_line
+from tenth.cli.terminal import in_units, message, table, write_json, write_line
 from tenth.config import EngineConfig
 from tenth.errors import RequestError, ResourceError
 
@@ -92,6 +93,8 @@ def subject_of(name: str) -> Iterator[Subject]:
     """
     from tenth.library.remote import remote_header
     from tenth.library.resolving import here, interpret
+    from tenth.library.sources import Remote
+    from tenth.library.sources.hub import HubModel
     from tenth.weights.gguf import read_header
 
     path, source = here(name), interpret(name)
@@ -99,13 +102,15 @@ def subject_of(name: str) -> Iterator[Subject]:
         header = read_header(path)
         yield Subject(_title(header, path.stem), header, path, {})
         return
-    if not hasattr(source, "addresses"):
-        size = in_units(source.size_bytes) if hasattr(source, "size_bytes") else ""
+    if not isinstance(source, Remote):
+        size = in_units(getattr(source, "size_bytes", 0))
         raise RequestError(f"{name} is not here, and only its whole file can be had",
                            f"`tenth pull {name}` downloads it ({size})")
-    files = source.quants() if hasattr(source, "quants") else {}
-    if files and not source.quant:  # any file tells the shapes: the smallest
-        source = dataclasses.replace(source, quant=min(files, key=lambda group: files[group]).rpartition("/")[2])
+    files: dict[str, int] = {}
+    if isinstance(source, HubModel):
+        files = source.quants()
+        if len(files) > 1 and not source.quant:  # any file tells the shapes: the smallest
+            source = dataclasses.replace(source, quant=min(files, key=lambda name: files[name]).rpartition("/")[2])
     with remote_header(source) as header:
         yield Subject(_title(header, name), header, None, files)
 
@@ -118,7 +123,11 @@ def probed(path: Path | None, engine: EngineConfig, again: bool, status: StatusL
     """The probe of this machine. Tests put one of their own here."""
     from tenth.forecast.probe import get_probe
 
-    return get_probe(path, engine.threads, again, lambda what: status(f"measuring {what}", 0, 0))
+    probe = get_probe(path, engine.threads, again, lambda what: status(f"measuring {what}", 0, 0))
+    if probe.busy > QUIET_SHARE:
+        message(f"note: other programs used {100 * probe.busy:.0f} % of the CPUs when this machine was measured, so "
+                "everything is predicted too slow; --probe measures again")
+    return probe
 
 
 def gathered(subject: Subject, outlook: Outlook, budget: Budget,
@@ -159,7 +168,8 @@ def _as_data(choice: Choice, is_best: bool) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> None:
     """The plan for people."""
     machine = result["machine"]
-    disk = ", ".join(f"{in_units(rate)}/s in {size >> 10} KiB" for size, rate in machine["disk_bytes_per_second"].items())
+    disk = ", ".join(f"{in_units(rate)}/s in {size >> 10} KiB"
+                     for size, rate in machine["disk_bytes_per_second"].items())
     write_line(f"{result['model']}, {in_units(result['file_bytes'])}, budget {in_units(result['budget_bytes'])} "
                f"({result['budget_source']})")
     write_line(f"{machine['cpu']}, {machine['threads']} threads, {machine['isa']}: memory "
@@ -186,15 +196,16 @@ def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
 
     placement, streams, generation, prompt = (result[k] for k in ("placement", "streams", "generation", "prompt"))
     kinds = ", ".join(f"{kind} {in_units(n)}" for kind, n in result["resident_bytes"].items())
-    found = [
+    found: list[tuple[str, ...]] = [
         ("weights always in memory", f"{in_units(placement['trunk_bytes'])} ({kinds})"),
         ("keys and values", f"{in_units(placement['kv_bytes'])} for {placement['context_tokens']} tokens"),
         ("workspace and Python", f"{in_units(placement['workspace_bytes'])}, {in_units(placement['python_bytes'])}"),
     ]
     if streams:
         found += [
-            ("experts", f"{in_units(placement['expert_slot_bytes'])} of {in_units(placement['experts_bytes'])} in memory: "
-             f"{streams['slots']} slots for {streams['slices']} slices ({100 * streams['cached_share']:.0f} %), "
+            ("experts", f"{in_units(placement['expert_slot_bytes'])} of {in_units(placement['experts_bytes'])} in "
+             f"memory: {streams['slots']} slots for {streams['slices']} slices "
+             f"({100 * streams['cached_share']:.0f} %), "
              f"the experts of {streams['tokens_held']} tokens"),
             ("expected hit rate", f"{100 * streams['hit_rate']:.0f} % ({streams['hit_rate_source']})"),
         ]
@@ -202,7 +213,8 @@ def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
         found.append(("experts", f"{in_units(placement['experts_bytes'])}, all in memory"))
     per_token = result["per_token"]
     found += [
-        ("a token reads", f"{in_units(per_token['memory_bytes'])} of memory, {in_units(per_token['disk_bytes'])} of disk"),
+        ("a token reads", f"{in_units(per_token['memory_bytes'])} of memory, "
+         f"{in_units(per_token['disk_bytes'])} of disk"),
         ("loading", f"{result['load_s']:.1f} s from the disk"),
         ("first token", f"{prompt['first_token_s']:.2g} s after a prompt of {prompt['n_tokens']} tokens "
          f"({prompt['first_token_least_s']:.2g} to {prompt['first_token_most_s']:.2g}), bound by "
@@ -221,7 +233,8 @@ def show_quantisations(choices: list[dict[str, Any]]) -> None:
     cells: list[tuple[str, ...]] = [("", "file", "bits a weight", "tokens/s", "")]
     for choice in choices:
         speed = f"{choice['tokens_per_second']:.3g}" if choice["fits"] else "does not fit"
-        notes = [*(["reads experts from disk"] if choice["streams"] else []), *(["best here"] if choice["best"] else [])]
+        notes = [words for words, holds in (("reads experts from disk", choice["streams"]),
+                                            ("best here", choice["best"])) if holds]
         cells.append((choice["name"] + (" *" if choice["estimate"] else ""), in_units(choice["file_bytes"]),
                       f"{choice['bits_per_weight']:.2f}", speed, ", ".join(notes)))
     write_line(table(cells, right=frozenset({1, 2, 3})))

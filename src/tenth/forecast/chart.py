@@ -13,7 +13,8 @@ from tenth.errors import RequestError, ResourceError
 BAR = 36  # characters of the longest bar
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 420, 70, 730, 50, 360
 STYLE = """
-text { font: 12px system-ui, sans-serif; fill: #333 } .title { font-size: 15px; font-weight: 600 } .small { font-size: 11px }
+text { font: 12px system-ui, sans-serif; fill: #333 }
+.title { font-size: 15px; font-weight: 600 } .small { font-size: 11px }
 .grid { stroke: #8886; stroke-width: .5 } .line { stroke: #0b7285; stroke-width: 2.5; fill: none }
 .range { fill: #0b7285; fill-opacity: .15 } .asked { stroke: #d9480f; stroke-dasharray: 4 3 }
 @media (prefers-color-scheme: dark) { text { fill: #ddd } .line { stroke: #3bc9db } .range { fill: #3bc9db } }
@@ -25,10 +26,13 @@ Point = Mapping[str, Any]  # as outlook.curve gives them
 def bars(points: Sequence[Point], block: str = "█") -> list[str]:
     """One line per budget: a bar of the speed, and the share of experts' uses found in memory."""
     most = max(point["tokens_per_second"] for point in points)
-    return [f"{point['budget_bytes'] / 1e9:7.2f} GB  {block * max(1, round(BAR * point['tokens_per_second'] / most)):<{BAR}}"
-            f"  {point['tokens_per_second']:6.3g} tokens/s" + (f", {100 * point['hit_rate']:.0f} % hits"
-                                                               if point["hit_rate"] < 1 else "")
-            for point in points]
+    lines = []
+    for point in points:
+        bar = block * max(1, round(BAR * point["tokens_per_second"] / most))
+        hits = f", {100 * point['hit_rate']:.0f} % hits" if point["hit_rate"] < 1 else ""
+        lines.append(f"{point['budget_bytes'] / 1e9:7.2f} GB  {bar:<{BAR}}  {point['tokens_per_second']:6.3g} "
+                     f"tokens/s{hits}")
+    return lines
 
 
 def write(path: Path, title: str, points: Sequence[Point], asked_bytes: int) -> None:
@@ -46,8 +50,9 @@ def write(path: Path, title: str, points: Sequence[Point], asked_bytes: int) -> 
 
 def svg(title: str, points: Sequence[Point], asked_bytes: int) -> str:
     """Plain SVG, readable on light and dark pages. ``asked_bytes``: the budget to mark."""
-    low, high = points[0]["budget_bytes"], max(points[-1]["budget_bytes"], points[0]["budget_bytes"] + 1)
-    most = max(point["high"] for point in points) * 1.05
+    low: int = points[0]["budget_bytes"]
+    high: int = max(points[-1]["budget_bytes"], low + 1)
+    most = 1.05 * float(max(point["high"] for point in points))
 
     def x(n_bytes: float) -> float:
         return LEFT + (n_bytes - low) / (high - low) * (RIGHT - LEFT)

@@ -8,6 +8,7 @@ October 2026). Prompts are another matter: they use nearly all experts.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 Curve = Sequence[tuple[float, float]]
 
@@ -50,7 +51,7 @@ def hit_rate(family: str, cached_fraction: float, cycles: float, measured: Curve
 def along(curve: Curve, at: float) -> float:
     """The curve's value, between its points and (0, 0) and (1, 1)."""
     points = [(0.0, 0.0), *sorted(curve), (1.0, 1.0)]
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         if at <= x1:
             return y0 + (y1 - y0) * (at - x0) / (x1 - x0) if x1 > x0 else y1
     return 1.0

@@ -81,7 +81,7 @@ def measure_kernels(threads: int, formats: Iterable[str] = tuple(FORMATS)) -> Ke
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of each instruction, of choosing a token and of the rest of a step: the lower quartile of several steps."""
+    """Seconds of each instruction, of choosing a token and of the rest of a step."""
 
     instructions_s: Sequence[float]
     sample_s: float
@@ -150,8 +150,8 @@ def rates_of(each: Sequence[Sequence[Cost]], measured: Sequence[Times]) -> Kerne
                 found.setdefault(cost.formats, []).append(rate)
         attention_rates.append(max(found.pop("attention")))
         products = {name: (*products.get(name, ()), max(rates)) for name, rates in found.items()}
-    passing = [(cost.activation_bytes, seconds) for cost, seconds in zip(each[-1], measured[-1].instructions_s, strict=True)
-               if cost.op in ("rms_norm", "add", "quantize")]
+    last = zip(each[-1], measured[-1].instructions_s, strict=True)
+    passing = [(cost.activation_bytes, seconds) for cost, seconds in last if cost.op in ("rms_norm", "add", "quantize")]
     n_bytes, seconds = map(sum, zip(*passing, strict=True))
     return KernelRates(products, tuple(attention_rates), instruction_s, n_bytes / max(seconds, 1e-9),
                        measured[0].sample_s / VOCABULARY, measured[0].rest_s)

@@ -62,7 +62,8 @@ class Choice:
 def requantised(header: ModelFile, mix: Mix) -> ModelFile:
     """The header as it would be in this mix."""
     is_tied = "output.weight" not in header.tensors
-    n_layers = 1 + max((int(found[1]) for name in header.tensors if (found := re.match(r"blk\.(\d+)\.", name))), default=0)
+    layers = (int(found[1]) for name in header.tensors if (found := re.match(r"blk\.(\d+)\.", name)))
+    n_layers = 1 + max(layers, default=0)
     tensors = {name: _as(info, _format(name, mix, n_layers, is_tied)) if _is_quantised(info) else info
                for name, info in header.tensors.items()}
     more = sum(tensors[name].n_bytes - info.n_bytes for name, info in header.tensors.items())

@@ -33,6 +33,8 @@ from tenth.program.passes import kept_as_floats
 from tenth.weights.gguf import ModelFile
 from tenth.weights.placement import Placement, place
 
+KINDS = (("attn", "attention"), ("ssm", "recurrent"), ("ffn", "feed-forward"), ("token_embd", "vocabulary"),
+         ("output", "vocabulary"))  # how names of weights begin -> what they are
 REASONS = {"disk": "reading experts from the disk", "memory": "reading weights from memory",
            "compute": "computing", "overhead": "what many small instructions take at least"}
 
@@ -49,7 +51,8 @@ class Rate:
     @classmethod
     def per(cls, n_tokens: int, seconds: tuple[float, float, float], bound: str) -> Rate:
         """Tokens per second of the seconds that they take at most, likely and at least."""
-        return cls(*(n_tokens / s for s in seconds), bound)
+        most, likely, least = seconds
+        return cls(n_tokens / most, n_tokens / likely, n_tokens / least, bound)
 
 
 class Outlook:
@@ -117,19 +120,21 @@ class Outlook:
         bound = self._bound(step, self._disk_s(self.read_per_token(placement)))
         return Rate.per(1, (slow * (1 + SPREAD), likely, fast / (1 + SPREAD)), bound)
 
-    def first_token(self, placement: Placement, n_prompt: int) -> Rate:
-        """Prompt tokens per second up to the first token of the answer, with no expert in memory yet."""
-        step, disk_s = self.prompt(n_prompt), self._disk_s(self.prompt_reads(placement, n_prompt))
+    def first_token(self, placement: Placement, n_prompt: int, is_warm: bool = False) -> Rate:
+        """Prompt tokens per second up to the first token of the answer; unless warm, with no expert in memory yet."""
+        step, disk_s = self.prompt(n_prompt), self._disk_s(self.prompt_reads(placement, n_prompt, is_warm))
         likely = with_disk(step.seconds, disk_s)
         return Rate.per(n_prompt, (likely * (1 + SPREAD), likely, likely / (1 + SPREAD)), self._bound(step, disk_s))
 
-    def prompt_reads(self, placement: Placement, n_prompt: int) -> float:
-        """Bytes that a prompt reads: of each chunk the experts it uses, all of the first one's, then what is missing."""
+    def prompt_reads(self, placement: Placement, n_prompt: int, is_warm: bool = False) -> float:
+        """Bytes that a prompt reads: of each chunk the experts it uses and that are missing; the first time, all."""
         if not placement.streams:
             return 0.0
         chunk, layout = self.layout.limits.max_rows, self.layout
-        each = [expert_bytes(layout.program, layout.stored, min(chunk, n_prompt - at)) for at in range(0, n_prompt, chunk)]
-        return each[0] + sum(each[1:]) * (1 - self.cached_fraction(placement))
+        each = [expert_bytes(layout.program, layout.stored, min(chunk, n_prompt - at))
+                for at in range(0, n_prompt, chunk)]
+        missing = 1 - self.cached_fraction(placement)
+        return each[0] * (missing if is_warm else 1) + sum(each[1:]) * missing
 
     def _disk_s(self, n_bytes: float) -> float:
         return n_bytes / self.probe.disk_rate(slice_bytes(self.layout.program, self.layout.stored)) if n_bytes else 0.0
@@ -153,8 +158,7 @@ def resident_kinds(layout: Layout) -> dict[str, int]:
 def kind_of(name: str) -> str:
     """``blk.3.attn_q.weight`` -> attention."""
     part = name.split(".")[2] if name.startswith("blk.") else name.split(".")[0]
-    for start, kind in (("attn", "attention"), ("ssm", "recurrent"), ("ffn", "feed-forward"), ("token_embd", "vocabulary"),
-                        ("output_norm", "norms"), ("output", "vocabulary")):  # fmt: skip
+    for start, kind in KINDS:
         if part.startswith(start):
             return "norms" if "norm" in part else kind
     return "other"
@@ -194,7 +198,8 @@ def as_data(outlook: Outlook, placement: Placement, n_prompt: int) -> dict[str, 
         "placement": placement.as_data(), "resident_bytes": resident_kinds(layout),
         "streams": {
             "slots": sum(placement.n_slots.values()), "slices": n_slices,
-            "cached_share": round(outlook.cached_fraction(placement), 4), "tokens_held": round(placement.tokens_held, 2),
+            "cached_share": round(outlook.cached_fraction(placement), 4),
+            "tokens_held": round(placement.tokens_held, 2),
             "hit_rate": round(outlook.hits(placement), 4),
             "hit_rate_source": "measured here" if outlook.measured else "published curves",
         } if placement.streams else None,

@@ -13,11 +13,12 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from tenth.bench import limits
-from tenth.bench.machine import read_machine
+from tenth.bench.machine import busy_share, read_machine
 from tenth.errors import ResourceError
 from tenth.forecast.kernels import ROWS, KernelRates, measure_kernels
 
@@ -29,7 +30,8 @@ REQUEST_BYTES = (64 << 10, 256 << 10, 1 << 20, 4 << 20)
 class Probe:
     """Rates per second. ``disk``: bytes by size of request, several in flight, at random places, past the page cache.
 
-    ``disk_in_order``: bytes of a file read from front to back, as loading does.
+    ``disk_in_order``: bytes of a file read from front to back, as loading does. ``busy``: the share of the CPUs that
+    other programs used then, which made everything slower.
     """
 
     cpu: str
@@ -40,6 +42,7 @@ class Probe:
     kernels: KernelRates
     disk: dict[int, float]
     disk_in_order: float
+    busy: float = 0.0
 
     def disk_rate(self, request_bytes: float) -> float:
         """Bytes per second for requests of a size between those measured."""
@@ -59,7 +62,7 @@ def between(at: float, places: tuple[int, ...], values: tuple[float, ...]) -> fl
     pairs = list(zip(places, values, strict=True))
     if at <= places[0]:
         return values[0]
-    for (x0, y0), (x1, y1) in zip(pairs, pairs[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(pairs):
         if at <= x1:
             share = math.log(at / x0) / math.log(x1 / x0)
             return math.exp(math.log(y0) + share * (math.log(y1) - math.log(y0)))
@@ -93,7 +96,7 @@ def measure(file: Path | None, folder: Path, threads: int, progress: Callable[[s
     """Measures everything: some seconds. ``file``: one on the disk in question; without it one is written for that."""
     from tenth import runtime
 
-    machine = read_machine()
+    machine, busy = read_machine(), busy_share()
     progress("memory")
     n_bytes = limits.buffer_bytes(machine.l3_bytes, machine.available_bytes)
     read = limits.read_bandwidth(threads, 1.0, n_bytes).best
@@ -104,7 +107,7 @@ def measure(file: Path | None, folder: Path, threads: int, progress: Callable[[s
     with limits.file_to_read(file, folder) as path:
         disk = {size: limits.random_read_rate(path, size).median for size in REQUEST_BYTES}
         in_order = limits.disk_rate(path).median
-    return Probe(machine.cpu, runtime.kernel_isa(), threads, read, int8, kernels, disk, in_order)
+    return Probe(machine.cpu, runtime.kernel_isa(), threads, read, int8, kernels, disk, in_order, busy)
 
 
 def read_probe(path: Path) -> Probe | None:
@@ -118,6 +121,7 @@ def read_probe(path: Path) -> Probe | None:
         disk = {int(size): float(rate) for size, rate in data.pop("disk").items()}
         _rates(list(disk.values()), len(REQUEST_BYTES))
         _rates([data["read"], data["int8"], data["disk_in_order"]], 3)
+        data["busy"] = float(data["busy"])
         return Probe(**data, kernels=KernelRates(products, attention, **numbers), disk=disk)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

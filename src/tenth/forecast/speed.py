@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import prod
 
 from tenth.bench.costs import Cost, StepShape, Stored, costs
 from tenth.forecast.probe import Probe
@@ -37,7 +36,8 @@ class StepTime:
                         self.overhead_s + other.overhead_s)
 
 
-def step_time(program: Program, stored: Mapping[str, Stored], kv_format: str, shape: StepShape, probe: Probe) -> StepTime:
+def step_time(program: Program, stored: Mapping[str, Stored], kv_format: str, shape: StepShape,
+              probe: Probe) -> StepTime:
     """What a step of this shape takes with everything in memory."""
     each = zip(program.instructions, costs(program, stored, kv_format, shape), strict=True)
     times = [instruction_time(instruction, cost, shape, probe) for instruction, cost in each]
@@ -107,5 +107,5 @@ def _expert_weights(program: Program, stored: Mapping[str, Stored]) -> Iterable[
     for instruction in program.instructions:
         if instruction.op == "expert_linear":
             for value in instruction.inputs:
-                if value.kind == "weight" and len(value.shape) == 3 and prod(value.shape):
+                if value.kind == "weight" and len(value.shape) == 3:
                     yield instruction, value.shape[0], stored[value.name]

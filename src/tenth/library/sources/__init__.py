@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from tenth.library.partial import Partial
@@ -70,6 +70,7 @@ class Source(Payload, Protocol):
         """The model's folder in the library."""
 
 
+@runtime_checkable
 class Remote(Source, Protocol):
     """A source whose files lie at addresses of their own, so that a header can be read without the rest."""
 
