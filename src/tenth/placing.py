@@ -35,18 +35,11 @@ def memory_needs(
 
     ``may_shorten``: whether a shorter context may be granted.
     """
-    floats, experts = kept_as_floats(program), expert_weights(program)
-    trunk, token_bytes = 0, 0
+    experts, token_bytes = expert_weights(program), 0
     slices: Counter[int] = Counter()
     layer_slices: Counter[int] = Counter()
     streamed = stream_experts(program, experts) if experts else program
     reads = [i for i in streamed.instructions if i.op == "expert_read"]
-    for name in program.weights:
-        info = stored[name]
-        if name in floats:
-            trunk += 4 * info.n_weights
-        elif name not in experts:
-            trunk += math.prod(info.shape[:-2]) * _panel_bytes(info)
     for layer, read in zip(expert_layers(streamed), reads, strict=True):
         k = read.inputs[0].shape[0]  # experts of one row
         of_layer: Counter[int] = Counter()
@@ -61,7 +54,8 @@ def memory_needs(
     widest = max((i.inputs[0].row_bytes for i in program.instructions if i.op == "expert_linear"), default=0)
     per_thread = limits.max_rows * widest + SAMPLING_BYTES * program.vocab_size + THREAD_BYTES
     return Needs(
-        python=own_bytes() + PYTHON_GROWS_BYTES + LIBRARY_FILES_BYTES + TOKEN_BYTES * program.vocab_size, trunk=trunk,
+        python=own_bytes() + PYTHON_GROWS_BYTES + LIBRARY_FILES_BYTES + TOKEN_BYTES * program.vocab_size,
+        trunk=sum(trunk_bytes(stored, program).values()),
         kv=page_bytes * limits.n_pages,
         workspace=limits.arena_bytes + limits.n_threads * per_thread,
         slices=slices, layer_slices=layer_slices, token_bytes=token_bytes,
@@ -69,6 +63,16 @@ def memory_needs(
         state=slot_bytes(program) * limits.n_slots,
         smaller_kv=tuple((n, page_bytes * n_pages(n)) for n in halves(limits.context_tokens)) if may_shorten else (),
     )  # fmt: skip
+
+
+def trunk_bytes(stored: Mapping[str, TensorInfo], program: Program) -> dict[str, int]:
+    """What each weight takes in memory that is not an expert's."""
+    floats, experts = set(kept_as_floats(program)), expert_weights(program)
+    return {
+        name: 4 * stored[name].n_weights if name in floats
+        else math.prod(stored[name].shape[:-2]) * _panel_bytes(stored[name])
+        for name in program.weights if name not in experts
+    }  # fmt: skip
 
 
 def halves(context_tokens: int) -> list[int]:

@@ -125,8 +125,9 @@ def _layers(program: Any) -> set[str]:
 
 def _shown(key: str, value: Any) -> str:
     if key == "placement":
-        return ", ".join(f"{name.removesuffix('_bytes').replace('_', ' ')} "
-                         f"{in_units(n) if name.endswith('_bytes') else n}" for name, n in value.items() if n is not None)
+        parts = [(name.removesuffix("_bytes").replace("_", " "), in_units(n) if name.endswith("_bytes") else n)
+                 for name, n in value.items() if n is not None]
+        return ", ".join(f"{name} {amount}" for name, amount in parts)
     if key == "formats":
         return ", ".join(f"{name} {in_units(n)}" for name, n in value.items())
     if isinstance(value, dict):

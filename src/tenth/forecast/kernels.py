@@ -1,7 +1,7 @@
 """How fast this machine's kernels are, by weight format and rows: a program made for it, run and timed.
 
-One matrix of every format, attention and a vocabulary to sample from, with constant bytes for weights: the time of a
-product does not depend on them. Times are those of ``bench.profile``.
+One matrix of every format, attention, what stands between them and a vocabulary to sample from, with constant bytes for
+weights: the time of a product does not depend on them. Times are those of ``bench.profile``.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from tenth.program.builder import (
     linear,
     rms_norm,
     select_outputs,
+    swiglu,
 )
 from tenth.program.passes import kept_as_floats, optimise
 from tenth.program.values import Program
@@ -41,6 +42,7 @@ VOCABULARY, NARROW = 1 << 15, 64  # many logits of few columns: sampling matters
 ROWS = (1, 16, 256)
 FILL = b"\x3c"  # a normal number in every float format, and scales near 1: sums stay finite
 CONTEXT, STEPS = 256, 9
+PASSING = ("rms_norm_q8", "swiglu_q8", "add")  # ops that only pass over activations
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def product_program(formats: Sequence[str], path: Path) -> tuple[Program, dict[s
     """(The program, its weights as if all lay in one file)."""
     kinds = {"token_embd": ("Q8_0", (VOCABULARY, NARROW)), "wide": ("Q8_0", (DIM, NARROW)),
              "narrow": ("Q8_0", (NARROW, DIM)), "output_norm": ("F32", (NARROW,)),
-             "key": ("Q8_0", (N_KV_HEADS * HEAD_DIM, DIM))}
+             "square": ("Q8_0", (DIM, DIM)), "key": ("Q8_0", (N_KV_HEADS * HEAD_DIM, DIM))}
     for name in formats:
         kinds |= {f"{name}.norm": ("F32", (DIM,)), f"{name}.matrix": (name, (DIM, DIM))}
     stored = {}
@@ -127,7 +129,8 @@ def product_program(formats: Sequence[str], path: Path) -> tuple[Program, dict[s
         x = x + linear(rms_norm(x, of_format.norm, 1e-5), of_format.matrix)
     k = heads(linear(x, w.key), N_KV_HEADS)
     for layer in range(N_ATTENTIONS):
-        x = x + attention(heads(x, N_HEADS), k, k, layer=layer, scale=HEAD_DIM**-0.5)
+        y = attention(heads(x, N_HEADS), k, k, layer=layer, scale=HEAD_DIM**-0.5)
+        x = x + linear(swiglu(y, x), w.square)
     few = linear(select_outputs(x), w.narrow)
     program = builder.finish(linear(rms_norm(few, w.output_norm, 1e-5), w.token_embd))
     return optimise(program, {name for name, info in stored.items() if info.format not in FLOAT_FORMATS}), stored
@@ -151,7 +154,7 @@ def rates_of(each: Sequence[Sequence[Cost]], measured: Sequence[Times]) -> Kerne
         attention_rates.append(max(found.pop("attention")))
         products = {name: (*products.get(name, ()), max(rates)) for name, rates in found.items()}
     last = zip(each[-1], measured[-1].instructions_s, strict=True)
-    passing = [(cost.activation_bytes, seconds) for cost, seconds in last if cost.op in ("rms_norm", "add", "quantize")]
+    passing = [(cost.activation_bytes, seconds) for cost, seconds in last if cost.op in PASSING]
     n_bytes, seconds = map(sum, zip(*passing, strict=True))
     return KernelRates(products, tuple(attention_rates), instruction_s, n_bytes / max(seconds, 1e-9),
                        measured[0].sample_s / VOCABULARY, measured[0].rest_s)

@@ -28,8 +28,7 @@ from tenth.forecast.speed import (
     with_disk,
 )
 from tenth.loader import Layout, lay_out
-from tenth.placing import expert_weights
-from tenth.program.passes import kept_as_floats
+from tenth.placing import trunk_bytes
 from tenth.weights.gguf import ModelFile
 from tenth.weights.placement import Placement, place
 
@@ -146,12 +145,9 @@ class Outlook:
 
 def resident_kinds(layout: Layout) -> dict[str, int]:
     """Bytes of the trunk as it is kept, by kind of weight."""
-    floats, experts = set(kept_as_floats(layout.program)), expert_weights(layout.program)
     kinds: Counter[str] = Counter()
-    for name in layout.program.weights:
-        info = layout.stored[name]
-        if name not in experts:
-            kinds[kind_of(name)] += 4 * info.n_weights if name in floats else info.n_bytes
+    for name, n_bytes in trunk_bytes(layout.stored, layout.program).items():
+        kinds[kind_of(name)] += n_bytes
     return dict(kinds.most_common())
 
 

@@ -13,7 +13,8 @@ from tenth.bench.costs import Cost, StepShape, Stored, costs
 from tenth.forecast.probe import Probe
 from tenth.program.values import Instruction, Program
 
-ENGINE_S = 150e-6  # around a step, per token: scheduler, text, streams (docs/plan.md)
+SAMPLE_COLD = 3.0  # choosing a token, against the probe's: its logits lie in a cache
+ENGINE_S = 350e-6  # around a step, per token: scheduler, text, streams (docs/plan.md)
 HIDDEN = 0.8  # the share of the shorter one of reading and computing that the longer one hides (docs/plan.md)
 SPREAD = 0.15  # how far a figure without experts on the disk may be off: docs/plan.md
 
@@ -41,8 +42,8 @@ def step_time(program: Program, stored: Mapping[str, Stored], kv_format: str, sh
     """What a step of this shape takes with everything in memory."""
     each = zip(program.instructions, costs(program, stored, kv_format, shape), strict=True)
     times = [instruction_time(instruction, cost, shape, probe) for instruction, cost in each]
-    overhead = probe.kernels.step_s + probe.kernels.sample_s * program.vocab_size * shape.outputs
-    return sum(times, StepTime(overhead_s=overhead))
+    sampling = SAMPLE_COLD * probe.kernels.sample_s * program.vocab_size * shape.outputs
+    return sum(times, StepTime(overhead_s=probe.kernels.step_s + sampling))
 
 
 def instruction_time(instruction: Instruction, cost: Cost, shape: StepShape, probe: Probe) -> StepTime:
