@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.goldens import CASES, DATA, nmse
+from tests.golden_files import CASES, DATA, nmse
 
 from tenth.models import build
 from tenth.program import memory, passes

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.goldens import FLOAT, QUANTISED, nmse
+from tests.golden_files import FLOAT, QUANTISED, nmse
 from tests.runtime.native import all_logits, golden, open_golden
 
 
