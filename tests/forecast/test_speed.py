@@ -63,6 +63,14 @@ def test_rates_between_those_measured(at, value):
     assert between(at, (1, 4, 16), (1.0, 2.0, 8.0)) == pytest.approx(value)
 
 
+def test_a_machine_twice_as_slow_takes_twice_as_long():
+    probe = machine()
+    probe = replace(probe, kernels=replace(probe.kernels, instruction_s=1e-6, step_s=1e-5, sample_s=1e-9))
+    times = [step_time(layer_program(), TENSORS, "f16", StepShape(8, 9), p).seconds
+             for p in (probe, probe.scaled(probe.read / 2, probe.int8 / 2))]
+    assert times[1] == pytest.approx(2 * times[0])
+
+
 def expert_program():
     experts, x = Value("e", "temp", (2,), "tokens", "i32"), Value("x", "temp", (64,), "tokens", "q8")
     w, y = Value("blk.0.ffn_up_exps.weight", "weight", (8, 32, 64)), Value("y", "temp", (2, 32), "tokens")

@@ -141,26 +141,34 @@ def run(model: Any, shape: Shape, engine: EngineConfig, peers: PeerFlags, machin
                   "busy_share": busy, "machine": dataclasses.asdict(machine)} | figures(turns, work, shape)
         if experts := model.expert_statistics():
             result["experts"] = experts
-        result["predicted"] = predicted(loaded, engine, shape, own.hit_rate)
+        result["predicted"] = predicted(loaded, engine, shape, result["limits"], own.hit_rate)
         if peer is not None:
             result["peer"] = {"name": peer.name, "version": peer.version, "command": peer.command} | result["peer"]
     return result
 
 
-def predicted(loaded: Any, engine: EngineConfig, shape: Shape, hit_rate: float | None) -> dict[str, Any]:
-    """What ``tenth plan`` expects of the same work. Notes the hit rate seen, for the next plan."""
+def predicted(loaded: Any, engine: EngineConfig, shape: Shape, beside: dict[str, Any],
+              hit_rate: float | None) -> dict[str, Any]:
+    """What ``tenth plan`` expects of the same work, at the limits measured beside it; ``planned_``: at the probe's.
+
+    Notes the hit rate seen, for the next plan.
+    """
     from tenth.forecast.observed import note, observed
     from tenth.forecast.outlook import Outlook
     from tenth.forecast.probe import get_probe
 
-    probe = get_probe(loaded.header.paths[0], engine.threads)
-    outlook, placement = Outlook.of(loaded.header, engine, probe, observed(loaded.header)), loaded.placement
-    generation = outlook.generation(placement, outlook.step_behind(shape.n_generate // 2))
-    prompt = outlook.first_token(placement, shape.n_prompt, is_warm=True)
+    probe, placement = get_probe(loaded.header.paths[0], engine.threads), loaded.placement
+    now = probe.scaled(*(beside[name]["median"] for name in ("read_bytes_per_second", "int8_multiply_adds_per_second")))
+    result: dict[str, Any] = {}
+    for start, rates in (("planned_", probe), ("", now)):
+        outlook = Outlook.of(loaded.header, engine, rates, observed(loaded.header))
+        generation = outlook.generation(placement, outlook.step_behind(shape.n_generate // 2))
+        prompt = outlook.first_token(placement, shape.n_prompt, is_warm=True)
+        result |= {f"{start}prompt": prompt.likely, f"{start}generation": generation.likely,
+                   f"{start}prompt_bound": prompt.bound, f"{start}generation_bound": generation.bound}
     if hit_rate is not None:
         note(loaded.header, outlook.cached_fraction(placement), hit_rate)
-    return {"prompt": prompt.likely, "generation": generation.likely, "prompt_bound": prompt.bound,
-            "generation_bound": generation.bound, "hit_rate": outlook.hits(placement), "measured_hit_rate": hit_rate}
+    return result | {"hit_rate": outlook.hits(placement), "measured_hit_rate": hit_rate}
 
 
 def peer_for(peers: PeerFlags, file: Path, threads: int, ids: list[int], shape: Shape) -> AbstractContextManager[Any]:
@@ -191,7 +199,7 @@ def prediction_line(result: dict[str, Any]) -> str:
     if predicted["measured_hit_rate"] is not None:
         seen = predicted["measured_hit_rate"]
         parts.append(f"hit rate {100 * predicted['hit_rate']:.0f} % ({100 * seen:.0f} % seen)")
-    return f"predicted by tenth plan: {', '.join(parts)}"
+    return f"predicted as tenth plan does, at these limits: {', '.join(parts)}"
 
 
 def show(result: dict[str, Any]) -> None:

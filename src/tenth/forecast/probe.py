@@ -44,6 +44,15 @@ class Probe:
     disk_in_order: float
     busy: float = 0.0
 
+    def scaled(self, read: float, int8: float) -> Probe:
+        """The same machine at another time, when it read and multiplied at these rates; the disk as it was."""
+        faster, k = int8 / self.int8, self.kernels
+        kernels = KernelRates(
+            {name: tuple(faster * rate for rate in rates) for name, rates in k.products.items()},
+            tuple(faster * rate for rate in k.attention), k.instruction_s / faster, k.activation_bytes_per_s * faster,
+            k.sample_s / faster, k.step_s / faster)
+        return dataclasses.replace(self, read=read, int8=int8, kernels=kernels)
+
     def disk_rate(self, request_bytes: float) -> float:
         """Bytes per second for requests of a size between those measured."""
         return between(request_bytes, tuple(self.disk), tuple(self.disk.values()))
