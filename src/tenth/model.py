@@ -23,6 +23,7 @@ from tenth.stream import Feed, Stream, ThinkingBudget, TokenReader
 
 if TYPE_CHECKING:
     from tenth.loader import Loaded
+    from tenth.text.asking import Ask
     from tenth.text.grammar import Grammar, Grammars
     from tenth.text.guide import Guide
     from tenth.text.template import ChatTemplate
@@ -105,13 +106,12 @@ def _text_if_any(metadata: Metadata, template: str | None) -> _Text | None:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request that was checked. ``rendered``: the prompt's text when it is a conversation, else None."""
+    """A request that was checked. ``asked``: a conversation and how to read its answer; None for plain text."""
 
     ids: list[int]
     params: SamplingParams
-    rendered: str | None = None
-    thinking_budget: int | None = None
     grammar: Grammar | None = None
+    asked: Ask | None = None
 
 
 class Model:
@@ -161,6 +161,9 @@ class Model:
         thinking_budget: int | None = None,
         reasoning_effort: str | None = None,
         response_format: Any = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: Any = None,
+        parallel_tool_calls: bool = True,
         **sampling: Any,
     ) -> Stream:
         """Answer a conversation: messages with "role" and "content", as the model's own template renders them.
@@ -168,11 +171,14 @@ class Model:
         think: ask a model that can for thinking or for none (None: as its template does). thinking_budget: most tokens
         of thinking, after which it is closed and the answer goes on. reasoning_effort: a word for the two, "none" to
         "max". response_format: what the answer has to match, as OpenAI writes it or a Grammar; thinking is free.
-        Other keywords: SamplingParams, by name. Raises RequestError at once for what cannot be answered.
+        tools, tool_choice, parallel_tool_calls: functions that the model may call, as OpenAI writes them; calls come
+        as pieces of kind "call" and as ``tool_calls``. Other keywords: SamplingParams, by name. Raises RequestError at
+        once for what cannot be answered.
         """
         return self.start(self.prepare_chat(
             messages, think=think, thinking_budget=thinking_budget, reasoning_effort=reasoning_effort,
-            response_format=response_format, **sampling))
+            response_format=response_format, tools=tools, tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls, **sampling))
 
     def prepare_chat(
         self,
@@ -182,22 +188,20 @@ class Model:
         thinking_budget: int | None = None,
         reasoning_effort: str | None = None,
         response_format: Any = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: Any = None,
+        parallel_tool_calls: bool = True,
         **sampling: Any,
     ) -> Prepared:
         """What ``chat`` would start, checked and turned into tokens; nothing is computed yet."""
-        from tenth.text.effort import effort_variables, read_effort
-        from tenth.text.grammar import response_grammar
-        from tenth.text.messages import plain_messages
-        from tenth.text.stream import DeltaStream
+        from tenth.text.asking import ChatOptions, ask
 
-        params, template = make_params(sampling).completed(self.defaults), self._text.template
-        think, budget = read_effort(reasoning_effort, think, thinking_budget)
-        rendered = template.render(plain_messages(messages), add_generation_prompt=True, thinking=think,
-                                   extra=effort_variables(reasoning_effort))
-        if budget == 0:  # if the prompt itself opens thinking, it is closed there
-            rendered += DeltaStream(template.family, rendered).closing_text
-        ids = self._text.tokenizer.encode(rendered, special=True, parse_special=True)
-        return self._checked(Prepared(ids, params, rendered, budget, response_grammar(response_format)))
+        params, text = make_params(sampling).completed(self.defaults), self._text
+        options = ChatOptions(think, thinking_budget, reasoning_effort, response_format, tools, tool_choice,
+                              parallel_tool_calls)
+        asked = ask(text.template, text.tokenizer, messages, options)
+        ids = text.tokenizer.encode(asked.prompt, special=True, parse_special=True)
+        return self._checked(Prepared(ids, params, asked.grammar, asked))
 
     def prepare(self, prompt: str | list[int], *, grammar: Grammar | None = None, **sampling: Any) -> Prepared:
         """What ``generate`` would start for one prompt, checked and turned into tokens."""
@@ -206,7 +210,7 @@ class Model:
         if grammar is not None and not hasattr(grammar, "source"):
             raise RequestError(f"grammar is {grammar!r}, expected a tenth.Grammar")
         ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
-        return self._checked(Prepared(ids, make_params(sampling).completed(self.defaults), grammar=grammar))
+        return self._checked(Prepared(ids, make_params(sampling).completed(self.defaults), grammar))
 
     def _checked(self, prepared: Prepared) -> Prepared:
         self._engine.check(prepared.ids, prepared.params.logit_bias or {})
@@ -250,20 +254,15 @@ class Model:
 
     def start(self, prepared: Prepared, *, seed: int | None = None) -> Stream:
         """Start a prepared request; ``seed`` in place of its own. The same one may be started several times."""
-        from tenth.text.stream import DeltaStream, StopStrings, TextStream
-
         params = prepared.params if seed is None else replace(prepared.params, seed=seed)
-        tokenizer, deltas, budget = self._text.tokenizer, None, None
-        if prepared.rendered is not None:
-            deltas = DeltaStream(self._text.template.family, prepared.rendered)
-            budget = self._budget(prepared, deltas.thinking)
-        stops = StopStrings(tuple(params.stop)) if params.stop else None
+        tokenizer = self._text.tokenizer
 
         def encode(text: str) -> list[int]:
             return tokenizer.encode(text, special=False, continuing=True)
 
         guide = self._guide(prepared.grammar)
-        feed = Feed(TokenReader(TextStream(tokenizer), deltas, stops), len(prepared.ids), budget, guide, encode)
+        reader, budget = self._reading(prepared.asked, params)
+        feed = Feed(reader, len(prepared.ids), budget, guide, encode)
         stop_ids = frozenset[int]() if params.ignore_eos else tokenizer.stop_ids
         request = Request(prepared.ids, feed, _token_choice(params), params.max_tokens, stop_ids, self.speculate,
                           guide=guide)
@@ -271,18 +270,21 @@ class Model:
         engine = self._engine
         return Stream(feed, lambda: engine.cancel(request), self._load_s, params.seed, request.speculated)
 
-    def _budget(self, prepared: Prepared, is_open: bool) -> ThinkingBudget | None:
-        """What bounds the thinking of a conversation; ``is_open``: its prompt has begun a thought."""
-        tokenizer, family, budget = self._text.tokenizer, self._text.template.family, prepared.thinking_budget
-        if family is None or prepared.rendered is None:
-            return None
+    def _reading(self, asked: Ask | None, params: SamplingParams) -> tuple[TokenReader, ThinkingBudget | None]:
+        """How to read an answer, and what bounds its thinking; ``asked`` None: it is plain text."""
+        from tenth.text.stream import StopStrings, TextStream
 
-        def marks(text: str) -> tuple[int, ...]:
-            return tuple(tokenizer.encode(text, special=False, parse_special=True, continuing=True))
-
-        may_open = not is_open and budget != 0 and not prepared.rendered.rstrip("\n ").endswith(family.closing)
-        return ThinkingBudget(budget, marks(family.closing_text), marks(family.opening) if may_open else (),
-                              marks(family.closing_text.partition(family.closing)[2]))
+        tokenizer, stops = self._text.tokenizer, StopStrings(tuple(params.stop)) if params.stop else None
+        if asked is None:
+            return TokenReader(TextStream(tokenizer), None, stops), None
+        reader = TokenReader(TextStream(tokenizer, shown=asked.shown), asked.deltas(), stops, asked.calls())
+        if asked.thinking is None:
+            return reader, None
+        opening, closing, behind = (
+            tuple(tokenizer.encode(text, special=False, parse_special=True, continuing=True))
+            for text in (asked.thinking.opening, asked.thinking.closing, asked.thinking.behind)
+        )
+        return reader, ThinkingBudget(asked.budget, closing, opening, behind)
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
         """Token ids of a text; ``special``: with the begin and end tokens that the file asks for."""
@@ -318,18 +320,24 @@ class Model:
         """What to tell the user of how the model fits into its memory, or None."""
         return self.loaded.placement.warning
 
+    def expert_uses(self) -> tuple[int, int]:
+        """Slices of streamed experts that were in memory when a layer asked for them, and all; (0, 0) without any."""
+        counts = None if self._engine.is_closed else self.loaded.runtime.expert_counters()
+        return (counts.ready, counts.wanted) if counts else (0, 0)
+
     def expert_statistics(self) -> dict[str, float | int | bool]:
         """What streamed experts have cost since the start, or since the last reset; empty when all are in memory.
 
         hit_rate: share of slices (one expert's rows of one matrix) that were in memory when a layer asked for them;
-        predicted_right: of those read ahead, so many were asked for; waiting_share: of the time of all steps, what
-        workers spent waiting for the disk, the rest being computation.
+        predicted_right: of those read ahead, so many were asked for; waiting_share and computing_share: of the time of
+        all steps, what workers spent waiting for the disk, and the rest.
         """
         counts = None if self._engine.is_closed else self.loaded.runtime.expert_counters()
         if counts is None:
             return {}
         steps, tokens = self.loaded.runtime.step_counters(), max(self._engine.stats.n_rows, 1)
         workers_s = steps.step_seconds * self.loaded.runtime.n_threads
+        waiting = min(counts.wait_seconds / workers_s, 1.0) if workers_s else 0.0
         return {
             "slot_bytes": counts.slot_bytes,
             "tokens_held": round(self.loaded.placement.tokens_held, 2),
@@ -337,7 +345,8 @@ class Model:
             "predicted_right": round(1 - counts.unused / max(counts.predicted, 1), 4),
             "read_bytes": counts.read_bytes,
             "read_bytes_per_token": counts.read_bytes // tokens,
-            "waiting_share": round(counts.wait_seconds / workers_s, 4) if workers_s else 0.0,
+            "waiting_share": round(waiting, 4),
+            "computing_share": round(1 - waiting, 4),
             "direct_reads": counts.direct,
         }
 

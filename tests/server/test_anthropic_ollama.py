@@ -84,8 +84,7 @@ def test_anthropic_s_errors_have_their_form(claude):
 
 
 ASKS_FOR_MORE = {
-    "container": "c", "diagnostics": {"x": 1}, "inference_geo": "eu", "tools": [{"name": "f", "input_schema": {}}],
-    "tool_choice": {"type": "any"}, "user_profile_id": "u", "workspace_id": "w",
+    "container": "c", "diagnostics": {"x": 1}, "inference_geo": "eu", "user_profile_id": "u", "workspace_id": "w",
 }
 
 

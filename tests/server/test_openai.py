@@ -165,10 +165,9 @@ def test_bodies_that_are_no_request_are_a_400(server, body):
 # A value of each official field that asks for something which this server does not do.
 ASKS_FOR_MORE = {
     "audio": {"voice": "alloy", "format": "mp3"}, "function_call": "auto", "functions": [{"name": "f"}],
-    "moderation": {"model": "m"}, "parallel_tool_calls": False, "prediction": {"type": "content", "content": "x"},
+    "moderation": {"model": "m"}, "prediction": {"type": "content", "content": "x"},
     "prompt_cache_options": {"mode": "explicit"}, "prompt_cache_retention": "24h",
-    "tool_choice": "required", "verbosity": "high",
-    "tools": [{"type": "function", "function": {"name": "f"}}], "web_search_options": {}, "suffix": "x",
+    "verbosity": "high", "web_search_options": {}, "suffix": "x",
     "modalities": ["text", "audio"], "service_tier": "priority", "store": True,
 }
 

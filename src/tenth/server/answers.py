@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from tenth.engine.request import FinishReason
-from tenth.stream import Kind, Stream, Timings, TokenLogprob, Usage
+from tenth.stream import CallPart, Kind, Stream, Timings, TokenLogprob, ToolCall, Usage
 
 
 @dataclass(frozen=True)
 class Delta:
-    """New text of one choice, of one kind, and the sampled tokens that became known with it."""
+    """New text of one choice, of one kind, and the sampled tokens that became known with it.
+
+    The text of a ``call`` is a part of its arguments; see tenth.stream.Piece.
+    """
 
     index: int
     kind: Kind
     text: str
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    call: CallPart | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,11 @@ class End:
 Event = Delta | End
 
 
+def reason_of(end: End, has_calls: bool) -> str:
+    """Why a choice ended, as OpenAI's API says it."""
+    return "tool_calls" if has_calls and end.reason == "stop" else end.reason
+
+
 @dataclass
 class Choice:
     """One whole answer."""
@@ -44,6 +53,7 @@ class Choice:
     text: str = ""
     thinking: str = ""
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
     end: End | None = None
 
     def add(self, event: Event) -> None:
@@ -51,6 +61,10 @@ class Choice:
         self.logprobs += event.logprobs
         if isinstance(event, End):
             self.end = event
+        elif event.call is not None:
+            if event.call.name is not None:
+                self.calls.append(ToolCall(event.call.id, event.call.name, ""))
+            self.calls[-1] = replace(self.calls[-1], arguments=self.calls[-1].arguments + event.text)
         elif event.kind == "thinking":
             self.thinking += event.text
         else:
@@ -64,8 +78,9 @@ async def events_of(stream: Stream, index: int) -> AsyncIterator[Event]:
         while pieces := await stream.ready():
             logprobs = stream.logprobs_from(n_told)
             n_told += len(logprobs)
-            for kind, group in groupby(pieces, lambda piece: piece.kind):
-                yield Delta(index, kind, "".join(group), [token for token in logprobs if token.kind == kind])
+            for (kind, call), group in groupby(pieces, lambda piece: (piece.kind, piece.call)):
+                yield Delta(index, kind, "".join(group), [token for token in logprobs if token.kind == kind], call)
+                logprobs = [token for token in logprobs if token.kind != kind]
         yield End(index, stream.finish_reason, stream.usage, stream.timings, stream.logprobs_from(n_told),
                   stream.stop_string)
     finally:

@@ -22,7 +22,7 @@ class Ask:
     """What a request asks for. ``messages``: a conversation; else ``prompt``: text or token ids to go on from.
 
     ``settings``: SamplingParams by name. ``n``: so many answers to the same prompt. ``response_format``: what they have
-    to match, as OpenAI writes it (tenth.text.grammar).
+    to match, as OpenAI writes it (tenth.text.grammar). ``tools``: tools, tool_choice and parallel_tool_calls, likewise.
     """
 
     model: str
@@ -32,4 +32,5 @@ class Ask:
     thinking: Thinking = Thinking()
     n: int = 1
     response_format: Mapping[str, Any] | None = None
+    tools: Mapping[str, Any] = field(default_factory=dict)
 

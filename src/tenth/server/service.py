@@ -70,7 +70,8 @@ def prepare(model: Model, ask: Ask) -> Prepared:
     if ask.messages is not None:
         return model.prepare_chat(
             ask.messages, think=ask.thinking.wanted, thinking_budget=ask.thinking.budget,
-            reasoning_effort=ask.thinking.effort, response_format=ask.response_format, **ask.settings)
+            reasoning_effort=ask.thinking.effort, response_format=ask.response_format, **ask.tools,
+            **ask.settings)
     assert ask.prompt is not None, "an ask has neither messages nor a prompt"
     return model.prepare(ask.prompt, grammar=response_grammar(ask.response_format), **ask.settings)
 

@@ -7,6 +7,7 @@ this server checks none. ``temperature``, ``top_p`` and ``top_k`` are taken as o
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request
@@ -18,15 +19,15 @@ from tenth.server.answers import Choice, Delta, End
 from tenth.server.asking import Ask, Thinking
 from tenth.server.body import Body, JsonRoute, count, effort, number
 from tenth.server.dialects.openai import new_id
-from tenth.server.dialects.openai_chat import MOST_TOKENS, TEXT_ONLY, get_service
+from tenth.server.dialects.openai_chat import MOST_TOKENS, TEXT_ONLY, asked_tools, get_service
 from tenth.server.failures import Failure, Refused
 from tenth.server.service import Answer, ends, prepare
-from tenth.server.streams import Wire, event, stream, whole
+from tenth.server.streams import Wire, dumps, event, stream, whole
 from tenth.text.messages import MAX_MESSAGES
+from tenth.text.tools.request import MAX_TOOLS
 
 router = APIRouter(route_class=JsonRoute, tags=["Anthropic"])
 
-NO_TOOLS = "there are no tools yet"
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
           413: "request_too_large", 415: "invalid_request_error", 429: "rate_limit_error", 503: "overloaded_error"}
 
@@ -49,15 +50,22 @@ class CacheControl(Body):
 
 
 class Block(Body):
-    """A block of a message: text, or the thinking of an earlier answer."""
+    """A block of a message: text, the thinking or a call of an earlier answer, or the result of a call."""
 
-    type: Literal["text", "thinking"]
+    type: Literal["text", "thinking", "tool_use", "tool_result"]
+    id: str | None = Field(default=None, max_length=256)
+    name: str | None = Field(default=None, max_length=256)
+    input: dict[str, Any] | None = None
+    tool_use_id: str | None = Field(default=None, max_length=256)
+    content: str | list[Block] | None = None
+    is_error: bool | None = Field(default=None, description="Told to the model only by what the content says.")
+    caller: dict[Literal["type"], Literal["direct"]] | None = None
     text: str | None = None
     thinking: str | None = None
     signature: str | None = None
     cache_control: CacheControl | None = None
     unsupported: ClassVar[dict[str, str]] = {
-        "source": TEXT_ONLY, "citations": "this server cites nothing", "input": NO_TOOLS, "tool_use_id": NO_TOOLS,
+        "source": TEXT_ONLY, "citations": "this server cites nothing",
     }
 
 
@@ -67,13 +75,23 @@ class Message(Body):
     role: Literal["user", "assistant", "system"]
     content: str | list[Block]
 
-    def plain(self) -> dict[str, Any]:
-        """The message as templates know it."""
+    def plain(self) -> list[dict[str, Any]]:
+        """The message as templates know it: results of calls are messages of their own."""
         if isinstance(self.content, str):
-            return {"role": self.role, "content": self.content}
-        thinking = "".join(block.thinking or "" for block in self.content)
-        message = {"role": self.role, "content": text_of(self.content)}
-        return message | ({"reasoning_content": thinking} if thinking else {})
+            return [{"role": self.role, "content": self.content}]
+        blocks: dict[str, list[Block]] = {"text": [], "thinking": [], "tool_use": [], "tool_result": []}
+        for block in self.content:
+            blocks[block.type].append(block)
+        results = [{"role": "tool", "tool_call_id": block.tool_use_id or "", "content": text_of(block.content or "")}
+                   for block in blocks["tool_result"]]
+        message: dict[str, Any] = {"role": self.role, "content": text_of(blocks["text"])}
+        if blocks["thinking"]:
+            message["reasoning_content"] = "".join(block.thinking or "" for block in blocks["thinking"])
+        if blocks["tool_use"]:
+            message["tool_calls"] = [{"id": block.id or "", "type": "function", "function": {
+                "name": block.name or "", "arguments": dumps(block.input or {})}} for block in blocks["tool_use"]]
+        is_empty = not message["content"] and len(message) == 2
+        return results + ([] if results and is_empty else [message])
 
 
 def text_of(blocks: str | list[Block]) -> str:
@@ -114,6 +132,37 @@ class OutputConfig(Body):
         return {"type": "json_schema", "json_schema": named} if named else None
 
 
+class Tool(Body):
+    """A function that the model may call."""
+
+    name: str = Field(max_length=256)
+    description: str | None = None
+    input_schema: dict[str, Any]
+    type: Literal["custom"] | None = None
+    strict: bool | None = None
+    cache_control: CacheControl | None = None
+    eager_input_streaming: bool | None = Field(default=None, description="Accepted: arguments always stream.")
+
+    def as_openai(self) -> dict[str, Any]:
+        """The tool as OpenAI writes it."""
+        return {"type": "function", "function": {"name": self.name, "description": self.description or "",
+                                                 "parameters": self.input_schema, "strict": bool(self.strict)}}
+
+
+class ToolChoice(Body):
+    """Whether a call has to be made."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = Field(default=None, max_length=256)
+    disable_parallel_tool_use: bool | None = None
+
+    def as_openai(self) -> str | dict[str, Any]:
+        """The choice as OpenAI writes it."""
+        if self.type == "tool":
+            return {"type": "function", "function": {"name": self.name}}
+        return {"auto": "auto", "any": "required", "none": "none"}[self.type]
+
+
 class CountRequest(Body):
     """What counts as the prompt."""
 
@@ -124,17 +173,25 @@ class CountRequest(Body):
     output_config: OutputConfig | None = None
     cache_control: CacheControl | None = None
     speed: Literal["standard"] | None = None
+    tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
+    tool_choice: ToolChoice | None = None
     unsupported: ClassVar[dict[str, str]] = {
-        "tools": NO_TOOLS, "tool_choice": NO_TOOLS, "user_profile_id": "this server keeps no users",
+        "user_profile_id": "this server keeps no users",
         "workspace_id": "this server keeps no workspaces", "container": "this server runs no code",
         "diagnostics": "there are none", "inference_geo": "it is here",
     }
-    harmless: ClassVar[dict[str, Any]] = {"tools": [], "tool_choice": {"type": "none"}}
 
     def conversation(self) -> list[dict[str, Any]]:
         """The messages, the system's first."""
         first = [{"role": "system", "content": text_of(self.system)}] if self.system else []
-        return first + [message.plain() for message in self.messages]
+        return first + [plain for message in self.messages for plain in message.plain()]
+
+    def asked_tools(self) -> dict[str, Any]:
+        """Tools as Model.chat takes them."""
+        tools = [tool.as_openai() for tool in self.tools] if self.tools else None
+        choice = self.tool_choice
+        parallel = not (choice and choice.disable_parallel_tool_use)
+        return asked_tools(tools, choice.as_openai() if choice else None, parallel)
 
     def how_to_think(self) -> Thinking:
         """What the two fields about thinking ask for; without any: no thinking, as the official API."""
@@ -165,7 +222,8 @@ class MessagesRequest(CountRequest):
         settings = {name: getattr(self, name) for name in ("max_tokens", "temperature", "top_p", "top_k")}
         settings["stop"] = self.stop_sequences or ()
         return Ask(self.model, self.conversation(), settings=settings, thinking=self.how_to_think(),
-                   response_format=self.output_config.response_format() if self.output_config else None)
+                   response_format=self.output_config.response_format() if self.output_config else None,
+                   tools=self.asked_tools())
 
 
 @router.post("/v1/messages", response_model=None)
@@ -180,7 +238,7 @@ async def create(body: MessagesRequest, request: Request) -> Response:
 @router.post("/v1/messages/count_tokens")
 async def count_tokens(body: CountRequest, request: Request) -> dict[str, int]:
     """How many tokens a conversation has."""
-    ask = Ask(body.model, body.conversation(), thinking=body.how_to_think())
+    ask = Ask(body.model, body.conversation(), thinking=body.how_to_think(), tools=body.asked_tools())
     async with get_service(request).shelf.borrow(body.model) as borrowed:
         prepared = await asyncio.to_thread(prepare, borrowed.model, ask)
     return {"input_tokens": len(prepared.ids)}
@@ -189,7 +247,8 @@ async def count_tokens(body: CountRequest, request: Request) -> dict[str, int]:
 async def _message(answer: Answer) -> Response:
     (choice,) = await answer.whole()
     (end,) = ends([choice])
-    return JSONResponse(_head(answer) | {"content": _content(choice), **_stop(end), "usage": _usage(end)})
+    return JSONResponse(_head(answer) | {"content": _content(choice), **_stop(end, bool(choice.calls)),
+                                         "usage": _usage(end)})
 
 
 def _head(answer: Answer) -> dict[str, Any]:
@@ -199,10 +258,23 @@ def _head(answer: Answer) -> dict[str, Any]:
 
 def _content(choice: Choice) -> list[dict[str, Any]]:
     thinking = [{"type": "thinking", "thinking": choice.thinking, "signature": ""}] if choice.thinking else []
-    return thinking + ([{"type": "text", "text": choice.text}] if choice.text or not thinking else [])
+    calls = [{"type": "tool_use", "id": call.id, "name": call.name, "input": _read(call.arguments)}
+             for call in choice.calls]
+    return thinking + ([{"type": "text", "text": choice.text}] if choice.text or not (thinking or calls) else []
+                       ) + calls
 
 
-def _stop(end: End) -> dict[str, Any]:
+def _read(arguments: str) -> Any:
+    """Arguments as JSON; those that the model made wrongly under a name of their own."""
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return {"invalid_json": arguments}
+
+
+def _stop(end: End, has_calls: bool) -> dict[str, Any]:
+    if has_calls and end.reason == "stop":
+        return {"stop_reason": "tool_use", "stop_sequence": None}
     if end.stop_string is not None:
         return {"stop_reason": "stop_sequence", "stop_sequence": end.stop_string}
     return {"stop_reason": "max_tokens" if end.reason == "length" else "end_turn", "stop_sequence": None}
@@ -219,23 +291,39 @@ async def _wire(answer: Answer) -> Wire:
     def named(name: str, **fields: Any) -> bytes:
         return event({"type": name, **fields}, name)
 
-    index, open_kind = -1, None
+    index, has_calls = -1, False
+    open_kind: Any = None  # of the block that is open: a kind, or the id of a call
     usage = {"input_tokens": answer.n_prompt_tokens, "output_tokens": 0}
     yield named("message_start", message=_head(answer) | {"usage": usage})
     async for piece in answer.events():
         if isinstance(piece, Delta):
-            if piece.kind != open_kind:
+            kind = piece.call.id if piece.call else piece.kind
+            has_calls = has_calls or piece.call is not None
+            if kind != open_kind:
                 if open_kind is not None:
                     yield named("content_block_stop", index=index)
-                index, open_kind = index + 1, piece.kind
-                block = ({"type": "thinking", "thinking": "", "signature": ""} if piece.kind == "thinking"
-                         else {"type": "text", "text": ""})
-                yield named("content_block_start", index=index, content_block=block)
-            delta = ({"type": "thinking_delta", "thinking": piece.text} if piece.kind == "thinking"
-                     else {"type": "text_delta", "text": piece.text})
-            yield named("content_block_delta", index=index, delta=delta)
+                index, open_kind = index + 1, kind
+                yield named("content_block_start", index=index, content_block=_block(piece))
+            if piece.text:
+                yield named("content_block_delta", index=index, delta=_delta(piece))
         else:
             if open_kind is not None:
                 yield named("content_block_stop", index=index)
-            yield named("message_delta", delta=_stop(piece), usage=_usage(piece))
+            yield named("message_delta", delta=_stop(piece, has_calls), usage=_usage(piece))
     yield named("message_stop")
+
+
+def _block(piece: Delta) -> dict[str, Any]:
+    """A block at its beginning."""
+    if piece.call is not None:
+        return {"type": "tool_use", "id": piece.call.id, "name": piece.call.name, "input": {}}
+    return ({"type": "thinking", "thinking": "", "signature": ""} if piece.kind == "thinking"
+            else {"type": "text", "text": ""})
+
+
+def _delta(piece: Delta) -> dict[str, Any]:
+    """What is new in a block."""
+    if piece.call is not None:
+        return {"type": "input_json_delta", "partial_json": piece.text}
+    return ({"type": "thinking_delta", "thinking": piece.text} if piece.kind == "thinking"
+            else {"type": "text_delta", "text": piece.text})

@@ -8,7 +8,9 @@ tenth's catalogue only: no request names an address.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
@@ -24,17 +26,18 @@ from tenth.server.answers import Choice, Delta, End
 from tenth.server.asking import Ask, Thinking
 from tenth.server.body import Body, JsonRoute, SamplingBody, number
 from tenth.server.dialects.openai import token_logprob
-from tenth.server.dialects.openai_chat import MOST_TOKENS, TEXT_ONLY, get_service
+from tenth.server.dialects.openai_chat import MOST_TOKENS, TEXT_ONLY, asked_tools, get_service
 from tenth.server.failures import Failure, Refused
 from tenth.server.service import Answer, ends
 from tenth.server.shelf import Served
 from tenth.server.streams import LINES, StreamResponse, Wire, dumps, nothing, stream, whole
+from tenth.stream import ToolCall
 from tenth.text.messages import MAX_MESSAGES
+from tenth.text.tools.request import MAX_TOOLS
 
 router = APIRouter(route_class=JsonRoute, tags=["Ollama"])
 
 AT_START = "it is a setting of tenth serve"
-NO_TOOLS = "there are no tools yet"
 
 
 def error_body(failure: Failure) -> dict[str, Any]:
@@ -90,8 +93,6 @@ class AskRequest(Body):
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
     keep_alive: Literal[-1] | None = Field(default=None, description=f"Only -1; otherwise {AT_START}.")
     format: Literal["", "json"] | dict[str, Any] | None = None
-    unsupported: ClassVar[dict[str, str]] = {"tools": NO_TOOLS}
-    harmless: ClassVar[dict[str, Any]] = {"tools": []}
 
     def thinking(self) -> Thinking:
         """Yes, no, or an effort."""
@@ -115,25 +116,53 @@ class AskRequest(Body):
         return given | {"top_logprobs": self.top_logprobs or 0}
 
 
+class CalledFunction(Body):
+    """What a call of an earlier answer was."""
+
+    name: str = Field(max_length=256)
+    arguments: dict[str, Any]
+    index: int | None = None
+
+
+class Call(Body):
+    """A call of an earlier answer."""
+
+    function: CalledFunction
+    id: str | None = Field(default=None, max_length=256)
+    type: Literal["function"] | None = None
+
+    def as_openai(self) -> dict[str, Any]:
+        """The call as OpenAI writes it."""
+        return {"id": self.id or "", "type": "function", "function": {
+            "name": self.function.name, "arguments": dumps(self.function.arguments)}}
+
+
 class Message(Body):
     """A message."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
     thinking: str | None = None
-    unsupported: ClassVar[dict[str, str]] = {"images": TEXT_ONLY, "tool_calls": NO_TOOLS, "tool_name": NO_TOOLS}
-    harmless: ClassVar[dict[str, Any]] = {"images": [], "tool_calls": []}
+    tool_calls: list[Call] | None = Field(default=None, max_length=MAX_TOOLS)
+    tool_name: str | None = Field(default=None, max_length=256)
+    unsupported: ClassVar[dict[str, str]] = {"images": TEXT_ONLY}
+    harmless: ClassVar[dict[str, Any]] = {"images": []}
 
     def plain(self) -> dict[str, Any]:
         """The message as templates know it."""
-        message = {"role": self.role, "content": self.content or ""}
-        return message | ({"reasoning_content": self.thinking} if self.thinking else {})
+        message: dict[str, Any] = {"role": self.role, "content": self.content or ""}
+        if self.thinking:
+            message["reasoning_content"] = self.thinking
+        if self.tool_calls:
+            message["tool_calls"] = [call.as_openai() for call in self.tool_calls]
+        return message | ({"name": self.tool_name} if self.tool_name else {})
 
 
 class ChatRequest(AskRequest):
     """The body of a chat."""
 
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    tools: list[dict[str, Any]] | None = Field(default=None, max_length=MAX_TOOLS)
 
 
 class GenerateRequest(AskRequest):
@@ -143,12 +172,11 @@ class GenerateRequest(AskRequest):
     system: str | None = None
     raw: bool | None = None
     unsupported: ClassVar[dict[str, str]] = {
-        **AskRequest.unsupported, "suffix": "text cannot be filled in between", "images": TEXT_ONLY,
+        "suffix": "text cannot be filled in between", "images": TEXT_ONLY,
         "template": "templates come with the model", "context": "send the conversation to /api/chat",
         **dict.fromkeys(("width", "height", "steps"), TEXT_ONLY),
     }
-    harmless: ClassVar[dict[str, Any]] = {**AskRequest.harmless, "suffix": "", "images": [], "template": "",
-                                          "context": []}
+    harmless: ClassVar[dict[str, Any]] = {"suffix": "", "images": [], "template": "", "context": []}
 
     def ask(self, model: str) -> Ask:
         """What it asks for."""
@@ -171,10 +199,13 @@ def named(request: Request, name: str) -> str:
 async def chat(body: ChatRequest, request: Request) -> Response:
     """Answer a conversation."""
     ask = Ask(named(request, body.model), [message.plain() for message in body.messages], settings=body.settings(),
-              thinking=body.thinking(), response_format=body.response_format())
+              thinking=body.thinking(), response_format=body.response_format(),
+              tools=asked_tools(body.tools, None, None))
 
-    def part(text: str, thinking: str) -> dict[str, Any]:
-        message = {"role": "assistant", "content": text}
+    def part(text: str, thinking: str, calls: Sequence[ToolCall] = ()) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": text}
+        if calls:
+            message["tool_calls"] = [_call(call) for call in calls]
         return {"message": message | ({"thinking": thinking} if thinking else {})}
 
     return await _answer(request, body, ask, part)
@@ -183,7 +214,7 @@ async def chat(body: ChatRequest, request: Request) -> Response:
 @router.post("/api/generate", response_model=None)
 async def generate(body: GenerateRequest, request: Request) -> Response:
     """Answer one prompt."""
-    def part(text: str, thinking: str) -> dict[str, Any]:
+    def part(text: str, thinking: str, _: Sequence[ToolCall] = ()) -> dict[str, Any]:
         return {"response": text} | ({"thinking": thinking} if thinking else {})
 
     return await _answer(request, body, body.ask(named(request, body.model)), part)
@@ -197,16 +228,21 @@ async def _answer(request: Request, body: AskRequest, ask: Ask, part: Any) -> Re
     async def one(answer: Answer) -> Response:
         (choice,) = await answer.whole()
         (end,) = ends([choice])
-        return JSONResponse(_head(answer, body) | part(choice.text, choice.thinking) | _end(answer, end)
+        return JSONResponse(_head(answer, body) | part(choice.text, choice.thinking, choice.calls) | _end(answer, end)
                             | _logprobs(choice, answer, body))
 
     return await whole(request, answer, one)
 
 
 async def _wire(answer: Answer, body: AskRequest, part: Any) -> Wire:
-    """Lines: deltas, then the figures."""
+    """Lines: deltas, calls when they are complete, then the figures."""
+    choice = Choice()
     async for piece in answer.events():
-        if isinstance(piece, Delta):
+        choice.add(piece)
+        if isinstance(piece, Delta) and piece.call is not None:
+            if piece.call.ended:
+                yield line(_head(answer, body) | part("", "", choice.calls[-1:]) | {"done": False})
+        elif isinstance(piece, Delta):
             text, thinking = (piece.text, "") if piece.kind == "content" else ("", piece.text)
             yield line(_head(answer, body) | part(text, thinking) | {"done": False} | _logprobs(piece, answer, body))
         else:
@@ -234,6 +270,15 @@ def _end(answer: Answer, end: End) -> dict[str, Any]:
                    "prompt_eval_duration": first_s, "eval_duration": eval_s}
     return {"done": True, "done_reason": end.reason, "prompt_eval_count": usage.prompt_tokens,
             "eval_count": usage.completion_tokens, **{name: int(s * 1e9) for name, s in nanoseconds.items()}}
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    """A call with its arguments as an object; those that the model made wrongly under a name of their own."""
+    try:
+        arguments = json.loads(call.arguments)
+    except ValueError:
+        arguments = {"invalid_json": call.arguments}
+    return {"function": {"name": call.name, "arguments": arguments}}
 
 
 def _iso(at_s: float) -> str:

@@ -14,14 +14,16 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from tenth.sampling import COUNTS, MAX_TOP_LOGPROBS
-from tenth.server.answers import Choice, Delta, End
+from tenth.server.answers import Choice, Delta, End, reason_of
 from tenth.server.asking import MAX_CHOICES, Ask, Thinking
 from tenth.server.body import Body, JsonRoute, SamplingBody, effort
 from tenth.server.dialects.openai import DONE, error_event, new_id, timings, token_logprob, usage
 from tenth.server.failures import Refused
 from tenth.server.service import Answer, Service, ends
 from tenth.server.streams import Wire, event, stream, whole
+from tenth.stream import CallPart
 from tenth.text.messages import MAX_MESSAGES
+from tenth.text.tools.request import MAX_TOOLS
 
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
 
@@ -45,33 +47,56 @@ class Part(Body):
         return text
 
 
+class CalledFunction(Body):
+    """What a call of an earlier answer was."""
+
+    name: str = Field(max_length=256)
+    arguments: str
+
+
+class Call(Body):
+    """A call of an earlier answer."""
+
+    id: str = Field(max_length=256)
+    type: Literal["function"]
+    function: CalledFunction
+    index: int | None = None
+    unsupported: ClassVar[dict[str, str]] = {"custom": "calls are of functions"}
+
+
 class Message(Body):
     """A message. The thinking of an earlier answer may come back under any of its three names."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[Part] | None = None
     name: str | None = Field(default=None, max_length=256)
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     thinking: str | None = None
+    tool_calls: list[Call] | None = Field(default=None, max_length=MAX_TOOLS)
+    tool_call_id: str | None = Field(default=None, max_length=256)
     unsupported: ClassVar[dict[str, str]] = {
-        "audio": TEXT_ONLY, "tool_calls": "there are no tools yet", "tool_call_id": "there are no tools yet",
-        "function_call": "there are no tools yet", "annotations": "there is no search", "prompt_cache_breakpoint":
-        "prefixes are found by themselves",
+        "audio": TEXT_ONLY, "function_call": "use tool_calls", "annotations": "there is no search",
+        "prompt_cache_breakpoint": "prefixes are found by themselves",
     }
-    harmless: ClassVar[dict[str, Any]] = {"tool_calls": [], "annotations": []}
+    harmless: ClassVar[dict[str, Any]] = {"annotations": []}
 
     def plain(self) -> dict[str, Any]:
         """The message as templates know it."""
         content = self.content if not isinstance(self.content, list) else "".join(p.plain() for p in self.content)
-        message = {"role": "system" if self.role == "developer" else self.role,
-                   "content": self.refusal or "" if content is None else content}
+        message: dict[str, Any] = {
+            "role": "system" if self.role == "developer" else self.role,
+            "content": self.refusal or "" if content is None else content}
         thinking = self.reasoning_content or self.reasoning or self.thinking
         if thinking:
             message["reasoning_content"] = thinking
         if self.name is not None:
             message["name"] = self.name
+        if self.tool_calls:
+            message["tool_calls"] = [call.model_dump(exclude={"index"}) for call in self.tool_calls]
+        if self.tool_call_id is not None:
+            message["tool_call_id"] = self.tool_call_id
         return message
 
 
@@ -114,6 +139,9 @@ class ChatRequest(SamplingBody):
     thinking_budget: int | None = Field(default=None, ge=0, le=MOST_TOKENS)
     thinking: ThinkingOption | None = None
     chat_template_kwargs: TemplateSwitches | None = None
+    tools: list[dict[str, Any]] | None = Field(default=None, max_length=MAX_TOOLS)
+    tool_choice: Literal["auto", "none", "required"] | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
     modalities: list[Literal["text"]] | None = Field(default=None, max_length=1)
     metadata: dict[str, str] | None = Field(default=None, max_length=16)
     user: str | None = Field(default=None, max_length=512, description="Accepted; this server keeps no users.")
@@ -127,12 +155,9 @@ class ChatRequest(SamplingBody):
         "web_search_options": "this server searches nothing", "verbosity": "ask for it in the prompt",
         "prompt_cache_options": "equal beginnings are always found", "prompt_cache_retention": "prefixes are kept "
         "while there is room", "functions": "use tools", "function_call": "use tool_choice",
-        "tools": "there are no tools yet", "tool_choice": "there are no tools yet",
-        "parallel_tool_calls": "there are no tools yet",
     }
     harmless: ClassVar[dict[str, Any]] = {
-        "verbosity": "medium", "prompt_cache_retention": "in_memory", "tools": [], "tool_choice": "none",
-        "parallel_tool_calls": True, "functions": [], "function_call": "none",
+        "verbosity": "medium", "prompt_cache_retention": "in_memory", "functions": [], "function_call": "none",
     }
 
     def ask(self) -> Ask:
@@ -148,7 +173,8 @@ class ChatRequest(SamplingBody):
                                       "top_logprobs": self.top_logprobs or 0}
         wanted, budget = self._thinking()
         return Ask(self.model, [message.plain() for message in self.messages], settings=settings, n=self.n or 1,
-                   thinking=Thinking(wanted, budget, self.reasoning_effort), response_format=self.response_format)
+                   thinking=Thinking(wanted, budget, self.reasoning_effort), response_format=self.response_format,
+                   tools=asked_tools(self.tools, self.tool_choice, self.parallel_tool_calls))
 
     def _thinking(self) -> tuple[bool | None, int | None]:
         """Whether to think and how much, from fields that may say it twice but not differently."""
@@ -159,6 +185,11 @@ class ChatRequest(SamplingBody):
         if len(wanted) > 1 or len(budget) > 1:
             raise Refused(400, "the fields about thinking contradict each other", param="thinking")
         return next(iter(wanted), None), next(iter(budget), None)
+
+
+def asked_tools(tools: Any, choice: Any, parallel: bool | None) -> dict[str, Any]:
+    """Tools as Model.chat takes them."""
+    return {"tools": tools, "tool_choice": choice, "parallel_tool_calls": parallel is not False}
 
 
 def get_service(request: Request) -> Service:
@@ -198,7 +229,11 @@ def _choice(index: int, choice: Choice, answer: Answer, body: ChatRequest) -> di
     message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
     if choice.thinking:
         message |= {"reasoning_content": choice.thinking, "reasoning": choice.thinking}
-    return {"index": index, "message": message, "finish_reason": choice.end.reason,
+    if choice.calls:
+        message["content"] = choice.text or None
+        message["tool_calls"] = [{"id": call.id, "type": "function", "function": {
+            "name": call.name, "arguments": call.arguments}} for call in choice.calls]
+    return {"index": index, "message": message, "finish_reason": reason_of(choice.end, bool(choice.calls)),
             "logprobs": _logprobs(choice.logprobs, answer, body)}
 
 
@@ -223,14 +258,25 @@ async def _wire(answer: Answer, body: ChatRequest) -> Wire:
     for index in range(len(answer.prompts)):
         yield chunk(index, {"role": "assistant", "content": ""}, [])
     done: list[End] = []
+    calling: set[int] = set()  # choices with calls
     async for piece in answer.events():
-        if isinstance(piece, Delta):
+        if isinstance(piece, Delta) and piece.call is not None:
+            calling.add(piece.index)
+            yield chunk(piece.index, {"tool_calls": [_call_delta(piece.call, piece.text)]}, piece.logprobs)
+        elif isinstance(piece, Delta):
             names = ("content",) if piece.kind == "content" else ("reasoning_content", "reasoning")
             yield chunk(piece.index, dict.fromkeys(names, piece.text), piece.logprobs)
         else:
             done.append(piece)
-            yield chunk(piece.index, {}, piece.logprobs, finish_reason=piece.reason)
+            yield chunk(piece.index, {}, piece.logprobs, finish_reason=reason_of(piece, piece.index in calling))
     if with_usage:
         yield event({**head, "choices": [], "usage": usage(answer.n_prompt_tokens, done),
                      "timings": timings(done[0])})
     yield DONE
+
+
+def _call_delta(call: CallPart, arguments: str) -> dict[str, Any]:
+    """A part of a call: its id and name in the first one, then its arguments."""
+    begins = {"id": call.id, "type": "function"} if call.name is not None else {}
+    name = {"name": call.name} if call.name is not None else {}
+    return {"index": call.number, **begins, "function": {**name, "arguments": arguments}}
