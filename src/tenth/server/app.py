@@ -20,8 +20,10 @@ from tenth.server import docs, own
 from tenth.server.body import explain
 from tenth.server.config import ServerConfig
 from tenth.server.dialects import DIALECTS, error_of
+from tenth.server.dialects.openai_batches import Worker
 from tenth.server.dialects.openai_responses import Background
 from tenth.server.failures import Failure, failure_of
+from tenth.server.files import Batches, Files
 from tenth.server.guard import Allowed, Guard
 from tenth.server.keys import Keys, Meter
 from tenth.server.logs import AccessLog
@@ -58,6 +60,9 @@ class App:
         self.service = Service(self.shelf, self.metrics)
         self.responses = Responses(self.state)
         self.background = Background(self.service, self.responses)
+        self.files = Files(self.state)
+        self.batches = Batches(self.state, self.files)
+        self.worker = Worker(self.service, self.batches)
         self.fastapi = self._routes()
 
     def asgi(self, port: int) -> ASGIApp:
@@ -72,6 +77,7 @@ class App:
                       lifespan=self._lifespan)
         app.state.service, app.state.resumables, app.state.metrics = self.service, self.resumables, self.metrics
         app.state.responses, app.state.background = self.responses, self.background
+        app.state.files, app.state.batches, app.state.worker = self.files, self.batches, self.worker
         app.include_router(own.router, responses=_ERRORS)
         for dialect in DIALECTS:
             app.include_router(dialect.router, responses=_ERRORS)
@@ -89,15 +95,16 @@ class App:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         self.background.resume()
-        tasks = [asyncio.create_task(work) for work in (self.shelf.watch(), self.resumables.watch())]
+        tasks = [asyncio.create_task(work) for work in (
+            self.shelf.watch(), self.resumables.watch(), self.worker.run())]
         try:
             yield
         finally:
-            await self.background.close()
-            await self.resumables.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.background.close()
+            await self.resumables.close()
             await self.shelf.close()
             self.state.close()
 

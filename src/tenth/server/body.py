@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, ClassVar
 
 import pydantic_core
@@ -137,8 +137,12 @@ def _token(text: str) -> int:
 
 def explain(error: RequestValidationError) -> Refused:
     """A body that does not fit its model, as one sentence about the first thing that is wrong."""
-    first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"][1:] if not _is_type(part)) or "body"
+    return wrong_field({**error.errors()[0], "loc": error.errors()[0]["loc"][1:]})
+
+
+def wrong_field(first: Mapping[str, Any]) -> Refused:
+    """One of pydantic's errors as one sentence."""
+    path = ".".join(str(part) for part in first["loc"] if not _is_type(part)) or "body"
     if first["type"] == "extra_forbidden":
         return Refused(400, f"there is no field {path!r} here", param=path)
     return Refused(400, f"{path}: {first['msg']}", param=path)

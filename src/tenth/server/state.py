@@ -35,6 +35,21 @@ STEPS = (
     ) STRICT;
     CREATE INDEX responses_at_work ON responses (status) WHERE status IN ('queued', 'in_progress');
     """,
+    """
+    CREATE TABLE files (
+        id TEXT PRIMARY KEY, owner TEXT NOT NULL, created_at REAL NOT NULL, name TEXT NOT NULL, purpose TEXT NOT NULL,
+        bytes INTEGER NOT NULL, content BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE batches (
+        id TEXT PRIMARY KEY, owner TEXT NOT NULL, created_at REAL NOT NULL, input_file TEXT NOT NULL,
+        endpoint TEXT NOT NULL, metadata TEXT NOT NULL, status TEXT NOT NULL, ended_at REAL, output_file TEXT,
+        error_file TEXT
+    ) STRICT;
+    CREATE TABLE batch_lines (
+        batch TEXT NOT NULL REFERENCES batches (id), n INTEGER NOT NULL, custom TEXT NOT NULL, body TEXT NOT NULL,
+        code INTEGER, answer TEXT, PRIMARY KEY (batch, n)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 

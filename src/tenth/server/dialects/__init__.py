@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from tenth.server.dialects import (
     anthropic,
     ollama,
+    openai_batches,
     openai_chat,
     openai_completions,
     openai_models,
@@ -35,6 +36,8 @@ DIALECTS = (
     Dialect(openai_chat.router),
     Dialect(openai_completions.router),
     Dialect(openai_responses.router),
+    Dialect(openai_batches.forms),
+    Dialect(openai_batches.router),
     Dialect(tokens.router),
     Dialect(anthropic.router, ("/v1/messages",), anthropic.error_body),
     Dialect(ollama.router, ("/api/",), ollama.error_body),

@@ -1,0 +1,212 @@
+"""OpenAI's files and batches: a batch is a JSONL file of requests, whose answers survive restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, ClassVar, Literal
+
+from fastapi import APIRouter, File, Form, Request, UploadFile
+from pydantic import Field, ValidationError
+from starlette.responses import Response
+
+from tenth.errors import TenthError
+from tenth.server.body import Body, JsonRoute, parse, wrong_field
+from tenth.server.dialects import openai_chat, openai_completions
+from tenth.server.dialects.openai import error_body
+from tenth.server.failures import Refused, failure_of
+from tenth.server.files import MOST_LINES, Batches, Files
+from tenth.server.service import Service
+
+forms = APIRouter(tags=["OpenAI"])
+router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
+
+AT_ONCE = 4  # lines of one batch; the queue gives others their turns between them
+RETRY_S = 1.0
+
+
+async def _chat(service: Service, value: dict[str, Any], owner: str) -> dict[str, Any]:
+    body = openai_chat.ChatRequest.model_validate(value)
+    if body.stream:
+        raise Refused(400, "stream cannot be had in a batch", param="stream")
+    answer = await service.ask(body.ask(), owner=owner)
+    try:
+        return await openai_chat.completion(answer, body)
+    finally:
+        await answer.close()
+
+
+async def _complete(service: Service, value: dict[str, Any], owner: str) -> dict[str, Any]:
+    body = openai_completions.CompletionRequest.model_validate(value)
+    if body.stream:
+        raise Refused(400, "stream cannot be had in a batch", param="stream")
+    answer = await service.ask(*body.asks(), owner=owner)
+    try:
+        return await openai_completions.completion(answer, body)
+    finally:
+        await answer.close()
+
+
+ENDPOINTS: dict[str, Callable[[Service, dict[str, Any], str], Awaitable[dict[str, Any]]]] = {
+    "/v1/chat/completions": _chat,
+    "/v1/completions": _complete,
+}
+
+
+class BatchRequest(Body):
+    """The body of a batch."""
+
+    input_file_id: str = Field(max_length=128)
+    endpoint: Literal["/v1/chat/completions", "/v1/completions"]
+    completion_window: Literal["24h"] = Field(description="Accepted: it is done as soon as it can be.")
+    metadata: dict[str, str] | None = Field(default=None, max_length=16)
+    unsupported: ClassVar[dict[str, str]] = {"output_expires_after": "files are kept until they are deleted"}
+
+
+class Worker:
+    """Answers the lines of batches, one batch after the other, until it is closed."""
+
+    def __init__(self, service: Service, batches: Batches) -> None:
+        self._service, self._batches = service, batches
+        self._news = asyncio.Event()
+
+    def wake(self) -> None:
+        """There is a new batch."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """Work for ever."""
+        while True:
+            self._news.clear()
+            at_work = await asyncio.to_thread(self._batches.at_work)
+            for id, owner, endpoint in at_work:
+                await self._work(id, owner, endpoint)
+            if not at_work:
+                await self._news.wait()
+
+    async def _work(self, id: str, owner: str, endpoint: str) -> None:
+        while lines := await asyncio.to_thread(self._batches.next_lines, id, AT_ONCE):
+            await asyncio.gather(*(self._line(id, owner, endpoint, n, body) for n, body in lines))
+        await asyncio.to_thread(self._batches.end, id, owner, "completed")
+
+    async def _line(self, id: str, owner: str, endpoint: str, n: int, value: dict[str, Any]) -> None:
+        while True:
+            try:
+                code, answer = 200, await ENDPOINTS[endpoint](self._service, value, f"{owner} {id}")
+            except ValidationError as error:
+                failure = failure_of(wrong_field(error.errors()[0]))
+                code, answer = failure.status, error_body(failure)
+            except TenthError as error:
+                failure = failure_of(error)
+                if failure.status in (429, 503):  # not the line's fault
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                code, answer = failure.status, error_body(failure)
+            await asyncio.to_thread(self._batches.answer, id, n, code, answer)
+            return
+
+
+def _files(request: Request) -> Files:
+    files: Files = request.app.state.files
+    return files
+
+
+def _batches(request: Request) -> Batches:
+    batches: Batches = request.app.state.batches
+    return batches
+
+
+@forms.post("/v1/files")
+async def upload(request: Request, file: Annotated[UploadFile, File()], purpose: Annotated[str, Form()]
+                 ) -> dict[str, Any]:
+    """Store a file of requests, at most 64 MiB. Its name is kept as a label only."""
+    if purpose != "batch":
+        raise Refused(400, f"the purpose is {purpose[:100]!r}, expected batch", param="purpose")
+    name = (file.filename or "")[:256]
+    content = await file.read()
+    return await asyncio.to_thread(_files(request).add, request.state.owner, name, purpose, content)
+
+
+@router.get("/v1/files")
+async def list_files(request: Request) -> dict[str, Any]:
+    """All files."""
+    return {"object": "list", "data": await asyncio.to_thread(_files(request).all, request.state.owner),
+            "has_more": False}
+
+
+@router.get("/v1/files/{file_id}")
+async def get_file(file_id: str, request: Request) -> dict[str, Any]:
+    """What is known of a file."""
+    return await asyncio.to_thread(_files(request).get, file_id, request.state.owner)
+
+
+@router.get("/v1/files/{file_id}/content", response_class=Response)
+async def get_content(file_id: str, request: Request) -> Response:
+    """The bytes of a file."""
+    content = await asyncio.to_thread(_files(request).content, file_id, request.state.owner)
+    return Response(content, media_type="application/octet-stream", headers={"x-content-type-options": "nosniff"})
+
+
+@router.delete("/v1/files/{file_id}")
+async def delete_file(file_id: str, request: Request) -> dict[str, Any]:
+    """Delete a file."""
+    await asyncio.to_thread(_files(request).delete, file_id, request.state.owner)
+    return {"id": file_id, "object": "file", "deleted": True}
+
+
+@router.post("/v1/batches")
+async def create(body: BatchRequest, request: Request) -> dict[str, Any]:
+    """Answer every line of a file. It is stored before this is answered, and goes on after a stop."""
+    owner, batches = request.state.owner, _batches(request)
+
+    def store() -> dict[str, Any]:
+        lines = read_lines(_files(request).content(body.input_file_id, owner), body.endpoint)
+        id = batches.add(owner, body.input_file_id, body.endpoint, body.metadata or {}, lines)
+        return batches.get(id, owner)
+
+    batch = await asyncio.to_thread(store)
+    request.app.state.worker.wake()
+    return batch
+
+
+def read_lines(content: bytes, endpoint: str) -> list[tuple[str, dict[str, Any]]]:
+    """(custom id, body) of each line. Refuses (400) a file with a line that is no request."""
+    found: dict[str, dict[str, Any]] = {}
+    for n, line in enumerate(content.splitlines(), 1):
+        if not line.strip():
+            continue
+        with contextlib.suppress(Refused):
+            value = parse(line)
+            if (isinstance(value, dict) and set(value) == {"custom_id", "method", "url", "body"}
+                    and value["method"] == "POST" and value["url"] == endpoint and isinstance(value["body"], dict)
+                    and isinstance(value["custom_id"], str) and value["custom_id"] not in found):
+                found[value["custom_id"]] = value["body"]
+                continue
+        raise Refused(400, f"line {n} of the file is no request: expected custom_id (used once), method POST, url "
+                      f"{endpoint} and body", param="input_file_id")
+    if not 1 <= len(found) <= MOST_LINES:
+        raise Refused(400, f"the file has {len(found)} requests, expected 1 to {MOST_LINES}", param="input_file_id")
+    return list(found.items())
+
+
+@router.get("/v1/batches")
+async def list_batches(request: Request) -> dict[str, Any]:
+    """All batches."""
+    return {"object": "list", "data": await asyncio.to_thread(_batches(request).all, request.state.owner),
+            "has_more": False}
+
+
+@router.get("/v1/batches/{batch_id}")
+async def get(batch_id: str, request: Request) -> dict[str, Any]:
+    """A batch, with how far it is."""
+    return await asyncio.to_thread(_batches(request).get, batch_id, request.state.owner)
+
+
+@router.post("/v1/batches/{batch_id}/cancel")
+async def cancel(batch_id: str, request: Request) -> dict[str, Any]:
+    """End a batch; what was answered stays."""
+    batches, owner = _batches(request), request.state.owner
+    await asyncio.to_thread(batches.get, batch_id, owner)
+    await asyncio.to_thread(batches.end, batch_id, owner, "cancelled")
+    return await asyncio.to_thread(batches.get, batch_id, owner)

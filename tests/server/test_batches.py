@@ -1,0 +1,118 @@
+"""Files and batches through the official client: answered, told how far, cancelled, and gone on with after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import httpx2
+import openai
+import pytest
+
+from tenth.server.keys import Keys
+from tenth.server.state import State
+
+from .running import TINY, Running
+from .test_under_load import wait_until
+
+
+def lines(n, **fields):
+    return [{"custom_id": f"line-{i}", "method": "POST", "url": "/v1/chat/completions", "body": {
+        "model": "tiny", "messages": [{"role": "user", "content": f"Say {i}"}], "temperature": 0.0, "max_tokens": 8,
+        **fields}} for i in range(n)]
+
+
+def jsonl(values):
+    return "\n".join(map(json.dumps, values)).encode()
+
+
+def test_a_batch_answers_every_line(server, tiny):
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
+        wrong = [*lines(6), {**lines(1)[0], "custom_id": "wrong", "body": {"model": "tiny", "messages": [], "n": 1}}]
+        file = client.files.create(file=("in.jsonl", jsonl(wrong)), purpose="batch")
+        assert client.files.retrieve(file.id).filename == "in.jsonl"
+        batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h",
+                                      metadata={"a": "b"})
+        wait_until(lambda: client.batches.retrieve(batch.id).status == "completed")
+        batch = client.batches.retrieve(batch.id)
+        counts = batch.request_counts
+        assert (counts.total, counts.completed, counts.failed) == (7, 6, 1)
+        answers = [json.loads(line) for line in client.files.content(batch.output_file_id).text.splitlines()]
+        assert [answer["custom_id"] for answer in answers] == [f"line-{i}" for i in range(6)]
+        text = answers[3]["response"]["body"]["choices"][0]["message"]["content"]
+        assert text == tiny.chat([{"role": "user", "content": "Say 3"}], temperature=0.0, max_tokens=8).text
+        (bad,) = [json.loads(line) for line in client.files.content(batch.error_file_id).text.splitlines()]
+        assert (bad["custom_id"], bad["response"]["status_code"]) == ("wrong", 400)
+        assert "messages" in bad["response"]["body"]["error"]["message"]
+        assert batch.id in [b.id for b in client.batches.list()]
+        client.files.delete(file.id)
+        with pytest.raises(openai.NotFoundError):
+            client.files.content(file.id)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"nothing", jsonl(lines(1) * 2),
+                                     jsonl([{**lines(1)[0], "url": "http://evil.example/"}])])
+def test_a_file_that_is_no_batch_is_a_400(server, content):
+    with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
+        file = client.files.create(file=("../../etc/passwd", content), purpose="batch")
+        with pytest.raises(openai.BadRequestError):
+            client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+        with pytest.raises(openai.BadRequestError):
+            client.files.create(file=("x", b"x"), purpose="assistants")
+
+
+def test_another_owner_s_files_and_batches_are_a_404(tmp_path):
+    state = State(tmp_path / "state.db")
+    mine, other = Keys(state).new("mine", ("infer",)), Keys(state).new("other", ("infer",))
+    state.close()
+    with Running({"tiny": TINY}, tmp_path) as running:
+        with openai.OpenAI(base_url=running.url + "/v1", api_key=mine, max_retries=0) as client:
+            file = client.files.create(file=("in.jsonl", jsonl(lines(1))), purpose="batch").id
+            batch = client.batches.create(input_file_id=file, endpoint="/v1/chat/completions", completion_window="24h")
+        head = {"x-api-key": other, "content-type": "application/json"}
+        body = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        for method, path in (("GET", f"files/{file}"), ("GET", f"files/{file}/content"), ("DELETE", f"files/{file}"),
+                             ("GET", f"batches/{batch.id}"), ("POST", f"batches/{batch.id}/cancel"),
+                             ("POST", "batches")):
+            assert running.http.request(method, f"/v1/{path}", headers=head, json=body).status_code == 404, path
+        assert running.get("/v1/files", headers=head).json()["data"] == []
+        assert running.get("/v1/batches", headers=head).json()["data"] == []
+
+
+def test_a_batch_goes_on_after_kill_9_and_loses_nothing_that_was_answered(shell_env, tmp_path):
+    command = [sys.executable, "-m", "tenth", "serve", f"tiny={TINY}", "--port", "0", "--log-level", "error"]
+
+    def start():
+        process = subprocess.Popen(command, env=shell_env, stderr=subprocess.PIPE, text=True)
+        line = process.stderr.readline()
+        return process, "http://127.0.0.1:" + line.split("127.0.0.1:")[1].split()[0]
+
+    n = 120
+    process, url = start()
+    with httpx2.Client(trust_env=False) as http:
+        file = http.post(url + "/v1/files", files={"file": ("in.jsonl", jsonl(lines(n)))},
+                         data={"purpose": "batch"}).json()["id"]
+        batch = http.post(url + "/v1/batches", json={"input_file_id": file, "completion_window": "24h",
+                                                     "endpoint": "/v1/chat/completions"}).json()["id"]
+        done = 0
+        while done < 20:
+            time.sleep(0.01)
+            done = http.get(f"{url}/v1/batches/{batch}").json()["request_counts"]["completed"]
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
+        assert done < n
+        process, url = start()
+        try:
+            assert http.get(f"{url}/v1/batches/{batch}").json()["request_counts"]["completed"] >= done
+            wait_until(lambda: http.get(f"{url}/v1/batches/{batch}").json()["status"] == "completed", 60)
+            found = http.get(f"{url}/v1/batches/{batch}").json()
+            assert found["request_counts"] == {"total": n, "completed": n, "failed": 0}
+            output = http.get(f"{url}/v1/files/{found['output_file_id']}/content").text
+            assert len(output.splitlines()) == n
+        finally:
+            process.terminate()
+            process.wait(20)
+            process.stderr.close()
