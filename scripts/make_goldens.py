@@ -22,6 +22,7 @@ import re
 import sys
 import tempfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -426,8 +427,10 @@ def as_hybrid(name: str, values: np.ndarray, case: Case) -> np.ndarray:
     return np.log(-values) if part == "ssm_a" else values
 
 
-def write_file(path: Path, name: str, case: Case, stored: dict) -> None:
-    """The GGUF file, with the metadata llama.cpp's converter writes for the architecture."""
+def write_file(
+    path: Path, name: str, case: Case, stored: dict, add: Callable[[gguf.GGUFWriter], None] | None = None
+) -> None:
+    """The GGUF file, with the metadata llama.cpp's converter writes for the architecture; ``add`` adds more."""
     c = case.config
     writer = gguf.GGUFWriter(path, case.architecture)
     writer.add_name(f"tenth golden {name}")
@@ -466,6 +469,8 @@ def write_file(path: Path, name: str, case: Case, stored: dict) -> None:
         writer.add_rope_scaling_yarn_log_mul(0.1 * rope["mscale_all_dim"])
     if case.chat:
         add_tokenizer(writer)
+    if add:
+        add(writer)
     for tensor, (kind, raw) in stored.items():
         writer.add_tensor(tensor, raw, raw_dtype=kind)
     writer.write_header_to_file()

@@ -69,6 +69,7 @@ Attributes attributes_from(nb::dict d) {
     else if (name == "head_dim") a.head_dim = nb::cast<int>(value);
     else if (name == "window") a.window = nb::cast<int>(value);
     else if (name == "n_heads") a.n_heads = nb::cast<int>(value);
+    else if (name == "router") a.router = nb::cast<int>(value);
     else if (name == "state") a.state = nb::cast<int>(value);
     else if (name == "tiled") a.tiled = nb::cast<int>(value) != 0;
     else if (name == "n_weights") a.n_weights = nb::cast<int>(value);
@@ -216,12 +217,13 @@ void bind_plan(nb::module_& m) {
       .def("add_streamed", [](PyPlan& p, uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage) {
         return p.plan_.add_streamed(gguf_id, file, offset, n_experts, out_rows, columns, layer, stage);
       }, "gguf_id"_a, "file"_a, "offset"_a, "n_experts"_a, "out_rows"_a, "columns"_a, "layer"_a, "stage"_a)
-      .def("finish_store", [](PyPlan& p, const std::map<int64_t, int64_t>& n_slots, int64_t passing_slots, double half_life_tokens) {
-        p.plan_.finish_store(StoreLimits{n_slots, passing_slots, half_life_tokens});
-      }, "n_slots"_a, "passing_slots"_a, "half_life_tokens"_a)
+      .def("finish_store", [](PyPlan& p, const std::map<int64_t, int64_t>& n_slots, int64_t passing_slots, double half_life_steps) {
+        p.plan_.finish_store(StoreLimits{n_slots, passing_slots, half_life_steps});
+      }, "n_slots"_a, "passing_slots"_a, "half_life_steps"_a)
       .def("expert_counts", &PyPlan::expert_counts)
       .def("expert_usage", [](PyPlan& p) { return p.plan_.store() ? p.plan_.store()->usage() : std::vector<double>(); })
-      .def("restore_expert_usage", [](PyPlan& p, const std::vector<double>& counts) { if (p.plan_.store()) p.plan_.store()->restore_usage(counts); }, "counts"_a)
+      .def("restore_expert_usage", [](PyPlan& p, const std::vector<double>& shares) { if (p.plan_.store()) p.plan_.store()->restore_usage(shares); }, "shares"_a)
+      .def("take_trace", [](PyPlan& p) { return p.plan_.take_trace(); })
       .def("add_vector", [](PyPlan& p, Floats v) { return p.plan_.add_vector(v.data(), int64_t(v.shape(0))); })
       .def("add_layer", [](PyPlan& p, int layer, int n_kv_heads, int head_dim, int latent) { p.plan_.add_layer(layer, n_kv_heads, head_dim, latent); })
       .def("add_recurrence", [](PyPlan& p, int64_t n_floats) { p.plan_.add_recurrence(n_floats); })

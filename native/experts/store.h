@@ -51,7 +51,7 @@ class ExpertStore {
   int add_file(const std::string& path);  // throws std::runtime_error
   int add_layer(int64_t n_experts) { return cache_.add_layer(n_experts); }
   int add_matrix(const ExpertRows& rows);
-  void finish(const std::map<int64_t, int64_t>& n_slots, double half_life_tokens, int64_t passing_slots);
+  void finish(const std::map<int64_t, int64_t>& n_slots, double half_life_steps, int64_t passing_slots);
 
   // ---- a step; see cache.h. Reading goes on meanwhile.
   void begin_step(int64_t n_tokens);  // throws std::runtime_error when a file was changed
@@ -75,8 +75,9 @@ class ExpertStore {
   // ---- looking
   StoreCounts counts();
   void reset_counts();
-  std::vector<double> usage();
-  void restore_usage(const std::vector<double>& counts);
+  std::vector<double> usage();  // how many tokens used each expert, layer by layer
+  // Before the first step: which experts are worth most, in any unit. Reads those into free slots while nothing else is read.
+  void restore_usage(const std::vector<double>& shares);
   int64_t n_layers() const { return cache_.n_layers(); }
   int64_t n_experts(int layer) const { return cache_.n_experts(layer); }
   bool is_finished() const { return !threads_.empty(); }
@@ -87,16 +88,18 @@ class ExpertStore {
  private:
   struct Progress {
     int32_t begun = 0, landed = 0, n_pieces = 0;
-    bool is_abandoned = false;
+    bool is_abandoned = false, is_idle = false;
     std::string error;
   };
   struct Piece {
     int64_t slice = -1, first_row = 0, n_rows = 0, offset = 0;
     const ExpertRows* matrix = nullptr;
     uint8_t* slot = nullptr;
+    bool is_idle = false;
   };
 
   void read_loop();
+  void begin(int64_t slice, bool is_idle);
   bool next_piece(Piece& piece);
   std::string read_piece(const Piece& piece, const Buffer& buffer) const;
   void piece_landed(const Piece& piece, const std::string& error);
@@ -121,7 +124,7 @@ class ExpertStore {
   std::deque<int64_t> partly_;            // slices of which pieces have not begun
   std::map<int64_t, Progress> progress_;  // slices being read
   std::string failure_;  // why this step cannot be computed
-  int n_idle_ = 0;
+  int n_idle_ = 0, n_in_flight_ = 0, n_idle_in_flight_ = 0;  // threads without work; pieces being read
   bool is_stopping_ = false;
   int64_t read_bytes_ = 0, reads_ = 0, wait_ns_ = 0;
   Signal landed_;

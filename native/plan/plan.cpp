@@ -128,7 +128,7 @@ int Plan::add_streamed(uint32_t gguf_id, int file, int64_t offset, int64_t n_exp
 void Plan::finish_store(const StoreLimits& limits) {
   expect_building();
   expect(store_ != nullptr, "plan: nothing is streamed");
-  store_->finish(limits.n_slots, limits.half_life_tokens, limits.passing_slots);
+  store_->finish(limits.n_slots, limits.half_life_steps, limits.passing_slots);
 }
 
 ExpertMatrix Plan::add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, bool has_experts) {
@@ -356,6 +356,7 @@ void Plan::step(const BatchView& batch) {
   step_.scratch = &scratch_;
   step_.partials = &partials_;
   step_.finished_runs = &finished_runs_;
+  step_.trace = &trace_;
   step_.pages.resize(batch.n_sequences);
   for (int64_t s = 0; s < batch.n_sequences; s++) {
     step_.pages[s].clear();

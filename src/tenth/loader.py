@@ -5,6 +5,7 @@ Header -> architecture -> program -> passes -> memory plan -> native plan with w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,13 +14,14 @@ from math import prod
 import numpy as np
 
 from tenth.batch import F32, pages_for
-from tenth.config import EngineConfig
+from tenth.config import CHUNK_TOKENS, EngineConfig
 from tenth.errors import ModelFileError, RequestError
 from tenth.models import build
 from tenth.placing import expert_weights, memory_needs, reading_for
 from tenth.program import memory
 from tenth.program.passes import kept_as_floats, optimise
 from tenth.program.streaming import stream_experts
+from tenth.program.tracing import trace_experts
 from tenth.program.values import Program
 from tenth.runtime import (
     Limits,
@@ -29,7 +31,8 @@ from tenth.runtime import (
     check_kv_format,
     physical_processors,
 )
-from tenth.weights.budget import memory_budget
+from tenth.tracing import Recorder, trace_path
+from tenth.weights.budget import Budget, memory_budget
 from tenth.weights.formats import FORMATS
 from tenth.weights.gguf import (
     ModelFile,
@@ -39,9 +42,11 @@ from tenth.weights.gguf import (
     require_supported,
     require_unchanged,
 )
-from tenth.weights.placement import Placement, place
+from tenth.weights.placement import Needs, Placement, place
 
 DEFAULT_CONTEXT_TOKENS = 8192
+LONG_CHUNKS, SLOTS_FOR_CHUNK = (2048, 1024, 512), 1 / 16  # where experts stream; the share of their slots that it may cost
+ALWAYS_STREAM = "TENTH_STREAM"  # set: experts stream although they fit, to measure what that costs
 OUTPUT_ROWS = 32  # rows that can have logits in one step: enough for a batch of sequences, small beside a chunk
 LEAST_CHECKPOINTS = 2  # copies of what recurrent layers keep: where the prompt ended, and a page of the answer
 FLOAT_FORMATS = frozenset({"F32", "F16", "BF16"})  # their products read float32 activations, all others q8
@@ -72,21 +77,53 @@ def open_runtime(
     ``meanwhile``: work for this thread while others read the weights; what it raises is raised here.
     """
     program = optimised_program(header)
+    experts, path = expert_weights(program), trace_path()
+    if path and experts:
+        program = trace_experts(program, experts)
     used = stored_tensors(header, program)
     require_supported({**used, **{how.source: header.tensors[how.source] for how in program.derived.values()}})
-    limits = plan_limits(program, config)
     budget = memory_budget(config.memory_bytes)
-    placement = place(memory_needs(used, program, limits), budget.n_bytes, budget.source)
+    config, placement = place_with_chunk(program, used, config, budget)
+    limits = plan_limits(program, config)
     if placement.streams:
-        program = stream_experts(program, expert_weights(program), config.predict_experts)
+        program = stream_experts(program, experts, config.predict_experts)
         limits = plan_limits(program, config)
     floats = kept_as_floats(program)
     vectors = {name: read_vector(used[name]) for name in floats}
     matrices = {name: _source(info, header, program) for name, info in used.items() if name not in floats}
     reading = reading_for(placement, config, budget)
     runtime = Runtime(program, matrices, vectors, limits, progress, meanwhile, reading)
+    if path and experts:
+        runtime.observe(Recorder(path, max(program.weights[name].shape[0] for name in experts), runtime.take_trace))
     require_unchanged(header)  # the header's checks hold for the weights only if they are of the same file
     return Loaded(runtime, header, program, config, placement)
+
+
+def place_with_chunk(
+    program: Program, used: dict[str, TensorInfo], config: EngineConfig, budget: Budget
+) -> tuple[EngineConfig, Placement]:
+    """The placement, and the settings with the chunk decided. Raises ResourceError when the model does not fit.
+
+    Every chunk of a prompt reads nearly all experts that are not in memory, so where they stream chunks are as long as
+    their workspace allows without taking much from the slots.
+    """
+
+    def needs_with(chunk: int) -> Needs:
+        return memory_needs(used, program, plan_limits(program, replace(config, chunk_tokens=chunk)))
+
+    def placed(needs: Needs) -> Placement:
+        return place(needs, budget.n_bytes, budget.source, ALWAYS_STREAM in os.environ)
+
+    chunk = config.chunk_tokens or CHUNK_TOKENS
+    placement = placed(needs_with(chunk))
+    if not config.chunk_tokens and placement.streams:
+        most = placement.needs.workspace + SLOTS_FOR_CHUNK * placement.slot_bytes
+        for longer in LONG_CHUNKS:
+            needs = needs_with(longer)
+            if longer // 2 < needs.context_tokens and needs.workspace <= most and needs.least <= budget.n_bytes:
+                chunk, placement = longer, placed(needs)
+                break
+    return replace(config, chunk_tokens=chunk), placement
 
 
 def optimised_program(header: ModelFile) -> Program:
@@ -148,7 +185,7 @@ def plan_limits(program: Program, config: EngineConfig) -> Limits:
             f"use --context {program.context_tokens} or less",
         )
     max_outputs = max(config.max_sequences, OUTPUT_ROWS)
-    max_rows = max(config.chunk_tokens, max_outputs)
+    max_rows = max(config.chunk_tokens or CHUNK_TOKENS, max_outputs)
     arena_bytes = memory.plan(program, {"tokens": max_rows, "outputs": max_outputs})
     return Limits(
         n_threads=config.threads or len(physical_processors()), max_rows=max_rows, max_outputs=max_outputs,

@@ -82,11 +82,16 @@ def reading_for(placement: Placement, config: EngineConfig, budget: Budget) -> R
     modes = {"auto": "automatic", "direct": "direct", "buffered": "dropped"}
     if not placement.streams:
         return Reading(modes[config.disk] if budget.is_given else "kept")
-    layer = max(placement.needs.layer_slices.values())
-    fewest = min(placement.n_slots.values())
-    # Slots that a prompt or predictions may use: two layers' worth, but not most of a small cache.
-    passing = max(min(2 * layer, fewest // 2), 1)
+    passing = passing_slots(min(placement.n_slots.values()), max(placement.needs.layer_slices.values()))
     return Reading(modes[config.disk], Streaming(placement.n_slots, passing, half_life(placement.tokens_held)))
+
+
+def passing_slots(n_slots: int, of_layer: int) -> int:
+    """Of so many slots, those that a prompt or predictions may use: two layers' worth, not most of a small cache.
+
+    ``of_layer``: the slots that one token needs in one layer.
+    """
+    return max(min(2 * of_layer, n_slots // 2), 1)
 
 
 def half_life(tokens_held: float) -> float:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -68,7 +68,7 @@ class Streaming:
 
     n_slots: Mapping[int, int]
     passing_slots: int
-    half_life_tokens: float
+    half_life_steps: float
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,14 @@ class ExpertCounters:
     slot_bytes: int
     buffer_bytes: int
     direct: bool
+
+
+def replay_experts(
+    experts: np.ndarray[Any, np.dtype[np.int32]], n_experts: int, n_slots: int, half_life: float, passing_slots: int
+) -> tuple[int, int]:
+    """(ready, wanted) of a trace [tokens, layers, k] through the cache of experts, one token a step."""
+    ready, wanted = _core.replay_experts(experts, n_experts, n_slots, half_life, passing_slots)
+    return int(ready), int(wanted)
 
 
 def physical_processors() -> list[int]:
@@ -201,6 +209,18 @@ def streamed_places(program: Program) -> dict[str, tuple[int, int]]:
     }
 
 
+class Observer(Protocol):
+    """Whoever wants to know of steps. What it does takes its time from the step; it must not raise."""
+
+    def after_step(self, n_rows: int) -> None:
+        """A step of so many rows has been computed."""
+        ...
+
+    def close(self) -> None:
+        """The runtime is about to be closed."""
+        ...
+
+
 class Runtime:
     """A program with its weights in memory, ready to compute steps. Not thread-safe: one step at a time.
 
@@ -218,6 +238,7 @@ class Runtime:
         self.n_pages, self.context_tokens, self.n_slots = limits.n_pages, limits.context_tokens, limits.n_slots
         self.vocab_size = program.vocab_size
         self._places: dict[str, tuple[int, int]] = {}
+        self._observers: list[Observer] = []
         try:
             self._plan = self._new_plan()
             self._load(matrices, vectors, reading or Reading(), progress, meanwhile)
@@ -264,7 +285,7 @@ class Runtime:
                 self._places[name] = EXPERTS, add_streamed(n_experts, rows, columns, *place)
             if how.streaming:
                 slots = how.streaming
-                self._plan.finish_store(dict(slots.n_slots), slots.passing_slots, slots.half_life_tokens)
+                self._plan.finish_store(dict(slots.n_slots), slots.passing_slots, slots.half_life_steps)
             with _Reading(self._plan) as reading:
                 self._build()
                 if meanwhile:
@@ -343,6 +364,8 @@ class Runtime:
     def step(self, batch: Batch) -> StepResult:
         """Compute one step. Without ``batch.sampling`` the result is empty and ``logits()`` has what was computed."""
         self._plan.step(batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs, batch.slots)
+        for observer in self._observers:
+            observer.after_step(len(batch.tokens))
         if batch.sampling is None or not len(batch.outputs):
             return StepResult(np.zeros(0, np.int32), np.zeros(0, np.float32), [], [])
         tokens, logprobs, top_ids, top_logprobs = self._plan.sample(batch.sampling.packed())
@@ -369,12 +392,12 @@ class Runtime:
         return ExpertCounters(**counts) if counts else None
 
     def expert_usage(self) -> list[float]:
-        """How much each streamed expert was used lately, layer by layer: what ``restore_expert_usage`` takes."""
+        """How many tokens used each streamed expert since the start, layer by layer."""
         return list(self._plan.expert_usage())
 
-    def restore_expert_usage(self, counts: list[float]) -> None:
-        """Begin with what was noted in an earlier run of the same model."""
-        self._plan.restore_expert_usage(counts)
+    def restore_expert_usage(self, shares: list[float]) -> None:
+        """Begin with what earlier runs of the model used, in any unit: the most used are read while nothing else is."""
+        self._plan.restore_expert_usage(shares)
 
     @property
     def isa(self) -> str:
@@ -418,8 +441,18 @@ class Runtime:
         """Set all counters to zero."""
         self._plan.reset_counters()
 
+    def observe(self, observer: Observer) -> None:
+        """Tell it of every step from now on, and of the end."""
+        self._observers.append(observer)
+
+    def take_trace(self) -> list[list[int]]:
+        """What expert_traces noted since this was asked last: by layer, k experts for each row of each step."""
+        return list(self._plan.take_trace())
+
     def close(self) -> None:
         """Give the memory back. The runtime cannot be used afterwards."""
+        for observer in self._observers:
+            observer.close()
         del self._plan
 
 

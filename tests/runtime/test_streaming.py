@@ -3,6 +3,7 @@
 import os
 import shutil
 import threading
+import time
 from dataclasses import replace
 from unittest import mock
 
@@ -156,9 +157,45 @@ def test_usage_can_be_kept_and_restored():
     runtime = open_streamed("moe_quantised", half)
     all_logits(runtime, tokens, chunk=1)
     usage = runtime.expert_usage()
-    assert max(usage) > min(usage) >= 0
+    assert sum(usage) == 2 * len(tokens), "two experts for each token"
     other = open_streamed("moe_quantised", half)
     other.restore_expert_usage(usage)
-    assert np.allclose(other.expert_usage(), usage)
-    step = Batch(i32([1]), i32([0]), i32([0, 1]), [i32([0])], i32([0]))
-    other.step(step)
+    assert sum(other.expert_usage()) == 0, "counts are of this run"
+    assert np.array_equal(all_logits(other, tokens, chunk=1), all_logits(runtime, tokens, chunk=1))
+
+
+def test_what_was_used_before_is_in_memory_before_it_is_asked_for():
+    tokens = golden("moe_quantised")["tokens"]
+    runtime = open_streamed("moe_quantised", nearly_all)
+    runtime.restore_expert_usage([1.0, 2.0, 3.0, 0.0])
+    wait_until(lambda: runtime.expert_counters().reads >= 9)
+    time.sleep(0.05)
+    counts = runtime.expert_counters()
+    assert counts.reads == 9, "three experts of three matrices, and not the one that nobody used"
+    all_logits(runtime, tokens[:1])
+    assert runtime.expert_counters().ready >= 3
+
+
+def wait_until(condition, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.005)
+
+
+def test_a_prompt_leaves_in_memory_what_generation_uses():
+    """Of a model whose slots hold what generation uses: a long prompt of other tokens must not make it read it again."""
+    runtime = open_streamed("qwen3moe", lambda needs: needs.fixed + needs.experts * 6 // 7)
+    token, step = [7], 0
+    for step in range(40):  # the same token again and again: the same few experts
+        step_logits(runtime, [(token, step, [1, 2])])
+    runtime.reset_profile()
+    step_logits(runtime, [(token, 40, [1, 2])])
+    before = runtime.expert_counters()
+    others = golden("qwen3moe")["tokens"][:30]
+    all_logits(runtime, others, pages=np.array([3, 4]))
+    runtime.reset_profile()
+    step_logits(runtime, [(token, 41, [1, 2])])
+    after = runtime.expert_counters()
+    assert before.ready == before.wanted
+    assert after.ready >= 0.8 * after.wanted

@@ -13,7 +13,7 @@ import typer
 from tenth.cli.flags import flag, known_models
 from tenth.cli.opening import open_model, showing_progress
 from tenth.cli.terminal import in_units, table, write_json, write_line
-from tenth.config import EngineConfig
+from tenth.config import CHUNK_TOKENS, EngineConfig
 from tenth.errors import RequestError, ResourceError
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def show_profile(model: str, engine: EngineConfig, flags: InspectFlags) -> None:
 
 def with_context(engine: EngineConfig, flags: InspectFlags) -> EngineConfig:
     """The settings with room for the context that was asked for."""
-    needed = (flags.profile_context or 0) + max(flags.profile_tokens, engine.chunk_tokens)
+    needed = (flags.profile_context or 0) + max(flags.profile_tokens, engine.chunk_tokens or CHUNK_TOKENS)
     if flags.profile_context is None or engine.context_tokens >= needed:
         return engine
     return dataclasses.replace(engine, context_tokens=needed)

@@ -29,11 +29,11 @@ class Router:
 
 def stream_experts(program: Program, streamed: AbstractSet[str], predict: bool = True) -> Program:
     """Insert expert_read and expert_predict for the weights named in ``streamed``. Runs after all other passes."""
-    routers = list(_routers(program, streamed))
+    found = list(routers(program, streamed))
     inserted = {
-        router.route: [Instruction("expert_read", (router.route.outputs[0], *router.weights), ())] for router in routers
+        router.route: [Instruction("expert_read", (router.route.outputs[0], *router.weights), ())] for router in found
     }
-    for router, following in pairwise(routers):
+    for router, following in pairwise(found):
         if predict:
             inserted[router.route] += _prediction(router, following)
     instructions = [new for old in program.instructions for new in (old, *inserted.get(old, ()))]
@@ -52,7 +52,7 @@ def expert_layers(program: Program) -> list[list[list[str]]]:
     return layers
 
 
-def _routers(program: Program, streamed: AbstractSet[str]) -> Iterator[Router]:
+def routers(program: Program, streamed: AbstractSet[str]) -> Iterator[Router]:
     read_by = readers(program)
     made_by = {value: i for i in program.instructions for value in i.outputs}
     for route in program.instructions:

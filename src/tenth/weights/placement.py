@@ -97,11 +97,16 @@ class Placement:
         }  # fmt: skip
 
 
-def place(needs: Needs, budget_bytes: int, source: str = "the budget") -> Placement:
-    """The placement within a budget. Raises ResourceError, naming the least budget that would do."""
+def place(
+    needs: Needs, budget_bytes: int, source: str = "the budget", always_stream: bool = False
+) -> Placement:
+    """The placement within a budget. Raises ResourceError, naming the least budget that would do.
+
+    ``always_stream``: experts get slots, one for each slice, although all fit.
+    """
     left = budget_bytes - needs.fixed
     if left >= needs.experts:
-        return Placement(needs, budget_bytes, {})
+        return Placement(needs, budget_bytes, needs.slices if always_stream else {})
     if budget_bytes < needs.least:
         raise ResourceError(_refusal(needs, budget_bytes, source), _way_out(needs, budget_bytes))
     left -= needs.stream_workspace
