@@ -25,6 +25,9 @@ from tenth.weights.placement import Needs, Placement
 PYTHON_GROWS_BYTES, LIBRARY_FILES_BYTES, TOKEN_BYTES = 48 << 20, 80 << 20, 400
 THREAD_BYTES, SAMPLING_BYTES = 2 << 20, 16
 READERS, READER_BYTES = 8, 3 << 19
+# After so many steps a use of an expert counts half. By replay (docs/experts.md): longer is up to 3 points better where some
+# experts are used more than others for long, and up to 40 worse where they come and go.
+HALF_LIFE_STEPS = 2.0
 
 
 def memory_needs(stored: Mapping[str, TensorInfo], program: Program, limits: Limits) -> Needs:
@@ -83,17 +86,12 @@ def reading_for(placement: Placement, config: EngineConfig, budget: Budget) -> R
     if not placement.streams:
         return Reading(modes[config.disk] if budget.is_given else "kept")
     passing = passing_slots(min(placement.n_slots.values()), max(placement.needs.layer_slices.values()))
-    return Reading(modes[config.disk], Streaming(placement.n_slots, passing, half_life(placement.tokens_held)))
+    return Reading(modes[config.disk], Streaming(placement.n_slots, passing, HALF_LIFE_STEPS))
 
 
 def passing_slots(n_slots: int, of_layer: int) -> int:
-    """Of so many slots, those that a prompt or predictions may use: two layers' worth, not most of a small cache.
+    """Of so many slots, those that a prompt or predictions may use: two layers' worth, few of a small cache.
 
     ``of_layer``: the slots that one token needs in one layer.
     """
-    return max(min(2 * of_layer, n_slots // 2), 1)
-
-
-def half_life(tokens_held: float) -> float:
-    """After how many tokens a use counts half, for a cache that holds the experts of so many tokens."""
-    return 64.0
+    return max(min(2 * of_layer, n_slots // 8), 1)

@@ -21,7 +21,7 @@ import numpy as np
 from tenth.bench.policies import POLICIES, groups_of
 from tenth.bench.reuse import made_trace, reuse
 from tenth.errors import RequestError, TenthError
-from tenth.placing import half_life, passing_slots
+from tenth.placing import HALF_LIFE_STEPS, passing_slots
 from tenth.runtime import replay_experts
 from tenth.tracing import Trace, read_trace
 
@@ -45,7 +45,7 @@ def replay(trace: Trace, shares: tuple[float, ...] = SHARES) -> list[dict[str, A
         held = n_slots / (n_layers * k)
         row = {"share": share, "slots": n_slots, "tokens_held": round(held, 2)}
         ready, wanted = replay_experts(
-            np.ascontiguousarray(trace.experts, np.int32), trace.n_experts, n_slots, half_life(held),
+            np.ascontiguousarray(trace.experts, np.int32), trace.n_experts, n_slots, HALF_LIFE_STEPS,
             passing_slots(n_slots, k),
         )  # fmt: skip
         row["tenth"] = round(ready / wanted, 4)
