@@ -247,18 +247,15 @@ void Plan::finish(const Operand& logits) {
   finished_ = true;
 }
 
-// Room for the sums of every span of a full context, for a few rows of the widest attention; steps that would need more
-// are shared out less finely. Untouched, it costs nothing.
+// Of the widest attention.
 int64_t Plan::partials_bytes() const {
-  constexpr int64_t ROWS = 4;
-  const int64_t n_spans = (limits_.context_tokens + kSpanTokens - 1) / kSpanTokens;
   int64_t most = 0;
   for (const Instruction& i : instructions_)
     if (!std::strcmp(i.op->name, "attention")) {
       const int64_t head_dim = layers_.at(i.attributes.layer).shape.head_dim;
-      most = std::max(most, i.in[0].width / head_dim * attention_partial(head_dim));
+      most = std::max(most, partial_sums_bytes(i.in[0].width / head_dim, head_dim, limits_.context_tokens));
     }
-  return most * n_spans * ROWS * 4;
+  return most;
 }
 
 int64_t Plan::weight_bytes() const {

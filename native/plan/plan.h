@@ -166,6 +166,13 @@ struct StoreLimits {
 // more merging.
 constexpr int kRunsPerThread = 8;
 
+// Bytes of the sums of every span of a full context, for the few rows of a step that are shared out by spans; steps that would need
+// more are shared out less finely. Untouched, they cost nothing.
+inline int64_t partial_sums_bytes(int64_t n_heads, int64_t head_dim, int64_t context_tokens) {
+  constexpr int64_t kRows = 4;
+  return n_heads * attention_partial(head_dim) * ((context_tokens + kSpanTokens - 1) / kSpanTokens) * kRows * 4;
+}
+
 struct Limits {
   int64_t max_rows, max_outputs, vocab, context_tokens, arena_bytes, n_pages;
   KvFormat kv_format;

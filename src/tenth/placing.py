@@ -13,7 +13,15 @@ from tenth.config import EngineConfig
 from tenth.program.passes import kept_as_floats
 from tenth.program.streaming import expert_layers, stream_experts
 from tenth.program.values import Program
-from tenth.runtime import Limits, Reading, Streaming, kv_page_bytes, panel_bytes, slot_bytes
+from tenth.runtime import (
+    Limits,
+    Reading,
+    Streaming,
+    kv_page_bytes,
+    panel_bytes,
+    partial_sums_bytes,
+    slot_bytes,
+)
 from tenth.weights.budget import Budget, own_bytes
 from tenth.weights.formats import FORMATS
 from tenth.weights.gguf import TensorInfo
@@ -59,7 +67,7 @@ def memory_needs(stored: Mapping[str, TensorInfo], program: Program, limits: Lim
     return Needs(
         python=own_bytes() + PYTHON_GROWS_BYTES + LIBRARY_FILES_BYTES + TOKEN_BYTES * program.vocab_size, trunk=trunk,
         kv=kv_page_bytes(program, limits.kv_format) * limits.n_pages,
-        workspace=limits.arena_bytes + limits.n_threads * per_thread,
+        workspace=limits.arena_bytes + limits.n_threads * per_thread + partial_sums_bytes(program, limits.context_tokens),
         slices=slices, layer_slices=layer_slices, token_bytes=token_bytes,
         stream_workspace=READERS * READER_BYTES, context_tokens=limits.context_tokens,
         state=slot_bytes(program) * limits.n_slots,

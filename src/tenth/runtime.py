@@ -181,6 +181,12 @@ def kv_page_bytes(program: Program, kv_format: str) -> int:
     return int(_core.page_bytes(layers, KV_FORMATS[kv_format]))
 
 
+def partial_sums_bytes(program: Program, context_tokens: int) -> int:
+    """Bytes of the sums that workers of one long sequence's attention share."""
+    queries = {i.inputs[0].shape for i in program.instructions if i.op == "attention"}
+    return max((int(_core.partial_sums_bytes(*shape, context_tokens)) for shape in queries), default=0)
+
+
 def slot_bytes(program: Program) -> int:
     """Bytes that the recurrences of one sequence take."""
     return sum(-(-4 * _n_floats(recurrence) // 64) * 64 for recurrence in program.recurrences)

@@ -10,9 +10,12 @@ from unittest import mock
 import numpy as np
 import pytest
 
+import tenth
+
 from tenth.batch import Batch
 from tenth.config import EngineConfig
 from tenth.loader import open_runtime
+from tenth.errors import ResourceError
 from tenth.model import Model
 from tenth.weights.gguf import read_header
 from tenth.weights.placement import place
@@ -199,3 +202,35 @@ def test_a_prompt_leaves_in_memory_what_generation_uses():
     after = runtime.expert_counters()
     assert before.ready == before.wanted
     assert after.ready >= 0.8 * after.wanted
+
+
+@pytest.mark.parametrize("how", ["cut", "replaced", "written to"])
+def test_a_request_fails_when_the_file_changes_underneath_and_the_model_lives(how, tmp_path, monkeypatch):
+    path = tmp_path / "model.gguf"
+    shutil.copy(DATA / "golden_moe_quantised.gguf", path)
+    monkeypatch.setenv("TENTH_HOME", str(tmp_path / "home"))
+
+    def least_place(needs, *_):
+        needs = replace(needs, stream_workspace=0)
+        return place(needs, needs.least)
+
+    least_slots = mock.patch("tenth.loader.place", least_place)
+    with least_slots, tenth.load(path) as model:
+        tokens = golden_tokens().tolist()
+        whole, times = model.logits(tokens), os.stat(path)
+        if how == "cut":
+            os.truncate(path, times.st_size // 2)
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        elif how == "replaced":
+            (tmp_path / "new.gguf").write_bytes(bytes(times.st_size))
+            os.utime(tmp_path / "new.gguf", ns=(times.st_atime_ns, times.st_mtime_ns))
+            (tmp_path / "new.gguf").replace(path)
+        else:
+            os.utime(path, ns=(1, 1))
+        if how == "replaced":  # the old file is still open: nothing that is read has changed
+            assert np.array_equal(model.logits(tokens), whole)
+            return
+        with pytest.raises(ResourceError, match=r"model\.gguf: the file was changed while the model runs"):
+            model.logits(tokens)
+        with pytest.raises(ResourceError, match="the file was changed"):
+            model.logits(tokens)

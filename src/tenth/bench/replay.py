@@ -2,6 +2,7 @@
 
     python -m tenth.bench.replay TRACE.npz [--json]
     python -m tenth.bench.replay published               a trace made to published statistics (reuse.py)
+    python -m tenth.bench.replay random                  every expert as likely as the others
 
 tenth's hits are those of the native cache that models run with, told of one token after the other as in generation,
 without predictions. Belady's policy knows the future: nothing has more hits. docs/experts.md has the results.
@@ -19,14 +20,15 @@ from typing import Any
 import numpy as np
 
 from tenth.bench.policies import POLICIES, groups_of
-from tenth.bench.reuse import made_trace, reuse
+from tenth.bench.reuse import made_trace, reuse, uniform_trace
 from tenth.errors import RequestError, TenthError
 from tenth.placing import HALF_LIFE_STEPS, passing_slots
 from tenth.runtime import replay_experts
 from tenth.tracing import Trace, read_trace
 
 SHARES = (0.05, 0.10, 0.25, 0.50)
-PUBLISHED = "published"
+MADE = {"published": made_trace, "random": uniform_trace}
+MADE_SHAPE = {"n_tokens": 1000, "n_layers": 24, "n_experts": 128, "k": 8}
 
 
 def replay(trace: Trace, shares: tuple[float, ...] = SHARES) -> list[dict[str, Any]]:
@@ -58,11 +60,12 @@ def replay(trace: Trace, shares: tuple[float, ...] = SHARES) -> list[dict[str, A
 def main() -> int:
     """Replay and print."""
     parser = argparse.ArgumentParser(prog="python -m tenth.bench.replay", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("trace", help=f"a file that TENTH_TRACE wrote, or {PUBLISHED}")
+    parser.add_argument("trace", help=f"a file that TENTH_TRACE wrote, or {' or '.join(MADE)}")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     try:
-        trace = made_trace(2000, 24, 128, 8) if options.trace == PUBLISHED else read_trace(Path(options.trace))
+        make = MADE.get(options.trace)
+        trace = make(**MADE_SHAPE) if make else read_trace(Path(options.trace))
         rows, statistics = replay(trace), reuse(trace.complete)
     except TenthError as error:
         parser.error(str(error))
