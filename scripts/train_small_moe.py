@@ -1,12 +1,12 @@
-"""Trains a small mixture-of-experts model on text that this machine's packages carry, to record how trained experts are used.
+"""Trains a small mixture-of-experts model on text that packages carry, to record how trained experts are used.
 
     python scripts/train_small_moe.py OUT.gguf [--minutes 25] [--text OUT.txt]
 
 Random weights choose experts at random; caches of experts live from what training makes of that. The model is in
-qwen3moe's shape, small: 6 layers of 64 experts, of which a token uses 4 (the share that Qwen3-30B-A3B uses: 1 in 16), 30
-million weights in all. Trained by next-token prediction with the usual load-balancing loss (0.01, as Qwen3's own
-configuration has it) and nothing else that would spread or gather experts. The text is documentation, licences and
-source code; --text gets what was held out, for a trace (docs/experts.md). Needs the `reference` extra; one thread is enough.
+qwen3moe's shape, small: 6 layers of 64 experts, of which a token uses 4 (1 in 16, as Qwen3-30B-A3B), 32 million weights
+in all. Trained by next-token prediction with a load-balancing loss of 0.01 and nothing else that would spread or gather
+experts. The text is documentation, licences and source code; --text gets what was held out, for a trace
+(docs/experts.md). Needs the `reference` extra; one thread is enough.
 
 The text differs between machines, so does the model; the committed trace is of one run.
 """
@@ -27,6 +27,7 @@ import numpy as np
 import tokenizers
 import torch
 import transformers
+from golden_formats import encode
 from golden_tokenizer import QWEN2_WORDS, write_tokenizer
 from make_goldens import Case, name_in_file, parts_in_file, write_file
 
@@ -39,7 +40,8 @@ END = "<|endoftext|>"
 
 def texts(seed: int) -> Iterator[str]:
     """Texts of packages in random order, each file once, none of them large."""
-    paths = sorted(p for f in FOLDERS for p in Path(f).rglob("*") if p.suffix in ENDINGS and p.is_file() and not p.is_symlink())
+    found = (p for folder in FOLDERS for p in Path(folder).rglob("*") if p.suffix in ENDINGS)
+    paths = sorted(p for p in found if p.is_file() and not p.is_symlink())
     random.Random(seed).shuffle(paths)
     for path in paths:
         data = path.read_bytes()[:MOST_FILE_BYTES]
@@ -105,7 +107,8 @@ def train(tokens: np.ndarray, minutes: float) -> transformers.Qwen3MoeForCausalL
         optimiser.step()
         optimiser.zero_grad()
         if step % 50 == 0:
-            print(f"{time.monotonic() - start:5.0f} s, step {step}: loss {out.loss:.3f}, balance {out.aux_loss:.3f}", flush=True)
+            seconds = time.monotonic() - start
+            print(f"{seconds:5.0f} s, step {step}: loss {out.loss:.3f}, balance {out.aux_loss:.3f}", flush=True)
         step += 1
     return model.eval()
 
@@ -116,13 +119,18 @@ def save(model: transformers.Qwen3MoeForCausalLM, tokenizer: tokenizers.Tokenize
     for name, parameter in model.named_parameters():
         values = parameter.detach().float().numpy()
         parts = parts_in_file(name_in_file(name, case), values.shape, case)
-        for (part, shape), piece in zip(parts.items(), np.split(values, len(parts), axis=-2 if len(parts) > 1 else 0), strict=True):
-            kind = gguf.GGMLQuantizationType.Q8_0 if len(shape) > 1 and "gate_inp" not in part else gguf.GGMLQuantizationType.F32
-            stored[part] = kind, gguf.quantize(np.ascontiguousarray(piece), kind)
+        pieces = np.split(values, len(parts), axis=-2 if len(parts) > 1 else 0)
+        for (part, shape), piece in zip(parts.items(), pieces, strict=True):
+            kind = "Q8_0" if len(shape) > 1 and "gate_inp" not in part else "F32"
+            stored[part] = encode(np.ascontiguousarray(piece), kind, np.random.default_rng(0))
     model_file = json.loads(tokenizer.to_str())["model"]
     tokens = sorted(model_file["vocab"], key=model_file["vocab"].get)
     merges = [" ".join(pair) for pair in model_file["merges"]]
-    write_file(path, "small mixture of experts", case, stored, lambda writer: write_tokenizer(writer, tokens, merges, [END]))
+
+    def add(writer: gguf.GGUFWriter) -> None:
+        write_tokenizer(writer, tokens, merges, [END])
+
+    write_file(path, "small mixture of experts", case, stored, add)
 
 
 def main() -> None:

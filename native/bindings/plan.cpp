@@ -109,8 +109,9 @@ class PyPlan {
     return {1e-9 * double(plan_.reader().read_ns()), 1e-9 * double(plan_.reader().pack_ns())};
   }
 
-  void add_instruction(const std::string& op, nb::list inputs, nb::list outputs, nb::dict attributes) {
+  void add_instruction(const std::string& op, nb::list inputs, nb::list outputs, nb::dict attributes, bool is_guess) {
     Instruction i;
+    i.is_guess = is_guess;
     i.op = find_op(op);
     expect(i.op, "plan: no native op " + op);
     for (nb::handle h : inputs) i.in.push_back(operand_from(nb::cast<nb::tuple>(h)));
@@ -227,7 +228,7 @@ void bind_plan(nb::module_& m) {
       .def("add_vector", [](PyPlan& p, Floats v) { return p.plan_.add_vector(v.data(), int64_t(v.shape(0))); })
       .def("add_layer", [](PyPlan& p, int layer, int n_kv_heads, int head_dim, int latent) { p.plan_.add_layer(layer, n_kv_heads, head_dim, latent); })
       .def("add_recurrence", [](PyPlan& p, int64_t n_floats) { p.plan_.add_recurrence(n_floats); })
-      .def("add_instruction", &PyPlan::add_instruction, "op"_a, "inputs"_a, "outputs"_a, "attributes"_a)
+      .def("add_instruction", &PyPlan::add_instruction, "op"_a, "inputs"_a, "outputs"_a, "attributes"_a, "is_guess"_a = false)
       .def("finish", [](PyPlan& p, nb::tuple logits) { p.plan_.finish(operand_from(logits)); })
       .def("step", &PyPlan::step, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a, "slots"_a)
       .def("copy_slot", [](PyPlan& p, int64_t from, int64_t to) {

@@ -54,7 +54,8 @@ class ExpertStore {
   void finish(const std::map<int64_t, int64_t>& n_slots, double half_life_steps, int64_t passing_slots);
 
   // ---- a step; see cache.h. Reading goes on meanwhile.
-  void begin_step(int64_t n_tokens);  // throws std::runtime_error when a file was changed
+  // Whether guesses are worth their time: not while nearly all experts are in memory. Throws std::runtime_error when a file was changed.
+  bool begin_step(int64_t n_tokens);
   void want(int layer, std::vector<TouchedExpert> touched);
   void predict(int layer, const std::vector<int32_t>& experts);
   // The bytes of a wanted slice; waits until it has landed. They stay until `finished`. Throws std::runtime_error when it could not be read.
@@ -127,6 +128,8 @@ class ExpertStore {
   int n_idle_ = 0, n_in_flight_ = 0, n_idle_in_flight_ = 0;  // threads without work; pieces being read
   bool is_stopping_ = false;
   int64_t read_bytes_ = 0, reads_ = 0, wait_ns_ = 0;
+  int64_t slices_read_ = 0, wanted_before_ = 0, slices_before_ = 0;
+  double read_share_ = 1;  // of the slices wanted lately, by wants and by guesses
   Signal landed_;
   std::vector<std::thread> threads_;
 };

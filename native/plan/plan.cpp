@@ -362,7 +362,7 @@ void Plan::step(const BatchView& batch) {
   for (auto& taken : taken_) taken.store(0, std::memory_order_relaxed);
   for (auto& runs : finished_runs_) runs.store(0, std::memory_order_relaxed);
   n_outputs_ = batch.n_outputs;
-  if (store_) store_->begin_step(batch.n_rows);
+  if (store_) guesses_ = store_->begin_step(batch.n_rows);
   const EndOfStep at_end{store_.get()};
   note_slots(batch, false);
   pool_.run(walk, this);
@@ -379,6 +379,7 @@ void Plan::walk(void* argument, int thread) {
   const size_t n = plan.instructions_.size();
   for (size_t i = 0; i < n; i++) {
     Instruction& instruction = plan.instructions_[i];
+    if (instruction.is_guess && !plan.guesses_) continue;
     const uint64_t before = thread == 0 ? __rdtsc() : 0;
     try {
       instruction.op->run(instruction, plan.step_, thread);

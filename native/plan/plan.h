@@ -68,6 +68,7 @@ struct Instruction {
   std::vector<Operand> in, out;
   Attributes attributes;
   int64_t weight_bytes = 0;        // of the matrices it reads, once per step; of experts, those of one row
+  bool is_guess = false;           // only expert_predict needs it: left out while nearly all experts are in memory
   int64_t calls = 0, ticks = 0;    // counted by worker 0
 };
 
@@ -267,7 +268,7 @@ class Plan {
   Buffer partials_;
   std::vector<std::atomic<int>> finished_runs_;
   std::vector<std::vector<int32_t>> trace_;
-  bool finished_ = false;
+  bool finished_ = false, guesses_ = true;
   Operand output_;
   Step step_;
   StepCounters counters_;

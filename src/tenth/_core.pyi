@@ -125,6 +125,8 @@ class Plan:
 def physical_processors() -> list[int]:
     """Processors this process may use, one per physical core."""
 
+def partial_sums_bytes(n_heads: int, head_dim: int, context_tokens: int) -> int: ...
+
 def page_bytes(arg0: Sequence[tuple[int, int, int]], arg1: int, /) -> int: ...
 
 def read_bandwidth(threads: int, seconds: float, n_bytes: int) -> list[float]:

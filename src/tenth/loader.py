@@ -45,7 +45,7 @@ from tenth.weights.gguf import (
 from tenth.weights.placement import Needs, Placement, place
 
 DEFAULT_CONTEXT_TOKENS = 8192
-LONG_CHUNKS, SLOTS_FOR_CHUNK = (2048, 1024, 512), 1 / 16  # where experts stream; the share of their slots that it may cost
+LONG_CHUNKS, SLOTS_FOR_CHUNK = (2048, 1024, 512), 1 / 16  # where experts stream; what share of their slots it may cost
 ALWAYS_STREAM = "TENTH_STREAM"  # set: experts stream although they fit, to measure what that costs
 OUTPUT_ROWS = 32  # rows that can have logits in one step: enough for a batch of sequences, small beside a chunk
 LEAST_CHECKPOINTS = 2  # copies of what recurrent layers keep: where the prompt ended, and a page of the answer

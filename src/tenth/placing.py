@@ -33,8 +33,8 @@ from tenth.weights.placement import Needs, Placement
 PYTHON_GROWS_BYTES, LIBRARY_FILES_BYTES, TOKEN_BYTES = 48 << 20, 80 << 20, 400
 THREAD_BYTES, SAMPLING_BYTES = 2 << 20, 16
 READERS, READER_BYTES = 8, 3 << 19
-# After so many steps a use of an expert counts half. By replay (docs/experts.md): longer is up to 3 points better where some
-# experts are used more than others for long, and up to 40 worse where they come and go.
+# After so many steps a use of an expert counts half. By replay (docs/experts.md): longer is up to 4 points better where
+# some experts are used more than others for long, and up to 35 worse where they come and go.
 HALF_LIFE_STEPS = 2.0
 
 
@@ -67,7 +67,8 @@ def memory_needs(stored: Mapping[str, TensorInfo], program: Program, limits: Lim
     return Needs(
         python=own_bytes() + PYTHON_GROWS_BYTES + LIBRARY_FILES_BYTES + TOKEN_BYTES * program.vocab_size, trunk=trunk,
         kv=kv_page_bytes(program, limits.kv_format) * limits.n_pages,
-        workspace=limits.arena_bytes + limits.n_threads * per_thread + partial_sums_bytes(program, limits.context_tokens),
+        workspace=limits.arena_bytes + limits.n_threads * per_thread
+        + partial_sums_bytes(program, limits.context_tokens),
         slices=slices, layer_slices=layer_slices, token_bytes=token_bytes,
         stream_workspace=READERS * READER_BYTES, context_tokens=limits.context_tokens,
         state=slot_bytes(program) * limits.n_slots,

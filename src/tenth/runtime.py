@@ -21,7 +21,7 @@ import numpy as np
 from tenth import _core
 from tenth.batch import F32, Batch, StepResult
 from tenth.errors import ModelFileError, RequestError, ResourceError
-from tenth.program.streaming import expert_layers
+from tenth.program.streaming import expert_layers, guessing
 from tenth.program.values import Instruction, Program, Recurrence, Value
 
 KV_FORMATS = {"f16": 0, "q8_0": 1, "f32": 2}  # native/kernels/ops_table.h, KvFormat
@@ -183,8 +183,8 @@ def kv_page_bytes(program: Program, kv_format: str) -> int:
 
 def partial_sums_bytes(program: Program, context_tokens: int) -> int:
     """Bytes of the sums that workers of one long sequence's attention share."""
-    queries = {i.inputs[0].shape for i in program.instructions if i.op == "attention"}
-    return max((int(_core.partial_sums_bytes(*shape, context_tokens)) for shape in queries), default=0)
+    queries = {i.inputs[0].shape for i in program.instructions if i.op == "attention"}  # [n_heads, head_dim]
+    return max((int(_core.partial_sums_bytes(n, dim, context_tokens)) for n, dim in queries), default=0)
 
 
 def slot_bytes(program: Program) -> int:
@@ -345,10 +345,11 @@ class Runtime:
             self._plan.add_layer(layer.layer, layer.n_kv_heads, layer.head_dim, layer.latent)
         for recurrence in self.program.recurrences:
             self._plan.add_recurrence(_n_floats(recurrence))
+        guesses = guessing(self.program)
         for instruction in self.program.instructions:
             self._plan.add_instruction(
                 instruction.op, self._operands(instruction.inputs), self._operands(instruction.outputs),
-                _attributes(instruction),
+                _attributes(instruction), instruction in guesses,
             )
         self._plan.finish(self._operand(self.program.output))
 

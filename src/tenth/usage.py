@@ -16,7 +16,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from tenth.weights.gguf import ModelFile
 
@@ -123,8 +123,9 @@ def read_usage(path: Path, n_experts: int) -> Usage | None:
     return Usage(n_tokens, uses)
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and 0 <= value <= 1e12
+def _is_count(value: object) -> TypeGuard[float]:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and 0 <= value <= 1e12
 
 
 def write_usage(path: Path, usage: Usage) -> None:

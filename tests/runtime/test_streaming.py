@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 
 import tenth
-
-from tenth.batch import Batch
 from tenth.config import EngineConfig
-from tenth.loader import open_runtime
 from tenth.errors import ResourceError
+from tenth.loader import ALWAYS_STREAM, open_runtime
 from tenth.model import Model
 from tenth.weights.gguf import read_header
 from tenth.weights.placement import place
-from tests.runtime.native import DATA, all_logits, golden, i32, open_golden, open_streamed, step_logits
+from tests.runtime.native import DATA, all_logits, golden, open_golden, open_streamed, step_logits
 
 CASES = ["qwen3moe", "moe_quantised", "olmoe", "qwen2moe", "mixtral", "glm4moe", "deepseek3_quantised"]
 
@@ -187,7 +185,7 @@ def wait_until(condition, seconds=10.0):
 
 
 def test_a_prompt_leaves_in_memory_what_generation_uses():
-    """Of a model whose slots hold what generation uses: a long prompt of other tokens must not make it read it again."""
+    """Slots hold what generation uses: a long prompt of other tokens must not make it read that again."""
     runtime = open_streamed("qwen3moe", lambda needs: needs.fixed + needs.experts * 6 // 7)
     token, step = [7], 0
     for step in range(40):  # the same token again and again: the same few experts
@@ -234,3 +232,22 @@ def test_a_request_fails_when_the_file_changes_underneath_and_the_model_lives(ho
             model.logits(tokens)
         with pytest.raises(ResourceError, match="the file was changed"):
             model.logits(tokens)
+
+
+def test_nothing_is_guessed_while_everything_is_in_memory(monkeypatch):
+    monkeypatch.setenv(ALWAYS_STREAM, "1")
+    tokens = golden("qwen3moe")["tokens"]
+    runtime = open_golden("qwen3moe")
+    assert np.array_equal(all_logits(runtime, tokens, chunk=1), resident_logits(tokens, monkeypatch))
+    runtime.reset_profile()
+    all_logits(runtime, tokens, chunk=1)
+    counts = runtime.expert_counters()
+    assert counts.ready == counts.wanted > 0
+    calls = {row.op: row.calls for row in runtime.profile()}
+    assert calls["expert_predict"] == 0
+    assert calls["expert_read"] == len(tokens)
+
+
+def resident_logits(tokens, monkeypatch):
+    monkeypatch.delenv(ALWAYS_STREAM)
+    return all_logits(open_golden("qwen3moe"), tokens)

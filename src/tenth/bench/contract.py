@@ -2,10 +2,10 @@
 
     python -m tenth.bench.contract MODEL.gguf --memory 4GiB [--prompt 2000] [--generate 500] [--parallel 8] [--json]
 
-Loads the model with a cold file, computes a long prompt, generates, and answers several requests at once; after each part it
-says what the kernel counted: the most memory so far, anonymous memory and page cache, how often the limit was met, pages that
-had to be read again. The process must never be killed, and what it computes with must never be pushed out: without swap that
-can only be the code of its libraries, and shows as major faults. Needs root (bench/control_group.py).
+Loads the model with a cold file, computes a long prompt, generates, and answers several requests at once; after each
+part it says what the kernel counted: the most memory so far, anonymous memory and page cache, how often the limit was
+met, pages that had to be read again. The process must never be killed, and what it computes with must never be pushed
+out: without swap that can only be the code of its libraries, and shows as major faults. Needs root.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def measure(model: Path, memory: str, prompt: int, generate: int, parallel: int)
         end = group.memory()
     for before, part in zip([{"major_faults": 0}, *parts], list(parts), strict=False):
         part["new_major_faults"] = part["major_faults"] - before["major_faults"]
-    return {"model": model.name, "limit_bytes": parse_bytes(memory), "exit_code": code, "kills": end.kills, "parts": parts}
+    limit = parse_bytes(memory)
+    return {"model": model.name, "limit_bytes": limit, "exit_code": code, "kills": end.kills, "parts": parts}
 
 
 def run_inside(model: Path, memory: str, prompt: int, generate: int, parallel: int) -> None:

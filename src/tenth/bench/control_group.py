@@ -1,4 +1,4 @@
-"""Memory control groups, versions 1 and 2: a process under a hard limit, page cache included, and what the kernel counts.
+"""Memory control groups, versions 1 and 2: a process under a hard limit, page cache included, and what is counted.
 
 Making one needs root, or a hierarchy that was handed over.
 """
@@ -79,7 +79,8 @@ def control_group(limit_bytes: int) -> Iterator[ControlGroup]:
     except OSError as error:
         with suppress(OSError):
             folder.rmdir()
-        raise ResourceError(f"no control group can be made: {error}", "it needs root, and cgroups that are mounted") from error
+        why = f"no control group can be made: {error}"
+        raise ResourceError(why, "it needs root, and cgroups that are mounted") from error
     try:
         yield ControlGroup(folder, is_v1)
     finally:

@@ -29,7 +29,7 @@ def lru_hits(groups: Sequence[Group], n_slots: int) -> int:
 
 
 def lfu_hits(groups: Sequence[Group], n_slots: int) -> int:
-    """Replaces the least often needed expert, counted from the beginning, in the cache or not; of several the oldest."""
+    """Replaces the least often needed expert, counted from the beginning, cached or not; of several the oldest."""
     uses: Counter[int] = Counter()
 
     def urgency(time: int, expert: int) -> tuple[int, int]:

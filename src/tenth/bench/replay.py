@@ -75,9 +75,9 @@ def main() -> int:
         print(json.dumps({"trace": options.trace, **shape, "reuse": asdict(statistics), "rows": rows}, indent=2))
         return 0
     print(f"{options.trace}: {n_tokens} tokens, {n_layers} layers of {trace.n_experts} experts, {k} for each token")
-    print(f"used again at the next token {100 * statistics.next_token:.0f} %, within eight {100 * statistics.within_8:.0f} %, "
-          f"median {statistics.median_tokens:.0f} tokens; {statistics.new_per_layer:.2f} experts per layer and token "
-          "not used in the 64 before")  # fmt: skip
+    s = statistics
+    print(f"used again at the next token {100 * s.next_token:.0f} %, within eight {100 * s.within_8:.0f} %, median "
+          f"{s.median_tokens:.0f} tokens; {s.new_per_layer:.2f} experts per layer and token not used in the 64 before")
     names = ("tenth", *POLICIES)
     print(f"{'experts in memory':18}{'of tokens':>10}" + "".join(f"{name:>9}" for name in names))
     for row in rows:

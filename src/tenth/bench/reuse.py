@@ -1,9 +1,9 @@
 """How soon experts are used again: measured on a trace, and traces made to measure.
 
-Published for Qwen3-30B-A3B (https://github.com/kekzl/imp/pull/1359): the median distance between two uses of an expert is
-2 tokens, 45 % are used again at the next token, 80 % within eight, and each layer takes 0.38 to 0.80 experts per token
-that were not used for long (a cache is warm after 64 tokens). A made trace has these statistics and no others: its experts
-are alike in the long run, where those of real models are not.
+Published for Qwen3-30B-A3B (https://github.com/kekzl/imp/pull/1359): the median distance between two uses of an expert
+is 2 tokens, 45 % are used again at the next token, 80 % within eight, and each layer takes 0.38 to 0.80 experts per
+token that were not used for long (a cache is warm after 64 tokens). A made trace has these statistics and no others:
+its experts are alike in the long run, where those of real models are not.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from tenth.tracing import Trace
 
+Numbers = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 # Shares of a token's experts by how many tokens ago they were used last: 1, 2, 3 to 8, 9 to 64, longer or never.
 BANDS = ((1, 1), (2, 2), (3, 8), (9, 64))
 PUBLISHED = (0.45, 0.10, 0.25, 0.125)
@@ -55,7 +56,7 @@ def made_trace(n_tokens: int, n_layers: int, n_experts: int, k: int, seed: int =
     return Trace(experts.astype(np.int16), n_experts)
 
 
-def _made_layer(n_tokens: int, n_experts: int, k: int, rng: np.random.Generator) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+def _made_layer(n_tokens: int, n_experts: int, k: int, rng: np.random.Generator) -> Numbers:
     """Experts [n_tokens, k]: each pick first takes how long ago its expert was used, then one of those."""
     last = np.full(n_experts, -1000)
     chosen = np.zeros((n_tokens, k), np.int64)

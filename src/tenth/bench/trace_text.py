@@ -17,7 +17,7 @@ from tenth.tracing import VARIABLE
 
 def main() -> None:
     """Record and write."""
-    parser = argparse.ArgumentParser(prog="python -m tenth.bench.trace_text", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tenth.bench.trace_text")
     parser.add_argument("model")
     parser.add_argument("text", type=Path)
     parser.add_argument("out", type=Path)

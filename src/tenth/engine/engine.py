@@ -144,8 +144,8 @@ class Engine:
     def logits(self, ids: list[int]) -> F32:
         """Logits [len(ids), vocab] after every token of a sequence; requests at work wait or are set back meanwhile.
 
-        Raises RequestError when the sequence is empty, too long, or has an id outside the vocabulary, ResourceError when
-        a step fails.
+        Raises RequestError when the sequence is empty, too long, or has an id outside the vocabulary, ResourceError
+        when a step fails.
         """
         if not 0 < len(ids) <= self.limit_tokens:
             raise RequestError(f"logits of {len(ids)} tokens were asked for, expected 1 to {self.limit_tokens}")

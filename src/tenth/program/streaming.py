@@ -52,7 +52,18 @@ def expert_layers(program: Program) -> list[list[list[str]]]:
     return layers
 
 
+def guessing(program: Program) -> set[Instruction]:
+    """The expert_predicts, and what only they need."""
+    read_by, found = readers(program), set[Instruction]()
+    for i in reversed(program.instructions):
+        needed = {reader for value in i.outputs for reader in read_by[value]}
+        if i.op == "expert_predict" or (i.outputs and needed and needed <= found):
+            found.add(i)
+    return found
+
+
 def routers(program: Program, streamed: AbstractSet[str]) -> Iterator[Router]:
+    """The routers of the experts whose weights are named, in the program's order."""
     read_by = readers(program)
     made_by = {value: i for i in program.instructions for value in i.outputs}
     for route in program.instructions:
