@@ -27,9 +27,12 @@ import numpy as np
 import tokenizers
 import torch
 import transformers
-from golden_formats import encode
-from golden_tokenizer import QWEN2_WORDS, write_tokenizer
-from make_goldens import Case, name_in_file, parts_in_file, write_file
+
+from goldens.architecture import Architecture, Config
+from goldens.case import Case
+from goldens.formats import encode
+from goldens.making import write_file
+from goldens.tokenizer import QWEN2_WORDS, write_tokenizer
 
 FOLDERS = ("/usr/share/doc", "/usr/share/common-licenses", sysconfig.get_paths()["purelib"])
 ENDINGS = {".py", ".md", ".rst", ".txt", ".c", ".h", ".html", ""}
@@ -113,24 +116,31 @@ def train(tokens: np.ndarray, minutes: float) -> transformers.Qwen3MoeForCausalL
     return model.eval()
 
 
+class WithTokenizer(Architecture):
+    """qwen3moe, and the tokenizer in the file."""
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer):
+        super().__init__("qwen3moe", head_dim=True)
+        self._bpe = json.loads(tokenizer.to_str())["model"]
+
+    def add_keys(self, writer: gguf.GGUFWriter, c: Config) -> None:
+        """Both."""
+        super().add_keys(writer, c)
+        tokens = sorted(self._bpe["vocab"], key=self._bpe["vocab"].get)
+        write_tokenizer(writer, tokens, [" ".join(pair) for pair in self._bpe["merges"]], [END])
+
+
 def save(model: transformers.Qwen3MoeForCausalLM, tokenizer: tokenizers.Tokenizer, path: Path) -> None:
     """The model as a GGUF file, matrices in Q8_0."""
-    case, stored = Case("qwen3moe", model.config), {}
+    case, stored = Case(WithTokenizer(tokenizer), type(model), model.config), {}
     for name, parameter in model.named_parameters():
         values = parameter.detach().float().numpy()
-        parts = parts_in_file(name_in_file(name, case), values.shape, case)
+        parts = case.architecture.parts(case.architecture.name_in_file(name), values.shape, case.config)
         pieces = np.split(values, len(parts), axis=-2 if len(parts) > 1 else 0)
         for (part, shape), piece in zip(parts.items(), pieces, strict=True):
             kind = "Q8_0" if len(shape) > 1 and "gate_inp" not in part else "F32"
             stored[part] = encode(np.ascontiguousarray(piece), kind, np.random.default_rng(0))
-    model_file = json.loads(tokenizer.to_str())["model"]
-    tokens = sorted(model_file["vocab"], key=model_file["vocab"].get)
-    merges = [" ".join(pair) for pair in model_file["merges"]]
-
-    def add(writer: gguf.GGUFWriter) -> None:
-        write_tokenizer(writer, tokens, merges, [END])
-
-    write_file(path, "small mixture of experts", case, stored, add)
+    write_file(path, "small mixture of experts", case, stored)
 
 
 def main() -> None:

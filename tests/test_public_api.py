@@ -12,8 +12,9 @@ import tenth
 ROOT = Path(__file__).parents[1]
 
 PUBLIC = {
-    "EngineConfig", "Model", "ModelFileError", "Piece", "RequestError", "ResourceError", "SamplingParams",
-    "Speculation", "Stream", "TenthError", "Timings", "TokenLogprob", "Usage", "__version__", "load", "open_tokenizer",
+    "CallPart", "EngineConfig", "Grammar", "Model", "ModelFileError", "Piece", "RequestError", "ResourceError",
+    "SamplingParams", "Speculation", "Stream", "TenthError", "Timings", "TokenLogprob", "ToolCall", "Usage",
+    "__version__", "load", "open_tokenizer",
 }  # fmt: skip
 
 

@@ -35,7 +35,7 @@ template <typename T> nb::ndarray<nb::numpy, T> new_array(std::initializer_list<
   return nb::ndarray<nb::numpy, T>(memory, shape.size(), shape.begin(), owner);
 }
 
-Operand operand_from(nb::tuple t) {  // (kind, at, width, rows, dtype, inner), see runtime.py
+Operand operand_from(nb::tuple t) {  // (kind, at, width, rows, dtype, inner), see runtime/building.py
   Operand o;
   expect(nb::len(t) == 6, "plan: an operand has six parts");
   const int kind = nb::cast<int>(t[0]), rows = nb::cast<int>(t[3]), dtype = nb::cast<int>(t[4]);
@@ -81,7 +81,6 @@ Attributes attributes_from(nb::dict d) {
     else if (name == "group_top2") a.group_top2 = nb::cast<bool>(value);
     else if (name == "residual") a.residual = nb::cast<int>(value) != 0;
     else if (name == "half_pairing") a.half_pairing = nb::cast<bool>(value);
-    else if (name == "n_heads") a.n_heads = nb::cast<int>(value);
     else if (name == "first") a.first = nb::cast<int>(value);
     else if (name == "n_rows") a.n_rows = nb::cast<int>(value);
     else if (name == "sizes") a.sizes = nb::cast<std::vector<int>>(value);
@@ -132,6 +131,7 @@ class PyPlan {
   }
 
   nb::tuple sample(nb::tuple packed) {
+    const Plan::Turn turn(plan_);
     const int32_t m = int32_t(plan_.n_outputs());
     const SampleArrays arrays(packed, m, int32_t(plan_.limits().vocab));
     const int32_t n_top = m ? *std::max_element(arrays.view.n_top, arrays.view.n_top + m) : 0;

@@ -70,12 +70,12 @@ class Work {
     run_spans_ = int((total + runs - 1) / runs);
   }
 
-  // True when the next piece of work falls to this worker.
-  bool take() {
-    if (s_.n_threads == 1) return true;
-    if (number_++ != claimed_) return false;
-    claimed_ = s_.claim(i_);
-    return true;
+  // Does the next piece of work, if it falls to this worker.
+  template <typename Piece> void next(const Piece& piece) {
+    if (s_.n_threads == 1) return piece();
+    if (number_++ != claimed_) return;
+    piece();
+    claimed_ = s_.claim(i_);  // not before: with few pieces the other workers would find none
   }
 
   void run_tile(int64_t sequence, int64_t t, int64_t head) {
@@ -84,23 +84,23 @@ class Work {
     const int64_t record = n * attention_partial(head_dim_), room = int64_t(s_.partials->size() / sizeof(float));
     const bool split = s_.n_threads > 1 && last - first > run_spans_ && partials_used_ + (last - first) * record <= room;
     if (!split) {
-      if (take()) s_.rows->attention(tile(sequence, t, head, first, last));
+      next([&] { s_.rows->attention(tile(sequence, t, head, first, last)); });
       return;
     }
     float* partials = reinterpret_cast<float*>(s_.partials->data()) + partials_used_;
     std::atomic<int>& done = (*s_.finished_runs)[n_split_++];
     partials_used_ += (last - first) * record;
     const int n_runs = (last - first + run_spans_ - 1) / run_spans_;
-    for (int run = 0; run < n_runs; run++) {
-      if (!take()) continue;
-      AttentionTile part = tile(sequence, t, head, first + run * run_spans_, std::min(last, first + (run + 1) * run_spans_));
-      part.partials = partials + run * run_spans_ * record;
-      s_.rows->attention(part);
-      if (done.fetch_add(1, std::memory_order_acq_rel) + 1 < n_runs) continue;
-      done.store(0, std::memory_order_relaxed);  // for the next instruction
-      part.first_span = first, part.last_span = last, part.partials = partials;
-      s_.rows->attention_merge(part);
-    }
+    for (int run = 0; run < n_runs; run++)
+      next([&] {
+        AttentionTile part = tile(sequence, t, head, first + run * run_spans_, std::min(last, first + (run + 1) * run_spans_));
+        part.partials = partials + run * run_spans_ * record;
+        s_.rows->attention(part);
+        if (done.fetch_add(1, std::memory_order_acq_rel) + 1 < n_runs) return;
+        done.store(0, std::memory_order_relaxed);  // for the next instruction
+        part.first_span = first, part.last_span = last, part.partials = partials;
+        s_.rows->attention_merge(part);
+      });
   }
 
   AttentionTile tile(int64_t sequence, int64_t t, int64_t head, int first, int last) {

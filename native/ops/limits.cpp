@@ -3,6 +3,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <atomic>
 #include <barrier>
 #include <chrono>
@@ -46,32 +47,34 @@ class Buffer {
   size_t n_bytes_;
 };
 
-// Runs work(thread) on n threads at once, pass after pass, and gives the seconds of each pass.
-// prepare(thread) runs once before the first pass.
-std::vector<double> timed_passes(int n_threads, double seconds, const std::function<void(int)>& prepare,
-                                 const std::function<void(int)>& work) {
+// Runs work(thread, stopped) on n threads at once, pass after pass, and gives the seconds of each pass.
+// prepare(thread, stopped) runs once before the first pass. Both return soon once `stopped` is true.
+using Part = std::function<void(int, const std::atomic<bool>&)>;
+std::vector<double> timed_passes(int n_threads, double seconds, const Interrupted& interrupted, const Part& prepare, const Part& work) {
   if (n_threads < 1 || n_threads > 1024) throw std::invalid_argument("threads must be from 1 to 1024");
   if (!(seconds > 0 && seconds <= 60)) throw std::invalid_argument("seconds must be above 0 and at most 60");
   std::vector<double> passes;
   std::atomic<int> gate{0};  // 0: wait, 1: go, -1: give up
   std::barrier<> meet(n_threads);
   bool done = false;  // written by thread 0 between two meetings
+  std::atomic<bool> stopped{false}, over{false};
   const auto body = [&](int thread) {
     gate.wait(0);
     if (gate.load() < 0) return;
-    prepare(thread);
+    prepare(thread, stopped);
     meet.arrive_and_wait();
     const Clock::time_point begin = Clock::now();
     while (!done) {
       const Clock::time_point start = Clock::now();
-      work(thread);
+      work(thread, stopped);
       meet.arrive_and_wait();
       if (thread == 0) {
         passes.push_back(seconds_since(start));
-        done = passes.size() >= 3 && seconds_since(begin) > seconds;
+        done = stopped || (passes.size() >= 3 && seconds_since(begin) > seconds);
       }
       meet.arrive_and_wait();
     }
+    if (thread == 0) over = true;
   };
   std::vector<std::jthread> threads;  // joins on the way out, also when a thread cannot be started
   passes.reserve(1 << 16);
@@ -83,6 +86,10 @@ std::vector<double> timed_passes(int n_threads, double seconds, const std::funct
     throw;
   }
   open(1);
+  while (!over) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    if (!stopped && interrupted()) stopped = true;
+  }
   threads.clear();
   return passes;
 }
@@ -104,29 +111,37 @@ const LimitLoops& loops_of(const std::string& isa) {
 
 }  // namespace
 
-std::vector<double> read_bandwidth(int n_threads, double seconds, size_t n_bytes) {
+std::vector<double> read_bandwidth(int n_threads, double seconds, size_t n_bytes, const Interrupted& interrupted) {
   const LimitLoops& loops = loops_of("");
   if (n_threads < 1 || n_threads > 1024) throw std::invalid_argument("threads must be from 1 to 1024");
   const size_t slice = n_bytes / n_threads / 1024 * 1024;
   if (slice == 0) throw std::invalid_argument("the buffer is smaller than 1024 bytes per thread");
   const Buffer buffer(slice * n_threads);
   std::atomic<int32_t> kept{0};  // keeps the sums, and so the loads, from being optimised away
-  const auto fill = [&](int t) { std::memset(buffer.data() + t * slice, t + 1, slice); };
-  const auto read = [&](int t) { kept += loops.read_all(buffer.data() + t * slice, slice); };
-  std::vector<double> rates = timed_passes(n_threads, seconds, fill, read);
+  constexpr size_t PIECE = 64 << 20;  // some milliseconds
+  const auto pieces = [&](int t, const std::atomic<bool>& stopped, const auto& each) {
+    for (size_t at = 0; at < slice && !stopped; at += PIECE) each(buffer.data() + t * slice + at, std::min(PIECE, slice - at));
+  };
+  const auto fill = [&](int t, const std::atomic<bool>& stopped) {
+    pieces(t, stopped, [&](uint8_t* data, size_t n) { std::memset(data, t + 1, n); });
+  };
+  const auto read = [&](int t, const std::atomic<bool>& stopped) {
+    pieces(t, stopped, [&](const uint8_t* data, size_t n) { kept += loops.read_all(data, n); });
+  };
+  std::vector<double> rates = timed_passes(n_threads, seconds, interrupted, fill, read);
   for (double& rate : rates) rate = static_cast<double>(slice) * n_threads / rate;
   return rates;
 }
 
-std::vector<double> int8_rate(int n_threads, double seconds, const std::string& isa) {
+std::vector<double> int8_rate(int n_threads, double seconds, const std::string& isa, const Interrupted& interrupted) {
   const LimitLoops& loops = loops_of(isa);
   const Clock::time_point start = Clock::now();
   const double trial = static_cast<double>(loops.multiply_add(20000));
   const double per_second = trial / seconds_since(start);
   const int64_t n_rounds = static_cast<int64_t>(20000 * (per_second * 0.02 / trial)) + 1;  // passes of about 20 ms
   std::atomic<int64_t> done{0};
-  std::vector<double> rates = timed_passes(n_threads, seconds, [](int) {},
-                                           [&](int) { done += loops.multiply_add(n_rounds); });
+  std::vector<double> rates = timed_passes(n_threads, seconds, interrupted, [](int, const auto&) {},
+                                           [&](int, const auto&) { done += loops.multiply_add(n_rounds); });
   const double per_pass = static_cast<double>(done.load()) / static_cast<double>(rates.size());
   for (double& rate : rates) rate = per_pass / rate;
   return rates;

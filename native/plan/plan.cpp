@@ -314,6 +314,7 @@ void Plan::copy_slot(int64_t from, int64_t to) {
   expect(finished_, "copy_slot: the plan is not finished");
   for (int64_t slot : {from, to}) expect(within(slot, 0, limits_.n_slots - 1), "copy_slot: no slot " + std::to_string(slot));
   if (from == to) return;
+  const Turn turn(*this);
   struct Job {
     const uint8_t* from;
     uint8_t* to;
@@ -330,8 +331,13 @@ void Plan::copy_slot(int64_t from, int64_t to) {
   slot_tokens_[size_t(to)] = slot_tokens_[size_t(from)];
 }
 
+Plan::Turn::Turn(Plan& plan) : plan_(plan) {
+  if (plan.computing_.exchange(true)) throw std::runtime_error("step: another thread is computing with this plan; one at a time");
+}
+
 void Plan::step(const BatchView& batch) {
   const uint64_t start = __rdtsc();
+  const Turn turn(*this);
   check(batch);
   step_.batch = &batch;
   step_.n_rows[0] = batch.n_rows;

@@ -203,10 +203,24 @@ class Plan {
   WeightReader::Failure read_weights();
   WeightReader& reader() { return reader_; }
 
-  // Computes one step. Throws std::invalid_argument for a batch that does not fit. Its logits stay until the next.
+  // Held while a plan computes. Throws std::runtime_error when another thread holds it: a plan does one thing at a time, and
+  // who drives it from two threads would mix up their steps.
+  class Turn {
+   public:
+    explicit Turn(Plan& plan);
+    ~Turn() { plan_.computing_ = false; }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+
+   private:
+    Plan& plan_;
+  };
+
+  // Computes one step. Throws std::invalid_argument for a batch that does not fit, and as Turn does. Its logits stay until
+  // the next.
   void step(const BatchView& batch);
 
-  // Makes what is kept in one slot a copy of another's. Throws std::invalid_argument for a slot that does not exist.
+  // Makes what is kept in one slot a copy of another's. Throws std::invalid_argument for a slot that does not exist, and as Turn does.
   void copy_slot(int64_t from, int64_t to);
 
   float* logits() const { return reinterpret_cast<float*>(arena_.data() + output_.at); }
@@ -269,6 +283,7 @@ class Plan {
   std::vector<std::atomic<int>> finished_runs_;
   std::vector<std::vector<int32_t>> trace_;
   bool finished_ = false, guesses_ = true;
+  std::atomic<bool> computing_{false};
   Operand output_;
   Step step_;
   StepCounters counters_;

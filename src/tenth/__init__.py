@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from tenth.errors import ModelFileError, RequestError, ResourceError, TenthError
     from tenth.model import Model, load, open_tokenizer
     from tenth.sampling import SamplingParams
-    from tenth.stream import Piece, Speculation, Stream, Timings, TokenLogprob, Usage
+    from tenth.stream import CallPart, Piece, Speculation, Stream, Timings, TokenLogprob, ToolCall, Usage
+    from tenth.text.grammar import Grammar
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CallPart",
     "EngineConfig",
+    "Grammar",
     "Model",
     "ModelFileError",
     "Piece",
@@ -32,6 +35,7 @@ __all__ = [
     "TenthError",
     "Timings",
     "TokenLogprob",
+    "ToolCall",
     "Usage",
     "__version__",
     "load",
@@ -40,10 +44,13 @@ __all__ = [
 
 _HOMES = {
     "EngineConfig": "config",
+    "Grammar": "text.grammar",
     **dict.fromkeys(("ModelFileError", "RequestError", "ResourceError", "TenthError"), "errors"),
     **dict.fromkeys(("Model", "load", "open_tokenizer"), "model"),
     "SamplingParams": "sampling",
-    **dict.fromkeys(("Piece", "Speculation", "Stream", "Timings", "TokenLogprob", "Usage"), "stream"),
+    **dict.fromkeys(
+        ("CallPart", "Piece", "Speculation", "Stream", "Timings", "TokenLogprob", "ToolCall", "Usage"), "stream"
+    ),
 }
 
 

@@ -6,6 +6,7 @@ n rows (tokens) of s sequences, m of which need logits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +53,9 @@ class Sampling:
     n_prompt: I32  # so many tokens at the front of history are the prompt's: presence and frequency pass over them
     history: list[I32] = field(default_factory=list)  # m arrays: the tokens that the penalties look at
     bias: list[tuple[I32, F32]] = field(default_factory=list)  # m pairs: (ids, what is added to their logits)
-    mask: U32 | None = None  # [m, ceil(vocab/32)]; bit i%32 of word i/32 set = token i is allowed
+    # [m, ceil(vocab/32)]; bit i%32 of word i/32 set = token i is allowed. A function: gives that, and is called only
+    # when the logits are there, so that it may still be worked at beside the step.
+    mask: U32 | Callable[[], U32] | None = None
 
     @classmethod
     def greedy(cls, m: int, n_top: int = 0) -> Sampling:
@@ -76,7 +79,8 @@ class Sampling:
         return (
             self.temperature, self.top_k, self.top_p, self.min_p, self.repetition, self.presence, self.frequency,
             self.seed, self.counter, self.n_top, self.n_prompt, _starts(self.history), _joined(self.history, np.int32),
-            _starts(ids), _joined(ids, np.int32), _joined(values, np.float32), self.mask,
+            _starts(ids), _joined(ids, np.int32), _joined(values, np.float32),
+            self.mask() if callable(self.mask) else self.mask,
         )
 
 

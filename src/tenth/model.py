@@ -23,6 +23,8 @@ from tenth.stream import Feed, Stream, ThinkingBudget, TokenReader
 
 if TYPE_CHECKING:
     from tenth.loader import Loaded
+    from tenth.text.grammar import Grammar, Grammars
+    from tenth.text.guide import Guide
     from tenth.text.stream import DeltaStream
     from tenth.text.template import ChatTemplate
     from tenth.text.tokenizer import Tokenizer
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]  # (what, done bytes, total bytes or 0)
 Message = Mapping[str, Any]
-
-MAX_MESSAGES = 4096
 
 
 def load(
@@ -132,6 +132,7 @@ class Model:
             self._engine.close()
             raise
         self.speculate = config.speculate  # whether requests that come from now on may be drafted; benchmarks switch it
+        self._grammars: Grammars | None = None  # of the first request that has one
         self._load_s = time.perf_counter() - started_s if started_s is not None else 0.0
 
     def __enter__(self) -> Model:
@@ -155,20 +156,29 @@ class Model:
         *,
         think: bool | None = None,
         thinking_budget: int | None = None,
+        reasoning_effort: str | None = None,
+        response_format: Any = None,
         **sampling: Any,
     ) -> Stream:
         """Answer a conversation: messages with "role" and "content", as the model's own template renders them.
 
         think: ask a model that can for thinking or for none (None: as its template does). thinking_budget: most tokens
-        of thinking, after which it is closed and the answer goes on. Other keywords: SamplingParams, by name. Raises
-        RequestError at once for what cannot be answered.
+        of thinking, after which it is closed and the answer goes on. reasoning_effort: a word for the two, "none" to
+        "max". response_format: what the answer has to match, as OpenAI writes it or a Grammar; thinking is free.
+        Other keywords: SamplingParams, by name. Raises RequestError at once for what cannot be answered.
         """
-        text, params = self._text, make_params(sampling).completed(self.defaults)
-        budget = _checked_budget(thinking_budget)
-        rendered = text.template.render(_checked_messages(messages), add_generation_prompt=True, thinking=think)
-        return self._chat_stream(rendered, params, budget)
+        from tenth.text.effort import effort_variables, read_effort
+        from tenth.text.grammar import response_grammar
+        from tenth.text.messages import plain_messages
 
-    def _chat_stream(self, rendered: str, params: SamplingParams, budget: int | None) -> Stream:
+        text, params = self._text, make_params(sampling).completed(self.defaults)
+        think, budget = read_effort(reasoning_effort, think, thinking_budget)
+        rendered = text.template.render(plain_messages(messages), add_generation_prompt=True, thinking=think,
+                                        extra=effort_variables(reasoning_effort))
+        guide = self._guide(response_grammar(response_format))
+        return self._chat_stream(rendered, params, budget, guide)
+
+    def _chat_stream(self, rendered: str, params: SamplingParams, budget: int | None, guide: Guide | None) -> Stream:
         from tenth.text.stream import DeltaStream
 
         tokenizer, family = self._text.tokenizer, self._text.template.family
@@ -178,48 +188,74 @@ class Model:
             deltas = DeltaStream(family, rendered)
         ids = tokenizer.encode(rendered, special=True, parse_special=True)
         if family is None:
-            return self._start(ids, params, deltas, None)
-        closing = tokenizer.encode(family.closing_text, special=False, parse_special=True)
-        limit = None if budget is None else ThinkingBudget(budget, tuple(closing))
-        return self._start(ids, params, deltas, limit)
+            return self._start(ids, params, deltas, None, guide)
+
+        def marks(text: str) -> tuple[int, ...]:
+            return tuple(tokenizer.encode(text, special=False, parse_special=True, continuing=True))
+
+        may_open = not deltas.thinking and budget != 0 and not rendered.rstrip("\n ").endswith(family.closing)
+        thinking = ThinkingBudget(budget, marks(family.closing_text), marks(family.opening) if may_open else (),
+                                  marks(family.closing_text.partition(family.closing)[2]))
+        return self._start(ids, params, deltas, thinking, guide)
+
+    def _guide(self, grammar: Grammar | None) -> Guide | None:
+        """What keeps an answer to a grammar. Raises RequestError for a grammar that cannot be used."""
+        if grammar is None:
+            return None
+        from tenth.text.grammar import Grammars
+        from tenth.text.guide import Guide
+
+        if self._grammars is None:
+            self._grammars = Grammars(self._text.tokenizer)
+        return Guide(self._grammars.matcher(grammar))
 
     @overload
-    def generate(self, prompt: str | list[int], **sampling: Any) -> Stream: ...
+    def generate(self, prompt: str | list[int], *, grammar: Grammar | None = None, **sampling: Any) -> Stream: ...
 
     @overload
-    def generate(self, prompt: list[str] | list[list[int]], **sampling: Any) -> list[Stream]: ...
+    def generate(self, prompt: list[str] | list[list[int]], *, grammar: Grammar | None = None, **sampling: Any
+                 ) -> list[Stream]: ...
 
     def generate(
-        self, prompt: str | list[int] | list[str] | list[list[int]], **sampling: Any
+        self, prompt: str | list[int] | list[str] | list[list[int]], *, grammar: Grammar | None = None, **sampling: Any
     ) -> Stream | list[Stream]:
         """Go on from a text or from token ids, without a template; a list of those gives a list of streams.
 
         A text gets the begin and end tokens that the file asks for, and none of its own is read as a control token;
-        ids are taken as they are. Keywords: SamplingParams, by name. Raises RequestError for what cannot be answered.
+        ids are taken as they are. grammar: what the answer has to match. Other keywords: SamplingParams, by name.
+        Raises RequestError for what cannot be answered.
         """
         params = make_params(sampling)
         if isinstance(prompt, str) or (isinstance(prompt, list) and prompt and not isinstance(prompt[0], (str, list))):
-            return self._generate(prompt, params)
+            return self._generate(prompt, params, grammar)
         if not isinstance(prompt, list) or not prompt:
             raise RequestError(f"the prompt is {prompt!r}, expected a text, token ids, or a list of those")
-        return [self._generate(one, params) for one in prompt]
+        return [self._generate(one, params, grammar) for one in prompt]
 
-    def _generate(self, prompt: Any, params: SamplingParams) -> Stream:
+    def _generate(self, prompt: Any, params: SamplingParams, grammar: Grammar | None) -> Stream:
         if not isinstance(prompt, (str, list)):
             raise RequestError(f"a prompt of the list is {prompt!r}, expected a text or token ids")
+        if grammar is not None and not hasattr(grammar, "source"):
+            raise RequestError(f"grammar is {grammar!r}, expected a tenth.Grammar")
         ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
-        return self._start(ids, params.completed(self.defaults), None, None)
+        return self._start(ids, params.completed(self.defaults), None, None, self._guide(grammar))
 
     def _start(
         self, ids: list[int], params: SamplingParams, deltas: DeltaStream | None, budget: ThinkingBudget | None,
+        guide: Guide | None,
     ) -> Stream:
         tokenizer = self._text.tokenizer
         from tenth.text.stream import StopStrings, TextStream
 
         stops = StopStrings(tuple(params.stop)) if params.stop else None
-        feed = Feed(TokenReader(TextStream(tokenizer), deltas, stops), len(ids), budget)
+
+        def encode(text: str) -> list[int]:
+            return tokenizer.encode(text, special=False, continuing=True)
+
+        feed = Feed(TokenReader(TextStream(tokenizer), deltas, stops), len(ids), budget, guide, encode)
         stop_ids = frozenset[int]() if params.ignore_eos else tokenizer.stop_ids
-        request = Request(ids, feed, _token_choice(params), params.max_tokens, stop_ids, self.speculate)
+        request = Request(ids, feed, _token_choice(params), params.max_tokens, stop_ids, self.speculate,
+                          guide=guide)
         self._engine.submit(request)
         engine = self._engine
         return Stream(feed, lambda: engine.cancel(request), self._load_s, params.seed, request.speculated)
@@ -312,21 +348,6 @@ def _config(named: dict[str, Any], settings: dict[str, Any]) -> EngineConfig:
         if name not in known:
             raise RequestError(f"there is no setting {name!r}", f"there are: {', '.join(known)}")
     return EngineConfig(**{**named, **settings})
-
-
-def _checked_messages(messages: Any) -> list[dict[str, Any]]:
-    if not isinstance(messages, (list, tuple)) or not 1 <= len(messages) <= MAX_MESSAGES:
-        raise RequestError(f"messages must be a list of 1 to {MAX_MESSAGES} messages")
-    for i, message in enumerate(messages):
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or "content" not in message:
-            raise RequestError(f'message {i} is {message!r}, expected a dict with "role" and "content"')
-    return [dict(message) for message in messages]
-
-
-def _checked_budget(budget: Any) -> int | None:
-    if budget is not None and (not isinstance(budget, int) or isinstance(budget, bool) or not 0 <= budget <= 1 << 24):
-        raise RequestError(f"thinking_budget is {budget!r}, expected a whole number from 0 to {1 << 24}")
-    return budget
 
 
 def _token_choice(params: SamplingParams) -> TokenChoice:

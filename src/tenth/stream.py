@@ -7,27 +7,52 @@ of a thinking budget, and wakes whoever reads. Readers may be plain iterators or
 from __future__ import annotations
 
 import asyncio
+import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, Protocol
 
-from tenth.engine.request import GO_ON, FinishReason, Reaction, Speculated, Token
+from tenth.engine.request import GO_ON, FinishReason, Guide, Reaction, Speculated, Token
 
-Kind = Literal["content", "thinking"]
+TextKind = Literal["content", "thinking"]
+Kind = Literal["content", "thinking", "call"]
+
+
+class CallPart(NamedTuple):
+    """What a piece of kind "call" belongs to: call ``number``, from 0. ``name``: only in the piece that begins it."""
+
+    number: int
+    id: str
+    name: str | None = None
+    ended: bool = False  # the call is complete; a call that never ends was cut off, or made wrongly
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call that a model made. ``arguments``: JSON as the model wrote it, checked only if a grammar kept it."""
+
+    id: str
+    name: str
+    arguments: str
 
 
 class Piece(str):
-    """A piece of an answer: text that also says of which ``kind`` it is, "content" or "thinking"."""
+    """A piece of an answer: text that also says of which ``kind`` it is, "content", "thinking" or "call".
 
-    __slots__ = ("kind",)
+    The text of a "call" is a part of the call's arguments, and ``call`` says of which.
+    """
+
+    __slots__ = ("call", "kind")
     kind: Kind
+    call: CallPart | None
 
-    def __new__(cls, text: str, kind: Kind = "content") -> Piece:
+    def __new__(cls, text: str, kind: Kind = "content", call: CallPart | None = None) -> Piece:
         """The text as a piece of this kind."""
         piece = super().__new__(cls, text)
-        piece.kind = kind
+        piece.kind, piece.call = kind, call
         return piece
 
 
@@ -35,12 +60,14 @@ class Piece(str):
 class Usage:
     """Tokens of a request. cached_tokens: those of the prompt whose keys and values were known already.
 
-    completion_tokens counts every generated token, also the stop token and those that ended thinking.
+    completion_tokens counts every generated token, also the stop token and those that ended thinking; thinking_tokens
+    those of them after which the model was thinking.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    thinking_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,11 +115,15 @@ class DeltaStreamLike(Protocol):
     """tenth.text's DeltaStream."""
 
     thinking: bool  # whether the next text belongs to thinking
+    behind_mark: str  # what the last push brought behind the last mark in it
 
-    def push(self, text: str, /) -> list[tuple[Kind, str]]:
+    def push(self, text: str, /) -> list[tuple[TextKind, str]]:
         """Text split by kind."""
 
-    def finish(self) -> list[tuple[Kind, str]]:
+    def settle(self) -> list[tuple[TextKind, str]]:
+        """What was held back; all that follows is content."""
+
+    def finish(self) -> list[tuple[TextKind, str]]:
         """The rest."""
 
 
@@ -106,14 +137,50 @@ class StopStringsLike(Protocol):
         """Text that was held back."""
 
 
+class CallEvent(Protocol):
+    """tenth.text.tools' Event."""
+
+    @property
+    def kind(self) -> Literal["content", "start", "arguments", "end"]:
+        """A call starts (the text is its name), its arguments go on, it is complete; or this is no call."""
+
+    @property
+    def text(self) -> str:
+        """Content, a name, or a part of the arguments."""
+
+
+class CallParserLike(Protocol):
+    """tenth.text.tools' CallParser."""
+
+    def push(self, text: str, /) -> SequenceOf[CallEvent]:
+        """Content and calls, as far as they are certain."""
+
+    def finish(self) -> SequenceOf[CallEvent]:
+        """The rest."""
+
+
 class TokenReader:
-    """Token ids in, pieces out. ``deltas`` None: everything is content. Stop strings are looked for in content."""
+    """Token ids in, pieces out. ``deltas`` None: everything is content. ``calls``: finds calls of tools in content.
+
+    Stop strings are looked for in content, calls included.
+    """
 
     def __init__(
-        self, text: TextStreamLike, deltas: DeltaStreamLike | None = None, stops: StopStringsLike | None = None
+        self, text: TextStreamLike, deltas: DeltaStreamLike | None = None, stops: StopStringsLike | None = None,
+        calls: CallParserLike | None = None,
     ) -> None:
-        self._text, self._deltas, self._stops = text, deltas, stops
+        self._text, self._deltas, self._stops, self._calls = text, deltas, stops, calls
+        self._call = CallPart(-1, "")  # the last one that started
         self.hit_stop = False
+
+    @property
+    def behind_mark(self) -> str:
+        """What the last token brought behind the mark that ended thinking."""
+        return self._deltas.behind_mark if self._deltas is not None else ""
+
+    def settle(self) -> list[Piece]:
+        """Take all that follows for content; what was held back."""
+        return self._filter(self._deltas.settle()) if self._deltas is not None else []
 
     @property
     def in_thinking(self) -> bool:
@@ -130,7 +197,9 @@ class TokenReader:
         if self._deltas is not None and not self.hit_stop:
             pieces += self._filter(self._deltas.finish())
         if self._stops is not None and not self.hit_stop and (held := self._stops.finish()):
-            pieces.append(Piece(held))
+            pieces += self._content(held)
+        if self._calls is not None:
+            pieces += self._called(self._calls.finish())
         return pieces
 
     def _split(self, text: str) -> list[Piece]:
@@ -138,7 +207,7 @@ class TokenReader:
             return []
         return self._filter([("content", text)] if self._deltas is None else self._deltas.push(text))
 
-    def _filter(self, parts: list[tuple[Kind, str]]) -> list[Piece]:
+    def _filter(self, parts: list[tuple[TextKind, str]]) -> list[Piece]:
         pieces = []
         for kind, text in parts:
             if self.hit_stop:
@@ -146,24 +215,75 @@ class TokenReader:
             if kind == "content" and self._stops is not None:
                 text, self.hit_stop = self._stops.push(text)
             if text:
-                pieces.append(Piece(text, kind))
+                pieces += self._content(text) if kind == "content" else [Piece(text, kind)]
+        return pieces
+
+    def _content(self, text: str) -> list[Piece]:
+        return [Piece(text)] if self._calls is None else self._called(self._calls.push(text))
+
+    def _called(self, events: SequenceOf[CallEvent]) -> list[Piece]:
+        """Events as pieces; a call's first has its name, its last says that it has ended."""
+        pieces = []
+        for event in events:
+            if event.kind == "content":
+                if event.text:
+                    pieces.append(Piece(event.text))
+                continue
+            if event.kind == "start":
+                number = self._call.number + 1
+                self._call = CallPart(number, secrets.token_hex(4) + str(number % 10))  # Mistral's templates want nine
+            call = self._call._replace(name=event.text if event.kind == "start" else None, ended=event.kind == "end")
+            pieces.append(Piece(event.text if event.kind == "arguments" else "", "call", call))
         return pieces
 
 
 @dataclass(frozen=True)
 class ThinkingBudget:
-    """After n_tokens of thinking the closing ids are forced, and the answer goes on."""
+    """After n_tokens of thinking (None: never) the closing ids are forced, and the answer goes on.
 
-    n_tokens: int
+    ``opening``: ids that begin a thought, if the model may still begin one. ``behind``: the part of closing that comes
+    after the mark, which is put there before a grammar begins.
+    """
+
+    n_tokens: int | None
     closing: tuple[int, ...]
+    opening: tuple[int, ...] = ()
+    behind: tuple[int, ...] = ()
+
+
+class GuideLike(Guide, Protocol):
+    """tenth.text's Guide."""
+
+    def begin(self, opening: int | None = None) -> None:
+        """Have the grammar decide from now on."""
+
+    def opens_thought(self, token: int) -> bool:
+        """Whether the first token begins a thought instead."""
+
+    def take(self, tokens: SequenceOf[int]) -> None:
+        """Go on behind these tokens; raises when they are not allowed."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing can follow."""
 
 
 class Feed:
-    """The engine's side of a stream: listens, keeps everything, wakes readers."""
+    """The engine's side of a stream: listens, keeps everything, wakes readers.
 
-    def __init__(self, reader: TokenReader, n_prompt: int, budget: ThinkingBudget | None = None) -> None:
-        self._reader, self._budget = reader, budget
-        self._n_thinking = 0
+    It also says where thinking ends, and with that where the request's ``guide`` begins. ``encode``: a text behind
+    other text to ids, for what a token that ended thinking brought of the answer.
+    """
+
+    def __init__(
+        self, reader: TokenReader, n_prompt: int, budget: ThinkingBudget | None = None,
+        guide: GuideLike | None = None, encode: Callable[[str], list[int]] = lambda text: [],
+    ) -> None:
+        self._reader, self._budget, self._guide, self._encode = reader, budget, guide, encode
+        self.n_thinking = 0
+        self._thinks_enough = False
+        if guide is not None and not reader.in_thinking:
+            guide.begin(budget.opening[0] if budget is not None and budget.opening else None)
         self._wake: list[Callable[[], None]] = []  # of asyncio readers that wait
         self.changed = threading.Condition()
         self.pieces: list[Piece] = []
@@ -191,18 +311,63 @@ class Feed:
         self.last_s = time.perf_counter()
         if self.first_s is None:
             self.first_s = self.last_s
-        pieces = self._reader.push(token.id)
-        forced: tuple[int, ...] = ()
-        if self._reader.in_thinking:
-            self._n_thinking += 1
-            if self._budget is not None and self._n_thinking >= self._budget.n_tokens:
-                forced, self._budget = self._budget.closing, None
-                pieces += [piece for id in forced for piece in self._reader.push(id)]
+        pieces, forced = self._read(token.id)
+        stop = self._reader.hit_stop or (self._guide is not None and self._guide.has_ended)
         with self.changed:
             self.logprobs.append(TokenLogprob(token.id, token.logprob, token.top))
             self.pieces += pieces
             self._notify(bool(pieces))
-        return Reaction(stop=self._reader.hit_stop, force=forced) if forced or self._reader.hit_stop else GO_ON
+        return Reaction(stop=stop, force=forced) if forced or stop else GO_ON
+
+    def _read(self, id: int) -> tuple[list[Piece], tuple[int, ...]]:
+        """The pieces of a token, with those of the ids that have to follow it, and these."""
+        was_thinking, guide = self._reader.in_thinking, self._guide
+        pieces: list[Piece] = []
+        forced: tuple[int, ...] = ()
+        if guide is not None and guide.is_on and self._budget is not None and guide.opens_thought(id):
+            forced = self._budget.opening[1:]
+        elif guide is not None and guide.is_on:
+            pieces += self._reader.settle()
+            guide.take([id])
+        pieces += self._reader.push(id)
+        if self._reader.in_thinking:
+            self.n_thinking += 1
+            forced = forced or self._spent()
+        elif was_thinking and guide is not None:
+            forced = self._begin_behind_thought(guide)
+        for follower in forced:
+            pieces += self._reader.push(follower)
+        if guide is not None and not guide.is_on and was_thinking and not self._reader.in_thinking:
+            pieces += self._reader.settle()
+            guide.begin()
+        return pieces, forced
+
+    def _spent(self) -> tuple[int, ...]:
+        """What ends thinking, when there is enough of it."""
+        budget = self._budget
+        if budget is None:
+            return ()
+        if not self._thinks_enough and (budget.n_tokens is None or self.n_thinking < budget.n_tokens):
+            return ()
+        self._budget = None
+        return budget.closing
+
+    def _begin_behind_thought(self, guide: GuideLike) -> tuple[int, ...]:
+        """The model has ended its thought: what is still missing before the answer.
+
+        A token may also bring the answer's first characters (only where the mark is no token of its own).
+        """
+        behind = self._reader.behind_mark
+        if not behind:
+            return self._budget.behind if self._budget is not None else ()
+        if text := behind.lstrip("\n"):
+            guide.take(self._encode(text))
+        return ()
+
+    def end_thinking(self) -> bool:
+        """Close the thought at its next token, or the one to come soon after it begins. False: there will be none."""
+        self._thinks_enough = True
+        return self._budget is not None and not self.has_ended
 
     def finished(self, reason: FinishReason, n_generated: int) -> None:
         """See Listener."""
@@ -310,6 +475,10 @@ class Stream:
         """End the answer soon; what was made stays. Nothing happens when it has ended."""
         self._cancel()
 
+    def end_thinking(self) -> bool:
+        """Have the model end its thinking now and go on to its answer. False: it does not think, or no longer."""
+        return self._feed.end_thinking()
+
     def wait(self) -> Stream:
         """Wait for the end, taking no pieces. Raises the error of a failed request."""
         with self._feed.changed:
@@ -329,12 +498,26 @@ class Stream:
         """The whole thinking."""
         return self._joined("thinking")
 
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The calls that the model made."""
+        calls: list[ToolCall] = []
+        for piece in self.wait()._feed.pieces:
+            if piece.call is None:
+                continue
+            if piece.call.name is not None:
+                calls.append(ToolCall(piece.call.id, piece.call.name, ""))
+            else:
+                calls[-1] = replace(calls[-1], arguments=calls[-1].arguments + piece)
+        return calls
+
     def _joined(self, kind: Kind) -> str:
         return "".join(piece for piece in self.wait()._feed.pieces if piece.kind == kind)
 
     @property
     def finish_reason(self) -> FinishReason:
-        """Why it ended: "stop" (stop token or string), "length" (max_tokens or end of the context), "cancelled"."""
+        """Why it ended: "stop" (stop token or string, end of a grammar), "length" (max_tokens or end of the context),
+        "cancelled"."""
         reason = self.wait()._feed.reason
         assert reason is not None, "a stream that ended without error has no reason"
         return reason
@@ -348,7 +531,7 @@ class Stream:
     def usage(self) -> Usage:
         """Tokens in, out, and known before."""
         feed = self.wait()._feed
-        return Usage(feed.n_prompt, feed.n_generated, feed.n_cached)
+        return Usage(feed.n_prompt, feed.n_generated, feed.n_cached, feed.n_thinking)
 
     @property
     def speculation(self) -> Speculation:

@@ -1,5 +1,8 @@
 """Measured limits: the native loops, the disk, and how much is read."""
 
+import signal
+import threading
+
 import pytest
 
 from tenth.bench import limits
@@ -56,3 +59,19 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path):
     (tmp_path / "empty").touch()
     with pytest.raises(ResourceError):
         limits.disk_rate(tmp_path / "empty")
+
+
+ENDLESS = [lambda: limits.read_bandwidth(1, 60.0, 64 << 20), lambda: limits.int8_rate(1, 60.0)]
+
+
+@pytest.mark.parametrize("measure", ENDLESS, ids=["memory", "int8"])
+def test_measuring_is_interrupted_by_ctrl_c(measure):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background does not have
+    timer = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            measure()
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)

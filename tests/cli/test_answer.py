@@ -70,7 +70,7 @@ def test_json_is_one_object_with_everything(tenth, model):
     result = tenth("run", "m", "hi", "--json")
     assert json.loads(result.out) == {
         "model": "fake:1b", "text": "\n\nBlue.\n", "thinking": "Hm, light.", "finish_reason": "stop",
-        "usage": {"prompt_tokens": 3, "completion_tokens": 4, "cached_tokens": 0},
+        "usage": {"prompt_tokens": 3, "completion_tokens": 4, "cached_tokens": 0, "thinking_tokens": 0},
         "timings": {"load_s": 0.5, "first_token_s": 0.25, "prompt_tokens_per_second": 100.0,
                     "generated_tokens_per_second": 40.0},
         "speculation": {"drafted": 7, "accepted": 5, "steps": 4},

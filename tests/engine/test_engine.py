@@ -1,35 +1,19 @@
 import gc
-import random
 import threading
 
 import numpy as np
 import pytest
 
 from tenth.engine.engine import Engine
-from tenth.engine.request import Reaction, Request, TokenChoice
+from tenth.engine.request import Reaction, TokenChoice
 from tenth.errors import RequestError, ResourceError
 
-from .toy import VOCAB, Recorder, ToyRuntime, expected, prompt_of
+from .toy import VOCAB, ToyRuntime, ask, expected, prompt_of, random_traffic
 
 
 @pytest.fixture
-def start():
-    engines = []
-
-    def make(runtime=None, **options):
-        engines.append(Engine(runtime or ToyRuntime(), **options))
-        return engines[-1]
-
-    yield make
-    for engine in engines:
-        engine.close()
-
-
-def ask(engine, prompt, max_tokens=5, react=None, **more):
-    listener = Recorder(react)
-    request = Request(prompt, listener, max_tokens=max_tokens, **more)
-    engine.submit(request)
-    return request, listener
+def start(start_engine):
+    return lambda runtime=None, **options: start_engine(runtime or ToyRuntime(), **options)
 
 
 @pytest.mark.parametrize("n_prompt", [1, 31, 32, 33, 63, 64, 65, 200])
@@ -94,24 +78,7 @@ def test_when_pages_run_out_sequences_restart_and_their_text_stays_the_same(star
 
 
 def test_random_traffic_with_few_pages_gives_everyone_the_right_text(start):
-    rng = random.Random(11)
-    runtime = ToyRuntime(n_pages=10, max_rows=33)
-    engine = start(runtime, max_sequences=4)
-    stems = [prompt_of(70, seed=i) for i in range(3)]
-    jobs = []
-    for _ in range(40):
-        prompt = stems[rng.randrange(3)][: rng.randint(1, 70)] + prompt_of(rng.randint(0, 40), rng.random())
-        request, heard = ask(engine, prompt, rng.randint(1, 50))
-        if rng.random() < 0.2:
-            heard.first.wait(10)
-            engine.cancel(request)
-        jobs.append((prompt, heard))
-    for prompt, heard in jobs:
-        heard.wait()
-        assert heard.tokens == expected(prompt, len(heard.tokens))
-        assert heard.reason in ("length", "cancelled")
-    engine.forget_prefixes()
-    assert engine._loop.scheduler.pages.n_available == 10
+    random_traffic(start(ToyRuntime(n_pages=10, max_rows=33), max_sequences=4), 40, expected)
 
 
 def test_random_numbers_are_keyed_by_request_and_number_of_the_token(start):

@@ -5,7 +5,6 @@ from collections import Counter
 
 import pytest
 
-from tenth.engine.engine import Engine
 from tenth.engine.request import Reaction, Request, Sequence, TokenChoice
 from tenth.engine.scheduler import Chunk
 from tenth.engine.speculation import MAX_DRAFT, Outlook, Speculation, StepTimes, share_rows
@@ -14,7 +13,7 @@ from tenth.text.stream import StopStrings
 
 from . import toy
 from .test_stream import Deltas, Letters
-from .toy import PERIOD, Recorder, RepeatingRuntime, ToyRuntime, repeating
+from .toy import PERIOD, Recorder, RepeatingRuntime, ToyRuntime, ask, prompt_of, random_traffic, repeating
 
 
 class Guesses:
@@ -221,27 +220,11 @@ def test_steps_with_a_prompt_in_them_are_neither_timed_nor_drafted():
 
 
 @pytest.fixture
-def start():
-    engines = []
-
+def start(start_engine):
     def make(runtime=None, **options):
-        engines.append(Engine(runtime or RepeatingRuntime(), **{"speculation": Guesses(), **options}))
-        return engines[-1]
+        return start_engine(runtime or RepeatingRuntime(), **{"speculation": Guesses(), **options})
 
-    yield make
-    for engine in engines:
-        engine.close()
-
-
-def ask(engine, prompt, max_tokens=60, react=None, **more):
-    listener = Recorder(react)
-    request = Request(prompt, listener, max_tokens=max_tokens, **more)
-    engine.submit(request)
-    return request, listener
-
-
-def prompt_of(n, seed=0):
-    return random.Random(seed).choices(range(toy.VOCAB), k=n)
+    return make
 
 
 @pytest.mark.parametrize("wrong_every", [1, 2, 5, 1000])
@@ -367,7 +350,7 @@ def test_a_listener_that_raises_among_guesses_fails_its_own_request_only(start):
     runtime = RepeatingRuntime()
     engine = start(runtime, speculation=Guesses(wrong_every=9))
     runtime.gate.clear()
-    bad, good = ask(engine, prompt_of(5), react=react)[1], ask(engine, prompt_of(6, seed=2))[1]
+    bad, good = ask(engine, prompt_of(5), 60, react=react)[1], ask(engine, prompt_of(6, seed=2), 60)[1]
     runtime.gate.set()
     assert isinstance(bad.wait().error, KeyError)
     assert len(bad.tokens) == 12
@@ -458,24 +441,7 @@ def test_only_what_was_accepted_is_reused(start):
 
 
 def test_random_traffic_with_guesses_gives_everyone_the_right_text_and_all_pages_back(start):
-    rng = random.Random(11)
-    runtime = RepeatingRuntime(n_pages=10, max_rows=33)
-    engine = start(runtime, max_sequences=4)
-    stems = [prompt_of(70, seed=i) for i in range(3)]
-    jobs = []
-    for _ in range(60):
-        prompt = stems[rng.randrange(3)][: rng.randint(1, 70)] + prompt_of(rng.randint(0, 40), rng.random())
-        request, heard = ask(engine, prompt, rng.randint(1, 50))
-        if rng.random() < 0.2:
-            heard.first.wait(10)
-            engine.cancel(request)
-        jobs.append((prompt, heard))
-    for prompt, heard in jobs:
-        heard.wait()
-        assert heard.tokens == repeating(prompt, len(heard.tokens))
-        assert heard.reason in ("length", "cancelled")
-    engine.forget_prefixes()
-    assert engine._loop.scheduler.pages.n_available == 10
+    random_traffic(start(RepeatingRuntime(n_pages=10, max_rows=33), max_sequences=4), 60, repeating)
 
 
 def test_a_request_that_has_ended_is_forgotten(start):

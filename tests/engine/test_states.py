@@ -15,7 +15,7 @@ from tenth.loader import open_runtime
 from tenth.weights.gguf import read_header
 
 from .test_end_to_end import DATA, Heard, submit
-from .toy import Recorder, RepeatingRuntime, StatefulRuntime, expected, prompt_of
+from .toy import Recorder, RepeatingRuntime, StatefulRuntime, ask, expected, prompt_of
 
 
 def test_sequences_get_slots_of_their_own_and_give_them_back():
@@ -93,22 +93,11 @@ def test_a_chunk_ends_where_a_checkpoint_is_worth_it():
 
 
 @pytest.fixture
-def start():
-    engines = []
-
+def start(start_engine):
     def make(runtime=None, **options):
-        engines.append(Engine(runtime or StatefulRuntime(n_slots=options.get("max_sequences", 8) + 3), **options))
-        return engines[-1]
+        return start_engine(runtime or StatefulRuntime(n_slots=options.get("max_sequences", 8) + 3), **options)
 
-    yield make
-    for engine in engines:
-        engine.close()
-
-
-def ask(engine, prompt, max_tokens=5, **more):
-    heard = Recorder()
-    engine.submit(request := Request(prompt, heard, max_tokens=max_tokens, **more))
-    return request, heard
+    return make
 
 
 def test_a_prompt_with_the_same_beginning_goes_on_from_the_checkpoint(start):

@@ -12,6 +12,7 @@ import zlib
 import numpy as np
 
 from tenth.batch import PAGE_TOKENS, StepResult
+from tenth.engine.request import GO_ON, Request
 
 VOCAB = 997
 
@@ -179,8 +180,6 @@ class Recorder:
         self.cached = n_cached_tokens
 
     def token(self, token):
-        from tenth.engine.request import GO_ON
-
         self.tokens.append(token.id)
         self.first.set()
         return self.react(token) if self.react else GO_ON
@@ -196,3 +195,30 @@ class Recorder:
     def wait(self):
         assert self.done.wait(10), "the request never ended"
         return self
+
+
+def ask(engine, prompt, max_tokens=5, react=None, **more):
+    """Submit a request; it and its listener."""
+    request = Request(prompt, listener := Recorder(react), max_tokens=max_tokens, **more)
+    engine.submit(request)
+    return request, listener
+
+
+def random_traffic(engine, n_requests, expected):
+    """Requests that begin alike, some cancelled: everyone gets the right text, and all pages come back."""
+    rng = random.Random(11)
+    stems = [prompt_of(70, seed=i) for i in range(3)]
+    jobs = []
+    for _ in range(n_requests):
+        prompt = stems[rng.randrange(3)][: rng.randint(1, 70)] + prompt_of(rng.randint(0, 40), rng.random())
+        request, heard = ask(engine, prompt, rng.randint(1, 50))
+        if rng.random() < 0.2:
+            heard.first.wait(10)
+            engine.cancel(request)
+        jobs.append((prompt, heard))
+    for prompt, heard in jobs:
+        heard.wait()
+        assert heard.tokens == expected(prompt, len(heard.tokens))
+        assert heard.reason in ("length", "cancelled")
+    engine.forget_prefixes()
+    assert engine._loop.scheduler.pages.n_available == engine._loop.runtime.n_pages

@@ -1,6 +1,6 @@
 """Run by tests in a process of its own, so that it can be killed.
 
-    library_driver.py pull NAME | limit BYTES NAME | crashes SERVED HOME
+    library_driver.py pull NAME | limit BYTES NAME | parts N NAME | crashes SERVED HOME
 
 Exits with the error's exit code, message on stderr. Saves often, so that a kill during a small file has something
 to keep.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
 from pathlib import Path
 
@@ -47,6 +48,18 @@ def die_before_step(number: int) -> None:
 
     for name in ("replace", "rename", "fsync", "unlink", "mkdir", "rmdir", "open"):
         setattr(os, name, dying(getattr(os, name)))
+
+
+def die_after_part(number: int) -> None:
+    """Make this process kill itself as soon as so many parts of a model are saved."""
+    checkpoint = Partial.checkpoint
+
+    def dying(partial: Partial, *args: str) -> None:
+        checkpoint(partial, *args)
+        if partial.n_parts == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Partial.checkpoint = dying
 
 
 def crashed(step: int, url: str) -> bool:
@@ -121,6 +134,8 @@ def main() -> None:
     command, *args = sys.argv[1:]
     if command == "crashes":
         return crashes(*args)
+    if command == "parts":
+        die_after_part(int(args.pop(0)))
     if command == "limit":
         n_bytes = int(args.pop(0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))

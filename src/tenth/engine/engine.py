@@ -20,6 +20,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from tenth.batch import F32, SAMPLE_NOT_A_NUMBER, Batch, StepResult, pages_for
+from tenth.engine.masks import Masks
 from tenth.engine.pages import Pages
 from tenth.engine.request import FinishReason, Request, Sequence, Token
 from tenth.engine.scheduler import Chunk, Limits, Scheduler, make_batch
@@ -200,6 +201,7 @@ class _Loop:
         )
         self.runtime = runtime
         self.speculation = speculation
+        self.masks = Masks(runtime.vocab_size)
         self.scheduler = Scheduler(Pages(runtime.n_pages, prefix_reuse), limits, States(runtime.n_slots))
         self.sequences: dict[Request, Sequence] = {}
         self.stats = EngineStats()
@@ -236,6 +238,7 @@ class _Loop:
                     work()
         for request in list(self.sequences):
             self.end(request, "cancelled")
+        self.masks.close()
         self.runtime.close()
 
     def _step(self) -> None:
@@ -275,7 +278,7 @@ class _Loop:
             return None
         started = time.perf_counter()
         try:
-            result = self._run(make_batch(chunks))
+            result = self._run(make_batch(chunks, self.masks.begin(chunks)))
         except Exception as error:
             self.stats.n_failed_steps += 1
             for sequence, *_ in chunks:
@@ -313,7 +316,9 @@ class _Loop:
         self.stats.n_drafted += len(chunk.draft)
         for n, guess in enumerate((*chunk.draft, None)):
             if result.tokens[first + n] < 0:
-                self._fail(sequence.request, _sample_error(int(result.tokens[first + n])))
+                guide = sequence.request.guide
+                error = guide.error if guide else None
+                self._fail(sequence.request, error or _sample_error(int(result.tokens[first + n])))
                 return n
             token = _token(result, first + n)
             goes_on = False

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from tenth.batch import F32, I32, PAGE_TOKENS
+from tenth.batch import F32, I32, PAGE_TOKENS, U32
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -76,6 +76,30 @@ class Listener(Protocol):
         """The request has ended with an error."""
 
 
+class Guide(Protocol):
+    """Says which tokens may come next. Its listener moves it on, between steps; nothing here does."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the next token is not free."""
+
+    @property
+    def error(self) -> Exception | None:
+        """Why no token could be allowed, if that was the guide's failure."""
+
+    def fill(self, rows: U32, draft: SequenceOf[int]) -> None:
+        """Set the bits (tenth.batch, Sampling.mask) of [1 + len(draft), words]: before and behind each guess.
+
+        On another thread, while the step runs. Rows that follow a guess that is not allowed are not looked at.
+        """
+
+    def n_allowed(self, draft: SequenceOf[int]) -> int:
+        """How many of the guesses, from the first on, may follow."""
+
+    def forced(self) -> SequenceOf[int]:
+        """Guesses that are nearly sure, because the text they spell has to follow; often none."""
+
+
 @dataclass
 class Speculated:
     """How guessing at tokens went in one request. The engine counts; read it after the end."""
@@ -90,6 +114,7 @@ class Request:
     """Token ids to go on from. ``max_tokens`` None: until a stop token or the end of the context.
 
     ``speculate``: guess at tokens where that is measured to be faster; the tokens are the same.
+    ``guide``: which tokens are allowed, if not all.
     """
 
     prompt: SequenceOf[int]
@@ -99,6 +124,7 @@ class Request:
     stop_ids: frozenset[int] = frozenset()
     speculate: bool = True
     speculated: Speculated = field(default_factory=Speculated)
+    guide: Guide | None = None
 
 
 class Sequence:

@@ -13,13 +13,13 @@ the last full page of what was generated. Nothing is guessed ahead: a state cann
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from tenth.batch import I32, PAGE_TOKENS, Batch, Sampling, pages_for
+from tenth.batch import I32, PAGE_TOKENS, U32, Batch, Sampling, pages_for
 from tenth.engine.pages import Pages
 from tenth.engine.request import Sequence, TokenChoice
 from tenth.engine.states import States
@@ -260,8 +260,8 @@ def _until_checkpoint(chunk: Chunk) -> Chunk:
     return chunk._replace(n_rows=left) if 0 < left < chunk.n_rows else chunk
 
 
-def make_batch(chunks: list[Chunk]) -> Batch:
-    """The flat arrays of a step."""
+def make_batch(chunks: list[Chunk], mask: Callable[[], U32] | None = None) -> Batch:
+    """The flat arrays of a step. ``mask``: which tokens are allowed, see tenth.batch.Sampling."""
     starts = np.cumsum([0] + [c.n_all_rows for c in chunks], dtype=np.int32)
     tokens = [part for c in chunks for part in (c.known, np.array(c.draft, np.int32))]
     positions = [np.arange(c.sequence.n_computed, c.sequence.n_computed + c.n_all_rows, dtype=np.int32) for c in chunks]
@@ -273,12 +273,12 @@ def make_batch(chunks: list[Chunk]) -> Batch:
         row_starts=starts,
         pages=[np.array(c.sequence.pages, np.int32) for c in chunks],
         outputs=np.array(outputs, np.int32),
-        sampling=_sampling([(c, n) for c in chunks if c.reaches_end for n in range(1 + len(c.draft))]),
+        sampling=_sampling([(c, n) for c in chunks if c.reaches_end for n in range(1 + len(c.draft))], mask),
         slots=np.array([c.sequence.slot for c in chunks if c.sequence.slot >= 0], np.int32),
     )
 
 
-def _sampling(rows: list[tuple[Chunk, int]]) -> Sampling:
+def _sampling(rows: list[tuple[Chunk, int]], mask: Callable[[], U32] | None) -> Sampling:
     """How to choose the token after each (chunk, number of guesses before it)."""
     choices: list[TokenChoice] = [chunk.sequence.request.choice for chunk, _ in rows]
     nothing = np.zeros(0, np.int32)
@@ -296,4 +296,5 @@ def _sampling(rows: list[tuple[Chunk, int]]) -> Sampling:
         n_prompt=np.array([chunk.sequence.n_prompt * chunk.looks_back for chunk, _ in rows], np.int32),
         history=[chunk.history(n) if chunk.looks_back else nothing for chunk, n in rows],
         bias=[c.bias for c in choices],
+        mask=mask,
     )

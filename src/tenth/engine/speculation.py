@@ -33,6 +33,7 @@ FIRST_PLAIN_STEPS = 3  # measured before anything is compared with them
 STALE_PLAIN_STEPS = 64  # so often is a plain step measured, even if every draft is right
 ROW_GUESS = 0.07  # of a plain step: what a row more is taken to cost before it is measured; low, so that it is tried
 GUESS_WEIGHT = 2  # the guess counts as so many measurements: one disturbed step does not decide
+FORCED = 1 << 30  # stands for the length of the match where a grammar leaves only one text
 LEAST_GAIN = 1.1  # expected tokens per second over plain ones, below which guessing is not worth its risk
 
 # Credit is counted in plain steps: guesses are computed while there is some, they cost what the step takes longer and
@@ -94,7 +95,7 @@ class Outlook:
     """How likely guesses are to be right in one request, by the length of the match; and its credit."""
 
     # Most matched tokens of a class, and its first counts of (right, wrong) guesses.
-    CLASSES = ((2, 0.5, 1.5), (4, 0.7, 1.2), (9, 1.0, 1.0), (1 << 30, 3.0, 0.6))
+    CLASSES = ((2, 0.5, 1.5), (4, 0.7, 1.2), (9, 1.0, 1.0), (FORCED - 1, 3.0, 0.6), (FORCED, 6.0, 0.3))
     DECAY = 0.92  # of the counts, with every draft
 
     def __init__(self) -> None:
@@ -210,7 +211,12 @@ class Speculation:
         if most <= 0 or not sequence.request.speculate:
             return NO_DRAFT
         request.index.extend(sequence.tokens[len(request.index) :].tolist())
-        return request.index.draft(most)
+        draft, guide = request.index.draft(most), sequence.request.guide
+        if guide is None or not guide.is_on:
+            return draft
+        if forced := tuple(guide.forced()):
+            return Draft(forced[:most], FORCED)
+        return draft._replace(ids=draft.ids[: guide.n_allowed(draft.ids)]) if draft.ids else draft
 
     def _of(self, sequence: Sequence) -> _Request:
         request = self._requests.get(sequence)

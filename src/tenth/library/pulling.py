@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,15 +77,18 @@ def _download(source: Source, folder: Path, progress: Progress) -> Record:
         files = _fetch_all(source.name, plan, incoming, progress)
         return _publish(source, folder, incoming, files)
     finally:
-        shutil.rmtree(temp_folder, ignore_errors=True)
+        shutil.rmtree(temp_folder.parent, ignore_errors=True)
 
 
 def _fresh_temp_folder(key: str) -> Path:
-    """An empty folder for what a source needs on the way. Call under the lock: it deletes what an earlier pull left."""
+    """An empty folder for what a source needs on the way. Call under the lock: it deletes what an earlier pull left.
+
+    Of a new name: of a pull that was killed, a process may live on and write where the earlier one was.
+    """
     folder = store.inside(store.library_folder(), "tmp", key)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return Path(tempfile.mkdtemp(dir=folder))
 
 
 def _recover(folder: Path, incoming: Path) -> None:
@@ -139,8 +143,9 @@ def _fetch_one(
             record = partial.finish()
             pulling(record.size_bytes)
             return record
-        except ModelFileError:
-            partial.discard()
+        except BaseException as error:
+            if isinstance(error, ModelFileError) or not partial.n_bytes:  # nothing that a later pull could go on from
+                partial.discard()
             raise
 
 

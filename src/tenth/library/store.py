@@ -5,7 +5,7 @@
       models/<key>/<digest>/<file>        its complete files (several when it is split into shards)
       models/<key>/incoming/              a pull under way: <file>.partial, <file>.state, finished <file>s
       locks/<key>.lock                    flock: one pull, verify or rm of a model at a time, over all processes
-      tmp/<key>/                          what a source needs on the way; emptied by the next pull
+      tmp/<key>/<random>/                 what a source needs on the way; emptied by the next pull
 
 A pull renames ``incoming`` to ``<digest>`` as one step, then replaces the record as another, so a kill leaves the old
 model or the new one. Names become folders only after ``safe_name``; symbolic links inside the library are refused.

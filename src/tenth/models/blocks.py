@@ -3,7 +3,25 @@
 from __future__ import annotations
 
 from tenth.models.config import Config
-from tenth.program.builder import Value, Weights, linear, swiglu
+from tenth.models.tensors import Declared
+from tenth.program.builder import Value, Weights, attention, heads, linear, rms_norm, rope, select_outputs, swiglu
+
+
+def attend(
+    x: Value, angles: Value, w: Weights, c: Config, i: int, *, window: int = 0, softcap: float = 0.0
+) -> Value:
+    """Grouped-query attention, with a norm per head of q and k where the file has them. x: [n, dim] -> [n, dim].
+
+    ``window``: how many positions are seen, 0 for all. ``softcap``: of the scores, 0 for none.
+    """
+    q = heads(linear(x, w.attn_q), c.n_heads)  # [n, n_heads, head_dim]
+    k = heads(linear(x, w.attn_k), c.n_kv_heads)  # [n, n_kv_heads, head_dim]
+    v = heads(linear(x, w.attn_v), c.n_kv_heads)
+    if w.attn_q_norm:
+        q, k = rms_norm(q, w.attn_q_norm, c.eps), rms_norm(k, w.attn_k_norm, c.eps)
+    q, k = rope(q, angles, c.rope.pairing), rope(k, angles, c.rope.pairing)
+    seen = attention(q, k, v, layer=i, scale=c.attention_scale, window=window, softcap=softcap)
+    return linear(seen, w.attn_output)
 
 
 def gated_feed_forward(x: Value, w: Weights) -> Value:
@@ -11,12 +29,17 @@ def gated_feed_forward(x: Value, w: Weights) -> Value:
     return linear(swiglu(linear(x, w.ffn_gate), linear(x, w.ffn_up)), w.ffn_down)
 
 
-def dense_layer(c: Config) -> dict[str, tuple[int | str, ...]]:
+def logits(x: Value, w: Weights, c: Config) -> Value:
+    """Of the output rows; without ``output`` by the token table. x: [n, dim] -> [outputs, vocab]."""
+    return linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)
+
+
+def dense_layer(c: Config) -> Declared:
     """Shapes of the tensors that every dense layer has."""
     return {**dense_attention(c), **dense_feed_forward(c)}
 
 
-def dense_feed_forward(c: Config) -> dict[str, tuple[int | str, ...]]:
+def dense_feed_forward(c: Config) -> Declared:
     """Shapes of a layer's feed-forward part."""
     return {
         "ffn_gate.weight": (c.n_ff, c.dim),
@@ -25,7 +48,7 @@ def dense_feed_forward(c: Config) -> dict[str, tuple[int | str, ...]]:
     }
 
 
-def dense_attention(c: Config) -> dict[str, tuple[int | str, ...]]:
+def dense_attention(c: Config) -> Declared:
     """Shapes of a layer's norms and attention."""
     q, kv = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
     return {
@@ -38,8 +61,22 @@ def dense_attention(c: Config) -> dict[str, tuple[int | str, ...]]:
     }
 
 
-def dense_ends(c: Config) -> dict[str, tuple[int | str, ...]]:
-    """Shapes of what stands before and after the layers; without ``output`` the logits use the token table."""
+def attention_biases(c: Config) -> Declared:
+    """Shapes of the biases of q, k and v."""
+    return {
+        "attn_q.bias": (c.n_heads * c.head_dim,),
+        "attn_k.bias": (c.n_kv_heads * c.head_dim,),
+        "attn_v.bias": (c.n_kv_heads * c.head_dim,),
+    }
+
+
+def head_norms(c: Config) -> Declared:
+    """Shapes of the norms of each head's q and k."""
+    return {"attn_q_norm.weight": (c.head_dim,), "attn_k_norm.weight": (c.head_dim,)}
+
+
+def dense_ends(c: Config) -> Declared:
+    """Shapes of what stands before and after the layers."""
     return {
         "token_embd.weight": ("vocab", c.dim),
         "output_norm.weight": (c.dim,),

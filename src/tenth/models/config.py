@@ -70,7 +70,7 @@ class Rope:
 
 @dataclass(frozen=True)
 class Config:
-    """Hyper-parameters of a dense decoder: what llama, qwen2, qwen3 and gemma3 have in common."""
+    """Hyper-parameters that every decoder has."""
 
     n_layers: int
     dim: int
@@ -85,11 +85,13 @@ class Config:
 
 
 def read_dense(
-    m: Metadata, prefix: str, pairing: str, default_rope_base: float = 10000.0, experts: bool = False
+    m: Metadata, prefix: str, pairing: str, default_rope_base: float = 10000.0, *, experts: bool = False,
+    windows: bool = False,
 ) -> Config:
     """Read the hyper-parameters that start with ``prefix``; ModelFileError names any that contradict each other.
 
-    ``experts``: whether the model file reads the keys of experts itself; else a file that has them is refused.
+    ``experts``, ``windows``: whether the model file reads the keys of experts, or of layers that look back so far only,
+    itself; else a file that has them is refused.
     """
     dim = m.get_int(f"{prefix}.embedding_length", low=1, high=MOST_WIDTH)
     n_heads = m.get_int(f"{prefix}.attention.head_count", low=1, high=MOST_WIDTH)
@@ -99,7 +101,12 @@ def read_dense(
         n_heads % n_kv_heads == 0,
         f"attention.head_count {n_heads} is not a multiple of attention.head_count_kv {n_kv_heads}",
     )
-    _refuse_other_kinds(m, prefix, experts)
+    context_tokens = m.get_int(f"{prefix}.context_length", low=1, high=MOST_CONTEXT)
+    if not experts:
+        _refuse_experts(m, prefix)
+    if not windows:
+        _refuse_sliding_window(m, prefix, context_tokens)
+    refuse_encoder(m, prefix)
     return Config(
         n_layers=m.get_int(f"{prefix}.block_count", low=1, high=MOST_LAYERS),
         dim=dim,
@@ -109,7 +116,7 @@ def read_dense(
         head_dim=head_dim,
         eps=m.get_float(f"{prefix}.attention.layer_norm_rms_epsilon", low=1e-12, high=0.1),
         attention_scale=m.get_float(f"{prefix}.attention.scale", 0.0, low=0.0, high=1e3) or 1 / math.sqrt(head_dim),
-        context_tokens=m.get_int(f"{prefix}.context_length", low=1, high=MOST_CONTEXT),
+        context_tokens=context_tokens,
         rope=read_rope(m, prefix, head_dim, pairing, default_rope_base),
     )
 
@@ -135,12 +142,10 @@ def _read_head_dim(m: Metadata, prefix: str, dim: int, n_heads: int) -> int:
     return head_dim
 
 
-def _refuse_other_kinds(m: Metadata, prefix: str, experts: bool) -> None:
-    """Refuse what these keys would ask for and no decoder here does."""
+def _refuse_experts(m: Metadata, prefix: str) -> None:
     n_experts = m.get_int(f"{prefix}.expert_count", 0)
-    require(experts or n_experts == 0, f"{prefix}.expert_count is {n_experts}: {prefix} is known without experts only",
+    require(n_experts == 0, f"{prefix}.expert_count is {n_experts}: {prefix} is known without experts only",
             "this mixture-of-experts model is not supported yet; choose another")  # fmt: skip
-    refuse_encoder(m, prefix)
 
 
 def refuse_encoder(m: Metadata, prefix: str) -> None:
@@ -149,8 +154,8 @@ def refuse_encoder(m: Metadata, prefix: str) -> None:
             "embedding models are not supported; choose a text generation model")  # fmt: skip
 
 
-def refuse_sliding_window(m: Metadata, prefix: str, context_tokens: int) -> None:
-    """Refuse a window that would be felt: for architectures whose layers look back over the whole context."""
+def _refuse_sliding_window(m: Metadata, prefix: str, context_tokens: int) -> None:
+    """Refuse a window that would be felt."""
     key = f"{prefix}.attention.sliding_window"
     window = m.get_int(key, 0)
     unfelt = window == 0 or window >= context_tokens

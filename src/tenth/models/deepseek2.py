@@ -20,7 +20,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from tenth.models.blocks import dense_ends, dense_feed_forward, gated_feed_forward
+from tenth.models.blocks import dense_ends, dense_feed_forward, gated_feed_forward, logits
 from tenth.models.config import (
     MOST_CONTEXT,
     MOST_HEAD_DIM,
@@ -55,7 +55,6 @@ from tenth.program.builder import (
     rms_norm,
     rope,
     rope_angles,
-    select_outputs,
     split,
 )
 
@@ -218,4 +217,4 @@ def forward(tokens: Value, positions: Value, w: Weights, c: LatentConfig) -> Val
         x = x + sparse_feed_forward(h, b, c, b.exp_probs_b)
         if c.n_shared_ff:
             x = x + shared_expert(h, b)
-    return linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)
+    return logits(x, w, c)

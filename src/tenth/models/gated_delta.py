@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tenth.models.config import MOST_LAYERS, MOST_WIDTH, Config, Metadata, read_dense, refuse_sliding_window, require
+from tenth.models.blocks import head_norms
+from tenth.models.config import MOST_LAYERS, MOST_WIDTH, Config, Metadata, read_dense, require
 from tenth.models.experts import MoeConfig, expert_tensors, read_moe, shared_tensors
 from tenth.models.tensors import Declared
 from tenth.program.builder import (
@@ -78,7 +79,6 @@ class HybridMoeConfig(HybridConfig, MoeConfig):
 def read_hybrid(m: Metadata, prefix: str, experts: bool = False) -> HybridConfig:
     """Hyper-parameters that start with ``prefix``; ModelFileError names any that contradict each other."""
     c = read_dense(m, prefix, pairing="half", default_rope_base=1e7, experts=experts)
-    refuse_sliding_window(m, prefix, c.context_tokens)
     key = f"{prefix}.attention.recurrent_layers"
     require(not m.has(key), f"{key} is there: layers in another order than one attention layer in so many",
             "this variant is not supported yet")  # fmt: skip
@@ -122,9 +122,7 @@ def mixer(c: HybridConfig, i: int) -> Declared:
             "attn_k.weight": (kv, c.dim),
             "attn_v.weight": (kv, c.dim),
             "attn_output.weight": (c.dim, q),
-            "attn_q_norm.weight": (c.head_dim,),
-            "attn_k_norm.weight": (c.head_dim,),
-        }
+        } | head_norms(c)
     channels = 2 * c.q_width + c.v_width
     return norms | {
         "attn_qkv.weight": (channels, c.dim),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tenth.models.blocks import dense_ends, dense_layer
+from tenth.models.blocks import attend, dense_ends, dense_layer, head_norms, logits
 from tenth.models.config import (
     MOST_CONTEXT,
     MOST_LAYERS,
@@ -24,20 +24,7 @@ from tenth.models.config import (
     read_dense,
 )
 from tenth.models.tensors import Declared, layers
-from tenth.program.builder import (
-    Value,
-    Weights,
-    attention,
-    embed,
-    geglu,
-    heads,
-    linear,
-    rms_norm,
-    rope,
-    rope_angles,
-    select_outputs,
-    softcap,
-)
+from tenth.program.builder import Value, Weights, embed, geglu, linear, rms_norm, rope_angles, softcap
 
 LAYERS_OF_27B = 62
 
@@ -60,7 +47,7 @@ class Gemma3Config(Config):
 def read_config(metadata: Metadata) -> Gemma3Config:
     """Hyper-parameters of the file."""
     m = metadata
-    c = read_dense(m, "gemma3", pairing="half", default_rope_base=1e6)
+    c = read_dense(m, "gemma3", pairing="half", default_rope_base=1e6, windows=True)
     local_base = read_base(m, "gemma3.rope.freq_base_swa", 10000.0)
     scale = c.attention_scale
     if c.n_layers == LAYERS_OF_27B and not m.get_float("gemma3.attention.scale", 0.0):
@@ -77,24 +64,8 @@ def read_config(metadata: Metadata) -> Gemma3Config:
 
 def tensors(c: Gemma3Config) -> Declared:
     """Every tensor of the file; "?" marks those it may lack."""
-    norms: Declared = {
-        "attn_q_norm.weight": (c.head_dim,),
-        "attn_k_norm.weight": (c.head_dim,),
-        "post_attention_norm.weight": (c.dim,),
-        "post_ffw_norm.weight": (c.dim,),
-    }
-    return {**dense_ends(c), **layers(c.n_layers, {**dense_layer(c), **norms})}
-
-
-def attend(x: Value, angles: Value, w: Weights, c: Gemma3Config, i: int) -> Value:
-    """Grouped-query attention with a norm per head of q and k. x: [n, dim] -> [n, dim]."""
-    q = rms_norm(heads(linear(x, w.attn_q), c.n_heads), w.attn_q_norm, c.eps)  # [n, n_heads, head_dim]
-    k = rms_norm(heads(linear(x, w.attn_k), c.n_kv_heads), w.attn_k_norm, c.eps)  # [n, n_kv_heads, head_dim]
-    v = heads(linear(x, w.attn_v), c.n_kv_heads)
-    q, k = rope(q, angles, c.rope.pairing), rope(k, angles, c.rope.pairing)
-    window = 0 if c.is_global(i) else c.window
-    seen = attention(q, k, v, layer=i, scale=c.attention_scale, window=window, softcap=c.attention_softcap)
-    return linear(seen, w.attn_output)
+    norms: Declared = {"post_attention_norm.weight": (c.dim,), "post_ffw_norm.weight": (c.dim,)}
+    return {**dense_ends(c), **layers(c.n_layers, {**dense_layer(c), **head_norms(c), **norms})}
 
 
 def feed_forward(x: Value, w: Weights) -> Value:
@@ -109,8 +80,10 @@ def forward(tokens: Value, positions: Value, w: Weights, c: Gemma3Config) -> Val
     x = embed(tokens, w.token_embd, scale=math.sqrt(c.dim))
     for i in range(c.n_layers):
         b = w.blk[i]
-        angles = global_angles if c.is_global(i) else local_angles
-        x = x + rms_norm(attend(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i), b.post_attention_norm, c.eps)
+        angles, window = (global_angles, 0) if c.is_global(i) else (local_angles, c.window)
+        h = rms_norm(x, b.attn_norm, c.eps)
+        seen = attend(h, angles, b, c, i, window=window, softcap=c.attention_softcap)
+        x = x + rms_norm(seen, b.post_attention_norm, c.eps)
         x = x + rms_norm(feed_forward(rms_norm(x, b.ffn_norm, c.eps), b), b.post_ffw_norm, c.eps)
-    logits = linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)
-    return softcap(logits, c.final_softcap) if c.final_softcap else logits
+    plain = logits(x, w, c)
+    return softcap(plain, c.final_softcap) if c.final_softcap else plain

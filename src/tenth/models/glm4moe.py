@@ -11,24 +11,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tenth.models import qwen2
-from tenth.models.blocks import dense_attention, dense_ends, dense_feed_forward, gated_feed_forward
-from tenth.models.config import MOST_LAYERS, MOST_WIDTH, Metadata, read_dense, refuse_sliding_window, require
+from tenth.models.blocks import (
+    attend,
+    attention_biases,
+    dense_attention,
+    dense_ends,
+    dense_feed_forward,
+    gated_feed_forward,
+    head_norms,
+    logits,
+)
+from tenth.models.config import MOST_LAYERS, MOST_WIDTH, Metadata, read_dense, require
 from tenth.models.experts import MoeConfig, expert_tensors, read_moe, shared_expert, shared_tensors, sparse_feed_forward
 from tenth.models.tensors import Declared, layers
-from tenth.program.builder import (
-    Routing,
-    Value,
-    Weights,
-    attention,
-    embed,
-    heads,
-    linear,
-    rms_norm,
-    rope,
-    rope_angles,
-    select_outputs,
-)
+from tenth.program.builder import Routing, Value, Weights, embed, rms_norm, rope_angles
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,6 @@ def read_config(metadata: Metadata) -> Glm4MoeConfig:
     """Hyper-parameters of the file."""
     m = metadata
     c = read_dense(m, "glm4moe", pairing="half", experts=True)
-    refuse_sliding_window(m, "glm4moe", c.context_tokens)
     moe = vars(read_moe(m, "glm4moe", c, Routing(k=1, score="sigmoid", group_score="top2")))
     n_ignored = m.get_int("glm4moe.nextn_predict_layers", 0, low=0, high=MOST_LAYERS)
     require(n_ignored < c.n_layers, f"glm4moe.nextn_predict_layers is {n_ignored}, but block_count is {c.n_layers}")
@@ -56,28 +51,17 @@ def read_config(metadata: Metadata) -> Glm4MoeConfig:
 
 def tensors(c: Glm4MoeConfig) -> Declared:
     """Every tensor of the file; "?" marks those it may lack, "*" what is ignored."""
-    attend = dense_attention(c) | qwen2.attention_biases(c)
-    attend["post_attention_norm.weight"] = attend.pop("ffn_norm.weight")
-    norms: Declared = {"attn_q_norm.weight?": (c.head_dim,), "attn_k_norm.weight?": (c.head_dim,)}
-    router: Declared = {"exp_probs_b.bias": (c.n_experts,)}
-    sparse = expert_tensors(c) | router | (shared_tensors(c) if c.n_shared_ff else {})
+    every = dense_attention(c) | attention_biases(c)
+    every["post_attention_norm.weight"] = every.pop("ffn_norm.weight")
+    every |= {f"{name}?": shape for name, shape in head_norms(c).items()}
+    sparse = expert_tensors(c) | shared_tensors(c) | {"exp_probs_b.bias": (c.n_experts,)}
     return {
         **dense_ends(c),
-        **layers(c.n_layers, {**attend, **norms}),
+        **layers(c.n_layers, every),
         **layers(range(c.n_dense), dense_feed_forward(c)),
         **layers(range(c.n_dense, c.n_layers), sparse),
         **{f"blk.{i}.*": () for i in range(c.n_layers, c.n_layers + c.n_ignored)},
     }
-
-
-def attend(x: Value, angles: Value, w: Weights, c: Glm4MoeConfig, i: int) -> Value:
-    """Grouped-query attention with biases, and norms per head where the file has them. x: [n, dim] -> [n, dim]."""
-    q, k = heads(linear(x, w.attn_q), c.n_heads), heads(linear(x, w.attn_k), c.n_kv_heads)  # [n, heads, head_dim]
-    v = heads(linear(x, w.attn_v), c.n_kv_heads)
-    if w.attn_q_norm:
-        q, k = rms_norm(q, w.attn_q_norm, c.eps), rms_norm(k, w.attn_k_norm, c.eps)
-    q, k = rope(q, angles, c.rope.pairing), rope(k, angles, c.rope.pairing)
-    return linear(attention(q, k, v, layer=i, scale=c.attention_scale), w.attn_output)
 
 
 def forward(tokens: Value, positions: Value, w: Weights, c: Glm4MoeConfig) -> Value:
@@ -94,4 +78,4 @@ def forward(tokens: Value, positions: Value, w: Weights, c: Glm4MoeConfig) -> Va
         if c.n_shared_ff:
             x = x + shared_expert(h, b)
         x = x + sparse_feed_forward(h, b, c, b.exp_probs_b)
-    return linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)
+    return logits(x, w, c)

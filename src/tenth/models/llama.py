@@ -8,29 +8,16 @@ Sources: Touvron et al. 2023; Jiang et al. 2024; the conversion in llama.cpp's c
 
 from __future__ import annotations
 
-from tenth.models.blocks import dense_attention, dense_ends, dense_layer, gated_feed_forward
-from tenth.models.config import Config, Metadata, read_dense, refuse_sliding_window
+from tenth.models.blocks import attend, dense_attention, dense_ends, dense_layer, gated_feed_forward, logits
+from tenth.models.config import Config, Metadata, read_dense
 from tenth.models.experts import MoeConfig, expert_tensors, read_moe, sparse_feed_forward
 from tenth.models.tensors import Declared, layers
-from tenth.program.builder import (
-    Routing,
-    Value,
-    Weights,
-    attention,
-    embed,
-    heads,
-    linear,
-    rms_norm,
-    rope,
-    rope_angles,
-    select_outputs,
-)
+from tenth.program.builder import Routing, Value, Weights, embed, rms_norm, rope_angles
 
 
 def read_config(metadata: Metadata) -> Config:
     """Hyper-parameters of the file."""
     c = read_dense(metadata, "llama", pairing="pairs", experts=True)
-    refuse_sliding_window(metadata, "llama", c.context_tokens)
     return read_moe(metadata, "llama", c, Routing(k=1)) if metadata.get_int("llama.expert_count", 0) else c
 
 
@@ -45,14 +32,6 @@ def tensors(c: Config) -> Declared:
     return {**dense_ends(c), "rope_freqs.weight?": (c.rope.dims // 2,), **layers(c.n_layers, {**layer, **biases})}
 
 
-def attend(x: Value, angles: Value, w: Weights, c: Config, i: int) -> Value:
-    """Grouped-query attention. x: [n, dim] -> [n, dim]."""
-    q = rope(heads(linear(x, w.attn_q), c.n_heads), angles, c.rope.pairing)  # [n, n_heads, head_dim]
-    k = rope(heads(linear(x, w.attn_k), c.n_kv_heads), angles, c.rope.pairing)  # [n, n_kv_heads, head_dim]
-    v = heads(linear(x, w.attn_v), c.n_kv_heads)
-    return linear(attention(q, k, v, layer=i, scale=c.attention_scale), w.attn_output)
-
-
 def forward(tokens: Value, positions: Value, w: Weights, c: Config) -> Value:
     """tokens: [n] -> logits: [outputs, vocab]."""
     angles = rope_angles(positions, c.rope.inv_freq, c.rope.scale, w.rope_freqs)
@@ -62,4 +41,4 @@ def forward(tokens: Value, positions: Value, w: Weights, c: Config) -> Value:
         x = x + attend(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
         h = rms_norm(x, b.ffn_norm, c.eps)
         x = x + (sparse_feed_forward(h, b, c) if isinstance(c, MoeConfig) else gated_feed_forward(h, b))
-    return linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)
+    return logits(x, w, c)

@@ -7,29 +7,16 @@ Muennighoff et al. 2024.
 
 from __future__ import annotations
 
-from tenth.models.blocks import dense_attention, dense_ends
-from tenth.models.config import Config, Metadata, read_dense, refuse_sliding_window, require
+from tenth.models.blocks import dense_attention, dense_ends, logits
+from tenth.models.config import Config, Metadata, read_dense, require
 from tenth.models.experts import MoeConfig, expert_tensors, read_moe, sparse_feed_forward
 from tenth.models.tensors import Declared, layers
-from tenth.program.builder import (
-    Routing,
-    Value,
-    Weights,
-    attention,
-    embed,
-    heads,
-    linear,
-    rms_norm,
-    rope,
-    rope_angles,
-    select_outputs,
-)
+from tenth.program.builder import Routing, Value, Weights, attention, embed, heads, linear, rms_norm, rope, rope_angles
 
 
 def read_config(metadata: Metadata) -> MoeConfig:
     """Hyper-parameters of the file."""
     c = read_dense(metadata, "olmoe", pairing="half", experts=True)
-    refuse_sliding_window(metadata, "olmoe", c.context_tokens)
     clamp = metadata.get_float("olmoe.attention.clamp_kqv", 0.0)
     require(clamp == 0, f"olmoe.attention.clamp_kqv is {clamp}: clamping q, k and v is not supported")
     return read_moe(metadata, "olmoe", c, Routing(k=1, normalise=False))
@@ -61,4 +48,4 @@ def forward(tokens: Value, positions: Value, w: Weights, c: MoeConfig) -> Value:
         b = w.blk[i]
         x = x + attend(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
         x = x + sparse_feed_forward(rms_norm(x, b.ffn_norm, c.eps), b, c)
-    return linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)
+    return logits(x, w, c)

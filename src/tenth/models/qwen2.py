@@ -6,50 +6,20 @@ table as output matrix. Source: Qwen2 technical report (2024).
 
 from __future__ import annotations
 
-from tenth.models.blocks import dense_ends, dense_layer, gated_feed_forward
-from tenth.models.config import Config, Metadata, read_dense, refuse_sliding_window
+from tenth.models.blocks import attend, attention_biases, dense_ends, dense_layer, gated_feed_forward, logits
+from tenth.models.config import Config, Metadata, read_dense
 from tenth.models.tensors import Declared, layers
-from tenth.program.builder import (
-    Value,
-    Weights,
-    attention,
-    embed,
-    heads,
-    linear,
-    rms_norm,
-    rope,
-    rope_angles,
-    select_outputs,
-)
+from tenth.program.builder import Value, Weights, embed, rms_norm, rope_angles
 
 
 def read_config(metadata: Metadata) -> Config:
     """Hyper-parameters of the file."""
-    c = read_dense(metadata, "qwen2", pairing="half")
-    refuse_sliding_window(metadata, "qwen2", c.context_tokens)
-    return c
+    return read_dense(metadata, "qwen2", pairing="half")
 
 
 def tensors(c: Config) -> Declared:
     """Every tensor of the file; "?" marks those it may lack."""
     return {**dense_ends(c), **layers(c.n_layers, {**dense_layer(c), **attention_biases(c)})}
-
-
-def attention_biases(c: Config) -> Declared:
-    """Shapes of one layer's biases."""
-    return {
-        "attn_q.bias": (c.n_heads * c.head_dim,),
-        "attn_k.bias": (c.n_kv_heads * c.head_dim,),
-        "attn_v.bias": (c.n_kv_heads * c.head_dim,),
-    }
-
-
-def attend(x: Value, angles: Value, w: Weights, c: Config, i: int) -> Value:
-    """Grouped-query attention; q, k and v have biases. x: [n, dim] -> [n, dim]."""
-    q = rope(heads(linear(x, w.attn_q), c.n_heads), angles, c.rope.pairing)  # [n, n_heads, head_dim]
-    k = rope(heads(linear(x, w.attn_k), c.n_kv_heads), angles, c.rope.pairing)  # [n, n_kv_heads, head_dim]
-    v = heads(linear(x, w.attn_v), c.n_kv_heads)
-    return linear(attention(q, k, v, layer=i, scale=c.attention_scale), w.attn_output)
 
 
 def forward(tokens: Value, positions: Value, w: Weights, c: Config) -> Value:
@@ -60,4 +30,4 @@ def forward(tokens: Value, positions: Value, w: Weights, c: Config) -> Value:
         b = w.blk[i]
         x = x + attend(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
         x = x + gated_feed_forward(rms_norm(x, b.ffn_norm, c.eps), b)
-    return linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)
+    return logits(x, w, c)

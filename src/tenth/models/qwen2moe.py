@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tenth.models import qwen2
-from tenth.models.blocks import dense_attention, dense_ends
-from tenth.models.config import MOST_WIDTH, Metadata, read_dense, refuse_sliding_window
+from tenth.models.blocks import attend, attention_biases, dense_attention, dense_ends, logits
+from tenth.models.config import MOST_WIDTH, Metadata, read_dense
 from tenth.models.experts import (
     MoeConfig,
     expert_tensors,
@@ -20,13 +19,12 @@ from tenth.models.experts import (
     sparse_feed_forward,
 )
 from tenth.models.tensors import Declared, layers
-from tenth.program.builder import Routing, Value, Weights, embed, linear, rms_norm, rope_angles, select_outputs
+from tenth.program.builder import Routing, Value, Weights, embed, rms_norm, rope_angles
 
 
 def read_config(metadata: Metadata) -> MoeConfig:
     """Hyper-parameters of the file."""
     c = read_dense(metadata, "qwen2moe", pairing="half", experts=True)
-    refuse_sliding_window(metadata, "qwen2moe", c.context_tokens)
     c = read_moe(metadata, "qwen2moe", c, Routing(k=1, normalise=False))
     shared = metadata.get_int("qwen2moe.expert_shared_feed_forward_length", c.n_ff, low=1, high=MOST_WIDTH)
     return replace(c, n_shared_ff=shared)
@@ -35,7 +33,7 @@ def read_config(metadata: Metadata) -> MoeConfig:
 def tensors(c: MoeConfig) -> Declared:
     """Every tensor of the file; "?" marks those it may lack."""
     gate: Declared = {"ffn_gate_inp_shexp.weight": (1, c.dim)}
-    parts = dense_attention(c) | qwen2.attention_biases(c) | expert_tensors(c) | shared_tensors(c) | gate
+    parts = dense_attention(c) | attention_biases(c) | expert_tensors(c) | shared_tensors(c) | gate
     return {**dense_ends(c), **layers(c.n_layers, parts)}
 
 
@@ -45,7 +43,7 @@ def forward(tokens: Value, positions: Value, w: Weights, c: MoeConfig) -> Value:
     x = embed(tokens, w.token_embd)
     for i in range(c.n_layers):
         b = w.blk[i]
-        x = x + qwen2.attend(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
+        x = x + attend(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
         h = rms_norm(x, b.ffn_norm, c.eps)
         x = x + gated_shared_expert(h, b) + sparse_feed_forward(h, b, c)
-    return linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)
+    return logits(x, w, c)

@@ -6,43 +6,20 @@ need not be dim); rope turns number j with j + dims/2 ("half"). Source: Qwen3 te
 
 from __future__ import annotations
 
-from tenth.models.blocks import dense_ends, dense_layer, gated_feed_forward
-from tenth.models.config import Config, Metadata, read_dense, refuse_sliding_window
+from tenth.models.blocks import attend, dense_ends, dense_layer, gated_feed_forward, head_norms, logits
+from tenth.models.config import Config, Metadata, read_dense
 from tenth.models.tensors import Declared, layers
-from tenth.program.builder import (
-    Value,
-    Weights,
-    attention,
-    embed,
-    heads,
-    linear,
-    rms_norm,
-    rope,
-    rope_angles,
-    select_outputs,
-)
+from tenth.program.builder import Value, Weights, embed, rms_norm, rope_angles
 
 
 def read_config(metadata: Metadata) -> Config:
     """Hyper-parameters of the file."""
-    c = read_dense(metadata, "qwen3", pairing="half")
-    refuse_sliding_window(metadata, "qwen3", c.context_tokens)
-    return c
+    return read_dense(metadata, "qwen3", pairing="half")
 
 
 def tensors(c: Config) -> Declared:
     """Every tensor of the file; "?" marks those it may lack."""
-    norms: Declared = {"attn_q_norm.weight": (c.head_dim,), "attn_k_norm.weight": (c.head_dim,)}
-    return {**dense_ends(c), **layers(c.n_layers, {**dense_layer(c), **norms})}
-
-
-def attend(x: Value, angles: Value, w: Weights, c: Config, i: int) -> Value:
-    """Grouped-query attention with a norm per head of q and k. x: [n, dim] -> [n, dim]."""
-    q = rms_norm(heads(linear(x, w.attn_q), c.n_heads), w.attn_q_norm, c.eps)  # [n, n_heads, head_dim]
-    k = rms_norm(heads(linear(x, w.attn_k), c.n_kv_heads), w.attn_k_norm, c.eps)  # [n, n_kv_heads, head_dim]
-    v = heads(linear(x, w.attn_v), c.n_kv_heads)
-    q, k = rope(q, angles, c.rope.pairing), rope(k, angles, c.rope.pairing)
-    return linear(attention(q, k, v, layer=i, scale=c.attention_scale), w.attn_output)
+    return {**dense_ends(c), **layers(c.n_layers, {**dense_layer(c), **head_norms(c)})}
 
 
 def forward(tokens: Value, positions: Value, w: Weights, c: Config) -> Value:
@@ -53,4 +30,4 @@ def forward(tokens: Value, positions: Value, w: Weights, c: Config) -> Value:
         b = w.blk[i]
         x = x + attend(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
         x = x + gated_feed_forward(rms_norm(x, b.ffn_norm, c.eps), b)
-    return linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)
+    return logits(x, w, c)

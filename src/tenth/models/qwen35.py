@@ -6,11 +6,11 @@ two numbers per head that gate the state, how much is kept and how much is writt
 
 from __future__ import annotations
 
-from tenth.models.blocks import dense_ends, dense_feed_forward, gated_feed_forward
+from tenth.models.blocks import dense_ends, dense_feed_forward, gated_feed_forward, logits
 from tenth.models.config import Metadata
 from tenth.models.gated_delta import HybridConfig, all_layers, attend, read_hybrid, recur
 from tenth.models.tensors import Declared
-from tenth.program.builder import Value, Weights, embed, linear, rms_norm, rope_angles, select_outputs
+from tenth.program.builder import Value, Weights, embed, linear, rms_norm, rope_angles
 
 
 def read_config(metadata: Metadata) -> HybridConfig:
@@ -43,4 +43,4 @@ def forward(tokens: Value, positions: Value, w: Weights, c: HybridConfig) -> Val
         b = w.blk[i]
         x = x + mix(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
         x = x + gated_feed_forward(rms_norm(x, b.post_attention_norm, c.eps), b)
-    return linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)
+    return logits(x, w, c)

@@ -6,13 +6,13 @@ by the sigmoid of a number that each token gives it. Sources: those of gated_del
 
 from __future__ import annotations
 
-from tenth.models.blocks import dense_ends
+from tenth.models.blocks import dense_ends, logits
 from tenth.models.config import Metadata
 from tenth.models.experts import gated_shared_expert, sparse_feed_forward
 from tenth.models.gated_delta import HybridMoeConfig, all_layers, read_hybrid_moe, sparse_tensors
 from tenth.models.qwen35 import mix, narrow
 from tenth.models.tensors import Declared
-from tenth.program.builder import Value, Weights, embed, linear, rms_norm, rope_angles, select_outputs
+from tenth.program.builder import Value, Weights, embed, rms_norm, rope_angles
 
 
 def read_config(metadata: Metadata) -> HybridMoeConfig:
@@ -34,4 +34,4 @@ def forward(tokens: Value, positions: Value, w: Weights, c: HybridMoeConfig) -> 
         x = x + mix(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
         h = rms_norm(x, b.post_attention_norm, c.eps)
         x = x + gated_shared_expert(h, b) + sparse_feed_forward(h, b, c)
-    return linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)
+    return logits(x, w, c)

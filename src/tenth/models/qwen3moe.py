@@ -6,25 +6,22 @@ made to sum to 1; no shared expert. Source: Qwen3 technical report (2025).
 
 from __future__ import annotations
 
-from tenth.models import qwen3
-from tenth.models.blocks import dense_attention, dense_ends
-from tenth.models.config import Metadata, read_dense, refuse_sliding_window
+from tenth.models.blocks import attend, dense_attention, dense_ends, head_norms, logits
+from tenth.models.config import Metadata, read_dense
 from tenth.models.experts import MoeConfig, expert_tensors, read_moe, sparse_feed_forward
 from tenth.models.tensors import Declared, layers
-from tenth.program.builder import Routing, Value, Weights, embed, linear, rms_norm, rope_angles, select_outputs
+from tenth.program.builder import Routing, Value, Weights, embed, rms_norm, rope_angles
 
 
 def read_config(metadata: Metadata) -> MoeConfig:
     """Hyper-parameters of the file."""
     c = read_dense(metadata, "qwen3moe", pairing="half", experts=True)
-    refuse_sliding_window(metadata, "qwen3moe", c.context_tokens)
     return read_moe(metadata, "qwen3moe", c, Routing(k=1))
 
 
 def tensors(c: MoeConfig) -> Declared:
     """Every tensor of the file; "?" marks those it may lack."""
-    norms: Declared = {"attn_q_norm.weight": (c.head_dim,), "attn_k_norm.weight": (c.head_dim,)}
-    return {**dense_ends(c), **layers(c.n_layers, {**dense_attention(c), **norms, **expert_tensors(c)})}
+    return {**dense_ends(c), **layers(c.n_layers, {**dense_attention(c), **head_norms(c), **expert_tensors(c)})}
 
 
 def forward(tokens: Value, positions: Value, w: Weights, c: MoeConfig) -> Value:
@@ -33,6 +30,6 @@ def forward(tokens: Value, positions: Value, w: Weights, c: MoeConfig) -> Value:
     x = embed(tokens, w.token_embd)
     for i in range(c.n_layers):
         b = w.blk[i]
-        x = x + qwen3.attend(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
+        x = x + attend(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
         x = x + sparse_feed_forward(rms_norm(x, b.ffn_norm, c.eps), b, c)
-    return linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)
+    return logits(x, w, c)

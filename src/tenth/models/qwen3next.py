@@ -6,23 +6,12 @@ its state come out of one matrix, ``ssm_ba``: for each key head first how much i
 
 from __future__ import annotations
 
-from tenth.models.blocks import dense_ends
+from tenth.models.blocks import dense_ends, logits
 from tenth.models.config import Metadata
 from tenth.models.experts import gated_shared_expert, sparse_feed_forward
 from tenth.models.gated_delta import HybridMoeConfig, all_layers, attend, read_hybrid_moe, recur, sparse_tensors
 from tenth.models.tensors import Declared
-from tenth.program.builder import (
-    Value,
-    Weights,
-    embed,
-    flat,
-    heads,
-    linear,
-    rms_norm,
-    rope_angles,
-    select_outputs,
-    split,
-)
+from tenth.program.builder import Value, Weights, embed, flat, heads, linear, rms_norm, rope_angles, split
 
 
 def read_config(metadata: Metadata) -> HybridMoeConfig:
@@ -54,4 +43,4 @@ def forward(tokens: Value, positions: Value, w: Weights, c: HybridMoeConfig) -> 
         x = x + mix(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
         h = rms_norm(x, b.post_attention_norm, c.eps)
         x = x + gated_shared_expert(h, b) + sparse_feed_forward(h, b, c)
-    return linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)
+    return logits(x, w, c)

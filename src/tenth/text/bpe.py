@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from tokenizers import Tokenizer as LibraryTokenizer
 from tokenizers import models
@@ -21,7 +22,7 @@ class MergeEncoder:
     def __init__(self, tokens: Sequence[str], merges: Sequence[str], row: PreTokenizer):
         self._row = row
         vocabulary = dict(zip(tokens, range(len(tokens)), strict=True))
-        self._library = LibraryTokenizer(_model(vocabulary, _pairs(merges), row))
+        self._library = LibraryTokenizer(_model(vocabulary, _Pairs(merges), row))
         self._library.pre_tokenizer = build_steps(row)
         normalizer = build_normalizer(row)
         if normalizer is not None:
@@ -37,12 +38,32 @@ class MergeEncoder:
         return ids
 
 
-def _pairs(merges: Sequence[str]) -> list[tuple[str, str]]:
-    pairs = [tuple(merge.split(" ")) for merge in merges]  # half the time of finding the separator of each
-    for at, pair in enumerate(pairs):
-        if len(pair) != 2 or not pair[0]:
-            pairs[at] = _pair(merges[at])
-    return pairs  # type: ignore[return-value]  # all of them have two parts now
+class _Pairs(Sequence[tuple[str, str]]):
+    """The two sides of each merge, made while the library takes them.
+
+    As a list of tuples they cost 31 MB for 150 thousand merges, and a third more time.
+    """
+
+    def __init__(self, merges: Sequence[str]):
+        self._merges = merges
+        self.problem: ModelFileError | None = None  # the library hides what is raised while it takes them
+
+    def __len__(self) -> int:
+        return len(self._merges)
+
+    def __getitem__(self, at: Any) -> Any:
+        return _pair(self._merges[at])  # a sequence has to have it; the library iterates
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        for merge in self._merges:
+            left, found, right = merge.partition(" ")
+            if not left or not found or " " in right:
+                try:
+                    left, right = _pair(merge)
+                except ModelFileError as problem:
+                    self.problem = problem
+                    raise
+            yield left, right
 
 
 def _pair(merge: str) -> tuple[str, str]:
@@ -54,11 +75,13 @@ def _pair(merge: str) -> tuple[str, str]:
     return merge[:at], merge[at + 1 :]
 
 
-def _model(vocabulary: dict[str, int], merges: list[tuple[str, str]], row: PreTokenizer) -> models.BPE:
+def _model(vocabulary: dict[str, int], merges: _Pairs, row: PreTokenizer) -> models.BPE:
     try:
         return models.BPE(vocabulary, merges, ignore_merges=row.ignore_merges, byte_fallback=not row.byte_level,
                           cache_capacity=_CACHED_WORDS)
     except Exception as error:  # the library raises bare Exception, for a merge whose parts or result are no tokens
+        if merges.problem is not None:
+            raise merges.problem from None
         raise ModelFileError(f"tokenizer.ggml.merges does not fit tokenizer.ggml.tokens: {error}", DAMAGED) from None
 
 

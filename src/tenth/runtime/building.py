@@ -1,0 +1,270 @@
+"""Builds a native plan: the weights, which threads of their own read, and the instructions of a program."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tenth import _core
+from tenth.batch import F32
+from tenth.errors import ModelFileError, ResourceError
+from tenth.program.streaming import expert_layers, guessing
+from tenth.program.values import Instruction, Program, Value
+from tenth.runtime.kernels import KV_FORMATS, n_floats
+
+ARENA, MATRIX, VECTOR, TOKENS, POSITIONS, EXPERTS = range(6)  # native/plan/plan.h, Operand::Kind
+DTYPES = {"f32": 0, "q8": 1, "i32": 2}  # Operand::Dtype
+SCORES = {"softmax": 0, "sigmoid": 1, "softmax_selected": 2}  # Score
+READ_MODES = {"automatic": 0, "direct": 1, "dropped": 2, "kept": 3}  # native/base/model_file.h, ReadMode
+Progress = Callable[[str, int, int], None]
+PROGRESS_S = 0.05  # between two reports of how much is read
+
+
+@dataclass(frozen=True)
+class MatrixSource:
+    """Where the rows of a weight lie: ``n_bytes`` from byte ``offset`` of ``path``, in GGUF type ``gguf_id``.
+
+    A matrix, or the matrices of all experts one after the other. ``make``: for a matrix that is not in the file as
+    such; gives its float32 rows, and ``gguf_id`` is that of F32.
+    """
+
+    path: Path
+    offset: int
+    n_bytes: int
+    gguf_id: int
+    make: Callable[[], F32] | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a runtime is laid out for. ``arena_bytes`` is what ``program.memory.plan`` gave for the two row counts."""
+
+    n_threads: int
+    max_rows: int
+    max_outputs: int
+    context_tokens: int
+    n_pages: int
+    kv_format: str
+    arena_bytes: int
+    n_slots: int = 0  # sequences whose recurrences are kept at a time; 0 for programs that have none
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """What the experts that the program's expert_reads name may have: slots by their bytes, and see native/experts."""
+
+    n_slots: Mapping[int, int]
+    passing_slots: int
+    half_life_steps: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How weights are read. ``streaming`` is for a program with expert_reads.
+
+    ``mode``: "kept" reads through the page cache and leaves pages there; "direct", "dropped" and "automatic", which is
+    the faster of the two on this disk, leave none.
+    """
+
+    mode: str = "kept"
+    streaming: Streaming | None = None
+
+
+def streamed_places(program: Program) -> dict[str, tuple[int, int]]:
+    """(layer of experts, stage) of every weight that the program's expert_reads name, both counted from 0."""
+    return {
+        name: (number, stage)
+        for number, layer in enumerate(expert_layers(program))
+        for stage, names in enumerate(layer)
+        for name in names
+    }
+
+
+class PlanBuilder:
+    """A native plan for a program: its weights, then its instructions."""
+
+    def __init__(self, program: Program, limits: Limits):
+        self.plan = _new_plan(program, limits)
+        self._program = program
+        self._places: dict[str, tuple[int, int]] = {}  # of a weight: Operand::Kind and number
+
+    def load(
+        self, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], how: Reading,
+        progress: Progress | None, meanwhile: Callable[[], None] | None,
+    ) -> float:
+        """Add everything and read the weights; the seconds that reading took. Raises as Runtime does."""
+        self._add_vectors(vectors)
+        streamed = streamed_places(self._program)
+        # In file order: a cold disk is read once from front to back.
+        resident = matrices.keys() - streamed.keys()
+        names = sorted(resident, key=lambda name: (str(matrices[name].path), matrices[name].offset))
+        with self._opened(matrices, how.mode) as places:
+            for name in names:
+                self._add_resident(name, matrices[name].gguf_id, places[name])
+            for name, place in streamed.items():
+                self._add_streamed(name, matrices[name].gguf_id, places[name], place)
+            if how.streaming:
+                slots = how.streaming
+                self.plan.finish_store(dict(slots.n_slots), slots.passing_slots, slots.half_life_steps)
+            with _WeightThread(self.plan) as thread:
+                self._add_instructions()
+                if meanwhile:
+                    meanwhile()
+                thread.wait(sum(matrices[name].n_bytes for name in names), progress)
+        if thread.failure:
+            number, what = thread.failure
+            raise ModelFileError(
+                f"tensor {names[number]} of {matrices[names[number]].path}: {what}",
+                "the file is damaged, made wrongly or still being written: pull it again",
+            )
+        self.plan.close_files()
+        return thread.seconds
+
+    def _add_vectors(self, vectors: Mapping[str, F32]) -> None:
+        # A convolution [d, taps] is handed over as [taps, d], so that neighbours share a register.
+        convolutions = {i.inputs[1].name for i in self._program.instructions if i.op == "short_conv"}
+        for name, vector in vectors.items():
+            flat = (vector.T if name in convolutions else vector).ravel()
+            self._places[name] = VECTOR, self.plan.add_vector(np.ascontiguousarray(flat))
+
+    def _add_resident(self, name: str, gguf_id: int, place: tuple[int, int]) -> None:
+        shape = self._program.weights[name].shape
+        kind, add = (EXPERTS, self.plan.add_experts) if len(shape) == 3 else (MATRIX, self.plan.add_matrix)
+        self._places[name] = kind, add(gguf_id, *place, *shape)
+
+    def _add_streamed(self, name: str, gguf_id: int, place: tuple[int, int], layer: tuple[int, int]) -> None:
+        n_experts, rows, columns = self._program.weights[name].shape
+        self._places[name] = EXPERTS, self.plan.add_streamed(gguf_id, *place, n_experts, rows, columns, *layer)
+
+    @contextmanager
+    def _opened(self, matrices: Mapping[str, MatrixSource], mode: str) -> Iterator[dict[str, tuple[int, int]]]:
+        """(The plan's file, offset) of every matrix; one that has to be made lies in a file in memory.
+
+        Raises ModelFileError.
+        """
+        files: dict[Path, int] = {}
+        places: dict[str, tuple[int, int]] = {}
+        with ExitStack() as stack:
+            for name, source in matrices.items():
+                if source.make:
+                    made = stack.enter_context(open(os.memfd_create(name, os.MFD_CLOEXEC), "w+b"))
+                    made.write(np.ascontiguousarray(source.make()).data)
+                    made.flush()
+                    places[name] = self._add_file(f"/proc/self/fd/{made.fileno()}", "kept"), 0
+                    continue
+                if source.path not in files:
+                    files[source.path] = self._add_file(os.fspath(source.path), mode)
+                places[name] = files[source.path], source.offset
+            yield places
+
+    def _add_file(self, path: str, mode: str) -> int:
+        try:
+            return int(self.plan.add_file(path, READ_MODES[mode]))
+        except RuntimeError as error:
+            raise ModelFileError(f"cannot read {error}") from None
+
+    def _add_instructions(self) -> None:
+        for layer in self._program.state:
+            self.plan.add_layer(layer.layer, layer.n_kv_heads, layer.head_dim, layer.latent)
+        for recurrence in self._program.recurrences:
+            self.plan.add_recurrence(n_floats(recurrence))
+        guesses = guessing(self._program)
+        for instruction in self._program.instructions:
+            self.plan.add_instruction(
+                instruction.op, self._operands(instruction.inputs), self._operands(instruction.outputs),
+                _attributes(instruction), instruction in guesses,
+            )
+        self.plan.finish(self._operand(self._program.output))
+
+    def _operands(self, values: Iterable[Value]) -> list[tuple[int, int, int, int, int, int]]:
+        return [self._operand(value) for value in values]
+
+    def _operand(self, value: Value) -> tuple[int, int, int, int, int, int]:
+        """(kind, place, numbers per row, row count, dtype, last dimension): native/plan/plan.h, Operand."""
+        rows = int(value.rows == "outputs")
+        if value.kind == "weight":
+            kind, place = self._places[value.name]
+            return kind, place, math.prod(value.shape), 0, 0, value.shape[-1]
+        if value.kind == "input":
+            return (TOKENS if value.name == "tokens" else POSITIONS), 0, 1, rows, 0, 1
+        return ARENA, value.storage.offset, math.prod(value.shape), rows, DTYPES[value.dtype], value.shape[-1]
+
+def _new_plan(program: Program, limits: Limits) -> _core.Plan:
+    try:
+        return _core.Plan(
+            limits.n_threads, limits.max_rows, limits.max_outputs, program.vocab_size, limits.context_tokens,
+            limits.arena_bytes, limits.n_pages, KV_FORMATS[limits.kv_format], limits.n_slots,
+        )
+    except RuntimeError as error:  # std::system_error
+        what = f"{limits.n_threads} workers cannot be started: {error}"
+        raise ResourceError(what, "use fewer --threads") from error
+
+
+class _WeightThread:
+    """All weights of a plan being read by threads of their own, until the end of the ``with``."""
+
+    def __init__(self, plan: _core.Plan):
+        self.failure: tuple[int, str] | None = None  # number of the matrix, and why
+        self.seconds = 0.0
+        self._plan = plan
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._read, name="tenth-weights")
+
+    def __enter__(self) -> _WeightThread:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if kind:
+            self._plan.stop_reading()
+        self._thread.join()
+        if self._error and not kind:
+            raise self._error
+
+    def wait(self, n_bytes: int, progress: Progress | None) -> None:
+        """Wait for the end, a moment at a time, so that it can be interrupted; tells how much of n_bytes is read."""
+        is_over = False
+        while not is_over:
+            self._thread.join(PROGRESS_S)
+            is_over = not self._thread.is_alive()
+            if progress:
+                progress("loading", self._plan.read_bytes, n_bytes)
+
+    def _read(self) -> None:
+        # This thread is one of the workers, and ends with the reading. What the caller does meanwhile cannot be divided
+        # and takes longer than one worker's share, so it goes first: loading took a sixth less.
+        os.setpriority(os.PRIO_PROCESS, 0, min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19))  # 0: this thread
+        started = time.perf_counter()
+        try:
+            self.failure = self._plan.read_weights()
+            self.seconds = time.perf_counter() - started
+        except BaseException as error:  # raised in the thread that waits
+            self._error = error
+
+
+def _attributes(instruction: Instruction) -> dict[str, Any]:
+    """The attrs of an instruction under the names of native/plan/plan.h, Attributes."""
+    attributes: dict[str, Any] = dict(instruction.attrs)
+    if instruction.op == "rope":
+        attributes["half_pairing"] = attributes.pop("pairing") == "half"
+        attributes["head_dim"] = instruction.inputs[0].shape[1]
+    if instruction.op == "l2_norm":
+        attributes["head_dim"] = instruction.inputs[0].shape[-1]
+    if instruction.op == "delta_net":
+        attributes["n_heads"] = instruction.inputs[0].shape[0]
+    if instruction.op == "route":
+        attributes["score"] = SCORES[attributes["score"]]
+        attributes["group_top2"] = attributes.pop("group_score") == "top2"
+    for name in ("biases", "inv_freq", "sizes"):
+        if name in attributes:
+            attributes[name] = list(attributes[name])
+    return attributes
