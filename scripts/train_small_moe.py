@@ -27,7 +27,6 @@ import numpy as np
 import tokenizers
 import torch
 import transformers
-
 from goldens.architecture import Architecture, Config
 from goldens.case import Case
 from goldens.formats import encode

@@ -123,7 +123,7 @@ def read_usage(path: Path, n_experts: int) -> Usage | None:
     return Usage(n_tokens, uses)
 
 
-def _is_count(value: object) -> TypeGuard[float]:
+def _is_count(value: Any) -> TypeGuard[float]:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and math.isfinite(value) and 0 <= value <= 1e12
 

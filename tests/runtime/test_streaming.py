@@ -251,3 +251,14 @@ def test_nothing_is_guessed_while_everything_is_in_memory(monkeypatch):
 def resident_logits(tokens, monkeypatch):
     monkeypatch.delenv(ALWAYS_STREAM)
     return all_logits(open_golden("qwen3moe"), tokens)
+
+
+CHUNKS = [(1e9, {}, 300), (0.0, {}, 256), (1e9, {"chunk_tokens": 64}, 64)]
+
+
+@pytest.mark.parametrize(("share", "settings", "rows"), CHUNKS)
+def test_a_chunk_is_longer_where_experts_stream_and_its_workspace_costs_few_slots(share, settings, rows, monkeypatch):
+    monkeypatch.setattr("tenth.loader.LONG_CHUNKS", (300,))
+    monkeypatch.setattr("tenth.loader.SLOTS_FOR_CHUNK", share)
+    assert open_streamed("qwen3moe", half, **settings).max_rows == rows
+    assert open_golden("qwen3moe", **settings).max_rows == settings.get("chunk_tokens", 256)
