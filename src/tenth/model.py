@@ -119,10 +119,9 @@ class Model:
         self, loaded: Loaded, config: EngineConfig, text: _Text | None = None, *, started_s: float | None = None,
         note: str | None = None,
     ) -> None:
-        self.notes = [text for text in (loaded.placement.warning, note) if text]  # what to tell the user of loading it
         self.loaded = loaded
         self.config = config
-        self._given_text = text
+        self._given_text, self._note = text, note
         self._engine = Engine(
             loaded.runtime, max_sequences=config.max_sequences, prefix_reuse=config.prefix_reuse
         )
@@ -288,6 +287,11 @@ class Model:
             raise RequestError("the model is closed", "load it again")
         by_kind: dict[str, int] = self.loaded.runtime.memory()
         return {"peak_bytes": _peak_bytes(), **by_kind}
+
+    @property
+    def notes(self) -> list[str]:
+        """What to tell the user of how the model was loaded: little memory for experts, a file that was ignored."""
+        return [text for text in (self.loaded.placement.warning, self._note) if text]
 
     def expert_statistics(self) -> dict[str, float | int | bool]:
         """What streamed experts have cost since the start, or since the last reset; empty when all are in memory.
