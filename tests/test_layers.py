@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "usage": {"weights"},
     "weights": set(),
     "models": {"program"},
-    "placing": {"program", "weights", "runtime"},
+    "placing": {"program", "weights", "runtime", "batch"},
     "loader": {"models", "program", "weights", "runtime", "batch", "placing", "tracing"},
     "engine": {"runtime", "batch"},
     "text": set(),
@@ -30,9 +30,10 @@ MAY_IMPORT = {
     "evals": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream"},
     "bench": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream", "runtime", "program",
               "batch", "placing", "tracing"},
+    "forecast": {"bench", "loader", "placing", "library", "weights", "runtime", "program"},
     "server": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream"},
     "cli": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream", "runtime", "program",
-            "batch", "bench", "evals", "server", "models"},
+            "batch", "bench", "evals", "server", "models", "forecast"},
     "__main__": {"cli"},
 }  # fmt: skip
 OPEN_TO_ALL = {"errors", "config", "cpu"}

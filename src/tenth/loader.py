@@ -13,16 +13,16 @@ from math import prod
 
 import numpy as np
 
-from tenth.batch import F32, pages_for
+from tenth.batch import F32
 from tenth.config import CHUNK_TOKENS, EngineConfig
 from tenth.errors import ModelFileError, RequestError
 from tenth.models import build
-from tenth.placing import expert_weights, memory_needs, reading_for
+from tenth.placing import expert_weights, memory_needs, n_pages, reading_for
 from tenth.program import memory
 from tenth.program.passes import kept_as_floats, optimise
 from tenth.program.streaming import stream_experts
 from tenth.program.tracing import trace_experts
-from tenth.program.values import Program
+from tenth.program.values import Derived, Program, Sliced, Transposed, Value
 from tenth.runtime import (
     Limits,
     MatrixSource,
@@ -32,7 +32,7 @@ from tenth.runtime import (
     physical_processors,
 )
 from tenth.tracing import Recorder, trace_path
-from tenth.weights.budget import Budget, memory_budget
+from tenth.weights.budget import memory_budget
 from tenth.weights.formats import FORMATS
 from tenth.weights.gguf import (
     ModelFile,
@@ -76,18 +76,15 @@ def open_runtime(
 
     ``meanwhile``: work for this thread while others read the weights; what it raises is raised here.
     """
-    program = optimised_program(header)
+    layout = lay_out(header, config)
+    used, budget = layout.stored, memory_budget(config.memory_bytes)
+    placement = place_with_chunk(layout, config, budget.n_bytes, budget.source)
+    config = replace(config, chunk_tokens=config.chunk_tokens or placement.needs.chunk_tokens)
+    program = running_program(layout.program, placement, config)
     experts, path = expert_weights(program), trace_path()
     if path and experts:
         program = trace_experts(program, experts)
-    used = stored_tensors(header, program)
-    require_supported({**used, **{how.source: header.tensors[how.source] for how in program.derived.values()}})
-    budget = memory_budget(config.memory_bytes)
-    config, placement = place_with_chunk(program, used, config, budget)
-    limits = plan_limits(program, config)
-    if placement.streams:
-        program = stream_experts(program, experts, config.predict_experts)
-        limits = plan_limits(program, config)
+    limits = plan_limits(program, replace(config, context_tokens=placement.needs.context_tokens))
     floats = kept_as_floats(program)
     vectors = {name: read_vector(used[name]) for name in floats}
     matrices = {name: _source(info, header, program) for name, info in used.items() if name not in floats}
@@ -99,31 +96,57 @@ def open_runtime(
     return Loaded(runtime, header, program, config, placement)
 
 
-def place_with_chunk(
-    program: Program, used: dict[str, TensorInfo], config: EngineConfig, budget: Budget
-) -> tuple[EngineConfig, Placement]:
-    """The placement, and the settings with the chunk decided. Raises ResourceError when the model does not fit.
+@dataclass(frozen=True)
+class Layout:
+    """A model before memory is granted: its program, weights as they are kept, row counts, and what it needs."""
+
+    program: Program
+    stored: dict[str, TensorInfo]
+    limits: Limits
+    needs: Needs
+
+
+def lay_out(header: ModelFile, config: EngineConfig) -> Layout:
+    """What is known of a model from its header alone. Raises ModelFileError, or RequestError for the settings."""
+    program = optimised_program(header)
+    used = stored_tensors(header, program)
+    require_supported({**used, **{how.source: header.tensors[how.source] for how in program.derived.values()}})
+    limits = plan_limits(program, config)
+    is_asked = bool(config.context_tokens or config.kv_tokens)
+    return Layout(program, used, limits, memory_needs(used, program, limits, may_shorten=not is_asked))
+
+
+def running_program(program: Program, placement: Placement, config: EngineConfig) -> Program:
+    """The program as it runs in a placement: with instructions that read experts when they are streamed."""
+    if not placement.streams:
+        return program
+    return stream_experts(program, expert_weights(program), config.predict_experts)
+
+
+def place_with_chunk(layout: Layout, config: EngineConfig, budget_bytes: int, source: str) -> Placement:
+    """The placement within a budget; its needs name the chunk. Raises ResourceError when the model does not fit.
 
     Every chunk of a prompt reads nearly all experts that are not in memory, so where they stream chunks are as long as
     their workspace allows without taking much from the slots.
     """
 
+    is_asked = bool(config.context_tokens or config.kv_tokens)
+
     def needs_with(chunk: int) -> Needs:
-        return memory_needs(used, program, plan_limits(program, replace(config, chunk_tokens=chunk)))
+        limits = plan_limits(layout.program, replace(config, chunk_tokens=chunk))
+        return memory_needs(layout.stored, layout.program, limits, may_shorten=not is_asked)
 
     def placed(needs: Needs) -> Placement:
-        return place(needs, budget.n_bytes, budget.source, ALWAYS_STREAM in os.environ)
+        return place(needs, budget_bytes, source, ALWAYS_STREAM in os.environ)
 
-    chunk = config.chunk_tokens or CHUNK_TOKENS
-    placement = placed(needs_with(chunk))
+    placement = placed(layout.needs)
     if not config.chunk_tokens and placement.streams:
         most = placement.needs.workspace + SLOTS_FOR_CHUNK * placement.slot_bytes
         for longer in LONG_CHUNKS:
             needs = needs_with(longer)
-            if longer // 2 < needs.context_tokens and needs.workspace <= most and needs.least <= budget.n_bytes:
-                chunk, placement = longer, placed(needs)
-                break
-    return replace(config, chunk_tokens=chunk), placement
+            if longer // 2 < needs.context_tokens and needs.workspace <= most and needs.least <= budget_bytes:
+                return placed(needs)
+    return placement
 
 
 def optimised_program(header: ModelFile) -> Program:
@@ -131,20 +154,24 @@ def optimised_program(header: ModelFile) -> Program:
     architecture = header.metadata.architecture
     program = build(architecture, header.metadata, {name: info.shape for name, info in header.tensors.items()})
     check_vocabulary(header, program)
-    quantised = {name for name, info in header.tensors.items() if info.format not in FLOAT_FORMATS}
+    stored = stored_tensors(header, program)
+    quantised = {name for name, info in stored.items() if info.format not in FLOAT_FORMATS}
     return optimise(program, quantised)
 
 
 def stored_tensors(header: ModelFile, program: Program) -> dict[str, TensorInfo]:
-    """Every weight of the program as it will be kept. A derived one lies nowhere: its place is that of its source."""
-    derived = {
-        name: replace(
-            header.tensors[how.source], name=name, shape=program.weights[name].shape, format="F32",
-            n_bytes=4 * prod(program.weights[name].shape),
-        )
-        for name, how in program.derived.items()
-    }  # fmt: skip
-    return {name: derived.get(name) or header.tensors[name] for name in program.weights}
+    """Every weight of the program as it will be kept. One that is turned lies nowhere: its place is its source's."""
+    return {name: _stored(value, header, program.derived.get(name)) for name, value in program.weights.items()}
+
+
+def _stored(value: Value, header: ModelFile, how: Derived | None) -> TensorInfo:
+    if how is None:
+        return header.tensors[value.name]
+    source, n_rows = header.tensors[how.source], prod(value.shape[:-1])
+    if isinstance(how, Sliced):
+        offset = source.offset + how.first * source.row_bytes
+        return replace(source, name=value.name, shape=value.shape, offset=offset, n_bytes=n_rows * source.row_bytes)
+    return replace(source, name=value.name, shape=value.shape, format="F32", n_bytes=4 * prod(value.shape))
 
 
 def check_vocabulary(header: ModelFile, program: Program) -> None:
@@ -189,15 +216,16 @@ def plan_limits(program: Program, config: EngineConfig) -> Limits:
     arena_bytes = memory.plan(program, {"tokens": max_rows, "outputs": max_outputs})
     return Limits(
         n_threads=config.threads or len(physical_processors()), max_rows=max_rows, max_outputs=max_outputs,
-        context_tokens=context, n_pages=pages_for(config.kv_tokens or context) + 1, kv_format=config.kv_format,
+        context_tokens=context, n_pages=n_pages(config.kv_tokens or context), kv_format=config.kv_format,
         arena_bytes=arena_bytes,
         n_slots=config.max_sequences + max(LEAST_CHECKPOINTS, config.max_sequences // 2) if program.recurrences else 0,
     )
 
 
 def _source(info: TensorInfo, header: ModelFile, program: Program) -> MatrixSource:
-    how, make = program.derived.get(info.name), None
-    if how:
-        source = header.tensors[how.source]
-        make = partial(read_transposed, source, how.n_heads, how.first, how.n_rows)
-    return MatrixSource(info.path, info.offset, info.n_bytes, FORMATS[info.format].gguf_id, make)
+    how, make, expert_bytes = program.derived.get(info.name), None, prod(info.shape[-2:-1]) * info.row_bytes
+    if isinstance(how, Transposed):
+        make = partial(read_transposed, header.tensors[how.source], how.n_heads, how.first, how.n_rows)
+    if isinstance(how, Sliced):
+        expert_bytes = header.tensors[how.source].shape[1] * info.row_bytes
+    return MatrixSource(info.path, info.offset, info.n_bytes, FORMATS[info.format].gguf_id, make, expert_bytes)
