@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "runtime": {"program", "batch", "_core"},
     "weights": set(),
     "models": {"program"},
-    "placing": {"program", "weights", "runtime"},
+    "placing": {"program", "weights", "runtime", "batch"},
     "loader": {"models", "program", "weights", "runtime", "batch", "placing"},
     "engine": {"runtime", "batch"},
     "text": set(),
@@ -28,9 +28,10 @@ MAY_IMPORT = {
     "evals": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream"},
     "bench": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream", "runtime", "program",
               "batch"},
+    "forecast": {"bench", "loader", "placing", "library", "weights", "runtime", "program"},
     "server": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream"},
     "cli": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream", "runtime", "program",
-            "batch", "bench", "evals", "server", "models"},
+            "batch", "bench", "evals", "server", "models", "forecast"},
     "__main__": {"cli"},
 }  # fmt: skip
 OPEN_TO_ALL = {"errors", "config", "cpu"}

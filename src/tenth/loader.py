@@ -12,15 +12,15 @@ from math import prod
 
 import numpy as np
 
-from tenth.batch import F32, pages_for
+from tenth.batch import F32
 from tenth.config import EngineConfig
 from tenth.errors import ModelFileError, RequestError
 from tenth.models import build
-from tenth.placing import expert_weights, memory_needs, reading_for
+from tenth.placing import expert_weights, memory_needs, n_pages, reading_for
 from tenth.program import memory
 from tenth.program.passes import kept_as_floats, optimise
 from tenth.program.streaming import stream_experts
-from tenth.program.values import Program
+from tenth.program.values import Derived, Program, Sliced, Transposed, Value
 from tenth.runtime import (
     Limits,
     MatrixSource,
@@ -39,7 +39,7 @@ from tenth.weights.gguf import (
     require_supported,
     require_unchanged,
 )
-from tenth.weights.placement import Placement, place
+from tenth.weights.placement import Needs, Placement, place
 
 DEFAULT_CONTEXT_TOKENS = 8192
 OUTPUT_ROWS = 32  # rows that can have logits in one step: enough for a batch of sequences, small beside a chunk
@@ -71,15 +71,11 @@ def open_runtime(
 
     ``meanwhile``: work for this thread while others read the weights; what it raises is raised here.
     """
-    program = optimised_program(header)
-    used = stored_tensors(header, program)
-    require_supported({**used, **{how.source: header.tensors[how.source] for how in program.derived.values()}})
-    limits = plan_limits(program, config)
-    budget = memory_budget(config.memory_bytes)
-    placement = place(memory_needs(used, program, limits), budget.n_bytes, budget.source)
-    if placement.streams:
-        program = stream_experts(program, expert_weights(program), config.predict_experts)
-        limits = plan_limits(program, config)
+    layout = lay_out(header, config)
+    used, budget = layout.stored, memory_budget(config.memory_bytes)
+    placement = place(layout.needs, budget.n_bytes, budget.source)
+    program = running_program(layout.program, placement, config)
+    limits = plan_limits(program, replace(config, context_tokens=placement.needs.context_tokens))
     floats = kept_as_floats(program)
     vectors = {name: read_vector(used[name]) for name in floats}
     matrices = {name: _source(info, header, program) for name, info in used.items() if name not in floats}
@@ -89,25 +85,56 @@ def open_runtime(
     return Loaded(runtime, header, program, config, placement)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """A model before memory is granted: its program, weights as they are kept, row counts, and what it needs."""
+
+    program: Program
+    stored: dict[str, TensorInfo]
+    limits: Limits
+    needs: Needs
+
+
+def lay_out(header: ModelFile, config: EngineConfig) -> Layout:
+    """What is known of a model from its header alone. Raises ModelFileError, or RequestError for the settings."""
+    program = optimised_program(header)
+    used = stored_tensors(header, program)
+    require_supported({**used, **{how.source: header.tensors[how.source] for how in program.derived.values()}})
+    limits = plan_limits(program, config)
+    is_asked = bool(config.context_tokens or config.kv_tokens)
+    return Layout(program, used, limits, memory_needs(used, program, limits, may_shorten=not is_asked))
+
+
+def running_program(program: Program, placement: Placement, config: EngineConfig) -> Program:
+    """The program as it runs in a placement: with instructions that read experts when they are streamed."""
+    if not placement.streams:
+        return program
+    return stream_experts(program, expert_weights(program), config.predict_experts)
+
+
 def optimised_program(header: ModelFile) -> Program:
     """The program of a model file, after all passes. Raises ModelFileError for what is not supported."""
     architecture = header.metadata.architecture
     program = build(architecture, header.metadata, {name: info.shape for name, info in header.tensors.items()})
     check_vocabulary(header, program)
-    quantised = {name for name, info in header.tensors.items() if info.format not in FLOAT_FORMATS}
+    stored = stored_tensors(header, program)
+    quantised = {name for name, info in stored.items() if info.format not in FLOAT_FORMATS}
     return optimise(program, quantised)
 
 
 def stored_tensors(header: ModelFile, program: Program) -> dict[str, TensorInfo]:
-    """Every weight of the program as it will be kept. A derived one lies nowhere: its place is that of its source."""
-    derived = {
-        name: replace(
-            header.tensors[how.source], name=name, shape=program.weights[name].shape, format="F32",
-            n_bytes=4 * prod(program.weights[name].shape),
-        )
-        for name, how in program.derived.items()
-    }  # fmt: skip
-    return {name: derived.get(name) or header.tensors[name] for name in program.weights}
+    """Every weight of the program as it will be kept. One that is turned lies nowhere: its place is its source's."""
+    return {name: _stored(value, header, program.derived.get(name)) for name, value in program.weights.items()}
+
+
+def _stored(value: Value, header: ModelFile, how: Derived | None) -> TensorInfo:
+    if how is None:
+        return header.tensors[value.name]
+    source, n_rows = header.tensors[how.source], prod(value.shape[:-1])
+    if isinstance(how, Sliced):
+        offset = source.offset + how.first * source.row_bytes
+        return replace(source, name=value.name, shape=value.shape, offset=offset, n_bytes=n_rows * source.row_bytes)
+    return replace(source, name=value.name, shape=value.shape, format="F32", n_bytes=4 * prod(value.shape))
 
 
 def check_vocabulary(header: ModelFile, program: Program) -> None:
@@ -152,15 +179,16 @@ def plan_limits(program: Program, config: EngineConfig) -> Limits:
     arena_bytes = memory.plan(program, {"tokens": max_rows, "outputs": max_outputs})
     return Limits(
         n_threads=config.threads or len(physical_processors()), max_rows=max_rows, max_outputs=max_outputs,
-        context_tokens=context, n_pages=pages_for(config.kv_tokens or context) + 1, kv_format=config.kv_format,
+        context_tokens=context, n_pages=n_pages(config.kv_tokens or context), kv_format=config.kv_format,
         arena_bytes=arena_bytes,
         n_slots=config.max_sequences + max(LEAST_CHECKPOINTS, config.max_sequences // 2) if program.recurrences else 0,
     )
 
 
 def _source(info: TensorInfo, header: ModelFile, program: Program) -> MatrixSource:
-    how, make = program.derived.get(info.name), None
-    if how:
-        source = header.tensors[how.source]
-        make = partial(read_transposed, source, how.n_heads, how.first, how.n_rows)
-    return MatrixSource(info.path, info.offset, info.n_bytes, FORMATS[info.format].gguf_id, make)
+    how, make, expert_bytes = program.derived.get(info.name), None, prod(info.shape[-2:-1]) * info.row_bytes
+    if isinstance(how, Transposed):
+        make = partial(read_transposed, header.tensors[how.source], how.n_heads, how.first, how.n_rows)
+    if isinstance(how, Sliced):
+        expert_bytes = header.tensors[how.source].shape[1] * info.row_bytes
+    return MatrixSource(info.path, info.offset, info.n_bytes, FORMATS[info.format].gguf_id, make, expert_bytes)

@@ -285,18 +285,24 @@ class Model:
         """What to tell the user of how the model fits into its memory, or None."""
         return self.loaded.placement.warning
 
+    def expert_uses(self) -> tuple[int, int]:
+        """Slices of streamed experts that were in memory when a layer asked for them, and all; (0, 0) without any."""
+        counts = None if self._engine.is_closed else self.loaded.runtime.expert_counters()
+        return (counts.ready, counts.wanted) if counts else (0, 0)
+
     def expert_statistics(self) -> dict[str, float | int | bool]:
         """What streamed experts have cost since the start, or since the last reset; empty when all are in memory.
 
         hit_rate: share of slices (one expert's rows of one matrix) that were in memory when a layer asked for them;
-        predicted_right: of those read ahead, so many were asked for; waiting_share: of the time of all steps, what
-        workers spent waiting for the disk, the rest being computation.
+        predicted_right: of those read ahead, so many were asked for; waiting_share and computing_share: of the time of
+        all steps, what workers spent waiting for the disk, and the rest.
         """
         counts = None if self._engine.is_closed else self.loaded.runtime.expert_counters()
         if counts is None:
             return {}
         steps, tokens = self.loaded.runtime.step_counters(), max(self._engine.stats.n_rows, 1)
         workers_s = steps.step_seconds * self.loaded.runtime.n_threads
+        waiting = min(counts.wait_seconds / workers_s, 1.0) if workers_s else 0.0
         return {
             "slot_bytes": counts.slot_bytes,
             "tokens_held": round(self.loaded.placement.tokens_held, 2),
@@ -304,7 +310,8 @@ class Model:
             "predicted_right": round(1 - counts.unused / max(counts.predicted, 1), 4),
             "read_bytes": counts.read_bytes,
             "read_bytes_per_token": counts.read_bytes // tokens,
-            "waiting_share": round(counts.wait_seconds / workers_s, 4) if workers_s else 0.0,
+            "waiting_share": round(waiting, 4),
+            "computing_share": round(1 - waiting, 4),
             "direct_reads": counts.direct,
         }
 

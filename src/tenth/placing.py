@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 
+from tenth.batch import pages_for
 from tenth.config import EngineConfig
 from tenth.program.passes import kept_as_floats
 from tenth.program.streaming import expert_layers, stream_experts
@@ -17,7 +18,7 @@ from tenth.runtime import Limits, Reading, Streaming, kv_page_bytes, panel_bytes
 from tenth.weights.budget import Budget, own_bytes
 from tenth.weights.formats import FORMATS
 from tenth.weights.gguf import TensorInfo
-from tenth.weights.placement import Needs, Placement
+from tenth.weights.placement import LEAST_CONTEXT, Needs, Placement
 
 # What memory beyond the known buffers goes for, measured on Linux with glibc, with a cold page cache: what Python still
 # grows by when a model is opened; the files of its libraries, which are read ahead (75 MB); a tokenizer, per token of
@@ -27,20 +28,18 @@ THREAD_BYTES, SAMPLING_BYTES = 2 << 20, 16
 READERS, READER_BYTES = 8, 3 << 19
 
 
-def memory_needs(stored: Mapping[str, TensorInfo], program: Program, limits: Limits) -> Needs:
-    """What a model needs in memory: its weights as they are kept, keys and values, workspace, and Python as it is."""
-    floats, experts = kept_as_floats(program), expert_weights(program)
-    trunk, token_bytes = 0, 0
+def memory_needs(
+    stored: Mapping[str, TensorInfo], program: Program, limits: Limits, may_shorten: bool = False
+) -> Needs:
+    """What a model needs in memory: its weights as they are kept, keys and values, workspace, and Python as it is.
+
+    ``may_shorten``: whether a shorter context may be granted.
+    """
+    experts, token_bytes = expert_weights(program), 0
     slices: Counter[int] = Counter()
     layer_slices: Counter[int] = Counter()
     streamed = stream_experts(program, experts) if experts else program
     reads = [i for i in streamed.instructions if i.op == "expert_read"]
-    for name in program.weights:
-        info = stored[name]
-        if name in floats:
-            trunk += 4 * info.n_weights
-        elif name not in experts:
-            trunk += math.prod(info.shape[:-2]) * _panel_bytes(info)
     for layer, read in zip(expert_layers(streamed), reads, strict=True):
         k = read.inputs[0].shape[0]  # experts of one row
         of_layer: Counter[int] = Counter()
@@ -50,17 +49,43 @@ def memory_needs(stored: Mapping[str, TensorInfo], program: Program, limits: Lim
             of_layer[_slot_bytes(info)] += min(k, info.shape[0])
         token_bytes += sum(size * n for size, n in of_layer.items())
         layer_slices |= of_layer
+    page_bytes = kv_page_bytes(program, limits.kv_format)
     # Products of experts gather their rows, each worker for itself.
     widest = max((i.inputs[0].row_bytes for i in program.instructions if i.op == "expert_linear"), default=0)
     per_thread = limits.max_rows * widest + SAMPLING_BYTES * program.vocab_size + THREAD_BYTES
     return Needs(
-        python=own_bytes() + PYTHON_GROWS_BYTES + LIBRARY_FILES_BYTES + TOKEN_BYTES * program.vocab_size, trunk=trunk,
-        kv=kv_page_bytes(program, limits.kv_format) * limits.n_pages,
+        python=own_bytes() + PYTHON_GROWS_BYTES + LIBRARY_FILES_BYTES + TOKEN_BYTES * program.vocab_size,
+        trunk=sum(trunk_bytes(stored, program).values()),
+        kv=page_bytes * limits.n_pages,
         workspace=limits.arena_bytes + limits.n_threads * per_thread,
         slices=slices, layer_slices=layer_slices, token_bytes=token_bytes,
         stream_workspace=READERS * READER_BYTES, context_tokens=limits.context_tokens,
         state=slot_bytes(program) * limits.n_slots,
+        smaller_kv=tuple((n, page_bytes * n_pages(n)) for n in halves(limits.context_tokens)) if may_shorten else (),
     )  # fmt: skip
+
+
+def trunk_bytes(stored: Mapping[str, TensorInfo], program: Program) -> dict[str, int]:
+    """What each weight takes in memory that is not an expert's."""
+    floats, experts = set(kept_as_floats(program)), expert_weights(program)
+    return {
+        name: 4 * stored[name].n_weights if name in floats
+        else math.prod(stored[name].shape[:-2]) * _panel_bytes(stored[name])
+        for name in program.weights if name not in experts
+    }  # fmt: skip
+
+
+def halves(context_tokens: int) -> list[int]:
+    """Contexts of half the length, a quarter …, as long as they are worth having."""
+    shorter = []
+    while (context_tokens := context_tokens // 2) >= LEAST_CONTEXT:
+        shorter.append(context_tokens)
+    return shorter
+
+
+def n_pages(kv_tokens: int) -> int:
+    """Pages of keys and values for so many tokens: one more than they fill, which a step may begin."""
+    return pages_for(kv_tokens) + 1
 
 
 def expert_weights(program: Program) -> set[str]:

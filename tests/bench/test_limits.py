@@ -48,9 +48,26 @@ def test_an_unknown_instruction_set_is_refused():
 
 
 def test_a_disk_is_measured_by_reading_a_file(tmp_path):
-    rate = limits.disk_rate_of_folder(tmp_path, 16 << 20)
-    assert rate.best >= rate.median > 1e5
+    with limits.file_to_read(None, tmp_path, 16 << 20) as path:
+        rate = limits.disk_rate(path)
+        assert rate.best >= rate.median > 1e5
+        for size in (64 << 10, (1 << 20) + 1):
+            assert limits.random_read_rate(path, size, 0.01).median > 1e5
+        with pytest.raises(ResourceError, match="too short"):
+            limits.random_read_rate(path, 32 << 20)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_large_model_that_is_there_is_read_instead(tmp_path):
+    model = tmp_path / "models" / "m" / "digest" / "m.gguf"
+    model.parent.mkdir(parents=True)
+    model.touch()
+    with limits.file_to_read(model, tmp_path, 1 << 20) as path:
+        assert path != model
+    with model.open("wb") as file:
+        file.truncate(limits.LEAST_FILE_BYTES)
+    with limits.file_to_read(None, tmp_path) as path:
+        assert path == model
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path):

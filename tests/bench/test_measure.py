@@ -110,6 +110,17 @@ class Model:
     def tokenize(self, text, special=True):
         return [5, 6, 7]
 
+    def expert_uses(self):
+        return 3 * len(self.asked), 4 * len(self.asked)
+
+
+def test_only_the_generation_counts_for_the_hit_rate():
+    measured = Tenth(Model(), [5, 6, 7], Shape(3, 8, 1))
+    assert measured.hit_rate is None
+    measured.measure()
+    assert measured.uses == (3, 4)
+    assert measured.hit_rate == 0.75
+
 
 def test_a_turn_of_tenth_is_a_prompt_and_a_generation_from_one_token():
     model = Model()

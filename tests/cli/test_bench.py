@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from tenth.bench import limits
-from tenth.cli import bench
+from tenth.cli import bench, doctor
 from tenth.program.values import KvLayer
 
 from .fake import FakeStream
@@ -37,6 +37,9 @@ def measured(model, monkeypatch):
     monkeypatch.setattr(limits, "read_bandwidth", lambda *_: rate)
     monkeypatch.setattr(limits, "int8_rate", lambda *_: rate)
     monkeypatch.setattr(bench, "busy_share", lambda: 0.0)
+    predicted = {"prompt": 110.0, "generation": 36.0, "prompt_bound": "compute", "generation_bound": "memory",
+                 "hit_rate": 1.0, "measured_hit_rate": None}
+    monkeypatch.setattr(bench, "predicted", lambda *_: predicted)
     return model
 
 
@@ -46,6 +49,8 @@ def test_bench_prints_a_table(tenth, measured):
     assert "prompt, 512 tokens" in result.out
     assert "generation, 128 tokens" in result.out
     assert "read 20 GB/s" in result.out
+    assert "prompt 110 tokens/s (+10 %, bound by compute)" in result.out
+    assert "generation 36 tokens/s (-10 %, bound by memory)" in result.out
     assert measured.closed == 1
 
 
@@ -118,7 +123,7 @@ def test_doctor_gives_json(tenth, monkeypatch):
     rate = limits.Rate(2e10, 1e10, 3)
     monkeypatch.setattr(limits, "read_bandwidth", lambda *_: rate)
     monkeypatch.setattr(limits, "int8_rate", lambda *_: rate)
-    monkeypatch.setattr(limits, "disk_rate_of_folder", lambda *_: rate)
+    monkeypatch.setattr(doctor, "disk", lambda folder: rate)
     result = json.loads(tenth("doctor", "--json").out)
     assert result["measured"]["read_bytes_per_second"]["best"] == 2e10
     assert set(result["measured"]) == {"read_bytes_per_second", "int8_multiply_adds_per_second",
@@ -127,8 +132,6 @@ def test_doctor_gives_json(tenth, monkeypatch):
 
 
 def test_doctor_tells_a_missing_package_and_gives_4(tenth, monkeypatch):
-    from tenth.cli import doctor
-
     monkeypatch.setattr(doctor, "PACKAGES", ("numpy", "surely_not_installed"))
     result = tenth("doctor", "--no-measure")
     assert result.code == 4

@@ -91,6 +91,7 @@ class FileServer(ThreadingHTTPServer):
         self.drops: list[int] = []  # for each coming request: close after so many bytes
         self.statuses: list[int] = []  # for each coming request: answer this status
         self.replies: dict[str, tuple[int, dict[str, str], bytes]] = {}  # path -> a reply that is no file
+        self.sent_bytes = 0  # of bodies, over all requests
         self.requests: list[tuple[str, dict[str, str]]] = []
 
     def url(self, name: str, host: str = "127.0.0.1") -> str:
@@ -121,14 +122,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_file(self, data: bytes):
         server, tag = self.server, f'"{sha256(data)[:16]}"'
         headers = {"ETag": tag} if server.etags else {}
-        match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if not (server.ranges and match) or self.headers.get("If-Range", tag) != tag:
             return self._send(200, headers, data, server.drops)
         start = int(match[1])
         if start >= len(data):
             return self._send(416, {"Content-Range": f"bytes */{len(data)}"}, b"")
+        end = min(int(match[2] or len(data)) + 1, len(data))
         self._send(
-            206, headers | {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}, data[start:], server.drops
+            206, headers | {"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"}, data[start:end], server.drops
         )
 
     def _send(self, status: int, headers: dict[str, str], body: bytes, drops: list[int] | tuple[()] = ()):
@@ -140,6 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
         end = drops.pop(0) if drops else len(body)
         for start in range(0, end, 16384):
             self.wfile.write(body[start : min(start + 16384, end)])
+            self.server.sent_bytes += min(16384, end - start)
             if self.server.hold_at is not None and start >= self.server.hold_at:
                 self.server.go_on.wait()
             if self.server.block_delay_s:

@@ -9,7 +9,7 @@ import pytest
 
 from tenth.config import parse_bytes
 from tenth.errors import ResourceError
-from tenth.weights.placement import Needs, place
+from tenth.weights.placement import FAIR_CONTEXT, Needs, place
 
 SMALL, LARGE = 1000, 1500
 MODEL = Needs(
@@ -95,3 +95,42 @@ def test_the_grants_add_up() -> None:
     data = place(MODEL, 2_000_000).as_data()
     granted = ("python_bytes", "trunk_bytes", "kv_bytes", "state_bytes", "workspace_bytes", "expert_slot_bytes")
     assert sum(data[name] for name in granted) <= data["budget_bytes"] == 2_000_000
+
+
+# 8192 tokens of keys and values take 80,000 bytes here, as in MODEL; the shorter ones in proportion.
+UNASKED = replace(MODEL, context_tokens=8192, smaller_kv=tuple((8192 >> i, 80_000 >> i) for i in range(1, 6)))
+
+
+@pytest.mark.parametrize(("budget", "context"), [
+    (FIXED + EXPERTS, 8192),  # everything fits
+    (FIXED + EXPERTS - 40_000, 8192),
+    (FIXED + 8 * 80_000 - 80_000, 8192),  # an eighth of what is left
+    (FIXED + 8 * 80_000 - 80_001, 4096),
+    (LEAST, 2048),  # and no less, for experts
+    (LEAST - 60_001, 1024),  # except where nothing else would do
+    (LEAST - 77_500, 256),
+])  # fmt: skip
+def test_a_context_that_nobody_asked_for_gives_way_before_experts(budget: int, context: int) -> None:
+    placement = place(UNASKED, budget)
+    assert placement.needs.context_tokens == context
+    assert placement.needs.kv == 80_000 * context // 8192
+    assert placement.is_shortened == (context < 8192)
+    assert (f"the context is {context} tokens" in (placement.warning or "")) == (context < 8192)
+
+
+def test_a_context_that_was_asked_for_stays() -> None:
+    assert place(MODEL, LEAST).needs is MODEL
+    with pytest.raises(ResourceError):
+        place(MODEL, LEAST - 1)
+
+
+def test_a_dense_model_gets_the_longest_context_that_fits() -> None:
+    needs = replace(UNASKED, slices={}, layer_slices={}, token_bytes=0)
+    assert place(needs, FIXED - 50_000).needs.context_tokens == 2048
+    with pytest.raises(ResourceError, match="keys and values for 256 tokens"):
+        place(needs, FIXED - 77_501)
+
+
+def test_a_shorter_fair_context_is_not_made_shorter() -> None:
+    short = replace(MODEL, context_tokens=FAIR_CONTEXT, smaller_kv=((FAIR_CONTEXT // 2, 40_000),))
+    assert place(short, LEAST).needs.context_tokens == FAIR_CONTEXT

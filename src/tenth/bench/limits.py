@@ -6,12 +6,15 @@ measured right beside it: bench measures both in every repetition.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+import random
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +23,9 @@ from tenth.errors import ResourceError
 LEAST_BUFFER_BYTES = 512 << 20
 MOST_BUFFER_BYTES = 4 << 30
 DISK_CHUNK_BYTES = 4 << 20
+DIRECT_ALIGNMENT = 4096  # of offsets, lengths and buffers of direct reads
+PASS_BYTES = 32 << 20  # of random reads
+LEAST_FILE_BYTES = 64 << 20  # smaller ones may lie in the disk's own cache
 
 
 @dataclass(frozen=True)
@@ -77,18 +83,81 @@ def disk_rate(path: Path, most_bytes: int = 256 << 20) -> Rate:
         raise ResourceError(f"cannot read {path}: {error.strerror}") from error
 
 
-def disk_rate_of_folder(folder: Path, n_bytes: int = 256 << 20) -> Rate:
-    """The same for a folder without files of its own: through a temporary file that is written first."""
+@contextlib.contextmanager
+def file_to_read(file: Path | None, folder: Path, n_bytes: int = 256 << 20) -> Iterator[Path]:
+    """``file``, or a model of the folder, if large enough; else a temporary file there, written first.
+
+    Raises ResourceError when it cannot be written.
+    """
+    models = sorted(folder.glob("models/*/*/*.gguf"))
+    for found in [file, *models] if file else models:
+        if found.is_file() and found.stat().st_size >= LEAST_FILE_BYTES:
+            yield found
+            return
+    there = existing(folder)
     try:
-        with tempfile.NamedTemporaryFile(dir=folder) as file:
+        with tempfile.NamedTemporaryFile(dir=there) as fresh:
             chunk = os.urandom(DISK_CHUNK_BYTES)
             for _ in range(n_bytes // len(chunk)):
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-            return disk_rate(Path(file.name), n_bytes)
+                fresh.write(chunk)
+            fresh.flush()
+            os.fsync(fresh.fileno())
+            yield Path(fresh.name)
     except OSError as error:
-        raise ResourceError(f"cannot measure the disk of {folder}: {error.strerror}") from error
+        raise ResourceError(f"cannot measure the disk of {there}: {error.strerror}") from error
+
+
+def existing(folder: Path) -> Path:
+    """The folder itself or the nearest one above it that exists."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def random_read_rate(path: Path, request_bytes: int, seconds: float = 0.2, in_flight: int = 8) -> Rate:
+    """Bytes per second of reading requests of this size from random places of a file, several in flight, past the page
+    cache where the file system allows it; else pages are dropped from the cache before and after.
+
+    Raises ResourceError.
+    """
+    try:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        except OSError:
+            descriptor = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        try:
+            return Rate.of(_read_randomly(descriptor, request_bytes, seconds, in_flight))
+        finally:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+    except OSError as error:
+        raise ResourceError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _read_randomly(descriptor: int, request_bytes: int, seconds: float, in_flight: int) -> list[float]:
+    """Rates of several passes, each of so many requests at a time."""
+    step = -(-request_bytes // DIRECT_ALIGNMENT) * DIRECT_ALIGNMENT
+    n_places = (os.fstat(descriptor).st_size - step) // DIRECT_ALIGNMENT
+    if n_places < 1:
+        raise OSError(0, "the file is too short")
+
+    def read(buffer: mmap.mmap, seed: int) -> int:
+        numbers, done = random.Random(seed), 0
+        for _ in range(max(1, PASS_BYTES // in_flight // step)):
+            done += os.preadv(descriptor, [buffer], numbers.randrange(n_places) * DIRECT_ALIGNMENT)
+        return done
+
+    rates: list[float] = []
+    with contextlib.ExitStack() as stack:
+        buffers = [stack.enter_context(mmap.mmap(-1, step)) for _ in range(in_flight)]
+        pool = stack.enter_context(ThreadPoolExecutor(in_flight))
+        end = time.perf_counter() + seconds
+        while not rates or time.perf_counter() < end:
+            start, seed = time.perf_counter(), in_flight * len(rates)
+            n_bytes = sum(pool.map(read, buffers, range(seed, seed + in_flight)))
+            rates.append(n_bytes / (time.perf_counter() - start))
+    return rates
 
 
 def _read_direct(path: Path, most_bytes: int) -> list[float]:

@@ -13,6 +13,8 @@ HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 # Flags that decide which kernels run or could be written for, as /proc/cpuinfo spells them.
 TELLING_FLAGS = ("sse4_2", "avx2", "fma", "f16c", "bmi2", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512dq",
                  "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+# Above this, measured: with a compiler beside it, a peer of two OpenMP threads lost nine tenths of its speed.
+QUIET_SHARE = 0.1
 
 
 @dataclass(frozen=True)

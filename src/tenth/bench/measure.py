@@ -59,11 +59,20 @@ class Tenth:
 
     def __init__(self, model: Any, ids: list[int], shape: Shape):
         self.model, self.ids, self.shape = model, ids, shape
+        self.uses = (0, 0)  # of experts while generating: found in memory, all
+
+    @property
+    def hit_rate(self) -> float | None:
+        """The share of experts' uses that found them in memory while generating; None when all are there."""
+        return self.uses[0] / self.uses[1] if self.uses[1] else None
 
     def measure(self) -> Speed:
         """One turn. Raises ResourceError when what ran is not what was to be measured."""
         prompt = self._run(self.ids, 1)
+        before = self.model.expert_uses()
         generated = self._run(self.ids[:1], self.shape.n_generate)
+        found, wanted = (after - then for after, then in zip(self.model.expert_uses(), before, strict=True))
+        self.uses = (self.uses[0] + found, self.uses[1] + wanted)
         return Speed(_number(prompt.timings, "prompt_tokens_per_second"),
                      _number(generated.timings, "generated_tokens_per_second"))
 

@@ -120,14 +120,14 @@ def _together(rows: Sequence[Row]) -> Row:
 
 def profile_generation(runtime: Steps, loaded: Any, first: int, n_tokens: int) -> PhaseProfile:
     """One row a step, from position ``first`` on, ``n_tokens`` steps."""
-    _fill(runtime, first)
+    fill(runtime, first)
     shapes = [StepShape(1, first + i) for i in range(n_tokens)]
     return _measured("generation", runtime, loaded, [shapes[i : i + BLOCK] for i in range(0, n_tokens, BLOCK)])
 
 
 def profile_prompt(runtime: Steps, loaded: Any, first: int, n_rows: int) -> PhaseProfile:
     """``n_rows`` rows a step, always the same ones behind ``first`` others."""
-    _fill(runtime, first)
+    fill(runtime, first)
     return _measured("prompt", runtime, loaded, [[StepShape(n_rows, first)]] * PROMPT_STEPS)
 
 
@@ -172,7 +172,7 @@ class _Block:
 
 
 def _block(runtime: Steps, shapes: list[StepShape]) -> _Block:
-    batches = [_batch(shape) for shape in shapes]
+    batches = [batch_of(shape) for shape in shapes]
     _copy_state(runtime, SLOT, KEPT_SLOT)
     runtime.step(batches[0])  # wakes the workers, who fell asleep while the last counters were read
     _copy_state(runtime, KEPT_SLOT, SLOT)
@@ -193,13 +193,14 @@ def _copy_state(runtime: Steps, source: int, target: int) -> None:
         runtime.copy_slot(source, target)
 
 
-def _fill(runtime: Steps, n_tokens: int) -> None:
+def fill(runtime: Steps, n_tokens: int) -> None:
     """Puts keys and values at positions 0 .. n_tokens - 1."""
     for at in range(0, n_tokens, runtime.max_rows):
-        runtime.step(_batch(StepShape(min(runtime.max_rows, n_tokens - at), at)))
+        runtime.step(batch_of(StepShape(min(runtime.max_rows, n_tokens - at), at)))
 
 
-def _batch(shape: StepShape) -> Batch:
+def batch_of(shape: StepShape) -> Batch:
+    """A step of this shape, greedy."""
     end = shape.first + shape.rows
     return Batch(
         tokens=np.arange(shape.first, end, dtype=np.int32) % 7 + 1,  # small ids, that every vocabulary has

@@ -65,10 +65,10 @@ def svg(title: str, profiles: Sequence[PhaseProfile]) -> str:
         radius = max(DOT_LEAST, DOT_MOST * math.sqrt(dot.share_of_step))
         parts += [f'<line class="lead" x1="{x:.1f}" y1="{y:.1f}" x2="{x + 20:.1f}" y2="{label_y:.1f}"/>',
                   f'<circle class="{dot.phase}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"><title>'
-                  f"{escape(_described(dot))}</title></circle>", _text(x + 22, label_y + 4, str(number), "small")]
+                  f"{escape(_described(dot))}</title></circle>", text(x + 22, label_y + 4, str(number), "small")]
         parts += _legend(number, dot)
     at = _legend_y(len(found) + 1)
-    parts += [_text(RIGHT + 30, at, f"{phase}: one row a step" if phase == "generation" else
+    parts += [text(RIGHT + 30, at, f"{phase}: one row a step" if phase == "generation" else
                     f"{phase}: {rows} rows a step", "small", shift=16) +
               f'<circle class="{phase}" cx="{RIGHT + 36}" cy="{at - 4}" r="5"/>'
               for at, (phase, rows) in zip((at, at + LINE), ((p.phase, p.shape.rows) for p in profiles), strict=False)]
@@ -99,18 +99,18 @@ class _Axes:
 
 
 def _frame(title: str, axes: _Axes) -> list[str]:
-    parts = [_text(LEFT, 28, title, "title"),
-             _text((LEFT + RIGHT) / 2, BOTTOM + 38, "multiply-adds per byte", anchor="middle"),
+    parts = [text(LEFT, 28, title, "title"),
+             text((LEFT + RIGHT) / 2, BOTTOM + 38, "multiply-adds per byte", anchor="middle"),
              f'<text transform="translate(16 {(TOP + BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
              "multiply-adds per second</text>"]
     for power in range(axes.low_x, axes.high_x + 1):
         x = axes.x(10.0**power)
         parts += [f'<line class="grid" x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{BOTTOM}"/>',
-                  _text(x, BOTTOM + 17, f"{10.0**power:g}", "small", anchor="middle")]
+                  text(x, BOTTOM + 17, f"{10.0**power:g}", "small", anchor="middle")]
     for power in range(axes.low_y, axes.high_y + 1):
         y = axes.y(10.0**power)
         parts += [f'<line class="grid" x1="{LEFT}" y1="{y:.1f}" x2="{RIGHT}" y2="{y:.1f}"/>',
-                  _text(LEFT - 6, y + 4, _in_units(10.0**power), "small", anchor="end")]
+                  text(LEFT - 6, y + 4, _in_units(10.0**power), "small", anchor="end")]
     return parts
 
 
@@ -121,8 +121,8 @@ def _roof(axes: _Axes, limits: LimitRates) -> list[str]:
     slope_x = axes.x(math.sqrt(left * ridge))
     slope_y = axes.y(math.sqrt(left * ridge) * limits.read)
     return [f'<polyline class="roof" points="{line}"/>',
-            _text(slope_x - 8, slope_y - 6, f"read {limits.read / 1e9:.1f} GB/s", anchor="end"),
-            _text(RIGHT, axes.y(limits.int8) - 8, f"int8 {limits.int8 / 1e9:.0f} G multiply-adds/s", anchor="end")]
+            text(slope_x - 8, slope_y - 6, f"read {limits.read / 1e9:.1f} GB/s", anchor="end"),
+            text(RIGHT, axes.y(limits.int8) - 8, f"int8 {limits.int8 / 1e9:.0f} G multiply-adds/s", anchor="end")]
 
 
 def _spread(found: Sequence[Dot], axes: _Axes) -> list[tuple[Dot, float]]:
@@ -146,8 +146,8 @@ def _height(found: Sequence[Dot]) -> int:
 def _legend(number: int, dot: Dot) -> list[str]:
     at = _legend_y(number)
     return [f'<circle class="{dot.phase}" cx="{RIGHT + 36}" cy="{at - 4}" r="5"/>',
-            _text(RIGHT + 46, at, f"{number}  {_shortened(dot.label)}"),
-            _text(RIGHT + 46, at + 13, _figures(dot), "small")]
+            text(RIGHT + 46, at, f"{number}  {_shortened(dot.label)}"),
+            text(RIGHT + 46, at + 13, _figures(dot), "small")]
 
 
 def _shortened(label: str) -> str:
@@ -170,6 +170,7 @@ def _in_units(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _text(x: float, y: float, text: str, style: str = "", anchor: str = "", shift: float = 0) -> str:
+def text(x: float, y: float, words: str, style: str = "", anchor: str = "", shift: float = 0) -> str:
+    """An SVG text element; ``style`` is a class."""
     attributes = (f' class="{style}"' if style else "") + (f' text-anchor="{anchor}"' if anchor else "")
-    return f'<text x="{x + shift:.1f}" y="{y:.1f}"{attributes}>{escape(text)}</text>'
+    return f'<text x="{x + shift:.1f}" y="{y:.1f}"{attributes}>{escape(words)}</text>'

@@ -50,6 +50,8 @@ def used_share(instruction: Instruction, weight: Value, rows: int) -> float:
     Of heads, the rows that are taken. Of experts, the share to expect when every expert is as likely as the others,
     whatever other rows use.
     """
+    if instruction.op in ("expert_read", "expert_predict"):  # these only name what products read
+        return 0.0
     if instruction.op == "embed":
         return rows / weight.shape[0]
     if instruction.op == "head_linear":

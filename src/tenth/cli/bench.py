@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tenth.bench import limits, speculation
-from tenth.bench.machine import Machine, busy_share, read_machine
+from tenth.bench.machine import QUIET_SHARE, Machine, busy_share, read_machine
 from tenth.bench.measure import Shape, Tenth, prompt_ids, take_turns
 from tenth.bench.report import figures, lines
 from tenth.bench.work import count
@@ -21,9 +21,6 @@ from tenth.cli.opening import StatusLine, open_model
 from tenth.cli.terminal import in_units, message, table, write_json, write_line
 from tenth.config import EngineConfig
 from tenth.errors import RequestError
-
-# Above this, measured: with a compiler beside it, a peer of two OpenMP threads lost nine tenths of its speed.
-QUIET_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -132,10 +129,10 @@ def run(model: Any, shape: Shape, engine: EngineConfig, peers: PeerFlags, machin
     def machine_limits() -> tuple[limits.Rate, limits.Rate]:
         return (limits.read_bandwidth(engine.threads, 0.5, n_bytes), limits.int8_rate(engine.threads, 0.2))
 
-    busy, status = warn_if_busy(), StatusLine()
+    busy, status, own = warn_if_busy(), StatusLine(), Tenth(model, ids, shape)
     with peer_for(peers, file, engine.threads, ids, shape) as peer:
         try:
-            turns = take_turns(Tenth(model, ids, shape), peer, machine_limits, shape.repetitions,
+            turns = take_turns(own, peer, machine_limits, shape.repetitions,
                                lambda what, done, total: status(f"{what}, {done} of {total} steps", 0, 0))
         finally:
             status.clear()
@@ -144,9 +141,34 @@ def run(model: Any, shape: Shape, engine: EngineConfig, peers: PeerFlags, machin
                   "busy_share": busy, "machine": dataclasses.asdict(machine)} | figures(turns, work, shape)
         if experts := model.expert_statistics():
             result["experts"] = experts
+        result["predicted"] = predicted(loaded, engine, shape, result["limits"], own.hit_rate)
         if peer is not None:
             result["peer"] = {"name": peer.name, "version": peer.version, "command": peer.command} | result["peer"]
     return result
+
+
+def predicted(loaded: Any, engine: EngineConfig, shape: Shape, beside: dict[str, Any],
+              hit_rate: float | None) -> dict[str, Any]:
+    """What ``tenth plan`` expects of the same work, at the limits measured beside it; ``planned_``: at the probe's.
+
+    Notes the hit rate seen, for the next plan.
+    """
+    from tenth.forecast.observed import note, observed
+    from tenth.forecast.outlook import Outlook
+    from tenth.forecast.probe import get_probe
+
+    probe, placement = get_probe(loaded.header.paths[0], engine.threads), loaded.placement
+    now = probe.scaled(*(beside[name]["median"] for name in ("read_bytes_per_second", "int8_multiply_adds_per_second")))
+    result: dict[str, Any] = {}
+    for start, rates in (("planned_", probe), ("", now)):
+        outlook = Outlook.of(loaded.header, engine, rates, observed(loaded.header))
+        generation = outlook.generation(placement, outlook.step_behind(shape.n_generate // 2))
+        prompt = outlook.first_token(placement, shape.n_prompt, is_warm=True)
+        result |= {f"{start}prompt": prompt.likely, f"{start}generation": generation.likely,
+                   f"{start}prompt_bound": prompt.bound, f"{start}generation_bound": generation.bound}
+    if hit_rate is not None:
+        note(loaded.header, outlook.cached_fraction(placement), hit_rate)
+    return result | {"hit_rate": outlook.hits(placement), "measured_hit_rate": hit_rate}
 
 
 def peer_for(peers: PeerFlags, file: Path, threads: int, ids: list[int], shape: Shape) -> AbstractContextManager[Any]:
@@ -165,6 +187,19 @@ def peer_for(peers: PeerFlags, file: Path, threads: int, ids: list[int], shape: 
         message(f"installing {peer.PACKAGE} in {peer.private_folder()}")
         return peer.PackagePeer(file, threads, ids, shape, peer.install())
     return peer.PackagePeer(file, threads, ids, shape, peer.find_interpreter())
+
+
+def prediction_line(result: dict[str, Any]) -> str:
+    """What was predicted, beside what was measured."""
+    predicted, parts = result["predicted"], []
+    for part in ("prompt", "generation"):
+        ratio = predicted[part] / max(result[part]["tokens_per_second"]["median"], 1e-9)
+        parts.append(f"{part} {predicted[part]:.3g} tokens/s ({100 * (ratio - 1):+.0f} %, bound by "
+                     f"{predicted[part + '_bound']})")
+    if predicted["measured_hit_rate"] is not None:
+        seen = predicted["measured_hit_rate"]
+        parts.append(f"hit rate {100 * predicted['hit_rate']:.0f} % ({100 * seen:.0f} % seen)")
+    return f"predicted as tenth plan does, at these limits: {', '.join(parts)}"
 
 
 def show(result: dict[str, Any]) -> None:
@@ -190,6 +225,7 @@ def show(result: dict[str, Any]) -> None:
                    f"{100 * experts['hit_rate']:.0f} % were in memory when needed, "
                    f"{in_units(experts['read_bytes_per_token'])} read per token, "
                    f"{100 * experts['waiting_share']:.0f} % of the time waiting for the disk")
+    write_line(prediction_line(result))
     if "peer" in result:
         write_line(f"peer: {result['peer']['version'] or result['peer']['name']}")
     sys.stdout.flush()

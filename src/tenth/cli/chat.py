@@ -205,6 +205,8 @@ class Chat:
         figures = asdict(self.last.usage) | asdict(self.last.timings)
         rows = [(key.replace("_", " "), f"{value:.4g}") for key, value in figures.items() if value is not None]
         rows += [(key.removesuffix("_bytes") + " memory", in_units(n)) for key, n in self.model.memory().items()]
+        rows += [(f"experts: {key.replace('_', ' ')}", f"{value:.4g}")
+                 for key, value in self.model.expert_statistics().items()]
         return table(rows)
 
     def change_model(self, name: str) -> str | None:

@@ -82,19 +82,12 @@ def examine_folder(folder: Path) -> Iterator[Finding]:
     import os
     import shutil
 
-    there = existing(folder)
+    there = limits.existing(folder)
     if not os.access(there, os.W_OK | os.X_OK):
         yield Finding(f"the data folder {folder} cannot be written", "set TENTH_HOME to a folder that can")
     elif (free := shutil.disk_usage(there).free) < LITTLE_DISK_BYTES:
         yield Finding(f"only {in_units(free)} are free where models are kept",
                       "remove models with tenth rm, or set TENTH_HOME to a larger disk")
-
-
-def existing(folder: Path) -> Path:
-    """The folder itself or the nearest one above it that exists."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder
 
 
 def measure_all(machine: Machine, folder: Path, status: StatusLine, findings: list[Finding]) -> dict[str, Any]:
@@ -117,8 +110,8 @@ def measure_all(machine: Machine, folder: Path, status: StatusLine, findings: li
 
 def disk(folder: Path) -> limits.Rate:
     """The disk where models are kept: by reading a model when there is one, else a temporary file."""
-    files = [f for f in folder.glob("models/*/*/*.gguf") if f.is_file() and f.stat().st_size >= 64 << 20]
-    return limits.disk_rate(files[0]) if files else limits.disk_rate_of_folder(existing(folder))
+    with limits.file_to_read(None, folder) as path:
+        return limits.disk_rate(path)
 
 
 def show(machine: Machine, folder: Path, measured: dict[str, Any], findings: list[Finding]) -> None:

@@ -70,22 +70,31 @@ def command(
 def show_program(model: str, engine: EngineConfig, flags: InspectFlags) -> None:
     """The program of a model's file, planned but without reading its weights."""
     from tenth.library import resolve
-    from tenth.loader import optimised_program, plan_limits
+    from tenth.loader import lay_out, running_program
     from tenth.program.listing import listing
     from tenth.runtime import slot_bytes
+    from tenth.weights.budget import memory_budget
     from tenth.weights.gguf import read_header
+    from tenth.weights.placement import place
 
     with showing_progress() as progress:
         path = resolve(model, progress=progress)
     header = read_header(path)
-    program = optimised_program(header)
-    limits = plan_limits(program, engine)
+    layout, budget = lay_out(header, engine), memory_budget(engine.memory_bytes)
+    program = layout.program
+    try:
+        placement = place(layout.needs, budget.n_bytes, budget.source)
+        program = running_program(program, placement, engine)
+        placed = placement.as_data() | {"slots": dict(placement.n_slots), "warning": placement.warning}
+    except ResourceError as error:  # a program can be read where it does not fit
+        placed = {"does_not_fit": error.message, "hint": error.hint}
     if flags.program and not flags.json:
         write_line(listing(program))
         return
-    overview = summary(header, program) | {"arena_bytes": limits.arena_bytes}
+    overview = summary(header, program) | {"arena_bytes": layout.limits.arena_bytes}
     if program.recurrences:
         overview["sequence_state_bytes"] = slot_bytes(program)
+    overview["placement"] = placed
     if flags.json:
         if flags.program:
             overview["program"] = [as_data(instruction) for instruction in program.instructions]
@@ -115,6 +124,10 @@ def _layers(program: Any) -> set[str]:
 
 
 def _shown(key: str, value: Any) -> str:
+    if key == "placement":
+        parts = [(name.removesuffix("_bytes").replace("_", " "), in_units(n) if name.endswith("_bytes") else n)
+                 for name, n in value.items() if n is not None]
+        return ", ".join(f"{name} {amount}" for name, amount in parts)
     if key == "formats":
         return ", ".join(f"{name} {in_units(n)}" for name, n in value.items())
     if isinstance(value, dict):

@@ -27,6 +27,7 @@ COMMANDS = {
     "rm": "Remove a model from this machine.",
     "verify": "Check that a model's file is what it should be.",
     "tokenize": "Turn text from standard input into token ids.",
+    "plan": "Say whether a model would run here, and how fast, without loading it.",
     "inspect": "Show how a model is computed: its program, its kernels, its profile.",
     "doctor": "Show what this machine is, how fast it is, and what is missing.",
     "bench": "Measure how fast a model runs, and its share of what this machine could do.",

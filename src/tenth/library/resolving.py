@@ -37,6 +37,14 @@ def resolve(name: str, *, progress: Progress | None = None, download: bool = Tru
     return record.paths()[0]
 
 
+def here(name: str) -> Path | None:
+    """The local file of a name, as ``resolve`` gives it, if there is one without downloading. Raises as it does."""
+    found = interpret(name)
+    if not isinstance(found, Path) and read_record(found.key) is None:
+        return None
+    return resolve(name, download=False)
+
+
 def interpret(name: str) -> Source | Path:
     """The source a name stands for, or the path it is. Raises RequestError when it is neither.
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ PROGRESS_S = 0.05  # between two reports of how much is read
 class MatrixSource:
     """Where the rows of a weight lie: ``n_bytes`` from byte ``offset`` of ``path``, in GGUF type ``gguf_id``.
 
-    A matrix, or the matrices of all experts one after the other. ``make``: for a matrix that is not in the file as
-    such; gives its float32 rows, and ``gguf_id`` is that of F32.
+    A matrix, or the matrices of all experts, each ``expert_bytes`` after the one before. ``make``: for a matrix that is
+    not in the file as such; gives its float32 rows, and ``gguf_id`` is that of F32.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class MatrixSource:
     n_bytes: int
     gguf_id: int
     make: Callable[[], F32] | None = None
+    expert_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,9 @@ class PlanBuilder:
         names = sorted(resident, key=lambda name: (str(matrices[name].path), matrices[name].offset))
         with self._opened(matrices, how.mode) as places:
             for name in names:
-                self._add_resident(name, matrices[name].gguf_id, places[name])
+                self._add_resident(name, matrices[name], places[name])
             for name, place in streamed.items():
-                self._add_streamed(name, matrices[name].gguf_id, places[name], place)
+                self._add_streamed(name, matrices[name], places[name], place)
             if how.streaming:
                 slots = how.streaming
                 self.plan.finish_store(dict(slots.n_slots), slots.passing_slots, slots.half_life_tokens)
@@ -136,14 +138,20 @@ class PlanBuilder:
             flat = (vector.T if name in convolutions else vector).ravel()
             self._places[name] = VECTOR, self.plan.add_vector(np.ascontiguousarray(flat))
 
-    def _add_resident(self, name: str, gguf_id: int, place: tuple[int, int]) -> None:
+    def _add_resident(self, name: str, source: MatrixSource, place: tuple[int, int]) -> None:
         shape = self._program.weights[name].shape
-        kind, add = (EXPERTS, self.plan.add_experts) if len(shape) == 3 else (MATRIX, self.plan.add_matrix)
-        self._places[name] = kind, add(gguf_id, *place, *shape)
+        if len(shape) == 3:
+            number = self.plan.add_experts(source.gguf_id, *place, source.expert_bytes, *shape)
+            self._places[name] = EXPERTS, number
+        else:
+            self._places[name] = MATRIX, self.plan.add_matrix(source.gguf_id, *place, *shape)
 
-    def _add_streamed(self, name: str, gguf_id: int, place: tuple[int, int], layer: tuple[int, int]) -> None:
+    def _add_streamed(
+        self, name: str, source: MatrixSource, place: tuple[int, int], layer: tuple[int, int]
+    ) -> None:
         n_experts, rows, columns = self._program.weights[name].shape
-        self._places[name] = EXPERTS, self.plan.add_streamed(gguf_id, *place, n_experts, rows, columns, *layer)
+        add = partial(self.plan.add_streamed, source.gguf_id, *place, source.expert_bytes)
+        self._places[name] = EXPERTS, add(n_experts, rows, columns, *layer)
 
     @contextmanager
     def _opened(self, matrices: Mapping[str, MatrixSource], mode: str) -> Iterator[dict[str, tuple[int, int]]]:

@@ -88,8 +88,7 @@ class DeltaStream:
             at, mark = found
             self._give(self._waiting[:at], out, last=True)
             self._waiting = self.behind_mark = self._waiting[at + len(mark) :]
-            if mark not in self._family.skipped:
-                self.thinking = mark == self._family.opening
+            self.thinking = not self.thinking and mark == self._family.opening
             self._trim = True
         keep = held_back(self._waiting, self._marks())
         if self.thinking:  # a line break may still turn out to stand before the closing mark

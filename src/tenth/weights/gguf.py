@@ -21,7 +21,7 @@ from tenth.errors import ModelFileError
 from tenth.weights.formats import FORMATS, TYPES, WITHDRAWN, supported_hint
 from tenth.weights.lookalikes import SNIFF_BYTES, identify
 from tenth.weights.metadata import Metadata
-from tenth.weights.reader import U32, U64, Budget, HeaderReader
+from tenth.weights.reader import U32, U64, Arrive, Budget, HeaderReader
 from tenth.weights.shards import MAX_SHARDS, parse_shard_name, shard_paths
 from tenth.weights.tensors import TensorInfo, read_bytes, read_rows, read_tensor, read_transposed, require_supported
 from tenth.weights.values import read_value
@@ -69,14 +69,14 @@ class _Entry(NamedTuple):
     n_bytes: int
 
 
-def read_header(path: str | os.PathLike[str]) -> ModelFile:
+def read_header(path: str | os.PathLike[str], arrive: Arrive | None = None) -> ModelFile:
     """The model that ``path`` (any of its shards) belongs to, fully validated.
 
-    Raises ModelFileError, with what was found and expected, for a file that is missing, damaged, hostile, of another
-    kind, or part of an incomplete set.
+    ``arrive``: for files whose bytes come from elsewhere; called before some are read. Raises ModelFileError, with what
+    was found and expected, for a file that is missing, damaged, hostile, of another kind, or part of an incomplete set.
     """
     given, budget = Path(path).absolute(), Budget()
-    model = _read_one(given, budget)
+    model = _read_one(given, budget, arrive)
     name = parse_shard_name(given)
     count = model.metadata.get_int("split.count", 0, low=0, high=MAX_SHARDS)
     if count <= 1:
@@ -87,7 +87,7 @@ def read_header(path: str | os.PathLike[str]) -> ModelFile:
             )
         return model
     paths = shard_paths(given, count)
-    parts = [model if other == given else _read_one(other, budget) for other in paths]
+    parts = [model if other == given else _read_one(other, budget, arrive) for other in paths]
     return _join(parts, count)
 
 
@@ -131,12 +131,14 @@ def _join(parts: list[ModelFile], count: int) -> ModelFile:
     return ModelFile(paths, parts[0].metadata, tensors, parts[0].version, size_bytes, stamps)
 
 
-def _read_one(path: Path, budget: Budget) -> ModelFile:
+def _read_one(path: Path, budget: Budget, arrive: Arrive | None) -> ModelFile:
     """One file. Spends ``budget``, which the shards of a model share."""
     with _opened(path) as (descriptor, status):
         size = status.st_size
+        if arrive:
+            arrive(path, min(SNIFF_BYTES, size))
         _check_magic(descriptor, path, size)
-        reader = HeaderReader(descriptor, path, size, budget)
+        reader = HeaderReader(descriptor, path, size, budget, arrive)
         version = _read_version(reader)
         n_tensors: int = reader.unpack(U64, "the number of tensors")
         n_keys: int = reader.unpack(U64, "the number of keys")

@@ -3,16 +3,21 @@
 Memory is granted in this order: Python itself, the dense weights ("trunk", read in full for every token), keys and
 values for the context that was asked for, workspace, and the rest to the experts. Experts stream from the file when
 they do not all fit; a trunk is never streamed.
+
+A context that nobody asked for gives way before experts do: it is halved while keys and values take more than an eighth
+of what they and the experts share, down to 2048 tokens; further only where the model could not run otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tenth.errors import ResourceError
 
 LEAST_CONTEXT = 256  # a smaller one is not worth proposing
+FAIR_CONTEXT = 2048  # down to here a context that nobody asked for gives way to experts
+MOST_KV_SHARE = 1 / 8
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,8 @@ class Needs:
     """What a model needs, in bytes. Sizes of expert slices are those of their panels in memory.
 
     ``slices``: how many there are in all, by size. ``layer_slices``: how many one row uses in one layer, the most by
-    size. ``token_bytes``: what one row uses in all layers.
+    size. ``token_bytes``: what one row uses in all layers. ``smaller_kv``: (context, bytes) that may be granted
+    instead of ``kv``, largest first; empty when the context was asked for.
     """
 
     python: int
@@ -33,6 +39,7 @@ class Needs:
     stream_workspace: int  # more workspace when experts are streamed
     context_tokens: int
     state: int = 0  # of recurrent layers, for all sequences that may be at work
+    smaller_kv: tuple[tuple[int, int], ...] = ()
 
     @property
     def experts(self) -> int:
@@ -58,6 +65,7 @@ class Placement:
     needs: Needs
     budget_bytes: int
     n_slots: Mapping[int, int]
+    is_shortened: bool = False  # whether the context is shorter than usual, because memory is
 
     @property
     def streams(self) -> bool:
@@ -77,12 +85,16 @@ class Placement:
     @property
     def warning(self) -> str | None:
         """What to tell the user, or None."""
-        if not self.streams or self.tokens_held >= 1:
-            return None
-        return (
-            f"only {gb(self.slot_bytes)} are left for experts, less than the {gb(self.needs.token_bytes)} that one "
-            f"token uses: every token reads nearly all of its experts from the disk"
-        )
+        parts = []
+        if self.streams and self.tokens_held < 1:
+            parts.append(
+                f"only {gb(self.slot_bytes)} are left for experts, less than the {gb(self.needs.token_bytes)} that one "
+                f"token uses: every token reads nearly all of its experts from the disk"
+            )
+        if self.is_shortened:
+            tokens = self.needs.context_tokens
+            parts.append(f"memory is short, so the context is {tokens} tokens; --context asks for more")
+        return "; ".join(parts) or None
 
     def as_data(self) -> dict[str, int | bool]:
         """The grants, for printing."""
@@ -93,12 +105,30 @@ class Placement:
             "kv_bytes": needs.kv, "state_bytes": needs.state, "workspace_bytes": needs.workspace + more,
             "experts_bytes": needs.experts,
             "expert_slot_bytes": self.slot_bytes if self.streams else needs.experts, "streams": self.streams,
-            "least_bytes": needs.least,
+            "least_bytes": needs.least, "context_tokens": needs.context_tokens,
         }  # fmt: skip
 
 
 def place(needs: Needs, budget_bytes: int, source: str = "the budget") -> Placement:
     """The placement within a budget. Raises ResourceError, naming the least budget that would do."""
+    settled = settle(needs, budget_bytes)
+    placement = _place(settled, budget_bytes, source)
+    return replace(placement, is_shortened=settled is not needs)
+
+
+def settle(needs: Needs, budget_bytes: int) -> Needs:
+    """The needs with keys and values for as many tokens as the budget is given to: see the head of this file."""
+    choices = [needs]
+    choices += [replace(needs, kv=kv, context_tokens=tokens, smaller_kv=()) for tokens, kv in needs.smaller_kv]
+    for choice in choices:
+        left = budget_bytes - choice.fixed
+        is_fair = choice.kv <= MOST_KV_SHARE * (left + choice.kv) or choice.context_tokens <= FAIR_CONTEXT
+        if left >= choice.experts or (choice.experts and is_fair and budget_bytes >= choice.least):
+            return choice
+    return next((choice for choice in choices if budget_bytes >= choice.least), choices[-1])
+
+
+def _place(needs: Needs, budget_bytes: int, source: str) -> Placement:
     left = budget_bytes - needs.fixed
     if left >= needs.experts:
         return Placement(needs, budget_bytes, {})

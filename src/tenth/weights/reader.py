@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,11 +20,15 @@ from tenth.errors import ModelFileError
 MAX_STRING_BYTES = 64 << 20
 MAX_NAME_BYTES = 1024  # keys and tensor names; the specification's own limits are 65535 and 64
 _WINDOW_BYTES = 256 << 10  # the piece of the header held in memory
+_REMOTE_WINDOW_BYTES = 16 << 10  # of a file elsewhere: reading past the header would fetch weights
 
 U32 = struct.Struct("<I")
 U64 = struct.Struct("<Q")
 
 INCOMPLETE = "the file is incomplete or damaged; download it again"
+
+# Called with a file and a byte of it before bytes up to there are read: brings them from where the file really is.
+Arrive = Callable[[Path, int], None]
 
 
 @dataclass
@@ -47,12 +52,13 @@ class Budget:
 class HeaderReader:
     """Reads little-endian numbers and names from the start of an open file, checking each against what is left."""
 
-    def __init__(self, descriptor: int, path: Path, size: int, budget: Budget):
+    def __init__(self, descriptor: int, path: Path, size: int, budget: Budget, arrive: Arrive | None = None):
         self.path = path
         self.size = size
         self.budget = budget
         self.position = 0
         self._descriptor = descriptor
+        self._arrive = arrive
         self._limit = min(size, budget.header_bytes)
         self._window = b""
         self._window_start = 0
@@ -132,6 +138,9 @@ class HeaderReader:
             return at
         self.require(n_bytes, what)
         piece = min(max(n_bytes, _WINDOW_BYTES), self._limit - self.position)
+        if self._arrive:
+            piece = min(piece, max(n_bytes, _REMOTE_WINDOW_BYTES))
+            self._arrive(self.path, self.position + piece)
         self._window = os.pread(self._descriptor, piece, self.position)
         self._window_start = self.position
         if len(self._window) < n_bytes:

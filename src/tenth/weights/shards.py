@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from tenth.errors import ModelFileError
@@ -26,12 +26,17 @@ class ShardName(NamedTuple):
     suffix: str
 
 
-def parse_shard_name(path: Path) -> ShardName | None:
+def parse_shard_name(path: PurePath) -> ShardName | None:
     """What the file's name says about splitting, or None when it says nothing."""
     found = _NAME.fullmatch(path.name)
     if found is None:
         return None
     return ShardName(found["stem"], int(found["number"]) - 1, int(found["count"]), found["suffix"])
+
+
+def shard_names(name: ShardName) -> list[str]:
+    """The file names of all parts, in order."""
+    return [f"{name.stem}-{i + 1:05d}-of-{name.n_shards:05d}{name.suffix}" for i in range(name.n_shards)]
 
 
 def shard_paths(path: Path, count: int) -> tuple[Path, ...]:
@@ -42,7 +47,7 @@ def shard_paths(path: Path, count: int) -> tuple[Path, ...]:
             f"{path}: the file is one part of {count}, but its name does not say which",
             f"keep the original names, such as {path.stem}-00001-of-{count:05d}.gguf",
         )
-    paths = tuple(path.with_name(f"{name.stem}-{i + 1:05d}-of-{count:05d}{name.suffix}") for i in range(count))
+    paths = tuple(path.with_name(shard) for shard in shard_names(name))
     missing = [other.name for other in paths if not os.path.exists(other)]
     if missing:
         shown = ", ".join(missing[:3]) + (" and others" if len(missing) > 3 else "")

@@ -6,9 +6,9 @@ each are brought into its ``Partial`` (``RemoteFile.fetch``). Locks, resuming, c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from tenth.library.partial import Partial
@@ -29,6 +29,19 @@ class RemoteFile:
     sha256: str | None
     identity: str
     fetch: Callable[[Partial, Report], None]
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where one file of a model can be read in part. ``name``: of the local file that its header is put in.
+
+    ``headers``: for the request; ``size_bytes``: None where only the server knows.
+    """
+
+    url: str
+    name: str
+    headers: Mapping[str, str]
+    size_bytes: int | None = None
 
 
 class Payload(Protocol):
@@ -57,12 +70,20 @@ class Source(Payload, Protocol):
         """The model's folder in the library."""
 
 
-def parse(text: str) -> Source | None:
+@runtime_checkable
+class Remote(Source, Protocol):
+    """A source whose files lie at addresses of their own, so that a header can be read without the rest."""
+
+    def addresses(self) -> list[Address]:
+        """The model's files, shards in order. Raises as ``plan`` does."""
+
+
+def parse(text: str) -> Remote | None:
     """The source that a prefixed name asks for, or None when no prefix fits. Raises RequestError for a bad name."""
     from tenth.library.sources.hub import HubModel
     from tenth.library.sources.web import WebFile
 
-    by_prefix: dict[str, Callable[[str], Source]] = {
+    by_prefix: dict[str, Callable[[str], Remote]] = {
         "hf:": HubModel.parse,
         "https://": WebFile.parse,
         "http://": WebFile.parse,

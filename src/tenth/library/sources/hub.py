@@ -15,7 +15,7 @@ from typing import Any
 
 from tenth.errors import ModelFileError, RequestError, ResourceError
 from tenth.library.partial import Partial
-from tenth.library.sources import RemoteFile, Report
+from tenth.library.sources import Address, RemoteFile, Report
 from tenth.library.sources.web import fetch, local_file_name
 from tenth.library.store import is_sha256
 
@@ -66,27 +66,51 @@ class HubModel:
 
     def plan(self, temp_folder: str) -> list[RemoteFile]:
         """The files that carry the quant, shards in order, at the repository's present commit."""
-        hub = _quiet_hub()
-        info = _ask(hub, self.repo)
-        sizes = {entry.rfilename: entry for entry in info.siblings or []}
-        chosen = choose_files(list(sizes), self.quant, self.name)
+        commit, entries = self._chosen()
+        places = self._addresses(commit, entries)
+        return [self._file(commit, entry, place) for entry, place in zip(entries, places, strict=True)]
+
+    def addresses(self) -> list[Address]:
+        """The same files, to be read in part."""
+        return self._addresses(*self._chosen())
+
+    def quants(self) -> dict[str, int]:
+        """Every model of the repository, by what chooses it (its path without the number of a shard): bytes."""
+        return {
+            group: sum(entry.size or 0 for entry in entries)
+            for group, entries in _groups(_ask(_quiet_hub(), self.repo).siblings or []).items()
+        }
+
+    def _chosen(self) -> tuple[str, list[Any]]:
+        """(commit, what the hub says of each file)."""
+        info = _ask(_quiet_hub(), self.repo)
+        entries = {entry.rfilename: entry for entry in info.siblings or []}
+        chosen = choose_files(list(entries), self.quant, self.name)
         if not isinstance(info.sha, str) or not re.fullmatch(r"[0-9a-f]{40,64}", info.sha):
             raise ModelFileError(f"the hub named no commit for {self.repo}")
-        headers = hub.utils.build_hf_headers(library_name="tenth", library_version="0")
-        return [self._file(hub, info.sha, sizes[path], headers) for path in chosen]
+        return info.sha, [entries[path] for path in chosen]
 
-    def _file(self, hub: Any, commit: str, entry: Any, headers: dict[str, str]) -> RemoteFile:
-        url = hub.hf_hub_url(self.repo, entry.rfilename, revision=commit)
+    def _addresses(self, commit: str, entries: list[Any]) -> list[Address]:
+        hub = _quiet_hub()
+        headers = hub.utils.build_hf_headers(library_name="tenth", library_version="0")
+        return [
+            Address(
+                hub.hf_hub_url(self.repo, entry.rfilename, revision=commit), local_file_name(entry.rfilename), headers,
+                entry.size if isinstance(entry.size, int) and entry.size > 0 else None,
+            )
+            for entry in entries
+        ]  # fmt: skip
+
+    def _file(self, commit: str, entry: Any, place: Address) -> RemoteFile:
         sha256 = entry.lfs.sha256 if entry.lfs else None
         if sha256 is not None and not is_sha256(sha256):
             raise ModelFileError(f"the hub gives {entry.rfilename} the sha256 {sha256!r}, expected 64 hex digits")
-        size = entry.size if isinstance(entry.size, int) and entry.size > 0 else None
 
         def get(partial: Partial, report: Report) -> None:
-            fetch(url, headers, partial, report)
+            fetch(place.url, dict(place.headers), partial, report)
 
         return RemoteFile(
-            local_file_name(entry.rfilename), size, sha256, f"{self.repo} {entry.rfilename} {sha256 or commit}", get
+            place.name, place.size_bytes, sha256, f"{self.repo} {entry.rfilename} {sha256 or commit}", get
         )
 
 
@@ -96,10 +120,7 @@ def choose_files(paths: list[str], quant: str, name: str) -> list[str]:
     ``quant`` must stand in a path as a word of its own: Q4_K does not find Q4_K_M. Raises RequestError when none or
     several fit, listing what there is; ModelFileError when shards are missing or a path is not a safe one.
     """
-    groups: dict[str, list[str]] = {}
-    for path in paths:
-        if path.lower().endswith(".gguf") and not _OTHER_KINDS.search(path):
-            groups.setdefault(_SHARD.sub("", path), []).append(path)
+    groups = _groups(paths)
     fitting = [group for group in groups if _fits(group, quant)]
     if len(fitting) != 1:
         found = "no GGUF file fits" if not fitting else "several GGUF files fit"
@@ -110,6 +131,16 @@ def choose_files(paths: list[str], quant: str, name: str) -> list[str]:
     files = sorted(groups[fitting[0]])
     _require_safe_and_whole(files)
     return files
+
+
+def _groups(files: list[Any]) -> dict[str, list[Any]]:
+    """Files, or what the hub says of them, that make up one model each; by path without the number of a shard."""
+    groups: dict[str, list[Any]] = {}
+    for file in files:
+        path = str(getattr(file, "rfilename", file))
+        if path.lower().endswith(".gguf") and not _OTHER_KINDS.search(path):
+            groups.setdefault(_SHARD.sub("", path), []).append(file)
+    return groups
 
 
 def _fits(path: str, quant: str) -> bool:

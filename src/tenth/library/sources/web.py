@@ -18,8 +18,9 @@ from urllib.parse import unquote, urlsplit
 
 from tenth.errors import ModelFileError, RequestError, ResourceError
 from tenth.library.partial import Partial
-from tenth.library.sources import RemoteFile, Report
+from tenth.library.sources import Address, RemoteFile, Report
 from tenth.library.store import is_sha256
+from tenth.weights.shards import MAX_SHARDS, parse_shard_name, shard_names
 
 if TYPE_CHECKING:
     import httpx2
@@ -85,6 +86,19 @@ class WebFile:
         ]
 
 
+    def addresses(self) -> list[Address]:
+        """The file, or all shards when its name says that it is one of several."""
+        from pathlib import PurePosixPath
+
+        parts = urlsplit(self.url)
+        name = parse_shard_name(PurePosixPath(parts.path))
+        if name is None or not 1 < name.n_shards <= MAX_SHARDS:
+            return [Address(self.url, self._file, {})]
+        folder = parts.path.rpartition("/")[0]
+        paths = [f"{folder}/{shard}" for shard in shard_names(name)]
+        return [Address(parts._replace(path=path).geturl(), local_file_name(unquote(path)), {}) for path in paths]
+
+
 def local_file_name(path: str) -> str:
     """A name for the file behind a remote path: its last part, with what a file system might mind replaced."""
     last = path.rstrip("/").rpartition("/")[2]
@@ -112,7 +126,7 @@ def fetch(url: str, headers: dict[str, str], partial: Partial, report: Report) -
     import httpx2
 
     failures = 0
-    with _client() as client:
+    with polite_client() as client:
         while True:
             before = partial.n_bytes
             try:
@@ -136,7 +150,8 @@ def fetch(url: str, headers: dict[str, str], partial: Partial, report: Report) -
                 raise
 
 
-def _client() -> httpx2.Client:
+def polite_client() -> httpx2.Client:
+    """A client that follows redirects to encrypted addresses only, and asks for bytes as they are."""
     import httpx2
 
     def check(request: Any) -> None:  # called for every hop of a redirect
@@ -187,7 +202,7 @@ def _interrupted(reason: str) -> httpx2.HTTPError:
 
 def _start(response: httpx2.Response, url: str, partial: Partial) -> None:
     """Set the partial to where this reply begins, and learn size and version from the headers."""
-    _require_success(response, url)
+    require_success(response, url)
     if response.headers.get("content-encoding", "identity") != "identity":
         raise ModelFileError(
             f"{url} was sent compressed though that was not asked for", "download it yourself and give its path"
@@ -219,7 +234,8 @@ def _range_total(response: httpx2.Response, partial: Partial) -> int | None:
     return None if match[3] == "*" else int(match[3])
 
 
-def _require_success(response: httpx2.Response, url: str) -> None:
+def require_success(response: httpx2.Response, url: str) -> None:
+    """Raises in our words for a reply that is no file; httpx2's own error for one that may come another time."""
     status = response.status_code
     if status in (200, 206):
         return
