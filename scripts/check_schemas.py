@@ -1,12 +1,12 @@
 """Runs JSON-Schema-Test-Suite through our masks: no valid instance blocked, no invalid one completed.
 
     pip download --no-binary :all: --no-deps jsonschema==4.26.0 && tar xf jsonschema-4.26.0.tar.gz
-    python scripts/check_schemas.py jsonschema-4.26.0/json/tests/draft2020-12 [--record tests/data/json_schema_suite.json]
+    python scripts/check_schemas.py jsonschema-4.26.0/json/tests/draft2020-12 --record tests/data/json_schema_suite.json
 
 The suite (github.com/json-schema-org/JSON-Schema-Test-Suite, MIT licence, Julian Berman) is inside the sdist. A schema
 that is refused does not count: that is an error with the keyword's name. Objects are tried in every order of their
 keys, since the order is the schema's; a number as 1.0 and as 1. Left out: that a format is only a remark, where ours
-is kept to, and metaschemas of one's own. ``--record`` writes the cases that tests run.
+is kept to, and metaschemas of one's own. ``--record``, which may be left out, writes the cases that tests run.
 """
 
 from __future__ import annotations
