@@ -25,9 +25,11 @@ FULL_PRECISION = {gguf.GGMLQuantizationType[name] for name in ("F32", "F16", "BF
 LOCAL_PER_GLOBAL = 6  # gemma3: layers 5, 11, 17, … see everything, the others a window
 HYBRIDS = ("qwen35", "qwen35moe", "qwen3next")  # their recurrent layers are computed in exact_delta.py
 KNOWN = (
-    "llama", "qwen2", "qwen3", "gemma3", "qwen3moe", "qwen2moe", "olmoe", "glm4moe", "deepseek2", *HYBRIDS,
+    "llama", "qwen2", "qwen3", "gemma3", "qwen3moe", "qwen2moe", "olmoe", "glm4moe", "deepseek2", "gpt-oss", *HYBRIDS,
 )  # fmt: skip
+STRETCHED = ("deepseek2", "gpt-oss")  # whose yarn is known
 SHARES = ("qwen2moe", "olmoe", "deepseek2")  # weights of experts are shares of all, not of the chosen
+ALPHA, LIMIT = 1.702, 7.0  # of gpt-oss's experts
 LOCAL_ROPE_BASE = 10_000.0  # gemma3's window layers, unless the file says otherwise
 
 
@@ -58,6 +60,7 @@ class Yarn:
     factor: float
     original: int
     multiplier: float
+    whole: bool  # the ramp begins and ends at whole dimensions: not in gpt-oss
 
     def inverse(self, base: float, dims: int) -> Tensor:
         """Float64 [dims / 2]: DeepSeek's yarn_find_correction_range and yarn_linear_ramp_mask."""
@@ -65,7 +68,8 @@ class Yarn:
         low, high = (
             dims * np.log(self.original / (turns * 2 * np.pi)) / (2 * np.log(base)) for turns in (32.0, 1.0)
         )
-        low, high = max(np.floor(low), 0.0), min(np.ceil(high), dims - 1.0)
+        low, high = (np.floor(low), np.ceil(high)) if self.whole else (low, high)
+        low, high = max(low, 0.0), min(high, dims - 1.0)
         ramp = ((torch.arange(dims // 2).double() - low) / max(high - low, 0.001)).clamp(0, 1)
         return plain / self.factor * ramp + plain * (1 - ramp)
 
@@ -90,9 +94,12 @@ class Shape:
     n_used: int  # experts per token; 0: a dense model
     routing: Routing
     latent: Latent | None  # deepseek2's attention
+    yarn: Yarn | None  # of gpt-oss, whose rotated numbers grow by 1 + 0.1 ln factor
 
     def is_local(self, layer: int) -> bool:
         """Whether the layer looks back over the window only."""
+        if self.architecture == "gpt-oss":
+            return layer % 2 == 0
         return self.window > 0 and layer % LOCAL_PER_GLOBAL != LOCAL_PER_GLOBAL - 1
 
 
@@ -102,8 +109,8 @@ def read_shape(reader: gguf.GGUFReader) -> Shape:
     if architecture not in KNOWN:
         raise ValueError(f"architecture {architecture!r}: exact.py knows {', '.join(KNOWN)}")
     scaling = _value(reader, f"{architecture}.rope.scaling.type", "none")
-    if scaling not in ("none", "linear") and (scaling, architecture) != ("yarn", "deepseek2"):
-        raise ValueError(f"rope scaling {scaling!r}: exact.py knows none and linear, and yarn of deepseek2")
+    if scaling not in ("none", "linear") and (scaling != "yarn" or architecture not in STRETCHED):
+        raise ValueError(f"rope scaling {scaling!r}: exact.py knows none and linear, and yarn of {STRETCHED}")
 
     def number(key: str, *default: float) -> float:
         return float(_value(reader, f"{architecture}.{key}", *default))
@@ -121,7 +128,7 @@ def read_shape(reader: gguf.GGUFReader) -> Shape:
         rope_base=number("rope.freq_base", 10_000.0),
         rope_factor=number("rope.scaling.factor", 1.0) if scaling == "linear" else 1.0,
         local_rope_base=number("rope.freq_base_swa", LOCAL_ROPE_BASE),
-        window=int(number("attention.sliding_window", 0)) if architecture == "gemma3" else 0,
+        window=int(number("attention.sliding_window", 0)) if architecture in ("gemma3", "gpt-oss") else 0,
         rope_dims=int(number("rope.dimension_count", head_dim)),
         delta=read_delta(number, architecture) if architecture in HYBRIDS else None,
         n_used=int(number("expert_used_count", 0)),
@@ -132,17 +139,22 @@ def read_shape(reader: gguf.GGUFReader) -> Shape:
             groups=(int(number("expert_group_count", 1)), int(number("expert_group_used_count", 1))),
         ),
         latent=_read_latent(number, scaling == "yarn") if architecture == "deepseek2" else None,
+        yarn=_read_yarn(number, whole=False) if (scaling, architecture) == ("yarn", "gpt-oss") else None,
     )
 
 
-def _read_latent(number: Callable[..., float], has_yarn: bool) -> Latent:
+def _read_yarn(number: Callable[..., float], *, whole: bool) -> Yarn:
     parts = ("factor", "original_context_length", "yarn_log_multiplier")
     factor, original, multiplier = (number(f"rope.scaling.{part}", 0) for part in parts)
+    return Yarn(factor, int(original), multiplier, whole)
+
+
+def _read_latent(number: Callable[..., float], has_yarn: bool) -> Latent:
     return Latent(
         value_dim=int(number("attention.value_length_mla", number("attention.value_length"))),
         rank=int(number("attention.kv_lora_rank")),
         rope_dim=int(number("rope.dimension_count")),
-        yarn=Yarn(factor, int(original), multiplier) if has_yarn else None,
+        yarn=_read_yarn(number, whole=True) if has_yarn else None,
     )
 
 
@@ -179,7 +191,7 @@ class ExactModel:
         recurrent = delta is not None and delta.is_recurrent(layer)
         y = recur(y, name, delta, self._linear, self._norm, self._weight) if recurrent else attend(y, layer)
         x = x + (self._norm(y, name + "post_attention_norm") if gemma else y)
-        other = delta or self.shape.architecture == "glm4moe"
+        other = delta or self.shape.architecture in ("glm4moe", "gpt-oss")
         y = self._norm(x, name + ("post_attention_norm" if other else "ffn_norm"))
         sparse = name + "ffn_gate_exps.weight" in self._tensors
         y = self._experts(y, name) if sparse else self._feed_forward(y, name, gemma)
@@ -193,6 +205,7 @@ class ExactModel:
     def _experts(self, x: Tensor, name: str) -> Tensor:
         """Each token by the experts its router scores highest, weighed by these scores; and by a shared expert."""
         how, logits = self.shape.routing, self._linear(x, name + "ffn_gate_inp")
+        # gpt-oss takes the softmax over the chosen: their shares of all of them, made to sum to 1
         scores = torch.sigmoid(logits) if how.sigmoid else torch.softmax(logits, dim=-1)
         chosen = self._ranks(scores, name).topk(self.shape.n_used, dim=-1).indices
         weights = scores.gather(-1, chosen)
@@ -204,9 +217,16 @@ class ExactModel:
         for expert in chosen.unique().tolist():
             rows, slots = (chosen == expert).nonzero(as_tuple=True)
             gate, up = (self._linear(x[rows], f"{name}ffn_{part}_exps", expert) for part in ("gate", "up"))
-            down = self._linear(torch.nn.functional.silu(gate) * up, f"{name}ffn_down_exps", expert)
+            down = self._linear(self._joined(gate, up), f"{name}ffn_down_exps", expert)
             y.index_add_(0, rows, weights[rows, slots, None] * down)
         return y
+
+    def _joined(self, gate: Tensor, up: Tensor) -> Tensor:
+        """What an expert makes of its gate and up."""
+        if self.shape.architecture != "gpt-oss":
+            return torch.nn.functional.silu(gate) * up
+        gate, up = gate.clamp(max=LIMIT), up.clamp(-LIMIT, LIMIT)
+        return gate * torch.sigmoid(ALPHA * gate) * (up + 1)
 
     def _ranks(self, scores: Tensor, name: str) -> Tensor:
         """What experts are chosen by: scores with the router's bias, -inf outside the best groups of them."""
@@ -274,7 +294,7 @@ class ExactModel:
         v = self._linear(x, name + "attn_v").reshape(n, s.n_kv_heads, s.head_dim)
         if name + "attn_q_norm.weight" in self._tensors and not whole:
             q, k = self._norm(q, name + "attn_q_norm"), self._norm(k, name + "attn_k_norm")
-        angles = self._angles(n, s.is_local(layer))
+        angles = self._angles(n, s.is_local(layer) and s.architecture == "gemma3")
         q, k = self._rotate(q, angles), self._rotate(k, angles)
         if self._round_kv:
             k, v = k.half().double(), v.half().double()
@@ -284,7 +304,11 @@ class ExactModel:
         hidden = distance < 0
         if s.is_local(layer):
             hidden |= distance >= s.window
-        weights = torch.softmax(scores.masked_fill(hidden, -torch.inf), dim=-1)
+        scores = scores.masked_fill(hidden, -torch.inf)
+        if name + "attn_sinks.weight" in self._tensors:  # one more score, whose weight goes nowhere
+            sinks = self._weight(name + "attn_sinks.weight")[:, None, None].expand(-1, n, 1)
+            scores = torch.cat([scores, sinks], dim=-1)
+        weights = torch.softmax(scores, dim=-1)[..., :n]
         seen = torch.einsum("hij,jhd->ihd", weights, v)
         seen = seen * torch.sigmoid(gate) if gate.shape[-1] else seen
         return self._linear(seen.reshape(n, -1), name + "attn_output")
@@ -297,13 +321,16 @@ class ExactModel:
         )
         if not local:
             inverse = inverse / s.rope_factor
+            if s.yarn:
+                inverse = s.yarn.inverse(s.rope_base, s.rope_dims)
             if "rope_freqs.weight" in self._tensors:  # Llama 3.1: one divisor per pair
                 inverse = inverse / self._weight("rope_freqs.weight")
         return (torch.arange(n).double()[:, None] * inverse)[:, None, :]
 
     def _rotate(self, x: Tensor, angles: Tensor) -> Tensor:
         """RoPE: llama and deepseek2 files pair neighbours (llama's are reordered for it), others the two halves."""
-        cos, sin = angles.cos(), angles.sin()
+        growth = 1 + 0.1 * np.log(self.shape.yarn.factor) if self.shape.yarn else 1.0
+        cos, sin = growth * angles.cos(), growth * angles.sin()
         x, still = x.split([self.shape.rope_dims, x.shape[-1] - self.shape.rope_dims], dim=-1)
         if self.shape.architecture in ("llama", "deepseek2"):
             a, b = x[..., 0::2], x[..., 1::2]
@@ -321,7 +348,10 @@ class ExactModel:
         # Rows of the weight in pieces: a vocabulary of 262,144 in float64 would take gigabytes at once.
         parts = [x @ piece.double().T for piece in weight.split(16_384)] if weight.ndim == 2 else []
         y = torch.cat(parts, dim=-1)
-        return y + self._weight(name + ".bias") if name + ".bias" in self._tensors else y
+        if name + ".bias" not in self._tensors:
+            return y
+        bias = self._weight(name + ".bias").double()
+        return y + (bias if expert is None else bias[expert])
 
     def _weight(self, name: str, expert: int | None = None) -> Tensor:
         tensor = self._tensors[name]

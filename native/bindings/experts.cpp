@@ -78,6 +78,7 @@ class PyStore {
     m.offset = offset;
     m.n_rows = n_rows;
     m.row_bytes = row_bytes;
+    m.stride = n_rows * row_bytes;
     m.slot_bytes = slot_bytes(n_rows, row_bytes);
     m.land = copy_rows;
     m.context = row_bytes_.emplace_back(std::make_unique<int64_t>(row_bytes)).get();

@@ -63,6 +63,8 @@ Attributes attributes_from(nb::dict d) {
     else if (name == "scale") a.scale = nb::cast<float>(value);
     else if (name == "factor") a.factor = nb::cast<float>(value);
     else if (name == "cap") a.cap = nb::cast<float>(value);
+    else if (name == "alpha") a.alpha = nb::cast<float>(value);
+    else if (name == "limit") a.limit = nb::cast<float>(value);
     else if (name == "softcap") a.softcap = nb::cast<float>(value);
     else if (name == "layer") a.layer = nb::cast<int>(value);
     else if (name == "n_kv_heads") a.n_kv_heads = nb::cast<int>(value);
@@ -200,9 +202,9 @@ void bind_plan(nb::module_& m) {
       .def("add_matrix", [](PyPlan& p, uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns) {
              return p.plan_.add_matrix(gguf_id, file, offset, out_rows, columns);
            }, "gguf_id"_a, "file"_a, "offset"_a, "out_rows"_a, "columns"_a)
-      .def("add_experts", [](PyPlan& p, uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) {
-             return p.plan_.add_experts(gguf_id, file, offset, n_experts, out_rows, columns);
-           }, "gguf_id"_a, "file"_a, "offset"_a, "n_experts"_a, "out_rows"_a, "columns"_a)
+      .def("add_experts", [](PyPlan& p, uint32_t gguf_id, int file, int64_t offset, int64_t stride, int64_t n_experts, int64_t out_rows, int64_t columns) {
+             return p.plan_.add_experts(gguf_id, file, offset, stride, n_experts, out_rows, columns);
+           }, "gguf_id"_a, "file"_a, "offset"_a, "stride"_a, "n_experts"_a, "out_rows"_a, "columns"_a)
       .def("close_files", [](PyPlan& p) { p.plan_.close_files(); })
       .def("read_weights", &PyPlan::read_weights)
       .def("stop_reading", [](PyPlan& p) { p.plan_.reader().stop(); })
@@ -213,9 +215,9 @@ void bind_plan(nb::module_& m) {
         nb::gil_scoped_release unlocked;
         return p.plan_.add_file(path, ReadMode(mode));
       }, "path"_a, "mode"_a)
-      .def("add_streamed", [](PyPlan& p, uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage) {
-        return p.plan_.add_streamed(gguf_id, file, offset, n_experts, out_rows, columns, layer, stage);
-      }, "gguf_id"_a, "file"_a, "offset"_a, "n_experts"_a, "out_rows"_a, "columns"_a, "layer"_a, "stage"_a)
+      .def("add_streamed", [](PyPlan& p, uint32_t gguf_id, int file, int64_t offset, int64_t stride, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage) {
+        return p.plan_.add_streamed(gguf_id, file, offset, stride, n_experts, out_rows, columns, layer, stage);
+      }, "gguf_id"_a, "file"_a, "offset"_a, "stride"_a, "n_experts"_a, "out_rows"_a, "columns"_a, "layer"_a, "stage"_a)
       .def("finish_store", [](PyPlan& p, const std::map<int64_t, int64_t>& n_slots, int64_t passing_slots, double half_life_tokens) {
         p.plan_.finish_store(StoreLimits{n_slots, passing_slots, half_life_tokens});
       }, "n_slots"_a, "passing_slots"_a, "half_life_tokens"_a)

@@ -42,6 +42,7 @@ int ExpertStore::add_matrix(const ExpertRows& m) {
   expect(m.file >= 0 && m.file < int(files_.size()) && m.offset >= 0 && m.land, "experts: a matrix without a file");
   expect(m.n_rows > 0 && m.n_rows < most && m.row_bytes > 0 && m.row_bytes < most && m.n_rows * m.row_bytes < most && m.rows_together > 0 && m.slot_bytes % 64 == 0,
          "experts: shape of a matrix");
+  expect(m.stride >= m.n_rows * m.row_bytes && m.stride < most, "experts: bytes from one expert to the next");
   expect(m.parts > 0 && m.parts <= m.n_rows, "experts: parts of a slice");
   const int number = cache_.add_matrix(m.layer, m.stage, m.slot_bytes);
   matrices_.push_back(m);
@@ -178,7 +179,7 @@ bool ExpertStore::next_piece(Piece& piece) {
   piece.matrix = &m;
   piece.first_row = p.begun * rows_of_piece(m);
   piece.n_rows = std::min(rows_of_piece(m), m.n_rows - piece.first_row);
-  piece.offset = m.offset + ((slice - cache_.first_slice(matrix)) * m.n_rows + piece.first_row) * m.row_bytes;
+  piece.offset = m.offset + (slice - cache_.first_slice(matrix)) * m.stride + piece.first_row * m.row_bytes;
   piece.slot = arena_.data() + cache_.place(slice);
   if (++p.begun == p.n_pieces) partly_.erase(at);
   read_bytes_ += piece.n_rows * m.row_bytes;

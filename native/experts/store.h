@@ -22,11 +22,11 @@ namespace tenth {
 // Called by several threads at once, for different rows.
 using Landing = std::string (*)(const void* context, int64_t first_row, int64_t n_rows, const uint8_t* rows, uint8_t* slot);
 
-// All experts of one matrix, one after the other in a file.
+// All experts of one matrix, in order in a file.
 struct ExpertRows {
   int layer = 0, stage = 0;  // as in cache.h
   int file = 0;
-  int64_t offset = 0;                 // of the first expert
+  int64_t offset = 0, stride = 0;     // of the first expert; bytes from one to the next
   int64_t n_rows = 0, row_bytes = 0;  // of one expert
   int64_t rows_together = 1;          // rows are read and land in multiples of this
   int64_t slot_bytes = 0;

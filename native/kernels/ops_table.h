@@ -39,7 +39,9 @@ struct AttentionTile {
   const float* queries[kQueryTile];  // [head_dim] each
   float* outputs[kQueryTile];        // [head_dim] each
   int positions[kQueryTile];         // of each query; the keys at 0..position are seen
+  float sinks[kQueryTile];           // of each query's head; unset without has_sinks
   int n_queries;
+  bool has_sinks;         // whether a sink takes part in every softmax: a score without key or value
   uint8_t* const* pages;  // the sequence's pages of this layer, by position / 32
   int kv_head;
   KvShape shape;
@@ -89,6 +91,8 @@ struct OpKernels {
   void (*softcap)(const float* x, float cap, float* y, int64_t n);
   void (*swiglu)(const float* gate, const float* up, float* y, int64_t n);
   void (*geglu)(const float* gate, const float* up, float* y, int64_t n);
+  // y = g * sigmoid(alpha * g) * (u + 1), g = min(gate, limit), u = up within [-limit, limit].
+  void (*clamped_swiglu)(const float* gate, const float* up, float alpha, float limit, float* y, int64_t n);
   void (*softmax)(const float* x, float* y, int64_t n);  // over all n; y may be x
   void (*sigmoid)(const float* x, float* y, int64_t n);
   // y[i] = sum over j of w[j] * x[j * stride + i], in order of j, + residual[i] if there is one.

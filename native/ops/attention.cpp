@@ -114,7 +114,9 @@ class Work {
       tile.queries[q] = s_.floats(i_.in[0]) + row * width + query_head * head_dim_;
       tile.outputs[q] = s_.floats(i_.out[0]) + row * width + query_head * head_dim_;
       tile.positions[q] = s_.batch->positions[row];
+      if (i_.in.size() > 1) tile.sinks[q] = s_.vector(i_.in[1])[query_head];
     }
+    tile.has_sinks = i_.in.size() > 1;
     tile.pages = pages_.data();
     tile.kv_head = int(head);
     tile.shape = layer_.shape;

@@ -82,7 +82,7 @@ template <class Make> void round_tiles(const Instruction& i, Step& s, int thread
 
 // The same for what treats every number by itself, gate and up to one: also a single tile is shared out then, by ranges
 // of k, which lie one after the other in a tile.
-void round_gated(const Instruction& i, Step& s, int thread, void (*join)(const float*, const float*, float*, int64_t)) {
+template <class Join> void round_gated(const Instruction& i, Step& s, int thread, Join join) {
   const Operand& y = i.out[0];
   const float *gate = s.floats(i.in[0]), *up = s.floats(i.in[1]);
   const int64_t n = s.rows_of(y) * y.inner_rows(), k = y.inner, n_blocks = k / Q8_BLOCK, n_tiles = (n + TILE_ROWS - 1) / TILE_ROWS;
@@ -116,6 +116,12 @@ void run_rms_norm_q8(const Instruction& i, Step& s, int thread) {
 void run_swiglu_q8(const Instruction& i, Step& s, int thread) { round_gated(i, s, thread, s.rows->swiglu); }
 
 void run_geglu_q8(const Instruction& i, Step& s, int thread) { round_gated(i, s, thread, s.rows->geglu); }
+
+void run_clamped_swiglu_q8(const Instruction& i, Step& s, int thread) {
+  round_gated(i, s, thread, [&](const float* gate, const float* up, float* y, int64_t n) {
+    s.rows->clamped_swiglu(gate, up, i.attributes.alpha, i.attributes.limit, y, n);
+  });
+}
 
 void run_sigmoid_gate_q8(const Instruction& i, Step& s, int thread) { round_gated(i, s, thread, s.rows->sigmoid_gate); }
 

@@ -10,7 +10,7 @@ constexpr int64_t kMostTaps = 16;  // of short_conv, as in program/ops.py
 void rule_embed(const Instruction&, const Parts&);
 void rule_linear(const Instruction&, const Parts&);
 void rule_one_input(const Instruction&, const Parts&);   // quantize, scale, softcap, sigmoid
-void rule_two_inputs(const Instruction&, const Parts&);  // add, swiglu, geglu, sigmoid_gate
+void rule_two_inputs(const Instruction&, const Parts&);  // add, swiglu, geglu, clamped_swiglu, sigmoid_gate
 void rule_norm(const Instruction&, const Parts&);
 void rule_rope_angles(const Instruction&, const Parts&);
 void rule_rope(const Instruction&, const Parts&);
@@ -43,6 +43,8 @@ void run_swiglu(const Instruction&, Step&, int thread);
 void run_swiglu_q8(const Instruction&, Step&, int thread);
 void run_geglu(const Instruction&, Step&, int thread);
 void run_geglu_q8(const Instruction&, Step&, int thread);
+void run_clamped_swiglu(const Instruction&, Step&, int thread);
+void run_clamped_swiglu_q8(const Instruction&, Step&, int thread);
 void run_sigmoid(const Instruction&, Step&, int thread);
 void run_sigmoid_gate(const Instruction&, Step&, int thread);
 void run_sigmoid_gate_q8(const Instruction&, Step&, int thread);

@@ -41,6 +41,12 @@ void run_geglu(const Instruction& i, Step& s, int thread) {
   if (part.n > 0) s.rows->geglu(s.floats(i.in[0]) + part.begin, s.floats(i.in[1]) + part.begin, s.floats(i.out[0]) + part.begin, part.n);
 }
 
+void run_clamped_swiglu(const Instruction& i, Step& s, int thread) {
+  const Run1 part = numbers_of(i, s, thread);
+  const float *gate = s.floats(i.in[0]) + part.begin, *up = s.floats(i.in[1]) + part.begin;
+  if (part.n > 0) s.rows->clamped_swiglu(gate, up, i.attributes.alpha, i.attributes.limit, s.floats(i.out[0]) + part.begin, part.n);
+}
+
 void run_add(const Instruction& i, Step& s, int thread) {
   const Run1 part = numbers_of(i, s, thread);
   if (part.n > 0) s.rows->add(s.floats(i.in[0]) + part.begin, s.floats(i.in[1]) + part.begin, s.floats(i.out[0]) + part.begin, part.n);

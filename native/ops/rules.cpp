@@ -36,6 +36,17 @@ const Recurrence& recurrence_of(const Instruction& i, const Parts& p) {
   return p.recurrences[size_t(i.attributes.state)];
 }
 
+// That a product of streamed experts takes all matrices of its stage: one that nobody multiplies would keep its slots.
+void need_whole_stage(const Instruction& i, const Parts& p) {
+  const StreamedFrom& of = p.experts[i.in[2].at].from();
+  for (size_t e = 0; e < p.experts.size() && of.store; e++) {
+    const StreamedFrom& from = p.experts[e].from();
+    const bool is_wanted = from.store == of.store && from.layer == of.layer && from.stage == of.stage;
+    const auto count = std::count_if(i.in.begin(), i.in.end(), [&](const Operand& o) { return o.kind == Kind::experts && o.at == int64_t(e); });
+    need(i, count == is_wanted, "the matrices are not those of a stage");
+  }
+}
+
 }  // namespace
 
 void rule_embed(const Instruction& i, const Parts& p) {
@@ -107,11 +118,12 @@ void rule_kv_store(const Instruction& i, const Parts& p) {
 }
 
 void rule_attention(const Instruction& i, const Parts& p) {
-  need_counts(i, 1, 1, 1);
+  need_counts(i, 1, 2, 1);
   const KvShape& shape = layer_of(i, p).shape;
   const Operand& q = i.in[0];
   need(i, is_floats(q) && is_floats(i.out[0]) && q.rows == Rows::tokens && is_alike(q, i.out[0]), "operands differ");
   need(i, q.width % (int64_t(shape.n_kv_heads) * shape.head_dim) == 0 && i.attributes.window >= 0, "does not fit the layer");
+  need(i, i.in.size() == 1 || (i.in[1].kind == Kind::vector && i.in[1].width == q.width / shape.head_dim), "a sink for each head");
   need(i, !shape.latent, "the layer keeps latents");
 }
 
@@ -226,6 +238,7 @@ void rule_expert_linear(const Instruction& i, const Parts& p) {
     if (a.biases[w])
       need(i, i.in[bias].kind == Kind::vector && i.in[bias].width == e.n_experts() * e.shape().out_rows, "the bias does not fit the matrices"), bias++;
   }
+  need_whole_stage(i, p);
 }
 
 void rule_experts_named(const Instruction& i, const Parts& p) {

@@ -13,6 +13,8 @@ static const OpRow kOps[] = {
     {"swiglu_q8", rule_two_inputs, run_swiglu_q8},
     {"geglu", rule_two_inputs, run_geglu},
     {"geglu_q8", rule_two_inputs, run_geglu_q8},
+    {"clamped_swiglu", rule_two_inputs, run_clamped_swiglu},
+    {"clamped_swiglu_q8", rule_two_inputs, run_clamped_swiglu_q8},
     {"sigmoid", rule_one_input, run_sigmoid},
     {"sigmoid_gate", rule_two_inputs, run_sigmoid_gate},
     {"sigmoid_gate_q8", rule_two_inputs, run_sigmoid_gate_q8},

@@ -5,10 +5,11 @@
 
 namespace tenth {
 
-// Where the experts of a streamed weight are: a matrix of a layer of the expert store.
+// Where the experts of a streamed weight are: a matrix of a layer of the expert store. The layer's first product multiplies
+// by those of stage 0, the next by those of stage 1 …
 struct StreamedFrom {
   ExpertStore* store = nullptr;
-  int layer = 0, matrix = 0;
+  int layer = 0, stage = 0, matrix = 0;
 };
 
 // A weight [n_experts, out_rows, columns]: one matrix per expert, all of one shape, each in panels of its own. All are resident,

@@ -92,25 +92,26 @@ int Plan::add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_row
   return int(matrices_.size()) - 1;
 }
 
-ExpertMatrix Plan::checked_experts(uint32_t gguf_id, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) const {
+ExpertMatrix Plan::checked_experts(uint32_t gguf_id, int64_t offset, int64_t stride, int64_t n_experts, int64_t out_rows, int64_t columns) const {
   const FormatKernels& kernels = checked_format(gguf_id, offset, out_rows, columns);
   const ExpertMatrix one(Matrix{&kernels, out_rows, columns, nullptr}, 1);
+  expect(within(stride, out_rows * one.shape().row_bytes(), kMostBytes), "plan: bytes from one expert to the next");
   expect(within(n_experts, 1, std::min(kMostExperts, kMostBytes / one.expert_bytes())), "plan: number of experts");
   return ExpertMatrix(one.shape(), n_experts);
 }
 
-int Plan::add_experts(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) {
+int Plan::add_experts(uint32_t gguf_id, int file, int64_t offset, int64_t stride, int64_t n_experts, int64_t out_rows, int64_t columns) {
   expect_building();
-  const Matrix each = checked_experts(gguf_id, offset, n_experts, out_rows, columns).shape();
-  experts_.push_back(add_unread(each, n_experts, file, offset, true));
+  const Matrix each = checked_experts(gguf_id, offset, stride, n_experts, out_rows, columns).shape();
+  experts_.push_back(add_unread(each, n_experts, file, offset, stride, true));
   return int(experts_.size()) - 1;
 }
 
-int Plan::add_streamed(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage) {
+int Plan::add_streamed(uint32_t gguf_id, int file, int64_t offset, int64_t stride, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage) {
   expect_building();
   const ModelFile& from = this->file(file);
   expect(from.mode() != ReadMode::kept, "plan: experts are streamed from a file that leaves no pages in memory");
-  const Matrix shape = checked_experts(gguf_id, offset, n_experts, out_rows, columns).shape();
+  const Matrix shape = checked_experts(gguf_id, offset, stride, n_experts, out_rows, columns).shape();
   if (!store_) store_ = std::make_unique<ExpertStore>(from.mode(), kReaders);
   expect(within(layer, 0, store_->n_layers()), "plan: the layers of streamed experts are numbered in order");
   if (layer == store_->n_layers()) store_->add_layer(n_experts);
@@ -121,7 +122,8 @@ int Plan::add_streamed(uint32_t gguf_id, int file, int64_t offset, int64_t n_exp
   rows.stage = stage;
   rows.file = store_->add_file(from.path());
   rows.offset = offset;
-  experts_.emplace_back(shape, n_experts, StreamedFrom{store_.get(), layer, store_->add_matrix(rows)});
+  rows.stride = stride;
+  experts_.emplace_back(shape, n_experts, StreamedFrom{store_.get(), layer, stage, store_->add_matrix(rows)});
   return int(experts_.size()) - 1;
 }
 
@@ -131,12 +133,12 @@ void Plan::finish_store(const StoreLimits& limits) {
   store_->finish(limits.n_slots, limits.half_life_tokens, limits.passing_slots);
 }
 
-ExpertMatrix Plan::add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, bool has_experts) {
+ExpertMatrix Plan::add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, int64_t stride, bool has_experts) {
   this->file(file);  // before anything is taken
   each.panels = slabs_.take(n_experts * each.n_panels() * each.panel_bytes());
   const ExpertMatrix matrices(each, n_experts);
   std::lock_guard<std::mutex> guard(weights_lock_);
-  weights_.push_back({matrices, has_experts, &this->file(file), offset});
+  weights_.push_back({matrices, has_experts, &this->file(file), offset, stride});
   return matrices;
 }
 
@@ -210,6 +212,10 @@ void Plan::add_instruction(Instruction instruction) {
       if (o.kind == Operand::Kind::experts && instruction.in.size() > 1) instruction.weight_bytes += experts_[o.at].expert_bytes() * instruction.in[1].width;
     }
   instruction.op->rule(instruction, parts());
+  // Slots are filled in order of stages: products in another order would wait for each other's for ever.
+  if (name == "expert_linear")
+    if (const StreamedFrom& from = experts_[instruction.in[2].at].from(); from.store)
+      expect(from.stage == stages_[from.layer]++, "plan: expert_linear: a product of another stage comes next");
   instructions_.push_back(std::move(instruction));
 }
 

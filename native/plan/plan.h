@@ -38,7 +38,7 @@ struct Operand {
 enum class Score : int { softmax = 0, sigmoid = 1, softmax_selected = 2 };  // of route
 
 struct Attributes {  // of all ops together; program/ops.py says which op uses which
-  float eps = 0, scale = 1, factor = 1, cap = 0, softcap = 0;
+  float eps = 0, scale = 1, factor = 1, cap = 0, softcap = 0, alpha = 1, limit = 0;
   int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0, n_heads = 0, first = 0, n_rows = 0, state = 0;
   int k = 0, n_groups = 1, groups_used = 1;
   Score score = Score::softmax;
@@ -179,9 +179,10 @@ class Plan {
   int add_file(const std::string& path, ReadMode mode);  // to read weights from; throws std::runtime_error
   void close_files();                                     // once all weights have been read
   int add_matrix(uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns);  // read_weights fills it
-  int add_experts(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns);
+  // stride: bytes from one expert to the next, which are more than its rows take where the file has two matrices in one.
+  int add_experts(uint32_t gguf_id, int file, int64_t offset, int64_t stride, int64_t n_experts, int64_t out_rows, int64_t columns);
   // As add_experts, but they stay in the file until they are needed: slices of a layer of the store, see experts/cache.h.
-  int add_streamed(uint32_t gguf_id, int file, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage);
+  int add_streamed(uint32_t gguf_id, int file, int64_t offset, int64_t stride, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage);
   void finish_store(const StoreLimits& limits);  // after the last add_streamed
   int add_vector(const float* data, int64_t n);
   void add_layer(int layer, int n_kv_heads, int head_dim, int latent);
@@ -232,13 +233,13 @@ class Plan {
  private:
   void expect_building() const;
   const ModelFile& file(int number) const;
-  ExpertMatrix checked_experts(uint32_t gguf_id, int64_t offset, int64_t n_experts, int64_t out_rows, int64_t columns) const;
+  ExpertMatrix checked_experts(uint32_t gguf_id, int64_t offset, int64_t stride, int64_t n_experts, int64_t out_rows, int64_t columns) const;
   int64_t partials_bytes() const;
   void check(const BatchView& batch) const;
   void check_slots(const BatchView& batch) const;
   void note_slots(const BatchView& batch, bool done);
   void check_operand(const Operand& o, const std::string& where) const;
-  ExpertMatrix add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, bool has_experts = false);
+  ExpertMatrix add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, int64_t stride = 0, bool has_experts = false);
   const FormatKernels& checked_format(uint32_t gguf_id, int64_t offset, int64_t out_rows, int64_t columns) const;
   Parts parts() const { return {matrices_, experts_, vectors_, layers_, recurrences_, limits_.vocab}; }
   int64_t capacity(Rows rows) const { return rows == Rows::tokens ? limits_.max_rows : limits_.max_outputs; }
@@ -253,6 +254,7 @@ class Plan {
   std::vector<Matrix> matrices_;
   std::deque<ModelFile> files_;
   std::vector<ExpertMatrix> experts_;
+  std::map<int, int> stages_;           // of streamed layers: how many products the instructions have so far
   std::deque<Matrix> streamed_shapes_;  // which the store points at
   std::unique_ptr<ExpertStore> store_;
   std::mutex weights_lock_;  // for read_weights, which runs beside what adds to them

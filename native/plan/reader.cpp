@@ -121,7 +121,7 @@ struct ReadJob {
     const int64_t first_row = piece.first_panel * PANEL_ROWS;
     const int64_t n_rows = std::min(piece.n_panels * PANEL_ROWS, m.out_rows - first_row);
     const int64_t start = thread_ns();
-    const int64_t offset = weight.offset + (piece.expert * m.out_rows + first_row) * m.row_bytes();
+    const int64_t offset = weight.offset + piece.expert * weight.stride + first_row * m.row_bytes();
     const uint8_t* rows = nullptr;
     try {
       rows = weight.file->read(offset, n_rows * m.row_bytes(), buffer);

@@ -10,12 +10,13 @@
 
 namespace tenth {
 
-// Where the rows of a weight lie: in a file, from a byte on. A matrix by itself counts as one expert.
+// Where the rows of a weight lie: in a file, from a byte on, `stride` bytes from one expert to the next. A matrix by itself
+// counts as one expert.
 struct UnreadWeight {
   ExpertMatrix matrices;
   bool has_experts;
   const ModelFile* file;
-  int64_t offset;
+  int64_t offset, stride;
 };
 
 // Reads and packs. All workers of a pool take part; files are read into a small buffer per worker: no second

@@ -6,8 +6,8 @@ One module per architecture, or per family of them, has its ``CASES`` and how ll
 
 from __future__ import annotations
 
-from goldens import deepseek2, gated_delta, gemma3, glm4moe, llama, olmoe, qwen
+from goldens import deepseek2, gated_delta, gemma3, glm4moe, gpt_oss, llama, olmoe, qwen
 from goldens.case import Case
 
-FAMILIES = (llama, qwen, olmoe, glm4moe, gemma3, gated_delta, deepseek2)
+FAMILIES = (llama, qwen, olmoe, glm4moe, gemma3, gated_delta, deepseek2, gpt_oss)
 CASES: dict[str, Case] = {name: case for family in FAMILIES for name, case in family.CASES.items()}

@@ -25,4 +25,5 @@ class Case:
     model: type[transformers.PreTrainedModel]
     config: transformers.PretrainedConfig
     formats: dict[str, str] = field(default_factory=dict)  # tensor name -> format; others F32
+    expert_gain: float = 1.0  # of the matrices of experts, beside what weights are drawn with
     chat: bool = False  # with the tokenizer and template of tokenizer.py

@@ -70,7 +70,8 @@ def draw_weights(model: torch.nn.Module, case: Case, rng: np.random.Generator) -
         name = case.architecture.name_in_file(hf_name)
         parts = case.architecture.parts(name, tuple(parameter.shape), case.config)
         for part, shape in parts.items():
-            stored[part] = encode(draw(part, shape, rng), case.formats.get(part, "F32"), rng)
+            drawn = draw(part, shape, rng) * (case.expert_gain if part.endswith("_exps.weight") else 1)
+            stored[part] = encode(drawn, case.formats.get(part, "F32"), rng)
         decoded = {part: decode_as(*stored[part], shape).astype(np.float64) for part, shape in parts.items()}
         parameter.data = torch.from_numpy(case.architecture.joined(decoded, case.config))
     for name, values in case.architecture.further_tensors(model, case.config).items():

@@ -20,7 +20,7 @@ from tenth.placing import expert_weights, memory_needs, n_pages, reading_for
 from tenth.program import memory
 from tenth.program.passes import kept_as_floats, optimise
 from tenth.program.streaming import stream_experts
-from tenth.program.values import Program
+from tenth.program.values import Derived, Program, Sliced, Transposed, Value
 from tenth.runtime import (
     Limits,
     MatrixSource,
@@ -117,20 +117,24 @@ def optimised_program(header: ModelFile) -> Program:
     architecture = header.metadata.architecture
     program = build(architecture, header.metadata, {name: info.shape for name, info in header.tensors.items()})
     check_vocabulary(header, program)
-    quantised = {name for name, info in header.tensors.items() if info.format not in FLOAT_FORMATS}
+    stored = stored_tensors(header, program)
+    quantised = {name for name, info in stored.items() if info.format not in FLOAT_FORMATS}
     return optimise(program, quantised)
 
 
 def stored_tensors(header: ModelFile, program: Program) -> dict[str, TensorInfo]:
-    """Every weight of the program as it will be kept. A derived one lies nowhere: its place is that of its source."""
-    derived = {
-        name: replace(
-            header.tensors[how.source], name=name, shape=program.weights[name].shape, format="F32",
-            n_bytes=4 * prod(program.weights[name].shape),
-        )
-        for name, how in program.derived.items()
-    }  # fmt: skip
-    return {name: derived.get(name) or header.tensors[name] for name in program.weights}
+    """Every weight of the program as it will be kept. One that is turned lies nowhere: its place is its source's."""
+    return {name: _stored(value, header, program.derived.get(name)) for name, value in program.weights.items()}
+
+
+def _stored(value: Value, header: ModelFile, how: Derived | None) -> TensorInfo:
+    if how is None:
+        return header.tensors[value.name]
+    source, n_rows = header.tensors[how.source], prod(value.shape[:-1])
+    if isinstance(how, Sliced):
+        offset = source.offset + how.first * source.row_bytes
+        return replace(source, name=value.name, shape=value.shape, offset=offset, n_bytes=n_rows * source.row_bytes)
+    return replace(source, name=value.name, shape=value.shape, format="F32", n_bytes=4 * prod(value.shape))
 
 
 def check_vocabulary(header: ModelFile, program: Program) -> None:
@@ -182,8 +186,9 @@ def plan_limits(program: Program, config: EngineConfig) -> Limits:
 
 
 def _source(info: TensorInfo, header: ModelFile, program: Program) -> MatrixSource:
-    how, make = program.derived.get(info.name), None
-    if how:
-        source = header.tensors[how.source]
-        make = partial(read_transposed, source, how.n_heads, how.first, how.n_rows)
-    return MatrixSource(info.path, info.offset, info.n_bytes, FORMATS[info.format].gguf_id, make)
+    how, make, expert_bytes = program.derived.get(info.name), None, prod(info.shape[-2:-1]) * info.row_bytes
+    if isinstance(how, Transposed):
+        make = partial(read_transposed, header.tensors[how.source], how.n_heads, how.first, how.n_rows)
+    if isinstance(how, Sliced):
+        expert_bytes = header.tensors[how.source].shape[1] * info.row_bytes
+    return MatrixSource(info.path, info.offset, info.n_bytes, FORMATS[info.format].gguf_id, make, expert_bytes)

@@ -23,9 +23,10 @@ from tenth.stream import Feed, Stream, ThinkingBudget, TokenReader
 
 if TYPE_CHECKING:
     from tenth.loader import Loaded
+    from tenth.text.asking import Ask
     from tenth.text.grammar import Grammar, Grammars
     from tenth.text.guide import Guide
-    from tenth.text.stream import DeltaStream
+    from tenth.text.stream import StopStrings
     from tenth.text.template import ChatTemplate
     from tenth.text.tokenizer import Tokenizer
     from tenth.weights.gguf import Metadata
@@ -151,6 +152,9 @@ class Model:
         thinking_budget: int | None = None,
         reasoning_effort: str | None = None,
         response_format: Any = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: Any = None,
+        parallel_tool_calls: bool = True,
         **sampling: Any,
     ) -> Stream:
         """Answer a conversation: messages with "role" and "content", as the model's own template renders them.
@@ -158,38 +162,31 @@ class Model:
         think: ask a model that can for thinking or for none (None: as its template does). thinking_budget: most tokens
         of thinking, after which it is closed and the answer goes on. reasoning_effort: a word for the two, "none" to
         "max". response_format: what the answer has to match, as OpenAI writes it or a Grammar; thinking is free.
-        Other keywords: SamplingParams, by name. Raises RequestError at once for what cannot be answered.
+        tools, tool_choice, parallel_tool_calls: functions that the model may call, as OpenAI writes them; calls come
+        as pieces of kind "call" and as ``tool_calls``. Other keywords: SamplingParams, by name. Raises RequestError at
+        once for what cannot be answered.
         """
-        from tenth.text.effort import effort_variables, read_effort
-        from tenth.text.grammar import response_grammar
-        from tenth.text.messages import plain_messages
+        from tenth.text.asking import ChatOptions, ask
 
-        text, params = self._text, make_params(sampling).completed(self.defaults)
-        think, budget = read_effort(reasoning_effort, think, thinking_budget)
-        rendered = text.template.render(plain_messages(messages), add_generation_prompt=True, thinking=think,
-                                        extra=effort_variables(reasoning_effort))
-        guide = self._guide(response_grammar(response_format))
-        return self._chat_stream(rendered, params, budget, guide)
+        params = make_params(sampling).completed(self.defaults)
+        options = ChatOptions(think, thinking_budget, reasoning_effort, response_format, tools, tool_choice,
+                              parallel_tool_calls)
+        text = self._text
+        return self._start_chat(ask(text.template, text.tokenizer, messages, options), params)
 
-    def _chat_stream(self, rendered: str, params: SamplingParams, budget: int | None, guide: Guide | None) -> Stream:
-        from tenth.text.stream import DeltaStream
+    def _start_chat(self, ask: Ask, params: SamplingParams) -> Stream:
+        from tenth.text.stream import TextStream
 
-        tokenizer, family = self._text.tokenizer, self._text.template.family
-        deltas = DeltaStream(family, rendered)
-        if budget == 0 and deltas.thinking:  # the prompt itself opens thinking: close it there
-            rendered += deltas.closing_text
-            deltas = DeltaStream(family, rendered)
-        ids = tokenizer.encode(rendered, special=True, parse_special=True)
-        if family is None:
-            return self._start(ids, params, deltas, None, guide)
-
-        def marks(text: str) -> tuple[int, ...]:
-            return tuple(tokenizer.encode(text, special=False, parse_special=True, continuing=True))
-
-        may_open = not deltas.thinking and budget != 0 and not rendered.rstrip("\n ").endswith(family.closing)
-        thinking = ThinkingBudget(budget, marks(family.closing_text), marks(family.opening) if may_open else (),
-                                  marks(family.closing_text.partition(family.closing)[2]))
-        return self._start(ids, params, deltas, thinking, guide)
+        tokenizer, budget = self._text.tokenizer, None
+        if ask.thinking is not None:
+            opening, closing, behind = (
+                tuple(tokenizer.encode(text, special=False, parse_special=True, continuing=True))
+                for text in (ask.thinking.opening, ask.thinking.closing, ask.thinking.behind)
+            )
+            budget = ThinkingBudget(ask.budget, closing, opening, behind)
+        reader = TokenReader(TextStream(tokenizer, shown=ask.shown), ask.deltas, _stops(params), ask.calls)
+        ids = tokenizer.encode(ask.prompt, special=True, parse_special=True)
+        return self._start(ids, params, reader, budget, self._guide(ask.grammar))
 
     def _guide(self, grammar: Grammar | None) -> Guide | None:
         """What keeps an answer to a grammar. Raises RequestError for a grammar that cannot be used."""
@@ -231,21 +228,22 @@ class Model:
         if grammar is not None and not hasattr(grammar, "source"):
             raise RequestError(f"grammar is {grammar!r}, expected a tenth.Grammar")
         ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
-        return self._start(ids, params.completed(self.defaults), None, None, self._guide(grammar))
+        from tenth.text.stream import TextStream
+
+        params, guide = params.completed(self.defaults), self._guide(grammar)
+        reader = TokenReader(TextStream(self._text.tokenizer), None, _stops(params))
+        return self._start(ids, params, reader, None, guide)
 
     def _start(
-        self, ids: list[int], params: SamplingParams, deltas: DeltaStream | None, budget: ThinkingBudget | None,
+        self, ids: list[int], params: SamplingParams, reader: TokenReader, budget: ThinkingBudget | None,
         guide: Guide | None,
     ) -> Stream:
         tokenizer = self._text.tokenizer
-        from tenth.text.stream import StopStrings, TextStream
-
-        stops = StopStrings(tuple(params.stop)) if params.stop else None
 
         def encode(text: str) -> list[int]:
             return tokenizer.encode(text, special=False, continuing=True)
 
-        feed = Feed(TokenReader(TextStream(tokenizer), deltas, stops), len(ids), budget, guide, encode)
+        feed = Feed(reader, len(ids), budget, guide, encode)
         stop_ids = frozenset[int]() if params.ignore_eos else tokenizer.stop_ids
         request = Request(ids, feed, _token_choice(params), params.max_tokens, stop_ids, self.speculate,
                           guide=guide)
@@ -353,6 +351,12 @@ def _config(named: dict[str, Any], settings: dict[str, Any]) -> EngineConfig:
         if name not in known:
             raise RequestError(f"there is no setting {name!r}", f"there are: {', '.join(known)}")
     return EngineConfig(**{**named, **settings})
+
+
+def _stops(params: SamplingParams) -> StopStrings | None:
+    from tenth.text.stream import StopStrings
+
+    return StopStrings(tuple(params.stop)) if params.stop else None
 
 
 def _token_choice(params: SamplingParams) -> TokenChoice:

@@ -13,7 +13,7 @@ from tenth.batch import pages_for
 from tenth.config import EngineConfig
 from tenth.program.passes import kept_as_floats
 from tenth.program.streaming import expert_layers, stream_experts
-from tenth.program.values import Program
+from tenth.program.values import Program, Transposed
 from tenth.runtime import Limits, Reading, Streaming, kv_page_bytes, panel_bytes, slot_bytes
 from tenth.weights.budget import Budget, own_bytes
 from tenth.weights.formats import FORMATS
@@ -26,6 +26,7 @@ from tenth.weights.placement import LEAST_CONTEXT, Needs, Placement
 PYTHON_GROWS_BYTES, LIBRARY_FILES_BYTES, TOKEN_BYTES = 48 << 20, 80 << 20, 400
 THREAD_BYTES, SAMPLING_BYTES = 2 << 20, 16
 READERS, READER_BYTES = 8, 3 << 19
+MAKING_COPIES = 2  # of a matrix that is made: its heads and the whole, then the whole and the file that it is read from
 
 
 def memory_needs(
@@ -53,11 +54,14 @@ def memory_needs(
     # Products of experts gather their rows, each worker for itself.
     widest = max((i.inputs[0].row_bytes for i in program.instructions if i.op == "expert_linear"), default=0)
     per_thread = limits.max_rows * widest + SAMPLING_BYTES * program.vocab_size + THREAD_BYTES
+    # While weights are loaded workspace is not touched yet, and matrices that have to be made are made one at a time.
+    made = (stored[name].n_bytes for name, how in program.derived.items() if isinstance(how, Transposed))
+    making = MAKING_COPIES * max(made, default=0)
     return Needs(
         python=own_bytes() + PYTHON_GROWS_BYTES + LIBRARY_FILES_BYTES + TOKEN_BYTES * program.vocab_size,
         trunk=sum(trunk_bytes(stored, program).values()),
         kv=page_bytes * limits.n_pages,
-        workspace=limits.arena_bytes + limits.n_threads * per_thread,
+        workspace=max(limits.arena_bytes + limits.n_threads * per_thread, making),
         slices=slices, layer_slices=layer_slices, token_bytes=token_bytes,
         stream_workspace=READERS * READER_BYTES, context_tokens=limits.context_tokens,
         state=slot_bytes(program) * limits.n_slots,

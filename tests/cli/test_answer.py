@@ -173,3 +173,29 @@ def test_a_terminal_gets_dimmed_thinking_and_no_control_characters(shell_env):
 @pytest.mark.parametrize("plain", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_a_terminal_without_colour_gets_none(shell_env, plain):
     assert in_terminal(SHOW, shell_env | {"TERM": "xterm"} | plain) == "Hm.\n\nBlue ␛[31m\n"
+
+
+def test_an_answer_can_be_kept_to_a_schema_an_expression_or_a_grammar(tenth, model, tmp_path):
+    schema, lark = tmp_path / "schema.json", tmp_path / "grammar.lark"
+    schema.write_text('{"type": "integer"}')
+    lark.write_text('start: "a"')
+    cases = {"json_schema": ("--json-schema", schema), "lark": ("--grammar", lark), "regex": ("--regex", "a+")}
+    for kind, args in cases.items():
+        assert tenth("run", "m", "x", *map(str, args)).code == 0
+        assert model.asked[-1][2]["response_format"].kind == kind
+    assert tenth("ask", "x", "--raw", "--regex", "a").code == 0
+    assert model.asked[-1][2]["grammar"].text == "a"
+
+
+@pytest.mark.parametrize(
+    "args", [("--regex", "a", "--json-schema", "x"), ("--json-schema", "/no/such"), ("--regex", "")])
+def test_a_grammar_that_cannot_be_had_is_refused_before_anything_is_loaded(tenth, model, args):
+    assert tenth("run", "m", "x", *args).code == 2
+    assert not model.loads
+
+
+def test_a_schema_that_is_no_json_is_refused(tenth, model, tmp_path):
+    (tmp_path / "s").write_text("{nonsense")
+    result = tenth("run", "m", "x", "--json-schema", str(tmp_path / "s"))
+    assert result.code == 2
+    assert "cannot be read" in result.err

@@ -90,10 +90,10 @@ class Scripted:
 @pytest.fixture
 def scripted():
     header, config = read_header(FILE), EngineConfig(threads=1, speculate=False)  # one choice a step
-    text = _read_text(header.metadata, ABLE)
     opened = []
 
-    def open_with(*script):
+    def open_with(*script, template=ABLE):
+        text = _read_text(header.metadata, template)
         ids = [i for part in script for i in text.tokenizer.encode(part, special=False, parse_special=True)]
         loaded = open_runtime(header, config)
         loaded = replace(loaded, runtime=Scripted(loaded.runtime, ids))
@@ -123,3 +123,68 @@ def test_a_model_that_thinks_too_long_is_stopped_in_order_and_answers(scripted):
     assert fed == [i for part in expected for i in part]
     assert stream.usage.completion_tokens == len(fed) + 1  # and the end token
     assert len(stream.logprobs) == n_open + n_thought + len(expected[3])  # forced tokens were not chosen
+
+
+# What gpt-oss's own template uses and does, in little.
+HARMONY = """{%- macro system() -%}
+    {%- if reasoning_effort is not defined %}{%- set reasoning_effort = "medium" %}{%- endif %}
+    {{- "Date: " + strftime_now("%Y-%m-%d") + "\\nReasoning: " + reasoning_effort }}
+    {%- if builtin_tools %}{{- "# Tools" }}{%- endif %}
+    {{- "\\n# Valid channels: analysis, commentary, final." }}
+{%- endmacro -%}
+{{- "<|start|>system<|message|>" + system() + "<|end|>" }}
+{%- for m in messages -%}
+    {%- if m.role == "assistant" -%}
+        {%- if "<|channel|>analysis<|message|>" in m.content %}{{- raise_exception("marks in content") }}{%- endif %}
+        {{- "<|start|>assistant<|channel|>final<|message|>" + m.content + "<|end|>" }}
+    {%- else -%}
+        {{- "<|start|>" + m.role + "<|message|>" + m.content + "<|end|>" }}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+<|start|>assistant
+{%- endif -%}"""
+ANALYSIS, FINAL = "<|channel|>analysis<|message|>", "<|channel|>final<|message|>"
+
+
+def test_the_analysis_of_harmony_is_thinking_and_its_final_channel_the_answer(scripted):
+    model = scripted(f"{ANALYSIS}why not<|end|><|start|>assistant{FINAL}Because.<|im_end|>", template=HARMONY)
+    stream = model.chat(QUESTION, think=True)
+    assert (stream.thinking, stream.text, stream.finish_reason) == ("why not", "Because.", "stop")
+
+
+def test_a_spent_budget_ends_the_analysis_and_opens_the_final_channel(scripted):
+    model = scripted(ANALYSIS, "abcdef", "Because.<|im_end|>", template=HARMONY)
+    stream = model.chat(QUESTION, thinking_budget=len(ids_of(model, "abcdef")) + 1)
+    assert (stream.thinking, stream.text, stream.finish_reason) == ("abcdef", "Because.", "stop")
+    fed = model.loaded.runtime.fed[stream.usage.prompt_tokens:]
+    expected = (ANALYSIS, "abcdef", "<|end|><|start|>assistant" + FINAL, "Because.")
+    assert fed == [i for part in expected for i in ids_of(model, part)]
+
+
+@pytest.mark.parametrize("how", [{"think": False}, {"reasoning_effort": "none"}])
+def test_without_thinking_harmony_answers_in_the_final_channel_at_once(scripted, how):
+    model = scripted("Because.<|im_end|>", template=HARMONY)
+    stream = model.chat(QUESTION, **how)
+    assert (stream.thinking, stream.text) == ("", "Because.")
+    prompt = model.tokenizer.decode(model.loaded.runtime.fed[: stream.usage.prompt_tokens])
+    assert prompt.endswith("<|start|>user<|message|>Why?<|end|><|start|>assistant" + FINAL)
+
+
+def test_a_budget_of_zero_ends_an_analysis_as_it_begins(scripted):
+    model = scripted(ANALYSIS, "Because.<|im_end|>", template=HARMONY)
+    stream = model.chat(QUESTION, thinking_budget=0)
+    assert (stream.thinking, stream.text) == ("", "Because.")
+
+
+def test_a_template_that_opens_the_final_channel_itself_is_left_alone(scripted):
+    model = scripted("Because.<|im_end|>", template=HARMONY.replace("assistant\n{%", f"assistant{FINAL}\n{{%"))
+    stream = model.chat(QUESTION, think=False)
+    prompt = model.tokenizer.decode(model.loaded.runtime.fed[: stream.usage.prompt_tokens])
+    assert prompt.count(FINAL) == 1
+
+
+def test_the_word_for_how_much_to_think_reaches_harmony(scripted):
+    model = scripted("Because.<|im_end|>", template=HARMONY)
+    stream = model.chat(QUESTION, reasoning_effort="high")
+    assert "Reasoning: high" in model.tokenizer.decode(model.loaded.runtime.fed[: stream.wait().usage.prompt_tokens])

@@ -90,6 +90,7 @@ TINY = {
         {**EXPERTS, "expert_group_count": 4, "expert_group_used_count": 2, "expert_weights_norm": False},
         (),
     ),
+    "gpt-oss": ("gpt-oss", {**HEAD_32, **EXPERTS, **YARN, "attention.sliding_window": 5}, ("output",)),
     "gemma3": ("gemma3", {"block_count": 7, "attention.sliding_window": 5, **HEAD_32}, ()),
     "deepseek2": (
         "deepseek2",

@@ -204,6 +204,28 @@ def test_the_first_layers_of_glm4moe_are_dense_and_its_bias_only_chooses(make_ti
     assert (routes[0].attrs["score"], routes[0].attrs["scale"], routes[0].attrs["normalise"]) == ("sigmoid", 2.5, 1)
 
 
+def test_every_second_layer_of_gpt_oss_looks_back_over_the_window_and_all_have_sinks(make_tiny):
+    program = make_tiny("gpt-oss").build()
+    attentions = [i for i in program.instructions if i.op == "attention"]
+    assert [i.attrs["window"] for i in attentions] == [5, 0]
+    assert [i.inputs[1].name for i in attentions] == ["blk.0.attn_sinks.weight", "blk.1.attn_sinks.weight"]
+    with pytest.raises(ModelFileError, match=r"gpt-oss.attention.sliding_window is missing"):
+        make_tiny("gpt-oss", **{"attention.sliding_window": None}).build()
+
+
+def test_the_ramp_of_gpt_oss_begins_and_ends_between_dimensions(make_tiny):
+    scaled = {"rope.freq_base": 150000.0, "rope.scaling.factor": 32.0, "rope.scaling.original_context_length": 4096}
+    heads = {"attention.key_length": 64, "attention.value_length": 64}
+    rope = make_tiny("gpt-oss", **scaled, **heads).config().rope
+    plain = np.array([150000.0 ** (-j / 32) for j in range(32)])
+    # The pairs that turn 32 times and once over 4096 tokens are numbers 8.09 and 17.40 (transformers: truncate false).
+    low, high = (32 * np.log(4096 / (turns * 2 * np.pi)) / np.log(150000.0) for turns in (32, 1))
+    stretched = np.clip((np.arange(32) - low) / (high - low), 0, 1)
+    assert np.allclose(rope.inv_freq, plain * (1 - stretched) + plain / 32 * stretched, rtol=1e-12)
+    assert rope.inv_freq[17] > plain[17] / 32 * 1.1
+    assert np.isclose(rope.scale, 1 + 0.1 * np.log(32))
+
+
 def test_olmoe_that_clamps_is_refused(make_tiny):
     with pytest.raises(ModelFileError, match=r"clamp_kqv is 8.0: clamping q, k and v is not supported"):
         make_tiny("olmoe", **{"attention.clamp_kqv": 8.0}).build()

@@ -24,8 +24,8 @@ def test_every_op_has_a_specification_and_a_reference():
 
 def test_every_op_but_those_of_passes_can_be_written_in_a_model_file():
     of_passes = {
-        "quantize", "rms_norm_q8", "swiglu_q8", "geglu_q8", "sigmoid_gate_q8", "kv_store", "latent_store", "add",
-        "expert_read", "expert_predict",
+        "quantize", "rms_norm_q8", "swiglu_q8", "geglu_q8", "sigmoid_gate_q8", "clamped_swiglu_q8", "kv_store",
+        "latent_store", "add", "expert_read", "expert_predict",
     }  # fmt: skip
     functions = {name for name, f in vars(builder).items() if inspect.isfunction(f)}
     assert set(ops.OPS) - of_passes <= functions
@@ -79,11 +79,25 @@ def test_attention_caps_scores_before_the_softmax_and_groups_heads():
     assert np.allclose(result[1], [first, first, 6, 6])
 
 
+def test_a_sink_takes_its_share_of_the_softmax_and_gives_nothing():
+    batch, cache = Batch.single([0, 0]), Cache()
+    v = np.array([[[3.0]], [[6.0]]], np.float32)
+    meaning("kv_store", np.zeros_like(v), v, batch=batch, cache=cache, layer=0)
+    attrs = {"layer": 0, "n_kv_heads": 1, "head_dim": 1, "scale": 1.0, "softcap": 0.0, "window": 0}
+    sinks = np.log([1.0, 2.0]).astype(np.float32)  # as much as one key of score 0, and as two
+    result = meaning("attention", np.ones((2, 2, 1), np.float32), sinks, batch=batch, cache=cache, **attrs)
+    assert np.allclose(result, [[3 / 2, 3 / 3], [9 / 3, 9 / 4]])
+
+
 def test_activations_are_what_their_formulas_say():
     g, up = np.array([[-200.0, -1.0, 0.0, 2.0]], np.float32), np.array([[1.0, 2.0, 3.0, 4.0]], np.float32)
     assert np.allclose(meaning("swiglu", g, up), g / (1 + np.exp(-g.astype(np.float64))) * up)
     gelu = g / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (g + 0.044715 * g.astype(np.float64) ** 3)))
     assert np.allclose(meaning("geglu", g, up), gelu * up)
+    clamped = np.minimum(g, 1.5).astype(np.float64)
+    glu = clamped / (1 + np.exp(-1.702 * clamped)) * (np.minimum(up, 1.5) + 1)
+    assert np.allclose(meaning("clamped_swiglu", g, up, alpha=1.702, limit=1.5), glu)
+    assert meaning("clamped_swiglu", g, -up, alpha=1.0, limit=1.0).tolist() == [[0, 0, 0, 0]]
     assert np.allclose(meaning("softcap", 100 * g, cap=5.0), [[-5, -5, 0, 5]])
 
 

@@ -11,7 +11,7 @@ from tenth.config import EngineConfig
 from tenth.loader import open_runtime
 from tenth.program import memory
 from tenth.program.passes import kept_as_floats
-from tenth.program.reference import transposed
+from tenth.program.reference import derived
 from tenth.runtime import Limits, MatrixSource, Runtime
 from tenth.weights import placement
 from tenth.weights.gguf import read_header
@@ -76,12 +76,13 @@ def open_program(program, weights, folder, rows=64, kv_format="f32", threads=2, 
     with path.open("wb") as file:
         for name in program.weights:
             how = program.derived.get(name)
-            data = transposed(weights[how.source], how) if how else weights[name]
+            data = derived(weights[how.source], how) if how else weights[name]
             data, gguf_id = data if isinstance(data, tuple) else (np.ascontiguousarray(data, np.float32), 0)
             if name in floats:
                 vectors[name] = data
             else:
-                matrices[name] = MatrixSource(path, at, data.nbytes, gguf_id)
+                shape = program.weights[name].shape
+                matrices[name] = MatrixSource(path, at, data.nbytes, gguf_id, expert_bytes=data.nbytes // shape[0])
                 at += file.write(data.tobytes())
     arena = memory.plan(program, {"tokens": rows, "outputs": rows})
     slots = 16 if program.recurrences else 0

@@ -27,34 +27,35 @@ class Case:
     head_dim: int
     window: int = 0
     softcap: float = 0.0
+    sinks: bool = False
 
     def formats(self):
         return ["f32", "f16"] + ["q8_0"] * (self.head_dim % 32 == 0)
 
 
 CASES = [Case(6, 2, 32), Case(7, 1, 64, window=140), Case(12, 1, 32, softcap=3.0), Case(3, 3, 40, window=33),
-         Case(2, 2, 96)]
+         Case(2, 2, 96), Case(8, 2, 64, window=128, sinks=True), Case(3, 3, 32, sinks=True)]
 PAIRS = [(case, kv) for case in CASES for kv in case.formats()]
 
 
 def program_of(case):
     width, kv_width = case.heads * case.head_dim, case.kv_heads * case.head_dim
     builder = b.Builder({"embd.weight": (VOCAB, DIM), "q.weight": (width, DIM), "k.weight": (kv_width, DIM),
-                         "v.weight": (kv_width, DIM), "out.weight": (VOCAB, width)})
+                         "v.weight": (kv_width, DIM), "out.weight": (VOCAB, width), "sinks.weight": (case.heads,)})
     w = b.Weights(builder)
     x = b.embed(builder.inputs["tokens"], w.embd, scale=1.0)
     angles = b.rope_angles(builder.inputs["positions"], tuple(100.0 ** (-j / 8) for j in range(8)))
     q = b.heads(b.linear(x, w.q), case.heads)
     k, v = (b.heads(b.linear(x, weight), case.kv_heads) for weight in (w.k, w.v))
     y = b.attention(b.rope(q, angles, "half"), b.rope(k, angles, "half"), v, layer=0, scale=case.head_dim**-0.5,
-                    window=case.window, softcap=case.softcap)
+                    window=case.window, softcap=case.softcap, sinks=w.sinks if case.sinks else None)
     return builder.finish(b.linear(b.select_outputs(y), w.out), "test", 512)
 
 
 def weights_of(program):
     rng = np.random.default_rng(3)
     shapes = {v.name: v.shape for i in program.instructions for v in i.inputs if v.kind == "weight"}
-    spread = {"embd.weight": 1.0}
+    spread = {"embd.weight": 1.0, "sinks.weight": 8.0}  # sinks below the scores and above them
     return {name: rng.normal(0, spread.get(name, 0.2), shapes[name]).astype(np.float32) for name in sorted(shapes)}
 
 

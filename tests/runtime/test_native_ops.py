@@ -19,7 +19,7 @@ SHAPES = {
     "gates.weight": (4, DIM), "factor": (4,), "dt.bias": (4,), "wide": (DIM,), "wide.bias": (DIM,),
     "conv.weight": (DIM, 4), "conv_odd.weight": (41, 3), "odd.weight": (DIM, 41),
     "choice.bias": (12,), "up.weight": (12, 20, DIM), "up.bias": (12, 20), "gate.weight": (12, 20, DIM),
-    "down.weight": (12, DIM, 20),
+    "down.weight": (12, DIM, 20), "sinks.weight": (HEADS,),
 }  # fmt: skip
 INV_FREQ = tuple(1e4 ** (-j / 6) for j in range(6))
 
@@ -89,6 +89,7 @@ BODIES = {
     "kv_store": lambda x, p, w: attend(x, w),
     "attention": lambda x, p, w: attend(x, w),
     "attention windowed": lambda x, p, w: attend(x, w, window=7),
+    "attention with sinks": lambda x, p, w: attend(x, w, sinks=w.sinks),
     "attention softcapped": lambda x, p, w: attend(x, w, softcap=2.0),
     "head_linear": lambda x, p, w: b.linear(by_head(x, w), w.of_192),
     "head_linear of some rows": lambda x, p, w: by_head(x, w, first=16, n_rows=16),
@@ -100,6 +101,7 @@ BODIES = {
     "scale": lambda x, p, w: b.scale(x, 0.37),
     "softcap": lambda x, p, w: b.softcap(x, 1.5),
     "swiglu": lambda x, p, w: b.swiglu(x, b.linear(x, w.c)),
+    "clamped_swiglu": lambda x, p, w: b.clamped_swiglu(b.scale(x, 5.0), b.linear(x, w.c), alpha=1.702, limit=2.5),
     "geglu": lambda x, p, w: b.geglu(x, b.linear(x, w.c)),
     "l2_norm": lambda x, p, w: b.flat(b.l2_norm(b.heads(x, HEADS), 0.5)),
     "l2_norm odd": lambda x, p, w: through_odd(x, w, lambda y: b.l2_norm(y, 1e-6)),
@@ -124,7 +126,7 @@ BODIES = {
     "expert_sum with residual": lambda x, p, w: x + mix(x, w, k=5),
 }  # fmt: skip
 # These need quantised weights: test_native_goldens.py.
-Q8_OPS = {"quantize", "rms_norm_q8", "swiglu_q8", "geglu_q8", "sigmoid_gate_q8"}
+Q8_OPS = {"quantize", "rms_norm_q8", "swiglu_q8", "geglu_q8", "sigmoid_gate_q8", "clamped_swiglu_q8"}
 WITHOUT_NUMBERS = {"expert_read", "expert_predict"}  # they only say when weights are read: test_streaming.py
 
 

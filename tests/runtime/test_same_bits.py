@@ -12,12 +12,12 @@ from tenth import _core
 from tests.runtime.native import all_logits, golden, open_golden, step_logits
 
 CASES = ["quantised", "kquants", "gemma3", "llama", "moe_quantised", "glm4moe", "deepseek2_quantised",
-         "deepseek3_quantised", "qwen35_quantised", "qwen3next"]  # fmt: skip
+         "deepseek3_quantised", "qwen35_quantised", "qwen3next", "gpt_oss", "gpt_oss_quantised"]  # fmt: skip
 KV = ["f16", "q8_0"]
 
 
 def fits(case, kv_format):
-    small = ("llama", "glm4moe", "qwen35_quantised", "qwen3next")  # their heads are no multiple of 32
+    small = ("llama", "glm4moe", "qwen35_quantised", "qwen3next", "gpt_oss")  # their heads are no multiple of 32
     return kv_format != "q8_0" or case not in small
 
 

@@ -17,7 +17,8 @@ from tenth.weights.gguf import read_header
 from tenth.weights.placement import place
 from tests.runtime.native import DATA, all_logits, golden, i32, open_golden, open_streamed, step_logits
 
-CASES = ["qwen3moe", "moe_quantised", "olmoe", "qwen2moe", "mixtral", "glm4moe", "deepseek3_quantised"]
+CASES = ["qwen3moe", "moe_quantised", "olmoe", "qwen2moe", "mixtral", "glm4moe", "deepseek3_quantised",
+         "gpt_oss", "gpt_oss_quantised", "qwen35moe", "qwen3next"]  # fmt: skip
 
 
 def least(needs):

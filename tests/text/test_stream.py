@@ -45,6 +45,15 @@ def test_harmony_channels_give_thinking_and_the_final_answer() -> None:
     assert run(DeltaStream(family_of(text)), list(text)) == {"thinking": "hm", "content": "Hello"}
 
 
+@given(places=st.lists(st.integers(0, 200), max_size=9))
+def test_harmony_may_speak_in_several_messages_and_think_again(places: list[int]) -> None:
+    start, text = "<|start|>assistant", (
+        "<|channel|>analysis<|message|>hm\n<|end|><|start|>assistant<|channel|>commentary<|message|>Let me see.<|end|>"
+        "<|start|>assistant<|channel|>analysis<|message|>again<|end|><|start|>assistant<|channel|>final<|message|>Yes.")
+    found = run(DeltaStream(family_of(text), prompt="…" + start), cut(text, places))
+    assert found == {"thinking": "hmagain", "content": "Let me see.Yes."}
+
+
 def test_an_open_thought_can_be_closed_in_good_order() -> None:
     stream = DeltaStream(family_of("<think>"), prompt="<think>\n")
     assert stream.thinking

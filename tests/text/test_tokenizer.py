@@ -104,6 +104,19 @@ def test_every_known_end_of_generation_token_stops() -> None:
                                                          for text in ("<|endoftext|>", "<|im_end|>")}
 
 
+@pytest.mark.parametrize("key", ["eos_token_id", "eot_token_id"])
+def test_of_harmony_only_return_and_call_end_an_answer(key: str) -> None:
+    values = dict(published("gpt-2")[1].values)
+    size, added = len(values["tokenizer.ggml.tokens"]), ["<|return|>", "<|call|>", "<|end|>", "<|channel|>"]
+    values["tokenizer.ggml.tokens"] = [*values["tokenizer.ggml.tokens"], *added]
+    values["tokenizer.ggml.token_type"] = [1] * size + [3] * len(added)
+    values[f"tokenizer.ggml.{key}"] = size + 2  # some files name <|end|>
+    tokenizer = Tokenizer.from_metadata(Metadata(values))
+    assert {size, size + 1} <= tokenizer.stop_ids
+    assert size + 2 not in tokenizer.stop_ids
+    assert tokenizer.decode([size + 3, size + 2, size]) == "<|channel|><|end|>"  # what structures an answer is shown
+
+
 def test_control_tokens_are_silent_unless_asked_for() -> None:
     tokenizer = Tokenizer.from_metadata(published("gpt-2")[1])
     ids = tokenizer.encode("<|im_start|>hi", parse_special=True)

@@ -131,7 +131,20 @@ static inline void clear(const Walk& w, float* total) {
   total[w.stride + 1] = 0;
 }
 
-static inline void finish(const Walk& w, int query, const float* total) {
+// The sink joins last, as a span would whose greatest score it is, with one weight of 1 and values of zeros.
+static inline void join_sink(const Walk& w, float sink, float* total) {
+  float *top = total + w.stride, *sum = top + 1;
+  const bool rises = sink > *top;
+  float f[LANES];
+  storef(f, expf_(splatf(rises ? *top - sink : sink - *top)));
+  *sum = rises ? fma1(*sum, f[0], 1.0f) : *sum + f[0];
+  if (!rises) return;
+  for (int d = 0; d < w.head_dim; d += LANES) storef(total + d, mulf(loadf(total + d), splatf(f[0])));
+  *top = sink;
+}
+
+static inline void finish(const Walk& w, int query, float* total) {
+  if (w.tile.has_sinks) join_sink(w, w.tile.sinks[query], total);
   float* out = w.tile.outputs[query];
   const F32 sum = splatf(total[w.stride + 1]);
   int d = 0;

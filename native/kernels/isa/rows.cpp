@@ -92,6 +92,14 @@ void geglu(const float* gate, const float* up, float* y, int64_t n) {
   map2(gate, up, y, n, [](F32 g, F32 u) { return mulf(gelu_tanh(g), u); });
 }
 
+void clamped_swiglu(const float* gate, const float* up, float alpha, float limit, float* y, int64_t n) {
+  const F32 most = splatf(limit), least = splatf(-limit);  // constants first: what is not a number stays so
+  map2(gate, up, y, n, [=](F32 g, F32 u) {
+    g = minf(most, g);
+    u = maxf(least, minf(most, u));
+    return mulf(mulf(g, sigmoid_(mulf(splatf(alpha), g))), addf(u, splatf(1.0f)));
+  });
+}
 void sigmoid(const float* x, float* y, int64_t n) {
   map1(x, y, n, [](F32 a) { return sigmoid_(a); });
 }
@@ -132,7 +140,7 @@ void weighted_sum(const float* x, int64_t stride, const float* w, int64_t n_part
 #define TENTH_NAME2(x) #x
 #define TENTH_NAME(x) TENTH_NAME2(x)
 extern const OpKernels op_kernels;
-const OpKernels op_kernels = {TENTH_NAME(TENTH_ISA), LANES, rms_norm, rope, add, scale, softcap, swiglu, geglu, softmax, sigmoid,
+const OpKernels op_kernels = {TENTH_NAME(TENTH_ISA), LANES, rms_norm, rope, add, scale, softcap, swiglu, geglu, clamped_swiglu, softmax, sigmoid,
                               weighted_sum, sigmoid_gate, l2_norm, decay, short_conv, delta_net, kv_store, attention,
                               attention_merge, latent_store, latent_attention};
 

@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tenth.cli.flags import AnswerFlags, SamplingFlags
+from tenth.cli.flags import AnswerFlags, GrammarFlags, SamplingFlags
 from tenth.cli.opening import open_model
 from tenth.cli.prompt import checked, read_text_file
 from tenth.cli.terminal import is_terminal, write, write_json, write_line
@@ -16,6 +16,10 @@ from tenth.errors import RequestError
 if TYPE_CHECKING:
     from tenth.model import Model
     from tenth.stream import Stream
+    from tenth.text.grammar import Grammar
+
+
+NO_GRAMMAR = GrammarFlags()
 
 
 @dataclass(frozen=True)
@@ -27,15 +31,17 @@ class Question:
     sampling: SamplingFlags
     engine: EngineConfig
     flags: AnswerFlags
+    grammar: GrammarFlags = NO_GRAMMAR
 
 
 def answer(question: Question) -> None:
     """Prints the answer to standard output as it is generated, or as one JSON object at the end."""
     flags, settings = question.flags, question.sampling.chosen()
     check(question)
+    grammar = read_grammar(question.grammar)
     template = read_text_file(flags.template, "the template") if flags.template else None
     with open_model(question.model, question.engine, template) as model:
-        stream = start(model, question, settings)
+        stream = start(model, question, settings, grammar)
         if flags.json:
             for _ in stream:
                 pass
@@ -59,9 +65,27 @@ def check(question: Question) -> None:
         raise RequestError("--top-logprobs needs --json", "the plain answer has no place for them")
 
 
-def start(model: Model, question: Question, settings: dict[str, Any]) -> Stream:
+def read_grammar(flags: GrammarFlags) -> Grammar | None:
+    """The grammar that was asked for. Raises RequestError for more than one, or a file that cannot be read."""
+    given = {f"--{name.replace('_', '-')}": value for name, value in asdict(flags).items() if value is not None}
+    if len(given) > 1:
+        raise RequestError(f"{' and '.join(given)} exclude each other")
+    if not given:
+        return None
+    from tenth.text.grammar import Grammar
+
+    if flags.regex is not None:
+        return Grammar.regex(checked(flags.regex, "the regular expression"))
+    if flags.grammar is not None:
+        return Grammar.lark(read_text_file(flags.grammar, "the grammar"))
+    return Grammar.json_schema(read_text_file(flags.json_schema or "", "the JSON schema"))
+
+
+def start(model: Model, question: Question, settings: dict[str, Any], grammar: Grammar | None) -> Stream:
     """The stream of the answer."""
     flags = question.flags
+    if grammar is not None:
+        settings = {**settings, "grammar" if flags.raw else "response_format": grammar}
     if flags.raw:
         return model.generate(question.prompt, **settings)
     messages = [{"role": "user", "content": question.prompt}]

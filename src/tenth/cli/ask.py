@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tenth.cli.answer import Question, answer
-from tenth.cli.flags import AnswerFlags, SamplingFlags
+from tenth.cli.flags import AnswerFlags, GrammarFlags, SamplingFlags
 from tenth.cli.prompt import gather
 from tenth.config import EngineConfig
 from tenth.errors import RequestError
@@ -17,6 +17,7 @@ def command(
     sampling: SamplingFlags,
     engine: EngineConfig,
     flags: AnswerFlags,
+    grammar: GrammarFlags,
     question: Annotated[list[str] | None, typer.Argument(help="The question; piped text is added to it.",
                                                          show_default=False)] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", metavar="MODEL",
@@ -29,4 +30,4 @@ def command(
     prompt = gather(" ".join(question or []))
     if not prompt:
         raise RequestError("there is no question", 'for example: tenth ask "Why is the sky blue?"')
-    answer(Question(model, prompt, sampling, engine, flags))
+    answer(Question(model, prompt, sampling, engine, flags, grammar))

@@ -82,6 +82,15 @@ class AnswerFlags:
                       names=("--json",))
 
 
+@dataclass(frozen=True)
+class GrammarFlags:
+    """What the answer has to match; at most one of them."""
+
+    json_schema: str | None = flag(None, "Answer with JSON that this schema accepts.", metavar="FILE")
+    regex: str | None = flag(None, "Answer with a text that this regular expression matches.", metavar="TEXT")
+    grammar: str | None = flag(None, "Answer with a text that this Lark grammar accepts.", metavar="FILE")
+
+
 def bias(text: str) -> tuple[int, float]:
     """``"50=-2.5"`` -> (50, -2.5). Raises RequestError."""
     token, _, value = text.partition("=")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tenth.cli.answer import Question, answer
-from tenth.cli.flags import AnswerFlags, ModelArgument, SamplingFlags
+from tenth.cli.answer import NO_GRAMMAR, Question, answer
+from tenth.cli.flags import AnswerFlags, GrammarFlags, ModelArgument, SamplingFlags
 from tenth.cli.prompt import gather
 from tenth.cli.terminal import is_terminal
 from tenth.config import EngineConfig
@@ -20,6 +20,7 @@ def command(
     sampling: SamplingFlags,
     engine: EngineConfig,
     flags: AnswerFlags,
+    grammar: GrammarFlags,
     prompt: Annotated[str | None, typer.Argument(help="The prompt; piped text is added to it.",
                                                  show_default=False)] = None,
 ) -> None:
@@ -29,10 +30,10 @@ def command(
     terminal, a chat opens.
     """
     text = gather(prompt)
-    question = Question(model, text, sampling, engine, flags)
+    question = Question(model, text, sampling, engine, flags, grammar)
     if text:
         answer(question)
-    elif is_terminal(sys.stdin) and not flags.json and not flags.raw:
+    elif is_terminal(sys.stdin) and not flags.json and not flags.raw and grammar == NO_GRAMMAR:
         from tenth.cli.chat import converse
 
         converse(question, history=True)

@@ -14,6 +14,7 @@ from tenth.models import (
     deepseek2,
     gemma3,
     glm4moe,
+    gpt_oss,
     llama,
     olmoe,
     qwen2,
@@ -25,7 +26,7 @@ from tenth.models import (
     qwen35moe,
 )
 from tenth.models.config import Metadata, require
-from tenth.models.tensors import Declared, match
+from tenth.models.tensors import Declared, fused_parts, match, with_parts
 from tenth.program.builder import Builder, Value, Weights
 from tenth.program.check import check
 from tenth.program.values import Program
@@ -58,6 +59,7 @@ ARCHITECTURES: dict[str, Model] = {
     "qwen3next": qwen3next,
     "gemma3": gemma3,
     "deepseek2": deepseek2,
+    "gpt-oss": gpt_oss,
 }
 
 
@@ -72,10 +74,12 @@ def build(architecture: str, metadata: Metadata, tensors: Mapping[str, tuple[int
         raise ModelFileError(f"architecture {architecture!r} is not supported", f"supported are {known}")
     model = ARCHITECTURES[architecture]
     config = model.read_config(metadata)
-    shapes = match(model.tensors(config), tensors)
+    declared = model.tensors(config)
+    parts = fused_parts(declared, tensors)
+    shapes = match(declared, with_parts(tensors, parts))
     n_rows = shapes["token_embd.weight"][0]
     n_vocab = metadata.get_int(f"{architecture}.vocab_size", n_rows)
     require(n_vocab == n_rows, f"{architecture}.vocab_size is {n_vocab}, but token_embd.weight has {n_rows} rows")
-    builder = Builder(shapes)
+    builder = Builder(shapes, parts)
     logits = model.forward(builder.inputs["tokens"], builder.inputs["positions"], Weights(builder), config)
     return check(builder.finish(logits, architecture, config.context_tokens))

@@ -10,8 +10,9 @@ from tenth.program.builder import Value, Weights, attention, heads, linear, rms_
 def attend(
     x: Value, angles: Value, w: Weights, c: Config, i: int, *, window: int = 0, softcap: float = 0.0
 ) -> Value:
-    """Grouped-query attention, with a norm per head of q and k where the file has them. x: [n, dim] -> [n, dim].
+    """Grouped-query attention. x: [n, dim] -> [n, dim].
 
+    With a norm per head of q and k, and a sink per head, where the model declares them and the file has them.
     ``window``: how many positions are seen, 0 for all. ``softcap``: of the scores, 0 for none.
     """
     q = heads(linear(x, w.attn_q), c.n_heads)  # [n, n_heads, head_dim]
@@ -20,7 +21,9 @@ def attend(
     if w.attn_q_norm:
         q, k = rms_norm(q, w.attn_q_norm, c.eps), rms_norm(k, w.attn_k_norm, c.eps)
     q, k = rope(q, angles, c.rope.pairing), rope(k, angles, c.rope.pairing)
-    seen = attention(q, k, v, layer=i, scale=c.attention_scale, window=window, softcap=softcap)
+    seen = attention(
+        q, k, v, layer=i, scale=c.attention_scale, window=window, softcap=softcap, sinks=w.attn_sinks
+    )
     return linear(seen, w.attn_output)
 
 

@@ -165,13 +165,24 @@ def _refuse_sliding_window(m: Metadata, prefix: str, context_tokens: int) -> Non
 # ---------------------------------------------------------------- rotary embedding and its scalings
 
 
-def read_rope(
-    m: Metadata, prefix: str, head_dim: int, pairing: str, default_base: float, log_multiplier: bool = False
-) -> Rope:
-    """Base, dimensions and scaling ("none", "linear" or "yarn") of the rotary embedding.
+@dataclass(frozen=True)
+class YarnKind:
+    """How a model takes YaRN. ``log_multiplier``: it knows that key; else a file that has it is refused.
 
-    ``log_multiplier``: whether the model knows YaRN's yarn_log_multiplier; else a file that has it is refused.
+    ``whole``: the ramp between fast and slow dimensions begins and ends at whole ones, as most models have it.
     """
+
+    log_multiplier: bool = False
+    whole: bool = True
+
+
+PLAIN_YARN = YarnKind()
+
+
+def read_rope(
+    m: Metadata, prefix: str, head_dim: int, pairing: str, default_base: float, yarn: YarnKind = PLAIN_YARN
+) -> Rope:
+    """Base, dimensions and scaling ("none", "linear" or "yarn") of the rotary embedding."""
     dims = m.get_int(f"{prefix}.rope.dimension_count", head_dim, low=2, high=MOST_WIDTH)
     require(dims % 2 == 0, f"{prefix}.rope.dimension_count (or key_length) is {dims}, expected an even number")
     require(dims <= head_dim, f"{prefix}.rope.dimension_count {dims} is more than the head's {head_dim} numbers")
@@ -182,7 +193,7 @@ def read_rope(
     factor = m.get_float(f"{prefix}.rope.scaling.factor", old_factor, low=1e-3, high=1e6)
     inv_freq = inverse_frequencies(dims, base)
     if kind == "yarn":
-        return _yarn(m, prefix, inv_freq, base, factor, pairing, log_multiplier)
+        return _yarn(m, prefix, inv_freq, base, factor, pairing, yarn)
     require(kind in ("none", "linear"), f"{prefix}.rope.scaling.type is {kind!r}, expected none, linear or yarn",
             "this way of stretching the context is not supported yet")  # fmt: skip
     return Rope(tuple(f / factor for f in inv_freq) if kind == "linear" else inv_freq, pairing)
@@ -201,14 +212,14 @@ def inverse_frequencies(dims: int, base: float) -> tuple[float, ...]:
 
 
 def _yarn(
-    m: Metadata, prefix: str, inv_freq: tuple[float, ...], base: float, factor: float, pairing: str, multiplied: bool
+    m: Metadata, prefix: str, inv_freq: tuple[float, ...], base: float, factor: float, pairing: str, kind: YarnKind
 ) -> Rope:
     """YaRN (Peng et al. 2023, sections 3.2 to 3.4): slow dimensions are stretched, fast ones stay, a ramp between."""
     key = f"{prefix}.rope.scaling"
     require(factor >= 1, f"{key}.factor is {factor}, expected at least 1 for yarn")
     for part, plain in (("yarn_log_multiplier", 0.0), ("yarn_ext_factor", 1.0)):
         value = m.get_float(f"{key}.{part}", plain, low=-1e3, high=1e3)
-        known = value == plain or (part == "yarn_log_multiplier" and multiplied)
+        known = value == plain or (part == "yarn_log_multiplier" and kind.log_multiplier)
         require(known, f"{key}.{part} is {value}, expected {plain}: this variant of yarn is not supported")
     context = m.get_int(f"{prefix}.context_length", low=1, high=MOST_CONTEXT)
     original = m.get_int(f"{key}.original_context_length", context, low=1, high=MOST_CONTEXT)
@@ -221,8 +232,10 @@ def _yarn(
         """The dimension pair that turns this many times over the original context."""
         return dims * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(base))
 
-    low = max(0, math.floor(turning(fast)))
-    high = min(dims - 1, math.ceil(turning(slow)))
+    low, high = turning(fast), turning(slow)
+    if kind.whole:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(0.0, low), min(dims - 1.0, high)
     stretched = [min(1.0, max(0.0, (j - low) / max(0.001, high - low))) for j in range(len(inv_freq))]
     mixed = tuple(f * (1 - s) + f / factor * s for f, s in zip(inv_freq, stretched, strict=True))
     attention = m.get_float(f"{key}.attn_factor", 1.0, low=1e-3, high=1e3)

@@ -27,6 +27,7 @@ from tenth.models.config import (
     MOST_LAYERS,
     MOST_WIDTH,
     Metadata,
+    YarnKind,
     read_rope,
     refuse_encoder,
     require,
@@ -87,7 +88,7 @@ def read_config(metadata: Metadata) -> LatentConfig:
     latent_dim = m.get_int(f"{prefix}.attention.kv_lora_rank", low=1, high=MOST_HEAD_DIM)
     key_dim, value_dim = _head_dims(m, prefix)
     rope_dim = m.get_int(f"{prefix}.rope.dimension_count", low=2, high=MOST_HEAD_DIM)
-    rope = read_rope(m, prefix, rope_dim, "pairs", 10000.0, log_multiplier=True)
+    rope = read_rope(m, prefix, rope_dim, "pairs", 10000.0, YarnKind(log_multiplier=True))
     require(rope_dim < key_dim, f"{prefix}.rope.dimension_count is {rope_dim}, but a head's key has {key_dim} numbers")
     sizes = {"kv_lora_rank": latent_dim, "key length less rope": key_dim - rope_dim, "value length": value_dim}
     for name, size in sizes.items():

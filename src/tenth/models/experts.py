@@ -6,6 +6,7 @@ expert; the best ``k`` work on it, and their results are weighed and added. Some
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tenth.models.config import MOST_WIDTH, Config, Metadata, require
@@ -93,12 +94,27 @@ def shared_tensors(c: MoeConfig) -> Declared:
     }
 
 
-def sparse_feed_forward(x: Value, w: Weights, c: MoeConfig, bias: Weights | None = None) -> Value:
-    """Mixture of SwiGLU experts. x: [n, dim] -> [n, dim]. ``bias``: of the router, for choosing only."""
+def expert_biases(c: MoeConfig) -> Declared:
+    """Shapes of the biases of one layer's router and experts, for models that have them."""
+    return {
+        "ffn_gate_inp.bias": (c.n_experts,),
+        "ffn_gate_exps.bias": (c.n_experts, c.n_expert_ff),
+        "ffn_up_exps.bias": (c.n_experts, c.n_expert_ff),
+        "ffn_down_exps.bias": (c.n_experts, c.dim),
+    }
+
+
+def sparse_feed_forward(
+    x: Value, w: Weights, c: MoeConfig, bias: Weights | None = None, joined: Callable[[Value, Value], Value] = swiglu
+) -> Value:
+    """Mixture of experts. x: [n, dim] -> [n, dim].
+
+    ``bias``: of the router, for choosing only. ``joined``: how an expert's gate and up become one.
+    """
     experts, weights = route(linear(x, w.ffn_gate_inp), c.routing, bias)  # [n, k] each
     gate = expert_linear(x, experts, w.ffn_gate_exps)  # [n, k, n_expert_ff]
     up = expert_linear(x, experts, w.ffn_up_exps)
-    return expert_sum(expert_linear(swiglu(gate, up), experts, w.ffn_down_exps), weights)
+    return expert_sum(expert_linear(joined(gate, up), experts, w.ffn_down_exps), weights)
 
 
 def shared_expert(x: Value, w: Weights) -> Value:

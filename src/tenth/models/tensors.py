@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from tenth.errors import ModelFileError
+from tenth.program.values import Sliced
 
 Shape = tuple[int, ...]
 # A declared dimension is a number, or a name for a number that only the file knows (the same wherever it stands).
@@ -23,10 +24,39 @@ OLD = {
 }  # fmt: skip
 
 
+_GATE, _UP, _FUSED = "ffn_gate_exps.weight", "ffn_up_exps.weight", "ffn_gate_up_exps.weight"
+
+
 def layers(which: int | range, one: Declared) -> Declared:
     """The tensors of one layer, for so many layers or these: ``attn_q.weight`` -> ``blk.0.attn_q.weight`` …"""
     numbers = range(which) if isinstance(which, int) else which
     return {f"blk.{i}.{name}": shape for i in numbers for name, shape in one.items()}
+
+
+def fused_parts(declared: Declared, present: Mapping[str, Shape]) -> dict[str, Sliced]:
+    """Declared matrices of experts that the file has together: gates and ups, in that order, in one [E, 2 rows, in].
+
+    Converters may write either. Raises ModelFileError for one that has no two halves.
+    """
+    parts: dict[str, Sliced] = {}
+    for name in (name.rstrip("?") for name in declared if _GATE in name):
+        fused, up = name.replace(_GATE, _FUSED), name.replace(_GATE, _UP)
+        shape = present.get(fused, ())
+        if len(shape) != 3 or name in present or up in present:
+            continue
+        if shape[1] % 2:
+            hint = "the file is damaged or was made wrongly; try another copy of the model"
+            raise ModelFileError(f"tensor {fused} has {shape[1]} rows for each expert, expected an even number", hint)
+        half = shape[1] // 2
+        parts |= {name: Sliced(fused, 0, half), up: Sliced(fused, half, half)}
+    return parts
+
+
+def with_parts(present: Mapping[str, Shape], parts: Mapping[str, Sliced]) -> dict[str, Shape]:
+    """The file's tensors, with these in the place of those that they are parts of."""
+    sources = {how.source for how in parts.values()}
+    shapes = {name: (present[how.source][0], how.n_rows, present[how.source][2]) for name, how in parts.items()}
+    return {name: shape for name, shape in present.items() if name not in sources} | shapes
 
 
 def match(declared: Declared, present: Mapping[str, Shape]) -> dict[str, Shape]:

@@ -12,19 +12,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tenth.program.ops import OPS, expect, recurrence_shape
-from tenth.program.values import Attr, Instruction, KvLayer, Program, Recurrence, Rows, Transposed, Value
+from tenth.program.values import (
+    Attr,
+    Derived,
+    Instruction,
+    KvLayer,
+    Program,
+    Recurrence,
+    Rows,
+    Sliced,
+    Transposed,
+    Value,
+)
 
 
 class Builder:
-    """Collects instructions. ``shapes``: the tensors that may be used, by full name (``blk.0.attn_q.weight``)."""
+    """Collects instructions. ``shapes``: the tensors that may be used, by full name (``blk.0.attn_q.weight``).
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]]):
+    ``parts``: those of them that are part of another tensor of the file.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], parts: Mapping[str, Sliced] | None = None):
         self.shapes = shapes
+        self.parts = parts or {}
         self.instructions: list[Instruction] = []
         self.weights: dict[str, Value] = {}
         self.state: list[KvLayer] = []
         self.recurrences: list[Recurrence] = []
-        self.derived: dict[str, Transposed] = {}
+        self.derived: dict[str, Derived] = {}
         self.inputs = {name: self._input(name) for name in ("tokens", "positions")}
 
     def _input(self, name: str) -> Value:
@@ -54,6 +69,8 @@ class Builder:
         if name not in self.weights:
             expect(name in self.shapes, f"the model uses tensor {name!r}, which it did not declare or the file lacks")
             self.weights[name] = Value(name, "weight", self.shapes[name], builder=self)
+            if name in self.parts:
+                self.derived[name] = self.parts[name]
         return self.weights[name]
 
     def matrix_of_heads(self, name: str) -> Value:
@@ -183,9 +200,13 @@ def rope(x: Value, angles: Value, pairing: str) -> Value:
 
 
 def attention(
-    q: Value, k: Value, v: Value, *, layer: int, scale: float, window: int = 0, softcap: float = 0.0
+    q: Value, k: Value, v: Value, *, layer: int, scale: float, window: int = 0, softcap: float = 0.0,
+    sinks: Weights | None = None,
 ) -> Value:
-    """Q [n, heads, d], k and v [n, kv heads, d] -> [n, heads * d]: stores k and v, then attends over the cache."""
+    """Q [n, heads, d], k and v [n, kv heads, d] -> [n, heads * d]: stores k and v, then attends over the cache.
+
+    ``sinks``, a tensor [heads] or None: one more score for each head, whose weight goes nowhere.
+    """
     assert q.builder is not None, "attention takes values under construction"
     n_kv_heads, head_dim = k.shape
     q.builder.emit("kv_store", (k, v), layer=layer)
@@ -193,6 +214,7 @@ def attention(
     return _emit(
         q,
         "attention",
+        *((_value(sinks),) if sinks else ()),
         layer=layer,
         n_kv_heads=n_kv_heads,
         head_dim=head_dim,
@@ -237,6 +259,11 @@ def swiglu(gate: Value, up: Value) -> Value:
 def geglu(gate: Value, up: Value) -> Value:
     """gelu(gate) * up, with the tanh approximation of gelu."""
     return _emit(gate, "geglu", up)
+
+
+def clamped_swiglu(gate: Value, up: Value, *, alpha: float, limit: float) -> Value:
+    """g * sigmoid(alpha * g) * (u + 1), with g = min(gate, limit) and u = up clipped to ±limit."""
+    return _emit(gate, "clamped_swiglu", up, alpha=float(alpha), limit=float(limit))
 
 
 def l2_norm(x: Value, eps: float) -> Value:
@@ -315,8 +342,8 @@ def select_outputs(x: Value) -> Value:
 
 
 __all__ = [
-    "Builder", "Routing", "Rows", "Value", "Weights", "attention", "decay", "delta_net", "embed", "expert_linear",
-    "expert_sum", "flat", "geglu", "head_linear", "head_linear_transposed", "heads", "l2_norm", "latent_attention",
-    "linear", "rms_norm", "rope", "rope_angles", "route", "scale", "select_outputs", "short_conv", "sigmoid",
-    "sigmoid_gate", "softcap", "split", "swiglu",
+    "Builder", "Routing", "Rows", "Value", "Weights", "attention", "clamped_swiglu", "decay", "delta_net", "embed",
+    "expert_linear", "expert_sum", "flat", "geglu", "head_linear", "head_linear_transposed", "heads", "l2_norm",
+    "latent_attention", "linear", "rms_norm", "rope", "rope_angles", "route", "scale", "select_outputs", "short_conv",
+    "sigmoid", "sigmoid_gate", "softcap", "split", "swiglu",
 ]  # fmt: skip

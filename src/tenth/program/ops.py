@@ -192,18 +192,20 @@ def _kv_store(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Res
     return ()
 
 
-@_op("q", layer=int, n_kv_heads=int, head_dim=int, scale=float, window=int, softcap=float)
+@_op("q sinks?", layer=int, n_kv_heads=int, head_dim=int, scale=float, window=int, softcap=float)
 def _attention(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """[n, heads, head_dim] -> [n, heads * head_dim]: causal attention over the cache of ``layer``.
 
     Query head h reads key head h // (heads / n_kv_heads). Scores are q·k * ``scale``; with ``softcap`` > 0 they become
     softcap * tanh(score / softcap); softmax over the keys of the same sequence with position <= p and, with
-    ``window`` w > 0, position > p - w. This step's keys are among them.
+    ``window`` w > 0, position > p - w. This step's keys are among them. With the weight ``sinks`` [heads] each head's
+    softmax has one more score, that number as it stands, whose weight goes nowhere (gpt-oss).
     """
-    (q,) = inputs
+    q = inputs[0]
     expect(len(q.shape) == 2 and q.shape[1] == attrs["head_dim"] and q.rows == "tokens", f"attention of {q.shape}")
     n_kv_heads = attrs["n_kv_heads"]
     expect(isinstance(n_kv_heads, int) and n_kv_heads > 0 and q.shape[0] % n_kv_heads == 0, "heads per key head")
+    expect(all(sinks.shape == q.shape[:1] for sinks in inputs[1:]), "attention: a sink for each head")
     return (Result(q.rows, (q.shape[0] * q.shape[1],)),)
 
 
@@ -272,6 +274,14 @@ def _swiglu(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Resul
 @_op("gate up")
 def _geglu(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """Twice [n, …] -> same: gelu(gate) * up, gelu(x) = x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x³)))."""
+    return (_same(*inputs),)
+
+
+@_op("gate up", alpha=float, limit=float)
+def _clamped_swiglu(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """Twice [n, …] -> same: g sigmoid(alpha g) (u + 1), g = min(gate, limit), u = up clipped to ±limit (gpt-oss)."""
+    limit = attrs["limit"]
+    expect(isinstance(limit, float) and limit > 0, f"clamped_swiglu: limit {limit}")
     return (_same(*inputs),)
 
 
@@ -441,6 +451,12 @@ def _rms_norm_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[
 def _swiglu_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """Twice [n, …, k] -> q8, same shape: quantize(swiglu(gate, up))."""
     return _q8(_same(*inputs))
+
+
+@_op("gate up", alpha=float, limit=float)
+def _clamped_swiglu_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """Twice [n, …, k] -> q8, same shape: quantize(clamped_swiglu(gate, up))."""
+    return _q8(_clamped_swiglu(inputs, attrs)[0])
 
 
 @_op("gate x")

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenth.program.memory import lifetimes
-from tenth.program.ops import expect
-from tenth.program.values import Q8_BLOCK, Instruction, Program, Transposed, Value
+from tenth.program.ops import OPS, expect
+from tenth.program.values import Q8_BLOCK, Derived, Instruction, Program, Sliced, Value
 
 Array = NDArray[Any]
 
@@ -200,8 +200,9 @@ def _attention(x: list[Array], attrs: Attrs, context: Context) -> Array:
             if attrs["softcap"]:
                 score = np.float32(attrs["softcap"]) * np.tanh(score / np.float32(attrs["softcap"]))
             score = np.where(seen, score, -np.inf)
-            e = np.exp(score - score.max(-1, keepdims=True))
-            result[rows, h] = e / e.sum(-1, keepdims=True) @ v[:, h // group]
+            sink = np.full((len(score), len(x) - 1), x[1][h] if len(x) == 2 else 0, score.dtype)
+            weights = _softmax(np.concatenate([score, sink], -1))
+            result[rows, h] = weights[:, : len(v)] @ v[:, h // group]
     return result.reshape(len(q), -1)
 
 
@@ -233,6 +234,14 @@ def _geglu(x: list[Array], attrs: Attrs, context: Context) -> Array:
     g: Array = x[0]
     gelu: Array = g / 2 * (1 + np.tanh(np.float32(np.sqrt(2 / np.pi)) * (g + np.float32(0.044715) * g**3)))
     return gelu * x[1]
+
+
+@_means("clamped_swiglu")
+def _clamped_swiglu(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    limit = np.float32(attrs["limit"])
+    gate, up = np.minimum(x[0], limit), np.clip(x[1], -limit, limit)
+    result: Array = gate * _sigmoid([np.float32(attrs["alpha"]) * gate], attrs, context) * (up + 1)
+    return result
 
 
 @_means("l2_norm")
@@ -363,7 +372,7 @@ def _then_quantize(op: str) -> Meaning:
     return lambda x, attrs, context: quantize(MEANINGS[op](x, attrs, context))
 
 
-MEANINGS |= {f"{op}_q8": _then_quantize(op) for op in ("rms_norm", "swiglu", "geglu", "sigmoid_gate")}
+MEANINGS |= {f"{op}_q8": _then_quantize(op) for op in OPS if f"{op}_q8" in OPS}
 
 
 def quantize(x: Array) -> Q8:
@@ -380,8 +389,12 @@ def dequantize(x: Q8, dtype: type[np.floating[Any]] = np.float32) -> Array:
     return (x.q.reshape(*x.scale.shape, Q8_BLOCK) * x.scale.astype(dtype)[..., None]).reshape(x.q.shape)
 
 
-def transposed(matrix: Array, how: Transposed) -> Array:
-    """The derived weight [n_heads * in, n_rows] of a matrix [n_heads * rows, in]."""
+def derived(source: Array, how: Derived) -> Array:
+    """The weight that is made of a tensor of the file: [n_heads * in, n_rows] of a matrix, or some rows of each."""
+    if isinstance(how, Sliced):
+        part: Array = source[:, how.first : how.first + how.n_rows]
+        return part
+    matrix = source
     heads = matrix.reshape(how.n_heads, -1, matrix.shape[-1])[:, how.first : how.first + how.n_rows]
     return heads.transpose(0, 2, 1).reshape(-1, how.n_rows)
 
@@ -423,8 +436,8 @@ def run(
 
     def read(value: Value) -> Any:
         if value.kind == "weight":
-            derived = program.derived.get(value.name)
-            whole = transposed(weights[derived.source], derived) if derived else weights[value.name]
+            how = program.derived.get(value.name)
+            whole = derived(weights[how.source], how) if how else weights[value.name]
             return whole.astype(dtype, copy=False).reshape(value.shape)
         return given[value.name] if value.kind == "input" else store.read(value)
 

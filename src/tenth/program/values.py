@@ -106,6 +106,21 @@ class Transposed:
 
 
 @dataclass(frozen=True)
+class Sliced:
+    """A weight [E, n_rows, in] that is part of the tensor ``source`` [E, rows, in]: of each matrix ``n_rows`` rows.
+
+    They begin at row ``first``, and are read from the file as they lie there.
+    """
+
+    source: str
+    first: int
+    n_rows: int
+
+
+Derived = Transposed | Sliced
+
+
+@dataclass(frozen=True)
 class Recurrence:
     """Float32 numbers that one op keeps of each sequence between steps, zero before its first token.
 
@@ -138,7 +153,7 @@ class Program:
     architecture: str = ""
     context_tokens: int = 0
     recurrences: list[Recurrence] = field(default_factory=list)
-    derived: dict[str, Transposed] = field(default_factory=dict)
+    derived: dict[str, Derived] = field(default_factory=dict)
 
     @property
     def vocab_size(self) -> int:

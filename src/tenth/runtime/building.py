@@ -6,9 +6,9 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ PROGRESS_S = 0.05  # between two reports of how much is read
 class MatrixSource:
     """Where the rows of a weight lie: ``n_bytes`` from byte ``offset`` of ``path``, in GGUF type ``gguf_id``.
 
-    A matrix, or the matrices of all experts one after the other. ``make``: for a matrix that is not in the file as
-    such; gives its float32 rows, and ``gguf_id`` is that of F32.
+    A matrix, or the matrices of all experts, each ``expert_bytes`` after the one before. ``make``: for a matrix that is
+    not in the file as such; gives its float32 rows, and ``gguf_id`` is that of F32.
     """
 
     path: Path
@@ -42,6 +42,7 @@ class MatrixSource:
     n_bytes: int
     gguf_id: int
     make: Callable[[], F32] | None = None
+    expert_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ def streamed_places(program: Program) -> dict[str, tuple[int, int]]:
     }
 
 
+def _unreadable(name: str, source: MatrixSource, what: str) -> ModelFileError:
+    hint = "the file is damaged, made wrongly or still being written: pull it again"
+    return ModelFileError(f"tensor {name} of {source.path}: {what}", hint)
+
+
 class PlanBuilder:
     """A native plan for a program: its weights, then its instructions."""
 
@@ -104,30 +110,43 @@ class PlanBuilder:
         """Add everything and read the weights; the seconds that reading took. Raises as Runtime does."""
         self._add_vectors(vectors)
         streamed = streamed_places(self._program)
-        # In file order: a cold disk is read once from front to back.
+        # In file order: a cold disk is read once from front to back. What has to be made is made and packed before.
         resident = matrices.keys() - streamed.keys()
-        names = sorted(resident, key=lambda name: (str(matrices[name].path), matrices[name].offset))
-        with self._opened(matrices, how.mode) as places:
-            for name in names:
-                self._add_resident(name, matrices[name].gguf_id, places[name])
-            for name, place in streamed.items():
-                self._add_streamed(name, matrices[name].gguf_id, places[name], place)
-            if how.streaming:
-                slots = how.streaming
-                self.plan.finish_store(dict(slots.n_slots), slots.passing_slots, slots.half_life_tokens)
-            with _WeightThread(self.plan) as thread:
-                self._add_instructions()
-                if meanwhile:
-                    meanwhile()
-                thread.wait(sum(matrices[name].n_bytes for name in names), progress)
+        order = {name: (not source.make, str(source.path), source.offset) for name, source in matrices.items()}
+        names = sorted(resident, key=order.__getitem__)
+        for name in names:
+            if make := matrices[name].make:
+                self._add_made(name, matrices[name], make)
+        places = self._opened({name: source for name, source in matrices.items() if not source.make}, how.mode)
+        for name in names:
+            if name in places:
+                self._add_resident(name, matrices[name], places[name])
+        for name, place in streamed.items():
+            self._add_streamed(name, matrices[name], places[name], place)
+        if how.streaming:
+            slots = how.streaming
+            self.plan.finish_store(dict(slots.n_slots), slots.passing_slots, slots.half_life_tokens)
+        with _WeightThread(self.plan) as thread:
+            self._add_instructions()
+            if meanwhile:
+                meanwhile()
+            thread.wait(sum(matrices[name].n_bytes for name in names), progress)
         if thread.failure:
             number, what = thread.failure
-            raise ModelFileError(
-                f"tensor {names[number]} of {matrices[names[number]].path}: {what}",
-                "the file is damaged, made wrongly or still being written: pull it again",
-            )
+            raise _unreadable(names[number], matrices[names[number]], what)
         self.plan.close_files()
         return thread.seconds
+
+    def _add_made(self, name: str, source: MatrixSource, make: Callable[[], F32]) -> None:
+        """Make a matrix in a file in memory and pack it; nothing of the file is left when this returns."""
+        with open(os.memfd_create(name, os.MFD_CLOEXEC), "w+b") as made:
+            made.write(np.ascontiguousarray(make()).data)
+            made.flush()
+            self._add_resident(name, source, (self._add_file(f"/proc/self/fd/{made.fileno()}", "kept"), 0))
+            failure = self.plan.read_weights()
+            made.truncate(0)  # the plan has it open until all weights are read
+        if failure:
+            raise _unreadable(name, source, failure[1])
 
     def _add_vectors(self, vectors: Mapping[str, F32]) -> None:
         # A convolution [d, taps] is handed over as [taps, d], so that neighbours share a register.
@@ -136,35 +155,30 @@ class PlanBuilder:
             flat = (vector.T if name in convolutions else vector).ravel()
             self._places[name] = VECTOR, self.plan.add_vector(np.ascontiguousarray(flat))
 
-    def _add_resident(self, name: str, gguf_id: int, place: tuple[int, int]) -> None:
+    def _add_resident(self, name: str, source: MatrixSource, place: tuple[int, int]) -> None:
         shape = self._program.weights[name].shape
-        kind, add = (EXPERTS, self.plan.add_experts) if len(shape) == 3 else (MATRIX, self.plan.add_matrix)
-        self._places[name] = kind, add(gguf_id, *place, *shape)
+        if len(shape) == 3:
+            number = self.plan.add_experts(source.gguf_id, *place, source.expert_bytes, *shape)
+            self._places[name] = EXPERTS, number
+        else:
+            self._places[name] = MATRIX, self.plan.add_matrix(source.gguf_id, *place, *shape)
 
-    def _add_streamed(self, name: str, gguf_id: int, place: tuple[int, int], layer: tuple[int, int]) -> None:
+    def _add_streamed(
+        self, name: str, source: MatrixSource, place: tuple[int, int], layer: tuple[int, int]
+    ) -> None:
         n_experts, rows, columns = self._program.weights[name].shape
-        self._places[name] = EXPERTS, self.plan.add_streamed(gguf_id, *place, n_experts, rows, columns, *layer)
+        add = partial(self.plan.add_streamed, source.gguf_id, *place, source.expert_bytes)
+        self._places[name] = EXPERTS, add(n_experts, rows, columns, *layer)
 
-    @contextmanager
-    def _opened(self, matrices: Mapping[str, MatrixSource], mode: str) -> Iterator[dict[str, tuple[int, int]]]:
-        """(The plan's file, offset) of every matrix; one that has to be made lies in a file in memory.
-
-        Raises ModelFileError.
-        """
+    def _opened(self, matrices: Mapping[str, MatrixSource], mode: str) -> dict[str, tuple[int, int]]:
+        """(The plan's file, offset) of every matrix. Raises ModelFileError."""
         files: dict[Path, int] = {}
         places: dict[str, tuple[int, int]] = {}
-        with ExitStack() as stack:
-            for name, source in matrices.items():
-                if source.make:
-                    made = stack.enter_context(open(os.memfd_create(name, os.MFD_CLOEXEC), "w+b"))
-                    made.write(np.ascontiguousarray(source.make()).data)
-                    made.flush()
-                    places[name] = self._add_file(f"/proc/self/fd/{made.fileno()}", "kept"), 0
-                    continue
-                if source.path not in files:
-                    files[source.path] = self._add_file(os.fspath(source.path), mode)
-                places[name] = files[source.path], source.offset
-            yield places
+        for name, source in matrices.items():
+            if source.path not in files:
+                files[source.path] = self._add_file(os.fspath(source.path), mode)
+            places[name] = files[source.path], source.offset
+        return places
 
     def _add_file(self, path: str, mode: str) -> int:
         try:

@@ -25,11 +25,11 @@ class ThinkingFamily:
     skipped: tuple[str, ...] = ()
 
 
-_HARMONY_FINAL = "<|channel|>final<|message|>"
+_ASSISTANT, _HARMONY_FINAL = "<|start|>assistant", "<|channel|>final<|message|>"
 
 FAMILIES: tuple[ThinkingFamily, ...] = (
-    ThinkingFamily("harmony", "<|channel|>analysis<|message|>", "<|end|>", "<|end|><|start|>assistant" + _HARMONY_FINAL,
-                   _HARMONY_FINAL, ("<|start|>assistant", _HARMONY_FINAL, "<|channel|>commentary<|message|>")),
+    ThinkingFamily("harmony", "<|channel|>analysis<|message|>", "<|end|>", "<|end|>" + _ASSISTANT + _HARMONY_FINAL,
+                   _HARMONY_FINAL, (_ASSISTANT, _HARMONY_FINAL, "<|channel|>commentary<|message|>", "<|end|>")),
     ThinkingFamily("seed", "<seed:think>", "</seed:think>", "\n</seed:think>", "<seed:think>\n</seed:think>"),
     ThinkingFamily("mistral", "[THINK]", "[/THINK]", "[/THINK]", "[THINK][/THINK]"),
     ThinkingFamily("cohere", "<|START_THINKING|>", "<|END_THINKING|>", "<|END_THINKING|>",

@@ -18,12 +18,14 @@ Kind = Literal["thinking", "content"]
 class TextStream:
     """Decodes one id at a time, in constant time. A character appears when its last byte has arrived.
 
+    ``shown``: control tokens that are shown as text although others are not.
     ``"".join(pushes) + finish()`` equals ``tokenizer.decode(ids)`` with the same ``special`` and ``continuing``.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, special: bool = False, continuing: bool = False):
+    def __init__(self, tokenizer: Tokenizer, *, special: bool = False, continuing: bool = False,
+                 shown: frozenset[int] = frozenset()):
         self._tokenizer = tokenizer
-        self._hidden = frozenset[int]() if special else tokenizer.vocabulary.hidden
+        self._hidden = frozenset[int]() if special else tokenizer.vocabulary.hidden - shown
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._strip_space = tokenizer.space_prefix and not continuing
 
@@ -40,7 +42,7 @@ class TextStream:
         return self._decoder.decode(b"", final=True)
 
 
-def _held(text: str, marks: Iterable[str]) -> int:
+def held_back(text: str, marks: Iterable[str]) -> int:
     """How many characters at the end of ``text`` may be the beginning of a mark."""
     longest = max(map(len, marks), default=1) - 1
     for length in range(min(longest, len(text)), 0, -1):
@@ -49,7 +51,7 @@ def _held(text: str, marks: Iterable[str]) -> int:
     return 0
 
 
-def _first(text: str, marks: Sequence[str]) -> tuple[int, str] | None:
+def find_first(text: str, marks: Sequence[str]) -> tuple[int, str] | None:
     """Where the first mark in ``text`` stands, and which; the longest of those at the same place."""
     found = [(at, -len(mark), mark) for mark in marks if (at := text.find(mark)) >= 0]
     return (min(found)[0], min(found)[2]) if found else None
@@ -82,14 +84,13 @@ class DeltaStream:
         self._waiting += text
         self.behind_mark = ""
         out: list[tuple[Kind, str]] = []
-        while (found := _first(self._waiting, self._marks())) is not None:
+        while (found := find_first(self._waiting, self._marks())) is not None:
             at, mark = found
             self._give(self._waiting[:at], out, last=True)
             self._waiting = self.behind_mark = self._waiting[at + len(mark) :]
-            if mark not in self._family.skipped:
-                self.thinking = mark == self._family.opening
+            self.thinking = not self.thinking and mark == self._family.opening
             self._trim = True
-        keep = _held(self._waiting, self._marks())
+        keep = held_back(self._waiting, self._marks())
         if self.thinking:  # a line break may still turn out to stand before the closing mark
             body = self._waiting[: len(self._waiting) - keep]
             keep += len(body) - len(body.rstrip("\n"))
@@ -139,11 +140,11 @@ class StopStrings:
     def push(self, text: str) -> tuple[str, bool]:
         """The text that is safe to show, and whether a stop string has been met (nothing after it counts)."""
         self._waiting += text
-        found = _first(self._waiting, self._stops)
+        found = find_first(self._waiting, self._stops)
         if found is not None:
             safe, self._waiting = self._waiting[: found[0]], ""
             return safe, True
-        keep = _held(self._waiting, self._stops)
+        keep = held_back(self._waiting, self._stops)
         safe, self._waiting = self._waiting[: len(self._waiting) - keep], self._waiting[len(self._waiting) - keep :]
         return safe, False
 

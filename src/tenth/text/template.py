@@ -114,7 +114,7 @@ class ChatTemplate:
             return prompt
         if prompt.rstrip("\n ").endswith(family.opening.rstrip("\n ")):
             return prompt.rstrip("\n ") + family.closing_text
-        if self.has_switch or prompt.rstrip("\n ").endswith(family.closing):
+        if self.has_switch or prompt.rstrip("\n ").endswith((family.closing, family.empty.rstrip("\n "))):
             return prompt
         return prompt + family.empty
 

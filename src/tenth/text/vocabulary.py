@@ -118,16 +118,17 @@ def _stop_ids(metadata: MetadataSource, tokens: Sequence[str], types: npt.NDArra
               names: dict[str, int]) -> set[int]:
     wanted = {*_END_TEXTS, *_END_TEXTS_IF_CONTROL}
     by_text = {text: i for i, text in enumerate(tokens) if text in wanted}
-    # gpt-oss and solar-open end an answer elsewhere: there <|end|> only closes one message of several.
-    if any(by_text.keys() >= {other, calls, "<|end|>"} for other, calls in (
-            ("<|return|>", "<|call|>"), ("<|flush|>", "<|calls|>"))):
-        del by_text["<|end|>"]
+    # gpt-oss and solar-open end an answer elsewhere: there <|end|> only closes one message of several, also where a key
+    # of the file names it.
+    has_messages = any(by_text.keys() >= {other, calls, "<|end|>"} for other, calls in (
+        ("<|return|>", "<|call|>"), ("<|flush|>", "<|calls|>")))
+    no_end = {by_text.pop("<|end|>")} if has_messages else set[int]()
     stops = {i for text, i in by_text.items() if text in _END_TEXTS or types[i] == CONTROL}
     for text, i in by_text.items():
         if i in stops:
             names[text] = i  # some files give these the normal type
     stops |= {end for key in _END_KEYS if (end := token_id(metadata, key, len(tokens))) is not None}
-    return stops
+    return stops - no_end
 
 
 def _visible(names: dict[str, int]) -> set[int]:
