@@ -291,10 +291,10 @@ class Model:
         """What to tell the user of how the model was loaded: little memory for experts, a file that was ignored."""
         return [text for text in (self.loaded.placement.warning, self._note) if text]
 
-    def expert_uses(self) -> tuple[int, int]:
-        """Slices of streamed experts that were in memory when a layer asked for them, and all; (0, 0) without any."""
+    def expert_read_bytes(self) -> int | None:
+        """Bytes of streamed experts read so far, right guesses and wrong ones too; None when all are in memory."""
         counts = None if self._engine.is_closed else self.loaded.runtime.expert_counters()
-        return (counts.ready, counts.wanted) if counts else (0, 0)
+        return counts.read_bytes if counts else None
 
     def expert_statistics(self) -> dict[str, float | int | bool]:
         """What streamed experts have cost since the start, or since the last reset; empty when all are in memory.
