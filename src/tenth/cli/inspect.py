@@ -70,12 +70,11 @@ def command(
 def show_program(model: str, engine: EngineConfig, flags: InspectFlags) -> None:
     """The program of a model's file, planned but without reading its weights."""
     from tenth.library import resolve
-    from tenth.loader import lay_out, running_program
+    from tenth.loader import lay_out, place_with_chunk, running_program
     from tenth.program.listing import listing
     from tenth.runtime import slot_bytes
     from tenth.weights.budget import memory_budget
     from tenth.weights.gguf import read_header
-    from tenth.weights.placement import place
 
     with showing_progress() as progress:
         path = resolve(model, progress=progress)
@@ -83,7 +82,7 @@ def show_program(model: str, engine: EngineConfig, flags: InspectFlags) -> None:
     layout, budget = lay_out(header, engine), memory_budget(engine.memory_bytes)
     program = layout.program
     try:
-        placement = place(layout.needs, budget.n_bytes, budget.source)
+        placement = place_with_chunk(layout, engine, budget.n_bytes, budget.source)
         program = running_program(program, placement, engine)
         placed = placement.as_data() | {"slots": dict(placement.n_slots), "warning": placement.warning}
     except ResourceError as error:  # a program can be read where it does not fit
