@@ -125,7 +125,7 @@ void bind_experts(nb::module_& m) {
       .def(nb::init<>())
       .def("add_layer", &ExpertCache::add_layer, "n_experts"_a)
       .def("add_matrix", &ExpertCache::add_matrix, "layer"_a, "stage"_a, "slot_bytes"_a)
-      .def("finish", &ExpertCache::finish, "n_slots"_a, "half_life_tokens"_a, "passing_slots"_a)
+      .def("finish", &ExpertCache::finish, "n_slots"_a, "half_life_steps"_a, "passing_slots"_a)
       .def("begin_step", &ExpertCache::begin_step, "n_tokens"_a)
       .def("want", [](ExpertCache& c, int layer, const std::vector<std::pair<int, int>>& experts) {
         auto touched = touched_from(experts);
@@ -136,6 +136,9 @@ void bind_experts(nb::module_& m) {
       }, "layer"_a, "experts_and_rows"_a)
       .def("predict", &ExpertCache::predict, "layer"_a, "experts"_a)
       .def("next_read", &ExpertCache::next_read)
+      .def("restore_usage", [](ExpertCache& c, const std::vector<double>& shares) { c.usage().restore(shares); }, "shares"_a)
+      .def("preload", &ExpertCache::preload)
+      .def("next_idle_read", &ExpertCache::next_idle_read)
       .def("landed", &ExpertCache::landed, "slice"_a)
       .def("failed", &ExpertCache::failed, "slice"_a)
       .def("abandoned", &ExpertCache::abandoned, "slice"_a)
@@ -151,15 +154,16 @@ void bind_experts(nb::module_& m) {
       .def("add_layer", [](PyStore& s, int64_t n) { return s.store_.add_layer(n); }, "n_experts"_a)
       .def("add_matrix", &PyStore::add_matrix, "layer"_a, "stage"_a, "path"_a, "offset"_a, "n_rows"_a, "row_bytes"_a)
       .def_static("slot_bytes", &PyStore::slot_bytes, "n_rows"_a, "row_bytes"_a)
-      .def("finish", [](PyStore& s, const std::map<int64_t, int64_t>& n, double half_life, int64_t passing) { s.store_.finish(n, half_life, passing); }, "n_slots"_a, "half_life_tokens"_a, "passing_slots"_a)
+      .def("finish", [](PyStore& s, const std::map<int64_t, int64_t>& n, double half_life, int64_t passing) { s.store_.finish(n, half_life, passing); }, "n_slots"_a, "half_life_steps"_a, "passing_slots"_a)
       .def("begin_step", [](PyStore& s, int64_t n) { s.store_.begin_step(n); }, "n_tokens"_a)
       .def("want", [](PyStore& s, int layer, const std::vector<std::pair<int, int>>& experts) { s.store_.want(layer, touched_from(experts)); }, "layer"_a, "experts_and_rows"_a)
       .def("predict", [](PyStore& s, int layer, const std::vector<int32_t>& experts) { s.store_.predict(layer, experts); }, "layer"_a, "experts"_a)
       .def("order", &PyStore::order)
       .def("multiply", &PyStore::multiply, "matrix"_a, "expert"_a)
       .def("end_step", [](PyStore& s) { s.store_.end_step(); })
+      .def("restore_usage", [](PyStore& s, const std::vector<double>& shares) { s.store_.restore_usage(shares); }, "shares"_a)
       .def("counts", &PyStore::counts)
       .def_prop_ro("mode", [](PyStore& s) { return int(s.store_.files().front().mode()); });
-  m.def("replay_experts", &replay, "trace"_a, "n_experts"_a, "n_slots"_a, "half_life_tokens"_a, "passing_slots"_a,
+  m.def("replay_experts", &replay, "trace"_a, "n_experts"_a, "n_slots"_a, "half_life_steps"_a, "passing_slots"_a,
         "(ready, wanted) of a routing trace [tokens, layers, k] through a cache of so many whole experts.");
 }

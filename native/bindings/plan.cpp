@@ -71,6 +71,7 @@ Attributes attributes_from(nb::dict d) {
     else if (name == "head_dim") a.head_dim = nb::cast<int>(value);
     else if (name == "window") a.window = nb::cast<int>(value);
     else if (name == "n_heads") a.n_heads = nb::cast<int>(value);
+    else if (name == "router") a.router = nb::cast<int>(value);
     else if (name == "state") a.state = nb::cast<int>(value);
     else if (name == "tiled") a.tiled = nb::cast<int>(value) != 0;
     else if (name == "n_weights") a.n_weights = nb::cast<int>(value);
@@ -109,8 +110,9 @@ class PyPlan {
     return {1e-9 * double(plan_.reader().read_ns()), 1e-9 * double(plan_.reader().pack_ns())};
   }
 
-  void add_instruction(const std::string& op, nb::list inputs, nb::list outputs, nb::dict attributes) {
+  void add_instruction(const std::string& op, nb::list inputs, nb::list outputs, nb::dict attributes, bool is_guess) {
     Instruction i;
+    i.is_guess = is_guess;
     i.op = find_op(op);
     expect(i.op, "plan: no native op " + op);
     for (nb::handle h : inputs) i.in.push_back(operand_from(nb::cast<nb::tuple>(h)));
@@ -218,16 +220,17 @@ void bind_plan(nb::module_& m) {
       .def("add_streamed", [](PyPlan& p, uint32_t gguf_id, int file, int64_t offset, int64_t stride, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage) {
         return p.plan_.add_streamed(gguf_id, file, offset, stride, n_experts, out_rows, columns, layer, stage);
       }, "gguf_id"_a, "file"_a, "offset"_a, "stride"_a, "n_experts"_a, "out_rows"_a, "columns"_a, "layer"_a, "stage"_a)
-      .def("finish_store", [](PyPlan& p, const std::map<int64_t, int64_t>& n_slots, int64_t passing_slots, double half_life_tokens) {
-        p.plan_.finish_store(StoreLimits{n_slots, passing_slots, half_life_tokens});
-      }, "n_slots"_a, "passing_slots"_a, "half_life_tokens"_a)
+      .def("finish_store", [](PyPlan& p, const std::map<int64_t, int64_t>& n_slots, int64_t passing_slots, double half_life_steps) {
+        p.plan_.finish_store(StoreLimits{n_slots, passing_slots, half_life_steps});
+      }, "n_slots"_a, "passing_slots"_a, "half_life_steps"_a)
       .def("expert_counts", &PyPlan::expert_counts)
       .def("expert_usage", [](PyPlan& p) { return p.plan_.store() ? p.plan_.store()->usage() : std::vector<double>(); })
-      .def("restore_expert_usage", [](PyPlan& p, const std::vector<double>& counts) { if (p.plan_.store()) p.plan_.store()->restore_usage(counts); }, "counts"_a)
+      .def("restore_expert_usage", [](PyPlan& p, const std::vector<double>& shares) { if (p.plan_.store()) p.plan_.store()->restore_usage(shares); }, "shares"_a)
+      .def("take_trace", [](PyPlan& p) { return p.plan_.take_trace(); })
       .def("add_vector", [](PyPlan& p, Floats v) { return p.plan_.add_vector(v.data(), int64_t(v.shape(0))); })
       .def("add_layer", [](PyPlan& p, int layer, int n_kv_heads, int head_dim, int latent) { p.plan_.add_layer(layer, n_kv_heads, head_dim, latent); })
       .def("add_recurrence", [](PyPlan& p, int64_t n_floats) { p.plan_.add_recurrence(n_floats); })
-      .def("add_instruction", &PyPlan::add_instruction, "op"_a, "inputs"_a, "outputs"_a, "attributes"_a)
+      .def("add_instruction", &PyPlan::add_instruction, "op"_a, "inputs"_a, "outputs"_a, "attributes"_a, "is_guess"_a = false)
       .def("finish", [](PyPlan& p, nb::tuple logits) { p.plan_.finish(operand_from(logits)); })
       .def("step", &PyPlan::step, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a, "slots"_a)
       .def("copy_slot", [](PyPlan& p, int64_t from, int64_t to) {
@@ -245,6 +248,7 @@ void bind_plan(nb::module_& m) {
       .def_prop_ro("slot_bytes", [](PyPlan& p) { return p.plan_.slot_bytes(); })
       .def_prop_ro("weight_bytes", [](PyPlan& p) { return p.plan_.weight_bytes(); });
   m.def("physical_processors", [] { return physical_processors(); }, "Processors this process may use, one per physical core.");
+  m.def("partial_sums_bytes", &partial_sums_bytes, "n_heads"_a, "head_dim"_a, "context_tokens"_a);
   m.def("page_bytes", [](const std::vector<std::tuple<int, int, int>>& layers, int kv_format) {
     expect(kv_format >= 0 && kv_format <= 2, "page_bytes: no such KV format");
     int64_t at = 0;  // as Plan::finish lays them out

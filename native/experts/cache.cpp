@@ -2,6 +2,7 @@
 #include "experts/cache.h"
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 #include "base/expect.h"
@@ -24,8 +25,8 @@ int ExpertCache::add_matrix(int layer, int stage, int64_t slot_bytes) {
   return int(matrices_.size()) - 1;
 }
 
-void ExpertCache::finish(const std::map<int64_t, int64_t>& n_slots, double half_life_tokens, int64_t passing_slots) {
-  expect(slices_.empty() && half_life_tokens > 0 && passing_slots > 0, "experts: finished twice, or no half life");
+void ExpertCache::finish(const std::map<int64_t, int64_t>& n_slots, double half_life_steps, int64_t passing_slots) {
+  expect(slices_.empty() && half_life_steps > 0 && passing_slots > 0, "experts: finished twice, or no half life");
   std::map<int64_t, int> size_of;
   for (auto [bytes, count] : n_slots) {
     expect(bytes > 0 && bytes % 64 == 0 && count > 0 && count <= 1 << 24 && bytes <= (int64_t(1) << 46) / count, "experts: number of slots");
@@ -50,11 +51,14 @@ void ExpertCache::finish(const std::map<int64_t, int64_t>& n_slots, double half_
     for (int64_t e = 0; e < layers_[m.layer].n_experts; e++) {
       slices_[m.first_slice + e].expert = layers_[m.layer].first_expert + e;
       slices_[m.first_slice + e].size = size->second;
+      slices_[m.first_slice + e].layer = m.layer;
     }
   }
   for (Layer& layer : layers_)
     std::stable_sort(layer.matrices.begin(), layer.matrices.end(), [&](int a, int b) { return matrices_[a].stage < matrices_[b].stage; });
-  usage_ = Usage(n_experts_, half_life_tokens);
+  for (Size& size : sizes_) size.kept.resize(layers_.size());
+  usage_ = Usage(n_experts_, half_life_steps);
+  set_now(-1);
   passing_slots_ = passing_slots;
 }
 
@@ -69,14 +73,14 @@ void ExpertCache::enter(int64_t slice) {
     sizes_[s.size].passing.emplace(s.arrival, slice);
   } else {
     s.key = usage_.key(s.expert);
-    sizes_[s.size].kept.emplace(s.key, slice);
+    sizes_[s.size].kept[s.layer].emplace(s.key, slice);
   }
 }
 
 void ExpertCache::leave(int64_t slice) {
   Slice& s = slices_[slice];
   if (s.passing) sizes_[s.size].passing.erase({s.arrival, slice});
-  else sizes_[s.size].kept.erase({s.key, slice});
+  else sizes_[s.size].kept[s.layer].erase({s.key, slice});
 }
 
 void ExpertCache::set_passing(Slice& s, bool passing) {
@@ -106,11 +110,31 @@ void ExpertCache::drop_wants() {
   next_wanted_ = 0;
 }
 
-// A passing slice whose expert turns out to be used more than the least used one that is kept, stays.
+// A passing slice whose expert turns out to be worth more than the least one that is kept, stays.
 void ExpertCache::keep_if_used(int64_t slice) {
   Slice& s = slices_[slice];
-  const auto& kept = sizes_[s.size].kept;
-  if (s.passing && (kept.empty() || usage_.key(s.expert) > kept.begin()->first)) set_passing(s, false);
+  if (!s.passing) return;
+  const int64_t least = least_kept(sizes_[s.size]);
+  if (least < 0 || value(s) > value(slices_[least])) set_passing(s, false);
+}
+
+// The replaceable kept slice of least value; -1: none.
+int64_t ExpertCache::least_kept(const Size& size) const {
+  int64_t least = -1;
+  double least_value = 0;
+  for (size_t layer = 0; layer < size.kept.size(); layer++) {
+    if (size.kept[layer].empty()) continue;
+    const auto [key, slice] = *size.kept[layer].begin();
+    if (const double v = key * nearness_[layer]; least < 0 || v < least_value) least = slice, least_value = v;
+  }
+  return least;
+}
+
+// The step stands at this layer; -1: before the first.
+void ExpertCache::set_now(int layer) {
+  const int n = int(layers_.size());
+  nearness_.resize(n);
+  for (int m = 0; m < n; m++) nearness_[m] = (m > layer ? usage_.growth() : 1) * std::exp2(-double((m - layer - 1 + n) % n) / n);
 }
 
 // ---------------------------------------------------------------- a step
@@ -122,7 +146,8 @@ const ExpertCache::Layer& ExpertCache::checked(int layer) const {
 
 void ExpertCache::begin_step(int64_t n_tokens) {
   end_step();
-  if (!usage_.advance(n_tokens)) return;
+  n_tokens_ = n_tokens;
+  if (!usage_.advance()) return;
   for (int64_t slice = 0; slice < n_slices(); slice++)
     if (is_replaceable(slices_[slice])) leave(slice);
   for (int64_t slice = 0; slice < n_slices(); slice++) enter(slice);  // under their new keys
@@ -131,6 +156,7 @@ void ExpertCache::begin_step(int64_t n_tokens) {
 void ExpertCache::want(int number, std::vector<TouchedExpert>& touched) {
   const Layer& layer = checked(number);
   for (const TouchedExpert& t : touched) expect(t.expert >= 0 && t.expert < layer.n_experts, "experts: no expert " + std::to_string(t.expert));
+  set_now(number);
   drop_wants();
   predicted_.clear();
   next_predicted_ = 0;
@@ -142,7 +168,7 @@ void ExpertCache::want(int number, std::vector<TouchedExpert>& touched) {
       slices_[slice].wanted_at = 0;
     }
   unguard();  // what was predicted wrongly
-  for (const TouchedExpert& t : touched) usage_.use(layer.first_expert + t.expert, t.rows);
+  for (const TouchedExpert& t : touched) usage_.use(layer.first_expert + t.expert, t.rows, n_tokens_);
 
   const auto rank = [&](const TouchedExpert& t) {
     int worst = 0;
@@ -214,6 +240,36 @@ int64_t ExpertCache::next_read() {
   return -1;
 }
 
+void ExpertCache::preload() {
+  std::vector<std::pair<double, int64_t>> used;
+  std::vector<int> layer_of;
+  for (size_t l = 0; l < layers_.size(); l++)
+    for (int64_t e = 0; e < layers_[l].n_experts; e++) {
+      layer_of.push_back(int(l));
+      if (const double key = usage_.key(layers_[l].first_expert + e); key > 0) used.emplace_back(-key, layers_[l].first_expert + e);
+    }
+  std::sort(used.begin(), used.end());
+  preloaded_.clear();
+  next_preloaded_ = 0;
+  for (const auto& [key, expert] : used) {
+    const Layer& layer = layers_[layer_of[expert]];
+    for (int m : layer.matrices) preloaded_.push_back(matrices_[m].first_slice + expert - layer.first_expert);
+  }
+}
+
+int64_t ExpertCache::next_idle_read() {
+  for (; next_preloaded_ < preloaded_.size(); next_preloaded_++) {
+    const int64_t slice = preloaded_[next_preloaded_];
+    Slice& s = slices_[slice];
+    if (state(slice) != SliceState::absent || s.wanted_at >= 0 || sizes_[s.size].free.empty()) continue;
+    s.slot = sizes_[s.size].free.back();
+    sizes_[s.size].free.pop_back();
+    s.state.store(SliceState::reading, std::memory_order_relaxed);
+    return slice;
+  }
+  return -1;
+}
+
 bool ExpertCache::begin_read(int64_t slice, bool is_wanted) {
   Slice& s = slices_[slice];
   const int32_t slot = find_slot(s, is_wanted);
@@ -261,15 +317,16 @@ int32_t ExpertCache::find_slot(Slice& s, bool is_wanted) {
     set_passing(s, !is_wanted || size.n_passing < passing_slots_);  // so that a first prompt need not take slots of others
     return slot;
   }
-  const bool is_used = is_wanted && (size.kept.empty() || usage_.key(s.expert) > size.kept.begin()->first);
+  const int64_t least = least_kept(size);
+  const bool is_used = is_wanted && (least < 0 || value(s) > value(slices_[least]));
   int64_t victim = -1;
   if (!size.passing.empty()) victim = size.passing.begin()->second;
-  else if (!size.kept.empty() && (is_used || size.n_passing < passing_slots_)) victim = size.kept.begin()->second;
+  else if (is_used || size.n_passing < passing_slots_) victim = least;
   if (victim < 0 && is_wanted && !will_one_finish(s)) {  // or the layer would wait for ever
     const auto guarded = std::find_if(guarded_.rbegin(), guarded_.rend(), [&](int64_t g) {
       return slices_[g].guarded && slices_[g].size == s.size && state(g) == SliceState::ready;
     });
-    if (!size.kept.empty()) victim = size.kept.begin()->second;
+    if (least >= 0) victim = least;
     else victim = guarded != guarded_.rend() ? *guarded : last_wanted(s.size, s.wanted_at);
   }
   if (victim < 0) return -1;
@@ -331,7 +388,8 @@ void ExpertCache::check() const {
   for (size_t i = 0; i < sizes_.size(); i++) {
     users[i].resize(sizes_[i].n_slots);
     for (int32_t slot : sizes_[i].free) users[i][slot]++;
-    listed[i] = int64_t(sizes_[i].kept.size() + sizes_[i].passing.size());
+    listed[i] = int64_t(sizes_[i].passing.size());
+    for (const auto& kept : sizes_[i].kept) listed[i] += int64_t(kept.size());
   }
   for (int64_t n = 0; n < n_slices(); n++) {
     const Slice& s = slices_[n];
@@ -342,7 +400,7 @@ void ExpertCache::check() const {
     passing[s.size] += s.passing;
     if (is_replaceable(s)) {
       const Size& size = sizes_[s.size];
-      need(s.passing ? size.passing.count({s.arrival, n}) : size.kept.count({s.key, n}), "a replaceable slice is not listed");
+      need(s.passing ? size.passing.count({s.arrival, n}) : size.kept[s.layer].count({s.key, n}), "a replaceable slice is not listed");
       listed[s.size]--;
     }
   }

@@ -5,9 +5,13 @@
 // being read or is ready. Slices of one expert share its use count (usage.h).
 //
 // What may be replaced, in this order: free slots; *passing* slices (read by prediction, or for experts too little used to
-// stay) in order of arrival; the least used kept slice, if the new one is used more; so a long prompt passes through a
+// stay) in order of arrival; the kept slice of least value, if the new one has more; so a long prompt passes through a
 // small part of the slots and leaves what generation had gathered. Never replaced: slices that the running layer
 // still has to compute; and the slices predicted for the next layer only when there is no other way.
+//
+// Layers come round in turn, once a step. The value of an expert is its use count as it will be when its layer comes next: an
+// expert of a layer that this step has passed will be one step older then than one of a layer that is still to come.
+// Among others as good, the one whose layer is nearer is worth more, because its slot is free again sooner.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -48,7 +52,7 @@ class ExpertCache {
   // Gives its number. Slices are numbered matrix by matrix: first_slice(matrix) + expert.
   int add_matrix(int layer, int stage, int64_t slot_bytes);
   // n_slots by slot size. `passing_slots`: the most slots of one size that passing slices may hold.
-  void finish(const std::map<int64_t, int64_t>& n_slots, double half_life_tokens, int64_t passing_slots);
+  void finish(const std::map<int64_t, int64_t>& n_slots, double half_life_steps, int64_t passing_slots);
 
   // ---- a step
   void begin_step(int64_t n_tokens);
@@ -64,6 +68,9 @@ class ExpertCache {
   void abandoned(int64_t slice);  // its reading was given up; it is read again if it is wanted
   // A slice that was wanted has been multiplied; it may be replaced from now on.
   void finished(int64_t slice);
+  // Fills free slots with the most used experts: next_idle_read gives them one by one, until there are no more free slots.
+  void preload();
+  int64_t next_idle_read();  // as next_read
   // Nothing is wanted any more, failed slices may be read again.
   void end_step();
 
@@ -87,6 +94,7 @@ class ExpertCache {
  private:
   struct Slice {
     int64_t expert = 0;  // over all layers: its use count
+    int32_t layer = 0;
     int32_t size = 0;    // index into sizes_
     int32_t slot = -1;   // within its size
     std::atomic<SliceState> state{SliceState::absent};
@@ -99,7 +107,7 @@ class ExpertCache {
     int64_t slot_bytes = 0, n_slots = 0, base = 0;
     int64_t n_passing = 0;
     std::vector<int32_t> free;
-    std::set<std::pair<double, int64_t>> kept;      // (key, slice): ready, replaceable
+    std::vector<std::set<std::pair<double, int64_t>>> kept;  // by layer (key, slice): ready, replaceable
     std::set<std::pair<int64_t, int64_t>> passing;  // (arrival, slice): ready, replaceable
   };
   struct Layer {
@@ -124,15 +132,19 @@ class ExpertCache {
   int64_t last_wanted(int32_t size, int32_t after) const;
   bool will_one_finish(const Slice& s) const;
   void set_passing(Slice& s, bool passing);
+  void set_now(int layer);
+  double value(const Slice& s) const { return usage_.key(s.expert) * nearness_[s.layer]; }
+  int64_t least_kept(const Size& size) const;
 
   std::vector<Layer> layers_;
   std::vector<MatrixOf> matrices_;
   std::vector<Size> sizes_;
   std::vector<Slice> slices_;
   Usage usage_;
-  std::vector<int64_t> wanted_, predicted_, guarded_;
-  size_t next_wanted_ = 0, next_predicted_ = 0;
-  int64_t arrivals_ = 0, n_experts_ = 0, arena_bytes_ = 0, passing_slots_ = 0;
+  std::vector<double> nearness_;  // by layer, as the step stands
+  std::vector<int64_t> wanted_, predicted_, guarded_, preloaded_;
+  size_t next_wanted_ = 0, next_predicted_ = 0, next_preloaded_ = 0;
+  int64_t arrivals_ = 0, n_experts_ = 0, arena_bytes_ = 0, passing_slots_ = 0, n_tokens_ = 1;
   CacheCounts counts_;
 };
 

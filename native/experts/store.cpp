@@ -11,6 +11,9 @@ namespace tenth {
 namespace {
 
 constexpr int64_t kPieceBytes = 1 << 20;  // read at once: enough for full disk speed with several in flight
+// A guess costs the next layer's router, 5 % of a token's time as measured with everything in memory; it gains where slices are read.
+constexpr double kWorthGuessing = 0.01, kShareStep = 0.25;
+constexpr int kIdleReads = 2;  // in flight: enough for most of the disk's speed, and soon over when something is wanted
 // A worker that waits for a slice sleeps at once: who packs what landed needs the processor.
 constexpr int64_t kSpinNanoseconds = 0;
 
@@ -55,8 +58,8 @@ int64_t ExpertStore::rows_of_piece(const ExpertRows& m) const {
   return std::min(rows, m.n_rows);
 }
 
-void ExpertStore::finish(const std::map<int64_t, int64_t>& n_slots, double half_life_tokens, int64_t passing_slots) {
-  cache_.finish(n_slots, half_life_tokens, passing_slots);
+void ExpertStore::finish(const std::map<int64_t, int64_t>& n_slots, double half_life_steps, int64_t passing_slots) {
+  cache_.finish(n_slots, half_life_steps, passing_slots);
   arena_ = Buffer(cache_.arena_bytes());
   arena_.want_huge_pages();
   parts_left_ = std::vector<std::atomic<int32_t>>(cache_.n_slices());
@@ -65,12 +68,19 @@ void ExpertStore::finish(const std::map<int64_t, int64_t>& n_slots, double half_
 
 // ---------------------------------------------------------------- a step
 
-void ExpertStore::begin_step(int64_t n_tokens) {
+bool ExpertStore::begin_step(int64_t n_tokens) {
   for (const ModelFile& file : files_)
     if (const std::string what = file.changed(); !what.empty()) throw std::runtime_error(what);
   std::lock_guard<std::mutex> guard(lock_);
   failure_.clear();
   cache_.begin_step(n_tokens);
+  if (const int64_t wanted = cache_.counts().wanted - wanted_before_; wanted > 0) {
+    const double share = double(slices_read_ - slices_before_) / double(wanted);
+    read_share_ += kShareStep * (share - read_share_);
+  }
+  wanted_before_ = cache_.counts().wanted;
+  slices_before_ = slices_read_;
+  return read_share_ > kWorthGuessing;
 }
 
 void ExpertStore::want(int layer, std::vector<TouchedExpert> touched) {
@@ -105,7 +115,7 @@ void ExpertStore::end_step() {
 // Predicted slices of several pieces that nobody wants now are read no further.
 void ExpertStore::abandon_predictions() {
   std::erase_if(partly_, [&](int64_t slice) {
-    if (cache_.is_wanted(slice)) return false;
+    if (cache_.is_wanted(slice) || progress_[slice].is_idle) return false;
     Progress& p = progress_[slice];
     p.is_abandoned = true;
     p.n_pieces = p.begun;
@@ -155,24 +165,42 @@ void ExpertStore::read_loop() {
   }
 }
 
+// A slice of which pieces may be read now.
+void ExpertStore::begin(int64_t slice, bool is_idle) {
+  const ExpertRows& m = matrices_[cache_.matrix_of(slice)];
+  const int64_t rows = rows_of_piece(m);
+  Progress& p = progress_[slice];
+  p.n_pieces = int32_t((m.n_rows + rows - 1) / rows);
+  p.is_idle = is_idle;
+  partly_.push_back(slice);
+}
+
 // The most urgent piece; false: there is nothing to read now.
 bool ExpertStore::next_piece(Piece& piece) {
-  const auto wanted = [&] { return std::find_if(partly_.begin(), partly_.end(), [&](int64_t s) { return cache_.is_wanted(s); }); };
-  auto at = wanted();
+  const auto first = [&](auto&& condition) { return std::find_if(partly_.begin(), partly_.end(), condition); };
+  const auto is_wanted = [&](int64_t slice) { return cache_.is_wanted(slice); };
+  const auto is_predicted = [&](int64_t slice) { return !progress_[slice].is_idle; };
+  auto at = first(is_wanted);
   if (at == partly_.end()) {
-    const int64_t slice = cache_.next_read();
-    if (slice >= 0) {
-      const ExpertRows& m = matrices_[cache_.matrix_of(slice)];
-      const int64_t rows = rows_of_piece(m);
-      progress_[slice].n_pieces = int32_t((m.n_rows + rows - 1) / rows);
-      partly_.push_back(slice);
+    if (const int64_t slice = cache_.next_read(); slice >= 0) {
+      begin(slice, false);
+      slices_read_++;
     }
-    at = wanted();
-    if (at == partly_.end()) at = partly_.begin();
-    if (at == partly_.end()) return false;
+    at = first(is_wanted);
+    if (at == partly_.end()) at = first(is_predicted);
+  }
+  if (at == partly_.end()) {  // what nobody waits for goes when nothing else does, and few at a time
+    if (n_in_flight_ > n_idle_in_flight_ || n_idle_in_flight_ >= kIdleReads) return false;
+    if (partly_.empty())
+      if (const int64_t slice = cache_.next_idle_read(); slice >= 0) begin(slice, true);
+    if (partly_.empty()) return false;
+    at = partly_.begin();
   }
   const int64_t slice = *at;
   Progress& p = progress_[slice];
+  piece.is_idle = p.is_idle && !cache_.is_wanted(slice);
+  n_in_flight_++;
+  n_idle_in_flight_ += piece.is_idle;
   const int matrix = cache_.matrix_of(slice);
   const ExpertRows& m = matrices_[matrix];
   piece.slice = slice;
@@ -199,6 +227,8 @@ std::string ExpertStore::read_piece(const Piece& p, const Buffer& buffer) const 
 }
 
 void ExpertStore::piece_landed(const Piece& piece, const std::string& error) {
+  n_in_flight_--;
+  n_idle_in_flight_ -= piece.is_idle;
   Progress& p = progress_[piece.slice];
   p.landed++;
   if (!error.empty() && p.error.empty()) p.error = error;
@@ -227,17 +257,20 @@ StoreCounts ExpertStore::counts() {
 void ExpertStore::reset_counts() {
   std::lock_guard<std::mutex> guard(lock_);
   cache_.reset_counts();
+  wanted_before_ = 0;
   read_bytes_ = reads_ = wait_ns_ = 0;
 }
 
 std::vector<double> ExpertStore::usage() {
   std::lock_guard<std::mutex> guard(lock_);
-  return cache_.usage().counts();
+  return cache_.usage().tokens();
 }
 
-void ExpertStore::restore_usage(const std::vector<double>& counts) {
+void ExpertStore::restore_usage(const std::vector<double>& shares) {
   std::lock_guard<std::mutex> guard(lock_);
-  cache_.usage().restore(counts);
+  cache_.usage().restore(shares);
+  cache_.preload();
+  wake_readers();
 }
 
 }  // namespace tenth

@@ -51,10 +51,11 @@ class ExpertStore {
   int add_file(const std::string& path);  // throws std::runtime_error
   int add_layer(int64_t n_experts) { return cache_.add_layer(n_experts); }
   int add_matrix(const ExpertRows& rows);
-  void finish(const std::map<int64_t, int64_t>& n_slots, double half_life_tokens, int64_t passing_slots);
+  void finish(const std::map<int64_t, int64_t>& n_slots, double half_life_steps, int64_t passing_slots);
 
   // ---- a step; see cache.h. Reading goes on meanwhile.
-  void begin_step(int64_t n_tokens);  // throws std::runtime_error when a file was changed
+  // Whether guesses are worth their time: not while nearly all experts are in memory. Throws std::runtime_error when a file was changed.
+  bool begin_step(int64_t n_tokens);
   void want(int layer, std::vector<TouchedExpert> touched);
   void predict(int layer, const std::vector<int32_t>& experts);
   // The bytes of a wanted slice; waits until it has landed. They stay until `finished`. Throws std::runtime_error when it could not be read.
@@ -75,8 +76,9 @@ class ExpertStore {
   // ---- looking
   StoreCounts counts();
   void reset_counts();
-  std::vector<double> usage();
-  void restore_usage(const std::vector<double>& counts);
+  std::vector<double> usage();  // how many tokens used each expert, layer by layer
+  // Before the first step: which experts are worth most, in any unit. Reads those into free slots while nothing else is read.
+  void restore_usage(const std::vector<double>& shares);
   int64_t n_layers() const { return cache_.n_layers(); }
   int64_t n_experts(int layer) const { return cache_.n_experts(layer); }
   bool is_finished() const { return !threads_.empty(); }
@@ -87,16 +89,18 @@ class ExpertStore {
  private:
   struct Progress {
     int32_t begun = 0, landed = 0, n_pieces = 0;
-    bool is_abandoned = false;
+    bool is_abandoned = false, is_idle = false;
     std::string error;
   };
   struct Piece {
     int64_t slice = -1, first_row = 0, n_rows = 0, offset = 0;
     const ExpertRows* matrix = nullptr;
     uint8_t* slot = nullptr;
+    bool is_idle = false;
   };
 
   void read_loop();
+  void begin(int64_t slice, bool is_idle);
   bool next_piece(Piece& piece);
   std::string read_piece(const Piece& piece, const Buffer& buffer) const;
   void piece_landed(const Piece& piece, const std::string& error);
@@ -121,9 +125,11 @@ class ExpertStore {
   std::deque<int64_t> partly_;            // slices of which pieces have not begun
   std::map<int64_t, Progress> progress_;  // slices being read
   std::string failure_;  // why this step cannot be computed
-  int n_idle_ = 0;
+  int n_idle_ = 0, n_in_flight_ = 0, n_idle_in_flight_ = 0;  // threads without work; pieces being read
   bool is_stopping_ = false;
   int64_t read_bytes_ = 0, reads_ = 0, wait_ns_ = 0;
+  int64_t slices_read_ = 0, wanted_before_ = 0, slices_before_ = 0;
+  double read_share_ = 1;  // of the slices wanted lately, by wants and by guesses
   Signal landed_;
   std::vector<std::thread> threads_;
 };

@@ -222,6 +222,20 @@ void run_expert_predict(const Instruction& i, Step& s, int thread) {
   from.store->predict(from.layer, likely);
 }
 
+void run_expert_trace(const Instruction& i, Step& s, int thread) {
+  if (thread != 0) return;
+  std::vector<std::vector<int32_t>>& trace = *s.trace;
+  if (trace.size() <= size_t(i.attributes.router)) trace.resize(i.attributes.router + 1);
+  std::vector<int32_t>& layer = trace[i.attributes.router];
+  const int64_t k = i.in[0].width, n = s.rows_of(i.in[0]);
+  const size_t begin = layer.size();
+  layer.resize(begin + s.batch->n_rows * k, -1);  // -1: rows that need no logits end before the last layer's experts
+  for (int64_t r = 0; r < n; r++) {
+    const int64_t row = i.in[0].rows == Rows::outputs ? s.batch->outputs[r] : r;
+    std::copy_n(s.numbers(i.in[0]) + r * k, k, layer.begin() + begin + row * k);
+  }
+}
+
 int64_t scratch_expert_linear(const Instruction& i, const Parts& p, int64_t rows) { return Call::scratch(i, p, rows); }
 
 void run_expert_linear(const Instruction& i, Step& s, int thread) {

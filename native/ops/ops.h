@@ -28,6 +28,7 @@ void rule_delta_net(const Instruction&, const Parts&);
 void rule_route(const Instruction&, const Parts&);
 void rule_expert_linear(const Instruction&, const Parts&);
 void rule_experts_named(const Instruction&, const Parts&);  // expert_read, expert_predict
+void rule_expert_trace(const Instruction&, const Parts&);
 void rule_expert_sum(const Instruction&, const Parts&);
 
 // What each worker needs for itself.
@@ -68,6 +69,7 @@ void run_route(const Instruction&, Step&, int thread);
 void run_expert_linear(const Instruction&, Step&, int thread);
 void run_expert_read(const Instruction&, Step&, int thread);
 void run_expert_predict(const Instruction&, Step&, int thread);
+void run_expert_trace(const Instruction&, Step&, int thread);
 void run_expert_sum(const Instruction&, Step&, int thread);
 
 }  // namespace tenth

@@ -251,6 +251,11 @@ void rule_experts_named(const Instruction& i, const Parts& p) {
   }
 }
 
+void rule_expert_trace(const Instruction& i, const Parts&) {
+  need_counts(i, 1, 1, 0);
+  need(i, i.in[0].kind == Kind::arena && i.in[0].i32 && i.attributes.router >= 0 && i.attributes.router < 4096, "kinds");
+}
+
 void rule_expert_sum(const Instruction& i, const Parts&) {
   need_counts(i, 2, 3, 1);
   const Operand &y = i.in[0], &weights = i.in[1], &result = i.out[0];

@@ -38,6 +38,7 @@ static const OpRow kOps[] = {
     {"expert_linear", rule_expert_linear, run_expert_linear, scratch_expert_linear},
     {"expert_read", rule_experts_named, run_expert_read},
     {"expert_predict", rule_experts_named, run_expert_predict},
+    {"expert_trace", rule_expert_trace, run_expert_trace},
     {"expert_sum", rule_expert_sum, run_expert_sum},
 };
 

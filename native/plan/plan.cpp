@@ -130,7 +130,7 @@ int Plan::add_streamed(uint32_t gguf_id, int file, int64_t offset, int64_t strid
 void Plan::finish_store(const StoreLimits& limits) {
   expect_building();
   expect(store_ != nullptr, "plan: nothing is streamed");
-  store_->finish(limits.n_slots, limits.half_life_tokens, limits.passing_slots);
+  store_->finish(limits.n_slots, limits.half_life_steps, limits.passing_slots);
 }
 
 ExpertMatrix Plan::add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, int64_t stride, bool has_experts) {
@@ -253,18 +253,15 @@ void Plan::finish(const Operand& logits) {
   finished_ = true;
 }
 
-// Room for the sums of every span of a full context, for a few rows of the widest attention; steps that would need more
-// are shared out less finely. Untouched, it costs nothing.
+// Of the widest attention.
 int64_t Plan::partials_bytes() const {
-  constexpr int64_t ROWS = 4;
-  const int64_t n_spans = (limits_.context_tokens + kSpanTokens - 1) / kSpanTokens;
   int64_t most = 0;
   for (const Instruction& i : instructions_)
     if (!std::strcmp(i.op->name, "attention")) {
       const int64_t head_dim = layers_.at(i.attributes.layer).shape.head_dim;
-      most = std::max(most, i.in[0].width / head_dim * attention_partial(head_dim));
+      most = std::max(most, partial_sums_bytes(i.in[0].width / head_dim, head_dim, limits_.context_tokens));
     }
-  return most * n_spans * ROWS * 4;
+  return most;
 }
 
 int64_t Plan::weight_bytes() const {
@@ -368,6 +365,7 @@ void Plan::step(const BatchView& batch) {
   step_.scratch = &scratch_;
   step_.partials = &partials_;
   step_.finished_runs = &finished_runs_;
+  step_.trace = &trace_;
   step_.pages.resize(batch.n_sequences);
   for (int64_t s = 0; s < batch.n_sequences; s++) {
     step_.pages[s].clear();
@@ -376,7 +374,7 @@ void Plan::step(const BatchView& batch) {
   for (auto& taken : taken_) taken.store(0, std::memory_order_relaxed);
   for (auto& runs : finished_runs_) runs.store(0, std::memory_order_relaxed);
   n_outputs_ = batch.n_outputs;
-  if (store_) store_->begin_step(batch.n_rows);
+  if (store_) guesses_ = store_->begin_step(batch.n_rows);
   const EndOfStep at_end{store_.get()};
   note_slots(batch, false);
   pool_.run(walk, this);
@@ -393,6 +391,7 @@ void Plan::walk(void* argument, int thread) {
   const size_t n = plan.instructions_.size();
   for (size_t i = 0; i < n; i++) {
     Instruction& instruction = plan.instructions_[i];
+    if (instruction.is_guess && !plan.guesses_) continue;
     const uint64_t before = thread == 0 ? __rdtsc() : 0;
     try {
       instruction.op->run(instruction, plan.step_, thread);

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/memory.h"
@@ -39,7 +40,7 @@ enum class Score : int { softmax = 0, sigmoid = 1, softmax_selected = 2 };  // o
 
 struct Attributes {  // of all ops together; program/ops.py says which op uses which
   float eps = 0, scale = 1, factor = 1, cap = 0, softcap = 0, alpha = 1, limit = 0;
-  int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0, n_heads = 0, first = 0, n_rows = 0, state = 0;
+  int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0, n_heads = 0, first = 0, n_rows = 0, state = 0, router = 0;
   int k = 0, n_groups = 1, groups_used = 1;
   Score score = Score::softmax;
   bool residual = false, half_pairing = false, tiled = false, normalise = false, group_top2 = false;
@@ -67,6 +68,7 @@ struct Instruction {
   std::vector<Operand> in, out;
   Attributes attributes;
   int64_t weight_bytes = 0;        // of the matrices it reads, once per step; of experts, those of one row
+  bool is_guess = false;           // only expert_predict needs it: left out while nearly all experts are in memory
   int64_t calls = 0, ticks = 0;    // counted by worker 0
 };
 
@@ -122,6 +124,7 @@ struct Step {
   std::vector<std::atomic<uint64_t>>* counters = nullptr;
   const std::vector<Buffer>* scratch = nullptr;  // one per thread
   const Buffer* partials = nullptr;                     // sums of attention over spans, shared by the workers
+  std::vector<std::vector<int32_t>>* trace = nullptr;      // by layer of experts: see expert_trace
   std::vector<std::atomic<int>>* finished_runs = nullptr;  // one for each tile of attention that is shared out; 0 between instructions
 
   float* floats(const Operand& o) const { return reinterpret_cast<float*>(arena + o.at); }
@@ -157,12 +160,19 @@ struct StepCounters {
 struct StoreLimits {
   std::map<int64_t, int64_t> n_slots;  // by bytes of a slot
   int64_t passing_slots;               // see experts/cache.h
-  double half_life_tokens;
+  double half_life_steps;
 };
 
 // Attention hands out this many pieces of work per worker where tiles can be shared out: more balance better, and cost
 // more merging.
 constexpr int kRunsPerThread = 8;
+
+// Bytes of the sums of every span of a full context, for the few rows of a step that are shared out by spans; steps that would need
+// more are shared out less finely. Untouched, they cost nothing.
+inline int64_t partial_sums_bytes(int64_t n_heads, int64_t head_dim, int64_t context_tokens) {
+  constexpr int64_t kRows = 4;
+  return n_heads * attention_partial(head_dim) * ((context_tokens + kSpanTokens - 1) / kSpanTokens) * kRows * 4;
+}
 
 struct Limits {
   int64_t max_rows, max_outputs, vocab, context_tokens, arena_bytes, n_pages;
@@ -228,6 +238,8 @@ class Plan {
   void reset_counters();
   double seconds_per_tick() const;
   Pool& pool() { return pool_; }
+  // What expert_traces have noted since this was asked last, by layer of experts: the experts of every row of every step.
+  std::vector<std::vector<int32_t>> take_trace() { return std::exchange(trace_, {}); }
   ExpertStore* store() { return store_.get(); }  // null when nothing is streamed
 
  private:
@@ -271,7 +283,8 @@ class Plan {
   std::vector<Buffer> scratch_;
   Buffer partials_;
   std::vector<std::atomic<int>> finished_runs_;
-  bool finished_ = false;
+  std::vector<std::vector<int32_t>> trace_;
+  bool finished_ = false, guesses_ = true;
   std::atomic<bool> computing_{false};
   Operand output_;
   Step step_;

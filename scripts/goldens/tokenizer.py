@@ -34,15 +34,20 @@ def byte_characters() -> list[str]:
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
 
-def add_tokenizer(writer: gguf.GGUFWriter) -> None:
-    """Write the tokenizer's metadata."""
-    tokens = vocabulary()
-    kinds = [gguf.TokenType.NORMAL] * (len(tokens) - len(CONTROL)) + [gguf.TokenType.CONTROL] * len(CONTROL)
+def write_tokenizer(writer: gguf.GGUFWriter, tokens: list[str], merges: list[str], control: list[str]) -> None:
+    """Write the metadata of a byte-level tokenizer that splits words as Qwen2's; ``control``: those of its tokens."""
+    kinds = [gguf.TokenType.CONTROL if token in control else gguf.TokenType.NORMAL for token in tokens]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
-    writer.add_token_merges(MERGES)
+    writer.add_token_merges(merges)
+
+
+def add_tokenizer(writer: gguf.GGUFWriter) -> None:
+    """Write the small tokenizer's metadata."""
+    tokens = vocabulary()
+    write_tokenizer(writer, tokens, MERGES, CONTROL)
     writer.add_bos_token_id(tokens.index("<|endoftext|>"))
     writer.add_eos_token_id(tokens.index("<|im_end|>"))
     writer.add_pad_token_id(tokens.index("<|endoftext|>"))

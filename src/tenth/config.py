@@ -10,6 +10,7 @@ from tenth.errors import RequestError
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 MOST_MEMORY = 1 << 50
+CHUNK_TOKENS = 256  # of a prompt, in one step, where nothing speaks for more
 
 
 def parse_bytes(text: Any, what: str = "--memory") -> int:
@@ -34,7 +35,8 @@ class EngineConfig:
     threads: int = _setting(0, "Worker threads; 0 means one per physical core.")
     context_tokens: int = _setting(0, "Longest sequence in tokens; 0 means the model's own limit, at most 8192.")
     kv_format: str = _setting("f16", "How keys and values are stored: f16, q8_0 (half the memory) or f32 (exact).")
-    chunk_tokens: int = _setting(256, "Most prompt tokens computed in one step.")
+    chunk_tokens: int = _setting(
+        0, "Most prompt tokens computed in one step; 0 means 256, or up to 2048 where experts are read from the disk.")
     max_sequences: int = _setting(8, "Most sequences that generate in one step.")
     kv_tokens: int = _setting(0, "Tokens the KV cache holds over all sequences; 0 means one full context.")
     prefix_reuse: bool = _setting(True, "Keep finished pages and reuse them for prompts with the same beginning.")
@@ -46,7 +48,7 @@ class EngineConfig:
     speculate: bool = _setting(True, "Guess tokens from the request's own text where that is faster; same answers.")
 
     def __post_init__(self) -> None:
-        bounds = {"threads": (0, 1024), "context_tokens": (0, 1 << 24), "chunk_tokens": (1, 8192),
+        bounds = {"threads": (0, 1024), "context_tokens": (0, 1 << 24), "chunk_tokens": (0, 8192),
                   "max_sequences": (1, 1024), "kv_tokens": (0, 1 << 28)}
         for name, (low, high) in bounds.items():
             value = getattr(self, name)

@@ -5,6 +5,7 @@ Header -> architecture -> program -> passes -> memory plan -> native plan with w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,13 +14,14 @@ from math import prod
 import numpy as np
 
 from tenth.batch import F32
-from tenth.config import EngineConfig
+from tenth.config import CHUNK_TOKENS, EngineConfig
 from tenth.errors import ModelFileError, RequestError
 from tenth.models import build
 from tenth.placing import expert_weights, memory_needs, n_pages, reading_for
 from tenth.program import memory
 from tenth.program.passes import kept_as_floats, optimise
 from tenth.program.streaming import stream_experts
+from tenth.program.tracing import trace_experts
 from tenth.program.values import Derived, Program, Sliced, Transposed, Value
 from tenth.runtime import (
     Limits,
@@ -29,6 +31,7 @@ from tenth.runtime import (
     check_kv_format,
     physical_processors,
 )
+from tenth.tracing import Recorder, trace_path
 from tenth.weights.budget import memory_budget
 from tenth.weights.formats import FORMATS
 from tenth.weights.gguf import (
@@ -42,6 +45,8 @@ from tenth.weights.gguf import (
 from tenth.weights.placement import Needs, Placement, place
 
 DEFAULT_CONTEXT_TOKENS = 8192
+LONG_CHUNKS, SLOTS_FOR_CHUNK = (2048, 1024, 512), 1 / 16  # where experts stream; what share of their slots it may cost
+ALWAYS_STREAM = "TENTH_STREAM"  # set: experts stream although they fit, to measure what that costs
 OUTPUT_ROWS = 32  # rows that can have logits in one step: enough for a batch of sequences, small beside a chunk
 LEAST_CHECKPOINTS = 2  # copies of what recurrent layers keep: where the prompt ended, and a page of the answer
 FLOAT_FORMATS = frozenset({"F32", "F16", "BF16"})  # their products read float32 activations, all others q8
@@ -73,14 +78,20 @@ def open_runtime(
     """
     layout = lay_out(header, config)
     used, budget = layout.stored, memory_budget(config.memory_bytes)
-    placement = place(layout.needs, budget.n_bytes, budget.source)
+    placement = place_with_chunk(layout, config, budget.n_bytes, budget.source)
+    config = replace(config, chunk_tokens=config.chunk_tokens or placement.needs.chunk_tokens)
     program = running_program(layout.program, placement, config)
+    experts, path = expert_weights(program), trace_path()
+    if path and experts:
+        program = trace_experts(program, experts)
     limits = plan_limits(program, replace(config, context_tokens=placement.needs.context_tokens))
     floats = kept_as_floats(program)
     vectors = {name: read_vector(used[name]) for name in floats}
     matrices = {name: _source(info, header, program) for name, info in used.items() if name not in floats}
     reading = reading_for(placement, config, budget)
     runtime = Runtime(program, matrices, vectors, limits, progress, meanwhile, reading)
+    if path and experts:
+        runtime.observe(Recorder(path, max(program.weights[name].shape[0] for name in experts), runtime.take_trace))
     require_unchanged(header)  # the header's checks hold for the weights only if they are of the same file
     return Loaded(runtime, header, program, config, placement)
 
@@ -110,6 +121,32 @@ def running_program(program: Program, placement: Placement, config: EngineConfig
     if not placement.streams:
         return program
     return stream_experts(program, expert_weights(program), config.predict_experts)
+
+
+def place_with_chunk(layout: Layout, config: EngineConfig, budget_bytes: int, source: str) -> Placement:
+    """The placement within a budget; its needs name the chunk. Raises ResourceError when the model does not fit.
+
+    Every chunk of a prompt reads nearly all experts that are not in memory, so where they stream chunks are as long as
+    their workspace allows without taking much from the slots.
+    """
+
+    is_asked = bool(config.context_tokens or config.kv_tokens)
+
+    def needs_with(chunk: int) -> Needs:
+        limits = plan_limits(layout.program, replace(config, chunk_tokens=chunk))
+        return memory_needs(layout.stored, layout.program, limits, may_shorten=not is_asked)
+
+    def placed(needs: Needs) -> Placement:
+        return place(needs, budget_bytes, source, ALWAYS_STREAM in os.environ)
+
+    placement = placed(layout.needs)
+    if not config.chunk_tokens and placement.streams:
+        most = placement.needs.workspace + SLOTS_FOR_CHUNK * placement.slot_bytes
+        for longer in LONG_CHUNKS:
+            needs = needs_with(longer)
+            if longer // 2 < needs.context_tokens and needs.workspace <= most and needs.least <= budget_bytes:
+                return placed(needs)
+    return placement
 
 
 def optimised_program(header: ModelFile) -> Program:
@@ -175,7 +212,7 @@ def plan_limits(program: Program, config: EngineConfig) -> Limits:
             f"use --context {program.context_tokens} or less",
         )
     max_outputs = max(config.max_sequences, OUTPUT_ROWS)
-    max_rows = max(config.chunk_tokens, max_outputs)
+    max_rows = max(config.chunk_tokens or CHUNK_TOKENS, max_outputs)
     arena_bytes = memory.plan(program, {"tokens": max_rows, "outputs": max_outputs})
     return Limits(
         n_threads=config.threads or len(physical_processors()), max_rows=max_rows, max_outputs=max_outputs,

@@ -52,8 +52,9 @@ def load(
     ``template``: text of a chat template to use instead of the file's. Raises ModelFileError, RequestError (unknown
     setting or name) or ResourceError.
     """
-    from tenth.library import resolve
+    from tenth.library import library_folder, resolve
     from tenth.loader import open_runtime
+    from tenth.usage import begin_with_usage
     from tenth.weights.gguf import read_header
 
     started = time.perf_counter()
@@ -61,7 +62,11 @@ def load(
     header = read_header(resolve(str(name_or_path), progress=progress))
     text: list[_Text | None] = []
     loaded = open_runtime(header, config, progress, lambda: text.append(_text_if_any(header.metadata, template)))
-    return Model(loaded, config, text[0], started_s=started)
+    note = None
+    if loaded.placement.streams:
+        keeper, note = begin_with_usage(loaded.runtime, header, library_folder() / "usage")
+        loaded.runtime.observe(keeper)
+    return Model(loaded, config, text[0], started_s=started, note=note)
 
 
 def open_tokenizer(path: str | Path) -> Tokenizer:
@@ -121,11 +126,12 @@ class Model:
     """
 
     def __init__(
-        self, loaded: Loaded, config: EngineConfig, text: _Text | None = None, *, started_s: float | None = None
+        self, loaded: Loaded, config: EngineConfig, text: _Text | None = None, *, started_s: float | None = None,
+        note: str | None = None,
     ) -> None:
         self.loaded = loaded
         self.config = config
-        self._given_text = text
+        self._given_text, self._note = text, note
         self._engine = Engine(
             loaded.runtime, max_sequences=config.max_sequences, prefix_reuse=config.prefix_reuse
         )
@@ -316,14 +322,14 @@ class Model:
         return {"peak_bytes": _peak_bytes(), **by_kind}
 
     @property
-    def memory_warning(self) -> str | None:
-        """What to tell the user of how the model fits into its memory, or None."""
-        return self.loaded.placement.warning
+    def notes(self) -> list[str]:
+        """What to tell the user of how the model was loaded: little memory for experts, a file that was ignored."""
+        return [text for text in (self.loaded.placement.warning, self._note) if text]
 
-    def expert_uses(self) -> tuple[int, int]:
-        """Slices of streamed experts that were in memory when a layer asked for them, and all; (0, 0) without any."""
+    def expert_read_bytes(self) -> int | None:
+        """Bytes of streamed experts read so far, right guesses and wrong ones too; None when all are in memory."""
         counts = None if self._engine.is_closed else self.loaded.runtime.expert_counters()
-        return (counts.ready, counts.wanted) if counts else (0, 0)
+        return counts.read_bytes if counts else None
 
     def expert_statistics(self) -> dict[str, float | int | bool]:
         """What streamed experts have cost since the start, or since the last reset; empty when all are in memory.

@@ -14,7 +14,15 @@ from tenth.config import EngineConfig
 from tenth.program.passes import kept_as_floats
 from tenth.program.streaming import expert_layers, stream_experts
 from tenth.program.values import Program, Transposed
-from tenth.runtime import Limits, Reading, Streaming, kv_page_bytes, panel_bytes, slot_bytes
+from tenth.runtime import (
+    Limits,
+    Reading,
+    Streaming,
+    kv_page_bytes,
+    panel_bytes,
+    partial_sums_bytes,
+    slot_bytes,
+)
 from tenth.weights.budget import Budget, own_bytes
 from tenth.weights.formats import FORMATS
 from tenth.weights.gguf import TensorInfo
@@ -26,6 +34,9 @@ from tenth.weights.placement import LEAST_CONTEXT, Needs, Placement
 PYTHON_GROWS_BYTES, LIBRARY_FILES_BYTES, TOKEN_BYTES = 48 << 20, 80 << 20, 400
 THREAD_BYTES, SAMPLING_BYTES = 2 << 20, 16
 READERS, READER_BYTES = 8, 3 << 19
+# After so many steps a use of an expert counts half. By replay (docs/experts.md): longer is up to 4 points better where
+# some experts are used more than others for long, and up to 35 worse where they come and go.
+HALF_LIFE_STEPS = 2.0
 MAKING_COPIES = 2  # of a matrix that is made: its heads and the whole, then the whole and the file that it is read from
 
 
@@ -57,14 +68,15 @@ def memory_needs(
     # While weights are loaded workspace is not touched yet, and matrices that have to be made are made one at a time.
     made = (stored[name].n_bytes for name, how in program.derived.items() if isinstance(how, Transposed))
     making = MAKING_COPIES * max(made, default=0)
+    sums = partial_sums_bytes(program, limits.context_tokens)
     return Needs(
         python=own_bytes() + PYTHON_GROWS_BYTES + LIBRARY_FILES_BYTES + TOKEN_BYTES * program.vocab_size,
         trunk=sum(trunk_bytes(stored, program).values()),
         kv=page_bytes * limits.n_pages,
-        workspace=max(limits.arena_bytes + limits.n_threads * per_thread, making),
+        workspace=max(limits.arena_bytes + limits.n_threads * per_thread + sums, making),
         slices=slices, layer_slices=layer_slices, token_bytes=token_bytes,
         stream_workspace=READERS * READER_BYTES, context_tokens=limits.context_tokens,
-        state=slot_bytes(program) * limits.n_slots,
+        state=slot_bytes(program) * limits.n_slots, chunk_tokens=limits.max_rows,
         smaller_kv=tuple((n, page_bytes * n_pages(n)) for n in halves(limits.context_tokens)) if may_shorten else (),
     )  # fmt: skip
 
@@ -111,13 +123,13 @@ def reading_for(placement: Placement, config: EngineConfig, budget: Budget) -> R
     modes = {"auto": "automatic", "direct": "direct", "buffered": "dropped"}
     if not placement.streams:
         return Reading(modes[config.disk] if budget.is_given else "kept")
-    layer = max(placement.needs.layer_slices.values())
-    fewest = min(placement.n_slots.values())
-    # Slots that a prompt or predictions may use: two layers' worth, but not most of a small cache.
-    passing = max(min(2 * layer, fewest // 2), 1)
-    return Reading(modes[config.disk], Streaming(placement.n_slots, passing, half_life(placement.tokens_held)))
+    passing = passing_slots(min(placement.n_slots.values()), max(placement.needs.layer_slices.values()))
+    return Reading(modes[config.disk], Streaming(placement.n_slots, passing, HALF_LIFE_STEPS))
 
 
-def half_life(tokens_held: float) -> float:
-    """After how many tokens a use counts half, for a cache that holds the experts of so many tokens."""
-    return 64.0
+def passing_slots(n_slots: int, of_layer: int) -> int:
+    """Of so many slots, those that a prompt or predictions may use: two layers' worth, few of a small cache.
+
+    ``of_layer``: the slots that one token needs in one layer.
+    """
+    return max(min(2 * of_layer, n_slots // 8), 1)

@@ -182,8 +182,8 @@ class TokenReader:
         return self._deltas.behind_mark if self._deltas is not None else ""
 
     def settle(self) -> list[Piece]:
-        """Take all that follows for content; what was held back."""
-        return self._filter(self._deltas.settle()) if self._deltas is not None else []
+        """Take all that follows for content; what was held back. Not with tools: harmony marks answers and calls."""
+        return self._filter(self._deltas.settle()) if self._deltas is not None and self._calls is None else []
 
     @property
     def in_thinking(self) -> bool:

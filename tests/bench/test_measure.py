@@ -110,16 +110,17 @@ class Model:
     def tokenize(self, text, special=True):
         return [5, 6, 7]
 
-    def expert_uses(self):
-        return 3 * len(self.asked), 4 * len(self.asked)
+    def expert_read_bytes(self):
+        return 800 * len(self.asked)
 
 
-def test_only_the_generation_counts_for_the_hit_rate():
+def test_only_what_generating_reads_counts_for_a_token():
     measured = Tenth(Model(), [5, 6, 7], Shape(3, 8, 1))
-    assert measured.hit_rate is None
+    assert measured.read_bytes_per_token is None
     measured.measure()
-    assert measured.uses == (3, 4)
-    assert measured.hit_rate == 0.75
+    measured.measure()
+    assert measured.read_bytes == [800, 800]
+    assert measured.read_bytes_per_token == 100.0
 
 
 def test_a_turn_of_tenth_is_a_prompt_and_a_generation_from_one_token():

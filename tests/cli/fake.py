@@ -64,8 +64,8 @@ class FakeModel:
     def expert_statistics(self):
         return {}
 
-    def expert_uses(self):
-        return 0, 0
+    def expert_read_bytes(self):
+        return None
 
     def memory(self):
         return {"peak_bytes": 5_000_000, "weights_bytes": 4_000_000, "kv_bytes": 1_000_000, "workspace_bytes": 1000}

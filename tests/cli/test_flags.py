@@ -26,7 +26,7 @@ def test_every_engine_setting_is_a_flag_with_its_default_and_sentence(command):
 def test_engine_flags_reach_load_under_the_names_it_takes(tenth, model):
     tenth("run", "m", "hi", "--threads", "3", "--context", "512", "--kv", "q8_0", "--no-prefix-reuse")
     given = model.loads[-1][1]
-    assert given == {"threads": 3, "context": 512, "kv": "q8_0", "chunk_tokens": 256, "max_sequences": 8,
+    assert given == {"threads": 3, "context": 512, "kv": "q8_0", "chunk_tokens": 0, "max_sequences": 8,
                      "kv_tokens": 0, "prefix_reuse": False, "memory": 0, "disk": "auto", "predict_experts": True,
                      "speculate": True}
 

@@ -5,7 +5,12 @@ import json
 import pytest
 
 import tenth
+from tenth.stream import TokenReader
+from tenth.text.families import family_of
+from tenth.text.stream import DeltaStream
+from tenth.text.tools import CallParser, format_of
 
+from .test_stream import Letters
 from .test_thinking import FILE, QUESTION, TURN, scripted  # noqa: F401
 
 HERMES = "{# {{ tools }} <tool_call> #}" + TURN
@@ -64,3 +69,21 @@ def test_wrong_tools_are_refused_at_once(model):
     strict = {"type": "function", "function": {"name": "f", "strict": True, "parameters": {"type": "object", "if": {}}}}
     with pytest.raises(tenth.RequestError, match="if"):
         model.chat(QUESTION, tools=[strict])
+
+
+@pytest.mark.parametrize(
+    ("answer", "content", "arguments"),
+    [
+        ("<|channel|>final<|message|>Hi", "Hi", ""),
+        ('<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"days": 1}', "", '{"days": 1}'),
+    ],
+)
+def test_harmony_marks_what_comes_behind_a_thought_also_where_a_grammar_has_begun(answer, content, arguments):
+    template = "{{ tools }}<|channel|>analysis<|message|>functions."
+    reader = TokenReader(Letters(), DeltaStream(family_of(template)), None, CallParser(format_of(template).read, {}))
+    pieces = [piece for letter in "<|channel|>analysis<|message|>hm<|end|><|start|>assistant" for piece in
+              reader.push(ord(letter))]  # fmt: skip
+    pieces += reader.settle()
+    pieces += [piece for letter in answer for piece in reader.push(ord(letter))] + reader.finish()
+    texts = {kind: "".join(piece for piece in pieces if piece.kind == kind) for kind in ("thinking", "content", "call")}
+    assert texts == {"thinking": "hm", "content": content, "call": arguments}

@@ -228,3 +228,45 @@ def test_the_same_calls_give_the_same_decisions() -> None:
         return machine.reads
 
     assert run() == run()
+
+
+def preload(machine: Machine, shares: list[float]) -> list[int]:
+    """The slices that are read while nothing else is, in order."""
+    machine.cache.restore_usage(shares)
+    machine.cache.preload()
+    read = []
+    while (slice_ := machine.cache.next_idle_read()) >= 0:
+        machine.cache.landed(slice_)
+        read.append(slice_)
+    machine.cache.check()
+    return read
+
+
+def test_preloading_takes_the_most_used_experts_and_only_free_slots() -> None:
+    machine = Machine(8, n_layers=1, n_experts=8, n_slots=12)
+    assert preload(machine, [0, 5, 1, 9, 0, 2, 3, 0]) == [3, 11, 19, 1, 9, 17, 6, 14, 22, 5, 13, 21]
+    machine.cache.begin_step(1)
+    machine.layer(0, [(3, 1), (1, 1)])
+    assert machine.reads == 0
+    machine.layer(0, [(0, 1), (4, 1)])
+    assert machine.reads == 6
+    machine.cache.check()
+    assert preload(machine, [1] * 8) == [], "no slot is free"
+
+
+def test_unused_experts_are_not_preloaded() -> None:
+    assert preload(Machine(8, n_layers=1, n_experts=4, n_slots=12), [0, 0, 0, 1]) == [3, 7, 11]
+
+
+def test_of_experts_used_equally_long_ago_those_of_layers_to_come_stay() -> None:
+    machine = Machine(9, n_layers=4, n_experts=8, n_slots=30, passing=1, half_life=1)
+    for _ in range(2):
+        machine.cache.begin_step(1)
+        for layer in range(4):
+            machine.layer(layer, [(0, 1), (1, 1)])
+    machine.cache.begin_step(1)
+    machine.layer(0, [(6, 1), (7, 1), (5, 1)])  # 9 slices for 6 free slots: what goes is of layer 0, not of 1 to 3
+    before = machine.reads
+    for layer in (1, 2, 3):
+        machine.layer(layer, [(0, 1), (1, 1)])
+    assert machine.reads == before

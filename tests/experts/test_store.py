@@ -6,6 +6,7 @@ import ctypes
 import mmap
 import os
 import random
+import time
 from pathlib import Path
 
 import numpy as np
@@ -155,3 +156,36 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     store = _core.ExpertStore(AUTOMATIC, 1)
     with pytest.raises(RuntimeError, match="nothing-here: cannot be opened: No such file"):
         store.add_matrix(store.add_layer(2), 0, str(tmp_path / "nothing-here"), 0, 4, 100)
+
+
+def test_preloading_goes_on_beside_what_is_wanted_and_ends_with_the_free_slots(tmp_path: Path) -> None:
+    opened, rng = Opened(tmp_path / "model", small=24, large=10), random.Random(5)
+    opened.store.restore_usage([float(n % 5) for n in range(2 * N_EXPERTS)])
+    for _ in range(20):
+        opened.store.begin_step(1)
+        for layer in (0, 1):
+            opened.compute(layer, rng.sample(range(N_EXPERTS), 3), [])
+        opened.store.end_step()
+
+
+def test_what_is_preloaded_is_there_when_it_is_wanted(tmp_path: Path) -> None:
+    opened = Opened(tmp_path / "model", small=32, large=16)
+    opened.store.restore_usage([1.0, 0.0, 2.0] + [0.0] * (2 * N_EXPERTS - 3))
+    end = time.monotonic() + 10
+    while opened.store.counts()["reads"] < 8 and time.monotonic() < end:  # the large matrix takes two
+        time.sleep(0.005)
+    time.sleep(0.05)
+    assert opened.store.counts()["reads"] == 8
+    opened.store.begin_step(1)
+    opened.compute(0, [0, 2], [])
+    assert opened.store.counts()["ready"] == 6
+
+
+def test_a_file_that_ends_early_does_not_harm_who_only_preloads_it(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    opened = Opened(path, small=32, large=16)
+    os.truncate(path, HEADER + 100)
+    opened.store.restore_usage([1.0] * (2 * N_EXPERTS))
+    time.sleep(0.05)
+    with pytest.raises(RuntimeError, match="changed"):
+        opened.store.begin_step(1)

@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 
 from tenth.bench.costs import StepShape, costs
+from tenth.forecast import speed
 from tenth.forecast.probe import between
 from tenth.forecast.speed import (
     HIDDEN,
+    READ_SHARE,
     SAMPLE_COLD,
     StepTime,
     expert_bytes,
@@ -26,15 +28,23 @@ from tests.bench.test_costs import TENSORS, Tensor, layer_program
 from .machines import machine
 
 
-def test_a_product_takes_what_its_nearer_limit_takes():
+def test_a_product_takes_what_its_nearer_limit_takes(monkeypatch):
+    monkeypatch.setattr(speed, "program_bytes", lambda: 0)
     program = layer_program()
     fast_memory = step_time(program, TENSORS, "f16", StepShape(1, 10), machine(read=1e15))
     products = 96 * 64 + 100 * 64
     assert fast_memory.compute_s == pytest.approx(products / 2e10 + 2 * 64 * 11 / 1e10, rel=0.3)
     slow_memory = step_time(program, TENSORS, "f16", StepShape(1, 10), machine(read=1e6))
     n_bytes = sum(cost.memory_bytes for cost in costs(program, TENSORS, "f16", StepShape(1, 10)))
-    assert slow_memory.memory_s == pytest.approx(n_bytes / 1e6)
+    assert slow_memory.memory_s == pytest.approx(n_bytes / (READ_SHARE * 1e6))
     assert slow_memory.compute_s < 1e-6
+
+
+def test_a_model_as_small_as_the_probe_s_program_lies_in_the_caches(monkeypatch):
+    program, probe = layer_program(), machine(read=1e6)
+    assert step_time(program, TENSORS, "f16", StepShape(1, 10), probe).memory_s == 0
+    monkeypatch.setattr(speed, "program_bytes", lambda: 1000)
+    assert step_time(program, TENSORS, "f16", StepShape(1, 10), probe).memory_s > 0
 
 
 def test_many_rows_multiply_faster_than_one():

@@ -3,19 +3,21 @@
 import os
 import shutil
 import threading
+import time
 from dataclasses import replace
 from unittest import mock
 
 import numpy as np
 import pytest
 
-from tenth.batch import Batch
+import tenth
 from tenth.config import EngineConfig
-from tenth.loader import open_runtime
+from tenth.errors import ResourceError
+from tenth.loader import ALWAYS_STREAM, open_runtime
 from tenth.model import Model
 from tenth.weights.gguf import read_header
 from tenth.weights.placement import place
-from tests.runtime.native import DATA, all_logits, golden, i32, open_golden, open_streamed, step_logits
+from tests.runtime.native import DATA, all_logits, golden, open_golden, open_streamed, step_logits
 
 CASES = ["qwen3moe", "moe_quantised", "olmoe", "qwen2moe", "mixtral", "glm4moe", "deepseek3_quantised",
          "gpt_oss", "gpt_oss_quantised", "qwen35moe", "qwen3next"]  # fmt: skip
@@ -157,9 +159,107 @@ def test_usage_can_be_kept_and_restored():
     runtime = open_streamed("moe_quantised", half)
     all_logits(runtime, tokens, chunk=1)
     usage = runtime.expert_usage()
-    assert max(usage) > min(usage) >= 0
+    assert sum(usage) == 2 * len(tokens), "two experts for each token"
     other = open_streamed("moe_quantised", half)
     other.restore_expert_usage(usage)
-    assert np.allclose(other.expert_usage(), usage)
-    step = Batch(i32([1]), i32([0]), i32([0, 1]), [i32([0])], i32([0]))
-    other.step(step)
+    assert sum(other.expert_usage()) == 0, "counts are of this run"
+    assert np.array_equal(all_logits(other, tokens, chunk=1), all_logits(runtime, tokens, chunk=1))
+
+
+def test_what_was_used_before_is_in_memory_before_it_is_asked_for():
+    tokens = golden("moe_quantised")["tokens"]
+    runtime = open_streamed("moe_quantised", nearly_all)
+    runtime.restore_expert_usage([1.0, 2.0, 3.0, 0.0])
+    wait_until(lambda: runtime.expert_counters().reads >= 9)
+    time.sleep(0.05)
+    counts = runtime.expert_counters()
+    assert counts.reads == 9, "three experts of three matrices, and not the one that nobody used"
+    all_logits(runtime, tokens[:1])
+    assert runtime.expert_counters().ready >= 3
+
+
+def wait_until(condition, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.005)
+
+
+def test_a_prompt_leaves_in_memory_what_generation_uses():
+    """Slots hold what generation uses: a long prompt of other tokens must not make it read that again."""
+    runtime = open_streamed("qwen3moe", lambda needs: needs.fixed + needs.experts * 6 // 7)
+    token, step = [7], 0
+    for step in range(40):  # the same token again and again: the same few experts
+        step_logits(runtime, [(token, step, [1, 2])])
+    runtime.reset_profile()
+    step_logits(runtime, [(token, 40, [1, 2])])
+    before = runtime.expert_counters()
+    others = golden("qwen3moe")["tokens"][:30]
+    all_logits(runtime, others, pages=np.array([3, 4]))
+    runtime.reset_profile()
+    step_logits(runtime, [(token, 41, [1, 2])])
+    after = runtime.expert_counters()
+    assert before.ready == before.wanted
+    assert after.ready >= 0.8 * after.wanted
+
+
+@pytest.mark.parametrize("how", ["cut", "replaced", "written to"])
+def test_a_request_fails_when_the_file_changes_underneath_and_the_model_lives(how, tmp_path, monkeypatch):
+    path = tmp_path / "model.gguf"
+    shutil.copy(DATA / "golden_moe_quantised.gguf", path)
+    monkeypatch.setenv("TENTH_HOME", str(tmp_path / "home"))
+
+    def least_place(needs, *_):
+        needs = replace(needs, stream_workspace=0)
+        return place(needs, needs.least)
+
+    least_slots = mock.patch("tenth.loader.place", least_place)
+    with least_slots, tenth.load(path) as model:
+        tokens = golden_tokens().tolist()
+        whole, times = model.logits(tokens), os.stat(path)
+        if how == "cut":
+            os.truncate(path, times.st_size // 2)
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        elif how == "replaced":
+            (tmp_path / "new.gguf").write_bytes(bytes(times.st_size))
+            os.utime(tmp_path / "new.gguf", ns=(times.st_atime_ns, times.st_mtime_ns))
+            (tmp_path / "new.gguf").replace(path)
+        else:
+            os.utime(path, ns=(1, 1))
+        if how == "replaced":  # the old file is still open: nothing that is read has changed
+            assert np.array_equal(model.logits(tokens), whole)
+            return
+        with pytest.raises(ResourceError, match=r"model\.gguf: the file was changed while the model runs"):
+            model.logits(tokens)
+        with pytest.raises(ResourceError, match="the file was changed"):
+            model.logits(tokens)
+
+
+def test_nothing_is_guessed_while_everything_is_in_memory(monkeypatch):
+    monkeypatch.setenv(ALWAYS_STREAM, "1")
+    tokens = golden("qwen3moe")["tokens"]
+    runtime = open_golden("qwen3moe")
+    assert np.array_equal(all_logits(runtime, tokens, chunk=1), resident_logits(tokens, monkeypatch))
+    runtime.reset_profile()
+    all_logits(runtime, tokens, chunk=1)
+    counts = runtime.expert_counters()
+    assert counts.ready == counts.wanted > 0
+    calls = {row.op: row.calls for row in runtime.profile()}
+    assert calls["expert_predict"] == 0
+    assert calls["expert_read"] == len(tokens)
+
+
+def resident_logits(tokens, monkeypatch):
+    monkeypatch.delenv(ALWAYS_STREAM)
+    return all_logits(open_golden("qwen3moe"), tokens)
+
+
+CHUNKS = [(1e9, {}, 300), (0.0, {}, 256), (1e9, {"chunk_tokens": 64}, 64)]
+
+
+@pytest.mark.parametrize(("share", "settings", "rows"), CHUNKS)
+def test_a_chunk_is_longer_where_experts_stream_and_its_workspace_costs_few_slots(share, settings, rows, monkeypatch):
+    monkeypatch.setattr("tenth.loader.LONG_CHUNKS", (300,))
+    monkeypatch.setattr("tenth.loader.SLOTS_FOR_CHUNK", share)
+    assert open_streamed("qwen3moe", half, **settings).max_rows == rows
+    assert open_golden("qwen3moe", **settings).max_rows == settings.get("chunk_tokens", 256)

@@ -59,20 +59,20 @@ class Tenth:
 
     def __init__(self, model: Any, ids: list[int], shape: Shape):
         self.model, self.ids, self.shape = model, ids, shape
-        self.uses = (0, 0)  # of experts while generating: found in memory, all
+        self.read_bytes: list[int] = []  # of experts by each generation, when they are streamed
 
     @property
-    def hit_rate(self) -> float | None:
-        """The share of experts' uses that found them in memory while generating; None when all are there."""
-        return self.uses[0] / self.uses[1] if self.uses[1] else None
+    def read_bytes_per_token(self) -> float | None:
+        """Bytes of experts that a generated token read, in the last turn; None when all are in memory."""
+        return self.read_bytes[-1] / self.shape.n_generate if self.read_bytes else None
 
     def measure(self) -> Speed:
         """One turn. Raises ResourceError when what ran is not what was to be measured."""
         prompt = self._run(self.ids, 1)
-        before = self.model.expert_uses()
+        before = self.model.expert_read_bytes()
         generated = self._run(self.ids[:1], self.shape.n_generate)
-        found, wanted = (after - then for after, then in zip(self.model.expert_uses(), before, strict=True))
-        self.uses = (self.uses[0] + found, self.uses[1] + wanted)
+        if before is not None:
+            self.read_bytes.append(self.model.expert_read_bytes() - before)
         return Speed(_number(prompt.timings, "prompt_tokens_per_second"),
                      _number(generated.timings, "generated_tokens_per_second"))
 

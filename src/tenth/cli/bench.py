@@ -141,21 +141,22 @@ def run(model: Any, shape: Shape, engine: EngineConfig, peers: PeerFlags, machin
                   "busy_share": busy, "machine": dataclasses.asdict(machine)} | figures(turns, work, shape)
         if experts := model.expert_statistics():
             result["experts"] = experts
-        result["predicted"] = predicted(loaded, engine, shape, result["limits"], own.hit_rate)
+        result["predicted"] = predicted(loaded, engine, shape, result["limits"], own.read_bytes_per_token)
         if peer is not None:
             result["peer"] = {"name": peer.name, "version": peer.version, "command": peer.command} | result["peer"]
     return result
 
 
 def predicted(loaded: Any, engine: EngineConfig, shape: Shape, beside: dict[str, Any],
-              hit_rate: float | None) -> dict[str, Any]:
+              read_bytes: float | None) -> dict[str, Any]:
     """What ``tenth plan`` expects of the same work, at the limits measured beside it; ``planned_``: at the probe's.
 
-    Notes the hit rate seen, for the next plan.
+    ``read_bytes``: of experts, by a token. The share that it did not read is the hit rate, noted for the next plan.
     """
     from tenth.forecast.observed import note, observed
     from tenth.forecast.outlook import Outlook
     from tenth.forecast.probe import get_probe
+    from tenth.forecast.speed import expert_bytes
 
     probe, placement = get_probe(loaded.header.paths[0], engine.threads), loaded.placement
     now = probe.scaled(*(beside[name]["median"] for name in ("read_bytes_per_second", "int8_multiply_adds_per_second")))
@@ -166,7 +167,10 @@ def predicted(loaded: Any, engine: EngineConfig, shape: Shape, beside: dict[str,
         prompt = outlook.first_token(placement, shape.n_prompt, is_warm=True)
         result |= {f"{start}prompt": prompt.likely, f"{start}generation": generation.likely,
                    f"{start}prompt_bound": prompt.bound, f"{start}generation_bound": generation.bound}
-    if hit_rate is not None:
+    hit_rate = None
+    if read_bytes is not None:
+        needed = expert_bytes(outlook.layout.program, outlook.layout.stored, 1)
+        hit_rate = max(1 - read_bytes / needed, 0.0)
         note(loaded.header, outlook.cached_fraction(placement), hit_rate)
     return result | {"hit_rate": outlook.hits(placement), "measured_hit_rate": hit_rate}
 

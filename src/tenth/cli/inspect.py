@@ -13,7 +13,7 @@ import typer
 from tenth.cli.flags import flag, known_models
 from tenth.cli.opening import open_model, showing_progress
 from tenth.cli.terminal import in_units, table, write_json, write_line
-from tenth.config import EngineConfig
+from tenth.config import CHUNK_TOKENS, EngineConfig
 from tenth.errors import RequestError, ResourceError
 
 if TYPE_CHECKING:
@@ -70,12 +70,11 @@ def command(
 def show_program(model: str, engine: EngineConfig, flags: InspectFlags) -> None:
     """The program of a model's file, planned but without reading its weights."""
     from tenth.library import resolve
-    from tenth.loader import lay_out, running_program
+    from tenth.loader import lay_out, place_with_chunk, running_program
     from tenth.program.listing import listing
     from tenth.runtime import slot_bytes
     from tenth.weights.budget import memory_budget
     from tenth.weights.gguf import read_header
-    from tenth.weights.placement import place
 
     with showing_progress() as progress:
         path = resolve(model, progress=progress)
@@ -83,7 +82,7 @@ def show_program(model: str, engine: EngineConfig, flags: InspectFlags) -> None:
     layout, budget = lay_out(header, engine), memory_budget(engine.memory_bytes)
     program = layout.program
     try:
-        placement = place(layout.needs, budget.n_bytes, budget.source)
+        placement = place_with_chunk(layout, engine, budget.n_bytes, budget.source)
         program = running_program(program, placement, engine)
         placed = placement.as_data() | {"slots": dict(placement.n_slots), "warning": placement.warning}
     except ResourceError as error:  # a program can be read where it does not fit
@@ -182,7 +181,7 @@ def show_profile(model: str, engine: EngineConfig, flags: InspectFlags) -> None:
 
 def with_context(engine: EngineConfig, flags: InspectFlags) -> EngineConfig:
     """The settings with room for the context that was asked for."""
-    needed = (flags.profile_context or 0) + max(flags.profile_tokens, engine.chunk_tokens)
+    needed = (flags.profile_context or 0) + max(flags.profile_tokens, engine.chunk_tokens or CHUNK_TOKENS)
     if flags.profile_context is None or engine.context_tokens >= needed:
         return engine
     return dataclasses.replace(engine, context_tokens=needed)

@@ -37,8 +37,8 @@ def open_model(name: str | None, engine: EngineConfig, template: str | None = No
         settings["template"] = template
     with showing_progress() as progress:
         model = load_model(name, progress=progress, **settings)
-    if warning := getattr(model, "memory_warning", None):
-        message(f"note: {warning}")
+    for note in getattr(model, "notes", ()):
+        message(f"note: {note}")
     try:
         yield model
     finally:

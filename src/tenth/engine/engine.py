@@ -149,12 +149,16 @@ class Engine:
     def logits(self, ids: list[int]) -> F32:
         """Logits [len(ids), vocab] after every token of a sequence; requests at work wait or are set back meanwhile.
 
-        Raises RequestError when the sequence is empty, too long, or has an id outside the vocabulary.
+        Raises RequestError when the sequence is empty, too long, or has an id outside the vocabulary, ResourceError
+        when a step fails.
         """
         if not 0 < len(ids) <= self.limit_tokens:
             raise RequestError(f"logits of {len(ids)} tokens were asked for, expected 1 to {self.limit_tokens}")
         self._loop.check_ids(ids)
-        return self._call(lambda: self._loop.compute_logits(ids))
+        try:
+            return self._call(lambda: self._loop.compute_logits(ids))
+        except RuntimeError as error:  # of the step: a weight that could not be read
+            raise _as_tenth_error(error) from error
 
     def forget_prefixes(self) -> None:
         """Drop every cached page that no sequence uses."""

@@ -6,6 +6,7 @@ weights: the time of a product does not depend on them. Times are those of ``ben
 
 from __future__ import annotations
 
+import functools
 import statistics
 import tempfile
 import time
@@ -134,6 +135,12 @@ def product_program(formats: Sequence[str], path: Path) -> tuple[Program, dict[s
     few = linear(select_outputs(x), w.narrow)
     program = builder.finish(linear(rms_norm(few, w.output_norm, 1e-5), w.token_embd))
     return optimise(program, {name for name, info in stored.items() if info.format not in FLOAT_FORMATS}), stored
+
+
+@functools.cache
+def program_bytes() -> int:
+    """Bytes of all weights of the program."""
+    return sum(info.n_bytes for info in product_program(list(FORMATS), Path())[1].values())
 
 
 def rates_of(each: Sequence[Sequence[Cost]], measured: Sequence[Times]) -> KernelRates:

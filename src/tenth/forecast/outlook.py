@@ -27,10 +27,10 @@ from tenth.forecast.speed import (
     step_time,
     with_disk,
 )
-from tenth.loader import Layout, lay_out
+from tenth.loader import Layout, lay_out, place_with_chunk
 from tenth.placing import trunk_bytes
 from tenth.weights.gguf import ModelFile
-from tenth.weights.placement import Placement, place
+from tenth.weights.placement import Placement
 
 KINDS = (("attn", "attention"), ("ssm", "recurrent"), ("ffn", "feed-forward"), ("token_embd", "vocabulary"),
          ("output", "vocabulary"))  # how names of weights begin -> what they are
@@ -67,7 +67,7 @@ class Outlook:
 
     def placed(self, budget_bytes: int, source: str = "the budget") -> Placement:
         """As loading would place it. Raises ResourceError."""
-        return place(self.layout.needs, budget_bytes, source)
+        return place_with_chunk(self.layout, self.config, budget_bytes, source)
 
     # ---- with everything in memory
 
@@ -129,7 +129,7 @@ class Outlook:
         """Bytes that a prompt reads: of each chunk the experts it uses and that are missing; the first time, all."""
         if not placement.streams:
             return 0.0
-        chunk, layout = self.layout.limits.max_rows, self.layout
+        chunk, layout = placement.needs.chunk_tokens, self.layout
         each = [expert_bytes(layout.program, layout.stored, min(chunk, n_prompt - at))
                 for at in range(0, n_prompt, chunk)]
         missing = 1 - self.cached_fraction(placement)

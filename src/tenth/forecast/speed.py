@@ -6,13 +6,17 @@ follow each other, so their times add up. Reading experts from the disk goes on 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tenth.bench.costs import Cost, StepShape, Stored, costs
+from tenth.forecast.kernels import program_bytes
 from tenth.forecast.probe import Probe
 from tenth.program.values import Instruction, Program
 
+READ_SHARE = 0.85  # of the read bandwidth, which products of real models reach (docs/plan.md)
+ALIKE = 1.5
 SAMPLE_COLD = 3.0  # choosing a token, against the probe's: its logits lie in a cache
 ENGINE_S = 350e-6  # around a step, per token: scheduler, text, streams (docs/plan.md)
 HIDDEN = 0.8  # the share of the shorter one of reading and computing that the longer one hides (docs/plan.md)
@@ -41,14 +45,17 @@ def step_time(program: Program, stored: Mapping[str, Stored], kv_format: str, sh
               probe: Probe) -> StepTime:
     """What a step of this shape takes with everything in memory."""
     each = zip(program.instructions, costs(program, stored, kv_format, shape), strict=True)
-    times = [instruction_time(instruction, cost, shape, probe) for instruction, cost in each]
+    # A model not much larger than the probe's own program lies in the caches as that one did: its rates say all.
+    is_cached = sum(stored[name].n_bytes for name in program.weights) <= ALIKE * program_bytes()
+    read = math.inf if is_cached else READ_SHARE * probe.read
+    times = [instruction_time(instruction, cost, shape, probe, read) for instruction, cost in each]
     sampling = SAMPLE_COLD * probe.kernels.sample_s * program.vocab_size * shape.outputs
     return sum(times, StepTime(overhead_s=probe.kernels.step_s + sampling))
 
 
-def instruction_time(instruction: Instruction, cost: Cost, shape: StepShape, probe: Probe) -> StepTime:
-    """What one instruction takes."""
-    overhead, memory_s = probe.kernels.instruction_s, cost.memory_bytes / probe.read
+def instruction_time(instruction: Instruction, cost: Cost, shape: StepShape, probe: Probe, read: float) -> StepTime:
+    """What one instruction takes, reading so many bytes per second."""
+    overhead, memory_s = probe.kernels.instruction_s, cost.memory_bytes / read
     if not cost.multiply_adds:
         return StepTime(memory_s, cost.activation_bytes / probe.kernels.activation_bytes_per_s, overhead)
     if cost.formats:

@@ -492,6 +492,13 @@ def _expert_predict(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tup
     return ()
 
 
+@_op("experts:i32", router=int)
+def _expert_trace(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """I32 [n, k] -> nothing: notes which experts each row uses; ``router`` counts layers of experts from 0."""
+    expect(len(inputs[0].shape) == 1, "experts are [n, k]")
+    return ()
+
+
 def _check_named(inputs: tuple[Value, ...]) -> None:
     experts, *weights = inputs
     expect(len(experts.shape) == 1 and len(weights) > 0, "experts are [n, k], of at least one weight")

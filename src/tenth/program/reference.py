@@ -331,8 +331,9 @@ def _softmax(x: Array) -> Array:
 
 @_means("expert_read")
 @_means("expert_predict")
+@_means("expert_trace")
 def _no_meaning(x: list[Any], attrs: Attrs, context: Context) -> list[Array]:
-    return []  # only about when weights are read from a file
+    return []  # about when weights are read from a file, and what was used
 
 
 @_means("expert_linear")

@@ -29,11 +29,11 @@ class Router:
 
 def stream_experts(program: Program, streamed: AbstractSet[str], predict: bool = True) -> Program:
     """Insert expert_read and expert_predict for the weights named in ``streamed``. Runs after all other passes."""
-    routers = list(_routers(program, streamed))
+    found = list(routers(program, streamed))
     inserted = {
-        router.route: [Instruction("expert_read", (router.route.outputs[0], *router.weights), ())] for router in routers
+        router.route: [Instruction("expert_read", (router.route.outputs[0], *router.weights), ())] for router in found
     }
-    for router, following in pairwise(routers):
+    for router, following in pairwise(found):
         if predict:
             inserted[router.route] += _prediction(router, following)
     instructions = [new for old in program.instructions for new in (old, *inserted.get(old, ()))]
@@ -52,7 +52,18 @@ def expert_layers(program: Program) -> list[list[list[str]]]:
     return layers
 
 
-def _routers(program: Program, streamed: AbstractSet[str]) -> Iterator[Router]:
+def guessing(program: Program) -> set[Instruction]:
+    """The expert_predicts, and what only they need."""
+    read_by, found = readers(program), set[Instruction]()
+    for i in reversed(program.instructions):
+        needed = {reader for value in i.outputs for reader in read_by[value]}
+        if i.op == "expert_predict" or (i.outputs and needed and needed <= found):
+            found.add(i)
+    return found
+
+
+def routers(program: Program, streamed: AbstractSet[str]) -> Iterator[Router]:
+    """The routers of the experts whose weights are named, in the program's order."""
     read_by = readers(program)
     made_by = {value: i for i in program.instructions for value in i.outputs}
     for route in program.instructions:

@@ -15,8 +15,10 @@ from tenth.runtime.kernels import (
     kernel_isas,
     kv_page_bytes,
     panel_bytes,
+    partial_sums_bytes,
     physical_processors,
     read_bandwidth,
+    replay_experts,
     slot_bytes,
 )
 from tenth.runtime.runtime import ExpertCounters, InstructionProfile, LoadCosts, Runtime, StepCounters
@@ -40,7 +42,9 @@ __all__ = [
     "kernel_isas",
     "kv_page_bytes",
     "panel_bytes",
+    "partial_sums_bytes",
     "physical_processors",
     "read_bandwidth",
+    "replay_experts",
     "slot_bytes",
 ]

@@ -17,7 +17,7 @@ import numpy as np
 from tenth import _core
 from tenth.batch import F32
 from tenth.errors import ModelFileError, ResourceError
-from tenth.program.streaming import expert_layers
+from tenth.program.streaming import expert_layers, guessing
 from tenth.program.values import Instruction, Program, Value
 from tenth.runtime.kernels import KV_FORMATS, n_floats
 
@@ -65,7 +65,7 @@ class Streaming:
 
     n_slots: Mapping[int, int]
     passing_slots: int
-    half_life_tokens: float
+    half_life_steps: float
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class PlanBuilder:
             self._add_streamed(name, matrices[name], places[name], place)
         if how.streaming:
             slots = how.streaming
-            self.plan.finish_store(dict(slots.n_slots), slots.passing_slots, slots.half_life_tokens)
+            self.plan.finish_store(dict(slots.n_slots), slots.passing_slots, slots.half_life_steps)
         with _WeightThread(self.plan) as thread:
             self._add_instructions()
             if meanwhile:
@@ -191,10 +191,11 @@ class PlanBuilder:
             self.plan.add_layer(layer.layer, layer.n_kv_heads, layer.head_dim, layer.latent)
         for recurrence in self._program.recurrences:
             self.plan.add_recurrence(n_floats(recurrence))
+        guesses = guessing(self._program)
         for instruction in self._program.instructions:
             self.plan.add_instruction(
                 instruction.op, self._operands(instruction.inputs), self._operands(instruction.outputs),
-                _attributes(instruction),
+                _attributes(instruction), instruction in guesses,
             )
         self.plan.finish(self._operand(self._program.output))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from tenth import _core
 from tenth.errors import RequestError
 from tenth.program.values import Program, Recurrence
@@ -45,10 +47,24 @@ def int8_rate(threads: int, seconds: float, isa: str = "") -> list[float]:
     return list(_core.int8_rate(threads, seconds, isa))
 
 
+def replay_experts(
+    experts: np.ndarray[Any, np.dtype[np.int32]], n_experts: int, n_slots: int, half_life: float, passing_slots: int
+) -> tuple[int, int]:
+    """(ready, wanted) of a trace [tokens, layers, k] through the cache of experts, one token a step."""
+    ready, wanted = _core.replay_experts(experts, n_experts, n_slots, half_life, passing_slots)
+    return int(ready), int(wanted)
+
+
 def kv_page_bytes(program: Program, kv_format: str) -> int:
     """Bytes of one page of keys and values over all layers."""
     layers = [(layer.n_kv_heads, layer.head_dim, layer.latent) for layer in program.state]
     return int(_core.page_bytes(layers, KV_FORMATS[kv_format]))
+
+
+def partial_sums_bytes(program: Program, context_tokens: int) -> int:
+    """Bytes of the sums that workers of one long sequence's attention share."""
+    queries = {i.inputs[0].shape for i in program.instructions if i.op == "attention"}  # [n_heads, head_dim]
+    return max((int(_core.partial_sums_bytes(n, dim, context_tokens)) for n, dim in queries), default=0)
 
 
 def slot_bytes(program: Program) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -64,6 +65,18 @@ class ExpertCounters:
     direct: bool
 
 
+class Observer(Protocol):
+    """Whoever wants to know of steps. What it does takes its time from the step; it must not raise."""
+
+    def after_step(self, n_rows: int) -> None:
+        """A step of so many rows has been computed."""
+        ...
+
+    def close(self) -> None:
+        """The runtime is about to be closed."""
+        ...
+
+
 class Runtime:
     """A program with its weights in memory, ready to compute steps. Not thread-safe: one step at a time.
 
@@ -80,6 +93,7 @@ class Runtime:
         self.max_rows, self.max_outputs = limits.max_rows, limits.max_outputs
         self.n_pages, self.context_tokens, self.n_slots = limits.n_pages, limits.context_tokens, limits.n_slots
         self.vocab_size = program.vocab_size
+        self._observers: list[Observer] = []
         try:
             builder = PlanBuilder(program, limits)
             self._read_s = builder.load(matrices, vectors, reading or Reading(), progress, meanwhile)
@@ -94,6 +108,8 @@ class Runtime:
     def step(self, batch: Batch) -> StepResult:
         """Compute one step. Without ``batch.sampling`` the result is empty and ``logits()`` has what was computed."""
         self._plan.step(batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs, batch.slots)
+        for observer in self._observers:
+            observer.after_step(len(batch.tokens))
         if batch.sampling is None or not len(batch.outputs):
             return StepResult(np.zeros(0, np.int32), np.zeros(0, np.float32), [], [])
         tokens, logprobs, top_ids, top_logprobs = self._plan.sample(batch.sampling.packed())
@@ -120,12 +136,12 @@ class Runtime:
         return ExpertCounters(**counts) if counts else None
 
     def expert_usage(self) -> list[float]:
-        """How much each streamed expert was used lately, layer by layer: what ``restore_expert_usage`` takes."""
+        """How many tokens used each streamed expert since the start, layer by layer."""
         return list(self._plan.expert_usage())
 
-    def restore_expert_usage(self, counts: list[float]) -> None:
-        """Begin with what was noted in an earlier run of the same model."""
-        self._plan.restore_expert_usage(counts)
+    def restore_expert_usage(self, shares: list[float]) -> None:
+        """Begin with what earlier runs of the model used, in any unit: the most used are read while nothing else is."""
+        self._plan.restore_expert_usage(shares)
 
     @property
     def isa(self) -> str:
@@ -169,6 +185,16 @@ class Runtime:
         """Set all counters to zero."""
         self._plan.reset_counters()
 
+    def observe(self, observer: Observer) -> None:
+        """Tell it of every step from now on, and of the end."""
+        self._observers.append(observer)
+
+    def take_trace(self) -> list[list[int]]:
+        """What expert_traces noted since this was asked last: by layer, k experts for each row of each step."""
+        return list(self._plan.take_trace())
+
     def close(self) -> None:
         """Give the memory back. The runtime cannot be used afterwards."""
+        for observer in self._observers:
+            observer.close()
         del self._plan

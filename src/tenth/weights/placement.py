@@ -38,6 +38,7 @@ class Needs:
     token_bytes: int
     stream_workspace: int  # more workspace when experts are streamed
     context_tokens: int
+    chunk_tokens: int = 0  # most tokens of a prompt in one step
     state: int = 0  # of recurrent layers, for all sequences that may be at work
     smaller_kv: tuple[tuple[int, int], ...] = ()
 
@@ -109,10 +110,17 @@ class Placement:
         }  # fmt: skip
 
 
-def place(needs: Needs, budget_bytes: int, source: str = "the budget") -> Placement:
-    """The placement within a budget. Raises ResourceError, naming the least budget that would do."""
+def place(
+    needs: Needs, budget_bytes: int, source: str = "the budget", always_stream: bool = False
+) -> Placement:
+    """The placement within a budget. Raises ResourceError, naming the least budget that would do.
+
+    ``always_stream``: experts get slots, one for each slice, although all fit.
+    """
     settled = settle(needs, budget_bytes)
     placement = _place(settled, budget_bytes, source)
+    if always_stream and not placement.streams:
+        placement = replace(placement, n_slots=settled.slices)
     return replace(placement, is_shortened=settled is not needs)
 
 
