@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tenth.errors import RequestError
-from tenth.server.dialects.openai import new_id
 from tenth.server.failures import Refused
 from tenth.server.keys import LOCAL, SCOPES_OF, Caller, Role
+from tenth.server.service import new_id
 from tenth.server.state import Database, State
 
 LEAST_PASSWORD, MOST_PASSWORD = 8, 1024

@@ -124,6 +124,8 @@ class Answering:
     async def _make(self, live: Live) -> tuple[str, dict[str, Any]]:
         asked = await self._state.run(self._asked, live)
         answer = live.answer = await self._service.ask(asked, owner=live.owner)
+        if live.ends_thinking:
+            answer.end_thinking()
         try:
             await answer.admitted()
             live.started_s = time.monotonic()
@@ -133,8 +135,6 @@ class Answering:
                     return ("stopped" if live.is_stopped else "done"), live.end(event)
                 if live.message["status"] == "prompt":
                     live.become("running")
-                    if live.ends_thinking:
-                        answer.end_thinking()
                 live.add(event)
         finally:
             await answer.close()

@@ -6,8 +6,8 @@ import json
 import time
 from typing import Any
 
-from tenth.server.dialects.openai import new_id
 from tenth.server.failures import Refused
+from tenth.server.service import new_id
 from tenth.server.state import State
 
 MOST_OF_EACH = 1000  # of one owner
