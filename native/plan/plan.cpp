@@ -219,11 +219,11 @@ void Plan::add_instruction(Instruction instruction) {
   instructions_.push_back(std::move(instruction));
 }
 
-void Plan::finish(const Operand& logits) {
+void Plan::finish(const Operand& output) {
   expect_building();
-  check_operand(logits, "plan: output");
-  expect(logits.kind == Operand::Kind::arena && logits.rows == Rows::outputs && logits.width == limits_.vocab && !logits.q8 && !logits.i32, "plan: output is not logits");
-  output_ = logits;
+  check_operand(output, "plan: output");
+  expect(output.kind == Operand::Kind::arena && output.rows == Rows::outputs && !output.q8 && !output.i32, "plan: output is not rows of floats");
+  output_ = output;
   int64_t at = 0, scratch = 0;
   for (auto& [number, layer] : layers_) {
     layer.offset = at;

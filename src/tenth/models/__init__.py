@@ -7,15 +7,18 @@ every tensor with its shape) and ``forward`` (the maths). It never sees formats,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from tenth.errors import ModelFileError
 from tenth.models import (
+    bert,
     deepseek2,
     gemma3,
     glm4moe,
     gpt_oss,
     llama,
+    nomic_bert,
     olmoe,
     qwen2,
     qwen2moe,
@@ -42,7 +45,7 @@ class Model(Protocol):
         """Every tensor of the file, by name."""
 
     def forward(self, tokens: Value, positions: Value, w: Weights, c: Any) -> Value:
-        """Logits of the output rows."""
+        """Logits of the output rows; of a model that writes no text, its vectors or scores."""
 
 
 # The names are those of general.architecture.
@@ -60,6 +63,8 @@ ARCHITECTURES: dict[str, Model] = {
     "gemma3": gemma3,
     "deepseek2": deepseek2,
     "gpt-oss": gpt_oss,
+    "bert": bert,
+    "nomic-bert": nomic_bert,
 }
 
 
@@ -81,5 +86,8 @@ def build(architecture: str, metadata: Metadata, tensors: Mapping[str, tuple[int
     n_vocab = metadata.get_int(f"{architecture}.vocab_size", n_rows)
     require(n_vocab == n_rows, f"{architecture}.vocab_size is {n_vocab}, but token_embd.weight has {n_rows} rows")
     builder = Builder(shapes, parts)
-    logits = model.forward(builder.inputs["tokens"], builder.inputs["positions"], Weights(builder), config)
-    return check(builder.finish(logits, architecture, config.context_tokens))
+    output = model.forward(builder.inputs["tokens"], builder.inputs["positions"], Weights(builder), config)
+    program = builder.finish(output, architecture, config.context_tokens)
+    if config.pooling is not None:
+        program = replace(program, task=config.pooling.task, row=config.pooling.row)
+    return check(program)
