@@ -27,3 +27,4 @@ class Case:
     formats: dict[str, str] = field(default_factory=dict)  # tensor name -> format; others F32
     expert_gain: float = 1.0  # of the matrices of experts, beside what weights are drawn with
     chat: bool = False  # with the tokenizer and template of tokenizer.py
+    drafter: str = ""  # a block for predicting several tokens: "shared" has the model's vocabulary, "copies" its own

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from tenth.models.config import Config
 from tenth.models.tensors import Declared
-from tenth.program.builder import Value, Weights, attention, heads, linear, rms_norm, rope, select_outputs, swiglu
+from tenth.program.builder import (
+    Value,
+    Weights,
+    attention,
+    heads,
+    hidden_store,
+    linear,
+    rms_norm,
+    rope,
+    select_outputs,
+    swiglu,
+)
 
 
 def attend(
@@ -33,7 +44,14 @@ def gated_feed_forward(x: Value, w: Weights) -> Value:
 
 
 def logits(x: Value, w: Weights, c: Config) -> Value:
-    """Of the output rows; without ``output`` by the token table. x: [n, dim] -> [outputs, vocab]."""
+    """Of the output rows; without ``output`` by the token table. x: [n, dim] -> [outputs, vocab].
+
+    Where the file has a drafter (nextn.py) the normed state of every row is kept for it.
+    """
+    if w.blk[c.n_layers].nextn.eh_proj:
+        x = rms_norm(x, w.output_norm, c.eps)
+        hidden_store(x)
+        return linear(select_outputs(x), w.output or w.token_embd)
     return linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)
 
 
