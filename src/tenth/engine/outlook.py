@@ -28,8 +28,8 @@ EARNED = 0.004  # by every plain step
 EARNED_RIGHT = 0.1  # by a plain step whose guess would have been right, as the one before: a chance was missed
 MOST_CREDIT = 3.0  # kept of what was saved: the loss when a text stops repeating itself
 # The same of guesses that the drafter was asked for. Asking costs, so nothing is learnt for nothing: more at first, and
-# enough afterwards to ask again now and then. By made-up drafters: with at most 1.5 one that is right in 85 of 100 cases
-# was left unused for half of the steps, after two or three wrong guesses in a row.
+# enough afterwards to ask again now and then. By made-up drafters: with at most 1.5 one that was right in 85 of 100
+# cases was left unused for half of the steps, after two or three wrong guesses in a row.
 FIRST_ASKING, MOST_ASKING, EARNED_ASKING = 1.0, 4.0, 0.01
 
 SUFFIX, DRAFTER, ASKED = "suffix", "drafter", "asked"  # where guesses come from; "asked": whatever the drafter says
