@@ -84,6 +84,7 @@ Attributes attributes_from(nb::dict d) {
     else if (name == "residual") a.residual = nb::cast<int>(value) != 0;
     else if (name == "half_pairing") a.half_pairing = nb::cast<bool>(value);
     else if (name == "first") a.first = nb::cast<int>(value);
+    else if (name == "separator") a.separator = nb::cast<int>(value);
     else if (name == "n_rows") a.n_rows = nb::cast<int>(value);
     else if (name == "sizes") a.sizes = nb::cast<std::vector<int>>(value);
     else if (name == "biases") a.biases = nb::cast<std::vector<int>>(value);
@@ -149,6 +150,7 @@ class PyPlan {
 
   nb::tuple sample(nb::tuple packed) {
     const Plan::Turn turn(plan_);
+    expect(plan_.output_width() == plan_.limits().vocab, "sample: the program gives no logits");
     const int32_t m = int32_t(plan_.n_outputs());
     const SampleArrays arrays(packed, m, int32_t(plan_.limits().vocab));
     const int32_t n_top = m ? *std::max_element(arrays.view.n_top, arrays.view.n_top + m) : 0;
@@ -167,9 +169,9 @@ class PyPlan {
   }
 
   nb::ndarray<nb::numpy, float> logits() const {
-    const size_t m = plan_.n_outputs(), vocab = plan_.limits().vocab;
-    auto copy = new_array<float>({m, vocab});
-    std::copy_n(plan_.logits(), m * vocab, copy.data());
+    const size_t m = plan_.n_outputs(), width = plan_.output_width();
+    auto copy = new_array<float>({m, width});
+    std::copy_n(plan_.logits(), m * width, copy.data());
     return copy;
   }
 

@@ -231,16 +231,16 @@ void Plan::add_instruction(Instruction instruction, Which which) {
   if (name.ends_with("_store")) listing.n_keeping = listing.instructions.size();
 }
 
-void Plan::finish_listing(Listing& listing, const Operand& logits) {
-  check_operand(logits, "plan: output");
-  expect(logits.kind == Operand::Kind::arena && logits.rows == Rows::outputs && logits.width == limits_.vocab && !logits.q8 && !logits.i32, "plan: output is not logits");
-  listing.output = logits;
+void Plan::finish_listing(Listing& listing, const Operand& output) {
+  check_operand(output, "plan: output");
+  expect(output.kind == Operand::Kind::arena && output.rows == Rows::outputs && !output.q8 && !output.i32, "plan: output is not rows of floats");
+  listing.output = output;
   listing.taken = std::vector<std::atomic<uint64_t>>(listing.instructions.size() * size_t(pool_.size()));
 }
 
-void Plan::finish(const Operand& logits, const Operand* drafted) {
+void Plan::finish(const Operand& output, const Operand* drafted) {
   expect_building();
-  finish_listing(listings_[0], logits);
+  finish_listing(listings_[0], output);
   expect((drafted != nullptr) == !listings_[1].instructions.empty() && (!drafted || hidden_width_), "plan: a drafter has instructions, logits and hidden rows");
   if (drafted) finish_listing(listings_[1], *drafted);
   hidden_ = Buffer(hidden_width_ * limits_.max_rows * 4);

@@ -40,7 +40,7 @@ enum class Score : int { softmax = 0, sigmoid = 1, softmax_selected = 2 };  // o
 
 struct Attributes {  // of all ops together; program/ops.py says which op uses which
   float eps = 0, scale = 1, factor = 1, cap = 0, softcap = 0, alpha = 1, limit = 0;
-  int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0, n_heads = 0, first = 0, n_rows = 0, state = 0, router = 0;
+  int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0, n_heads = 0, first = 0, n_rows = 0, state = 0, router = 0, separator = -1;
   int k = 0, n_groups = 1, groups_used = 1;
   Score score = Score::softmax;
   bool residual = false, half_pairing = false, tiled = false, normalise = false, group_top2 = false;
@@ -91,7 +91,7 @@ struct Parts {
   const std::vector<std::vector<float>>& vectors;
   const std::map<int, LayerKv>& layers;
   const std::vector<Recurrence>& recurrences;
-  int64_t vocab;
+  int64_t vocab, context_tokens;
   int64_t hidden;  // numbers in a row that is kept for the drafter; 0 when none are
 };
 
@@ -213,7 +213,8 @@ class Plan {
   void add_recurrence(int64_t n_floats);  // numbered from 0
   void set_hidden(int64_t width);         // before the instructions
   void add_instruction(Instruction instruction, Which which = Which::model);
-  void finish(const Operand& logits, const Operand* drafted = nullptr);  // lays out pages, slots and scratch; `drafted`: of the drafter
+  // Output: logits, or other rows of floats; `drafted`: the drafter's. Lays out pages, slots and scratch.
+  void finish(const Operand& output, const Operand* drafted = nullptr);
 
   // Reads the weights added so far, while the building may go on in another thread. Once, before the first step.
   WeightReader::Failure read_weights();
@@ -244,6 +245,7 @@ class Plan {
 
   float* logits() const { return reinterpret_cast<float*>(arena_.data() + running_->output.at); }
   int64_t n_outputs() const { return n_outputs_; }
+  int64_t output_width() const { return running_->output.width; }  // of the logits, or of what a program gives instead of them
   const Limits& limits() const { return limits_; }
   const KernelTable& table() const { return *table_; }
   int n_threads() const { return pool_.size(); }
@@ -274,7 +276,7 @@ class Plan {
   void check_operand(const Operand& o, const std::string& where) const;
   ExpertMatrix add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, int64_t stride = 0, bool has_experts = false);
   const FormatKernels& checked_format(uint32_t gguf_id, int64_t offset, int64_t out_rows, int64_t columns) const;
-  Parts parts() const { return {matrices_, experts_, vectors_, layers_, recurrences_, limits_.vocab, hidden_width_}; }
+  Parts parts() const { return {matrices_, experts_, vectors_, layers_, recurrences_, limits_.vocab, limits_.context_tokens, hidden_width_}; }
   int64_t capacity(Rows rows) const { return rows == Rows::tokens ? limits_.max_rows : limits_.max_outputs; }
   static void walk(void* plan, int thread);
 

@@ -15,7 +15,7 @@ from goldens.case import Case
 from goldens.checking import nmse
 from goldens.formats import decode_as, encode
 from goldens.nextn import Drafter
-from goldens.tokenizer import add_tokenizer, example_tokens
+from goldens.tokenizer import example_tokens
 
 N_TOKENS = 40
 AGREEMENT = 1e-20  # NMSE between transformers and exact.py, both float64: measured 2e-23; one float32 step gives 1e-15
@@ -113,9 +113,7 @@ def write_file(path: Path, name: str, case: Case, stored: Stored) -> None:
     """The GGUF file, with the metadata llama.cpp's converter writes for the architecture."""
     writer = gguf.GGUFWriter(path, case.architecture.name)
     writer.add_name(f"tenth golden {name}")
-    case.architecture.add_keys(writer, case.config, n_nextn=bool(case.drafter))
-    if case.chat:
-        add_tokenizer(writer)
+    case.add_metadata(writer)
     for tensor, (kind, raw) in stored.items():
         writer.add_tensor(tensor, raw, raw_dtype=kind)
     writer.write_header_to_file()

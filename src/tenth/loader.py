@@ -13,7 +13,7 @@ from math import prod
 
 import numpy as np
 
-from tenth.batch import F32
+from tenth.batch import F32, pages_for
 from tenth.config import CHUNK_TOKENS, EngineConfig
 from tenth.errors import ModelFileError, RequestError
 from tenth.models import build
@@ -23,6 +23,7 @@ from tenth.program.passes import kept_as_floats, optimise
 from tenth.program.streaming import stream_experts
 from tenth.program.tracing import trace_experts
 from tenth.program.values import Derived, Program, Sliced, Transposed, Value
+from tenth.program.values import Task as Task
 from tenth.runtime import (
     Limits,
     MatrixSource,
@@ -239,12 +240,16 @@ def plan_limits(program: Program, config: EngineConfig) -> Limits:
             f"setting context_tokens is {context}, the model was trained for {program.context_tokens}",
             f"use --context {program.context_tokens} or less",
         )
+    whole = context if program.takes_whole_sequences else 0
     max_outputs = max(config.max_sequences, OUTPUT_ROWS)
-    max_rows = max(config.chunk_tokens or CHUNK_TOKENS, max_outputs)
+    max_rows = max(config.chunk_tokens or CHUNK_TOKENS, max_outputs, whole)
+    max_outputs = max_rows if program.row == "every" else max_outputs
+    # Where nothing is kept, pages only count: each text of a step has one that is not full.
+    kept = n_pages(config.kv_tokens or context) if program.state else pages_for(max_rows) + max_outputs
     arena_bytes = memory.plan(program, {"tokens": max_rows, "outputs": max_outputs})
     return Limits(
         n_threads=config.threads or len(physical_processors()), max_rows=max_rows, max_outputs=max_outputs,
-        context_tokens=context, n_pages=n_pages(config.kv_tokens or context), kv_format=config.kv_format,
+        context_tokens=context, n_pages=kept, kv_format=config.kv_format,
         arena_bytes=arena_bytes,
         n_slots=config.max_sequences + max(LEAST_CHECKPOINTS, config.max_sequences // 2) if program.recurrences else 0,
     )

@@ -62,8 +62,9 @@ def memory_needs(
         token_bytes += sum(size * n for size, n in of_layer.items())
         layer_slices |= of_layer
     page_bytes = kv_page_bytes(program, limits.kv_format)
-    # Products of experts gather their rows, each worker for itself.
+    # Products of experts gather their rows, attention of encoders a head's keys and values, each worker for itself.
     widest = max((i.inputs[0].row_bytes for i in program.every_instruction if i.op == "expert_linear"), default=0)
+    widest += max((8 * i.inputs[0].shape[-1] for i in program.instructions if i.op == "encoder_attention"), default=0)
     per_thread = limits.max_rows * widest + SAMPLING_BYTES * program.vocab_size + THREAD_BYTES
     # While weights are loaded workspace is not touched yet, and matrices that have to be made are made one at a time.
     made = (stored[name].n_bytes for name, how in program.derived.items() if isinstance(how, Transposed))

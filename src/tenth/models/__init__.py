@@ -8,15 +8,18 @@ may have a drafter (nextn.py) there are two more, ``draft_tensors`` and ``draft`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from tenth.errors import ModelFileError
 from tenth.models import (
+    bert,
     deepseek2,
     gemma3,
     glm4moe,
     gpt_oss,
     llama,
+    nomic_bert,
     olmoe,
     qwen2,
     qwen2moe,
@@ -44,7 +47,7 @@ class Model(Protocol):
         """Every tensor of the file, by name."""
 
     def forward(self, tokens: Value, positions: Value, w: Weights, c: Any) -> Value:
-        """Logits of the output rows."""
+        """Logits of the output rows; of a model that writes no text, its vectors or scores."""
 
 
 @runtime_checkable
@@ -73,6 +76,8 @@ ARCHITECTURES: dict[str, Model] = {
     "gemma3": gemma3,
     "deepseek2": deepseek2,
     "gpt-oss": gpt_oss,
+    "bert": bert,
+    "nomic-bert": nomic_bert,
 }
 
 
@@ -103,8 +108,10 @@ def build(
     require(n_vocab == n_rows, f"{architecture}.vocab_size is {n_vocab}, but token_embd.weight has {n_rows} rows")
     builder = Builder(shapes, parts)
     tokens, positions, sources = builder.inputs["tokens"], builder.inputs["positions"], builder.inputs["sources"]
-    logits = model.forward(tokens, positions, Weights(builder), config)
-    program = builder.finish(logits, architecture, config.context_tokens)
+    output = model.forward(tokens, positions, Weights(builder), config)
+    program = builder.finish(output, architecture, config.context_tokens)
+    if config.pooling is not None:
+        program = replace(program, task=config.pooling.task, row=config.pooling.row)
     if drafting:
         guessed = drafting.draft(tokens, positions, sources, Weights(builder), config)
         program.drafter = builder.finish(guessed, architecture, config.context_tokens)

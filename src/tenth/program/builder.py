@@ -157,6 +157,16 @@ def embed(tokens: Value, w: Weights, scale: float = 1.0) -> Value:
     return _emit(tokens, "embed", _value(w), scale=float(scale))
 
 
+def embed_segments(tokens: Value, w: Weights, separator: int = -1) -> Value:
+    """I32 [n] -> [n, dim]: rows of the table of token types; ``separator``: the token behind which the next begins."""
+    return _emit(tokens, "embed_segments", _value(w), separator=separator)
+
+
+def layer_norm(x: Value, w: Weights, eps: float) -> Value:
+    """[n, d] -> same, by the weight and the bias of that name."""
+    return _emit(x, "layer_norm", _value(w), _value(w, "bias"), eps=float(eps))
+
+
 def rms_norm(x: Value, w: Weights, eps: float) -> Value:
     """[n, …, d] -> same, over the last dimension."""
     return _emit(x, "rms_norm", _value(w), eps=float(eps))
@@ -226,6 +236,11 @@ def attention(
     )
 
 
+def encoder_attention(q: Value, k: Value, v: Value, *, scale: float) -> Value:
+    """Q [n, heads, d], k and v [n, kv heads, d] -> [n, heads * d]: each token attends to all of its sequence."""
+    return _emit(q, "encoder_attention", k, v, scale=float(scale))
+
+
 def latent_attention(q: Value, q_rope: Value, latent: Value, rope: Value, *, layer: int, scale: float) -> Value:
     """Q [n, heads, d], q_rope [n, heads, r], latent [n, d], rope [n, r] -> [n, heads, d].
 
@@ -280,6 +295,11 @@ def swiglu(gate: Value, up: Value) -> Value:
 def geglu(gate: Value, up: Value) -> Value:
     """gelu(gate) * up, with the tanh approximation of gelu."""
     return _emit(gate, "geglu", up)
+
+
+def gelu(x: Value) -> Value:
+    """x/2 * (1 + erf(x / sqrt(2)))."""
+    return _emit(x, "gelu")
 
 
 def clamped_swiglu(gate: Value, up: Value, *, alpha: float, limit: float) -> Value:
@@ -362,9 +382,15 @@ def select_outputs(x: Value) -> Value:
     return _emit(x, "select_outputs")
 
 
+def sequence_mean(x: Value) -> Value:
+    """Rows of all tokens -> for each row that is asked for, the mean over its sequence."""
+    return _emit(x, "sequence_mean")
+
+
 __all__ = [
     "Builder", "Routing", "Rows", "Value", "Weights", "attention", "clamped_swiglu", "decay", "delta_net", "embed",
-    "expert_linear", "expert_sum", "flat", "geglu", "head_linear", "head_linear_transposed", "heads", "hidden_load",
-    "hidden_store", "join", "l2_norm", "latent_attention", "linear", "rms_norm", "rope", "rope_angles", "route",
-    "scale", "select_outputs", "short_conv", "sigmoid", "sigmoid_gate", "softcap", "split", "swiglu",
+    "embed_segments", "encoder_attention", "expert_linear", "expert_sum", "flat", "geglu", "gelu", "head_linear",
+    "head_linear_transposed", "heads", "hidden_load", "hidden_store", "join", "l2_norm", "latent_attention",
+    "layer_norm", "linear", "rms_norm", "rope", "rope_angles", "route", "scale", "select_outputs", "sequence_mean",
+    "short_conv", "sigmoid", "sigmoid_gate", "softcap", "split", "swiglu",
 ]  # fmt: skip

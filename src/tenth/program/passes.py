@@ -80,8 +80,8 @@ def kept_as_floats(program: Program) -> list[str]:
 # ---------------------------------------------------------------- fewer rows
 
 _ROW_WISE = frozenset({
-    "linear", "rms_norm", "add", "scale", "softcap", "swiglu", "geglu", "clamped_swiglu", "split", "l2_norm", "sigmoid",
-    "sigmoid_gate", "decay", "join", "route", "expert_linear", "expert_sum", "head_linear",
+    "linear", "rms_norm", "layer_norm", "add", "scale", "softcap", "swiglu", "geglu", "gelu", "clamped_swiglu", "split",
+    "l2_norm", "sigmoid", "sigmoid_gate", "decay", "join", "route", "expert_linear", "expert_sum", "head_linear",
 })  # fmt: skip
 
 

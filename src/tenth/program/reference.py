@@ -96,6 +96,24 @@ def _embed(x: list[Array], attrs: Attrs, context: Context) -> Array:
     return rows * np.float32(attrs["scale"])
 
 
+@_means("embed_segments")
+def _embed_segments(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    tokens, weight = x
+    segments = np.zeros(len(tokens), int)
+    for rows, _ in _sequences(context.batch):
+        before = np.concatenate([[0], np.cumsum(tokens[rows] == attrs["separator"])[:-1]])
+        segments[rows] = np.minimum(before, len(weight) - 1)
+    result: Array = weight[segments]
+    return result
+
+
+@_means("layer_norm")
+def _layer_norm(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    centred: Array = x[0] - x[0].mean(-1, keepdims=True)
+    variance: Array = (centred**2).mean(-1, keepdims=True)
+    return centred / np.sqrt(variance + np.float32(attrs["eps"])) * x[1] + x[2]
+
+
 @_means("rms_norm")
 def _rms_norm(x: list[Array], attrs: Attrs, context: Context) -> Array:
     mean: Array = (x[0] ** 2).mean(-1, keepdims=True)
@@ -226,6 +244,18 @@ def _attention(x: list[Array], attrs: Attrs, context: Context) -> Array:
     return result.reshape(len(q), -1)
 
 
+@_means("encoder_attention")
+def _encoder_attention(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    q, k, v = x
+    result: Array = np.zeros_like(q)
+    group = q.shape[1] // k.shape[1]
+    for rows, _ in _sequences(context.batch):
+        for h in range(q.shape[1]):
+            weights = _softmax(q[rows, h] @ k[rows, h // group].T * np.float32(attrs["scale"]))
+            result[rows, h] = weights @ v[rows, h // group]
+    return result.reshape(len(q), -1)
+
+
 @_means("add")
 def _add(x: list[Array], attrs: Attrs, context: Context) -> Array:
     return x[0] + x[1]
@@ -254,6 +284,13 @@ def _geglu(x: list[Array], attrs: Attrs, context: Context) -> Array:
     g: Array = x[0]
     gelu: Array = g / 2 * (1 + np.tanh(np.float32(np.sqrt(2 / np.pi)) * (g + np.float32(0.044715) * g**3)))
     return gelu * x[1]
+
+
+@_means("gelu")
+def _gelu(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    erf = np.vectorize(math.erf, otypes=[np.float64])(x[0] * np.sqrt(0.5))
+    gelu: Array = x[0] / 2 * (1 + erf)
+    return gelu
 
 
 @_means("clamped_swiglu")
@@ -382,6 +419,12 @@ def _expert_sum(x: list[Array], attrs: Attrs, context: Context) -> Array:
 @_means("select_outputs")
 def _select_outputs(x: list[Array], attrs: Attrs, context: Context) -> Array:
     return x[0][context.batch.outputs]
+
+
+@_means("sequence_mean")
+def _sequence_mean(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    means = {row: x[0][rows].mean(0) for rows, _ in _sequences(context.batch) for row in range(rows.start, rows.stop)}
+    return np.array([means[row] for row in context.batch.outputs.tolist()]).reshape(-1, *x[0].shape[1:])
 
 
 @_means("quantize")
