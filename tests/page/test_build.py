@@ -34,7 +34,8 @@ def test_building_the_sources_again_gives_the_same_bytes(tmp_path):
         pytest.skip(f"node {node_version()} is too old to build the page, expected {NODE}")
     sources = tmp_path / "web"
     shutil.copytree(SOURCES, sources, ignore=shutil.ignore_patterns("node_modules"))
-    installed = subprocess.run(["npm", "ci", "--prefer-offline"], cwd=sources, capture_output=True, text=True, timeout=300)
+    installed = subprocess.run(["npm", "ci", "--prefer-offline"], cwd=sources, capture_output=True, text=True,
+                               timeout=300)
     if installed.returncode and re.search(r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|network", installed.stderr):
         pytest.skip(f"the page's packages cannot be had: {installed.stderr[-300:]}")
     assert installed.returncode == 0, installed.stderr
