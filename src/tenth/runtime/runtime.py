@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from tenth.batch import F32, Batch, StepResult
 from tenth.errors import ResourceError
 from tenth.program.values import Program
@@ -93,6 +91,8 @@ class Runtime:
         self.max_rows, self.max_outputs = limits.max_rows, limits.max_outputs
         self.n_pages, self.context_tokens, self.n_slots = limits.n_pages, limits.context_tokens, limits.n_slots
         self.vocab_size = program.vocab_size
+        self.reads_whole, self.result_row = program.takes_whole_sequences, program.row
+        self.writes_text = program.task == "generate"
         self._observers: list[Observer] = []
         try:
             builder = PlanBuilder(program, limits)
@@ -106,12 +106,17 @@ class Runtime:
     # ---- running
 
     def step(self, batch: Batch) -> StepResult:
-        """Compute one step. Without ``batch.sampling`` the result is empty and ``logits()`` has what was computed."""
+        """Compute one step. Without ``batch.sampling`` the result is empty and ``logits()`` has what was computed.
+
+        A program that writes no text gives the vectors of the output rows.
+        """
         self._plan.step(batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs, batch.slots)
         for observer in self._observers:
             observer.after_step(len(batch.tokens))
+        if not self.writes_text:
+            return StepResult.nothing(self.logits())
         if batch.sampling is None or not len(batch.outputs):
-            return StepResult(np.zeros(0, np.int32), np.zeros(0, np.float32), [], [])
+            return StepResult.nothing()
         tokens, logprobs, top_ids, top_logprobs = self._plan.sample(batch.sampling.packed())
         n_top = batch.sampling.n_top
         return StepResult(
@@ -124,7 +129,7 @@ class Runtime:
         self._plan.copy_slot(source, target)
 
     def logits(self) -> F32:
-        """The logits [m, vocab] of the last step's output rows, copied."""
+        """The logits [m, vocab] (or vectors) of the last step's output rows, copied."""
         logits: F32 = self._plan.logits()
         return logits
 

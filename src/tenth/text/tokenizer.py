@@ -8,7 +8,7 @@ asks for it (``parse_special``); what lies between goes to an encoder: merges (b
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -81,6 +81,24 @@ class Tokenizer:
                 ids += self._encoder.encode(part, first=first)
             first = isinstance(part, int)
         return self._with_ends(ids, parsed=parse_special) if special else ids
+
+    def fill(self, template: str, places: re.Pattern[str], texts: Mapping[str, str]) -> list[int]:
+        """The ids of a template whose ``places`` (names in group 1) are filled with texts.
+
+        Control tokens are those of the template alone. Words are found across the borders of texts, as they were when
+        the model was trained.
+        """
+        for text in texts.values():
+            _check_unicode(text)
+        ids: list[int] = []
+        for part in self._all_special.cut(template):
+            if isinstance(part, str):
+                part = places.sub(lambda found: texts[found[1]], part)
+                for inner in self._user_defined.cut(part):
+                    ids += [inner] if isinstance(inner, int) else self._encoder.encode(inner, first=False)
+            else:
+                ids.append(part)
+        return self._with_ends(ids, parsed=True)
 
     def _with_ends(self, ids: list[int], *, parsed: bool) -> list[int]:
         if self.add_bos and self.bos_id is not None and not (parsed and ids[:1] == [self.bos_id]):
