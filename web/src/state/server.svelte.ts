@@ -21,7 +21,7 @@ class Server {
     try {
       this.session = await sessions.get();
       ui.isOnline = true;
-      if (this.isReady) await Promise.all([this.readMachine(), this.readLibrary()]);
+      if (this.isReady) await Promise.all([this.readMachine(), this.readLibrary()].map(ifThere));
     } catch (error) {
       if (error instanceof ApiError && error.status === 0) ui.isOnline = false;
       else throw error;
@@ -40,6 +40,11 @@ class Server {
     return this.library?.models.find((model) => model.name === name);
   }
 
+  /** Whether there is something to ask, as far as one knows. */
+  get hasModel(): boolean {
+    return !this.library || this.here.length > 0;
+  }
+
   /** The model of a chat that has none: the one last chosen, one that is loaded, or one that is here. */
   get usualModel(): string | null {
     const last = this.model(prefs.model);
@@ -53,6 +58,15 @@ class Server {
     if (pull.state === 'running') return;
     delete this.pulls[pull.name];
     void this.readLibrary().catch((error: unknown) => ui.fail(error));
+  }
+}
+
+/** A server that lacks a route can still chat. */
+async function ifThere(reading: Promise<void>): Promise<void> {
+  try {
+    await reading;
+  } catch (error) {
+    if (!(error instanceof ApiError && error.status === 404)) throw error;
   }
 }
 
