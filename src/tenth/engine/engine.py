@@ -66,6 +66,10 @@ class StepRuntime(Protocol):
     def n_slots(self) -> int:
         """Places for recurrent states, more than sequences at work; 0 for a model that keeps none."""
 
+    @property
+    def n_spare_slots(self) -> int:
+        """Of these, for states behind guesses."""
+
     def copy_slot(self, source: int, target: int) -> None:
         """Copy the state in one place to another."""
 
@@ -217,7 +221,7 @@ class _Loop:
         self.speculation = speculation
         self.drafter = Drafter(runtime) if runtime.has_drafter else None
         self.masks = Masks(runtime.vocab_size)
-        self.scheduler = Scheduler(Pages(runtime.n_pages, prefix_reuse), limits, States(runtime.n_slots))
+        self.scheduler = Scheduler(Pages(runtime.n_pages, prefix_reuse), limits, _states(runtime))
         self.sequences: dict[Request, Sequence] = {}
         self.stats = EngineStats()
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()  # None: stop
@@ -350,7 +354,7 @@ class _Loop:
                 goes_on = self._follow(sequence, token)
             if not goes_on or token.id != guess:
                 return n
-            self.scheduler.advance([Chunk(sequence, 1)])
+            self.scheduler.accept(sequence)
             counts.n_accepted += 1
             self.stats.n_accepted += 1
         raise AssertionError("a token equalled no guess and yet was accepted")
@@ -437,7 +441,11 @@ class _Loop:
 def _most_sequences(runtime: StepRuntime, wanted: int) -> int:
     """Sequences at work at a time: each needs logits, and a slot if the model keeps states, with one slot left over."""
     most = min(wanted, runtime.max_outputs)
-    return min(most, runtime.n_slots - 1) if runtime.n_slots else most
+    return min(most, runtime.n_slots - runtime.n_spare_slots - 1) if runtime.n_slots else most
+
+
+def _states(runtime: StepRuntime) -> States:
+    return States(runtime.n_slots, runtime.n_spare_slots)
 
 
 def _token(result: StepResult, row: int) -> Token:

@@ -58,6 +58,7 @@ class Limits:
     kv_format: str
     arena_bytes: int
     n_slots: int = 0  # sequences whose recurrences are kept at a time; 0 for programs that have none
+    n_spare_slots: int = 0  # of these, for the states behind guesses
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,8 @@ class Runtime:
     ):
         self.program, self.limits = program, limits
         self.max_rows, self.max_outputs = limits.max_rows, limits.max_outputs
-        self.n_pages, self.context_tokens, self.n_slots = limits.n_pages, limits.context_tokens, limits.n_slots
+        self.n_pages, self.context_tokens = limits.n_pages, limits.context_tokens
+        self.n_slots, self.n_spare_slots = limits.n_slots, limits.n_spare_slots
         self.vocab_size = program.vocab_size
         self._observers: list[Observer] = []
         try:
@@ -109,7 +110,8 @@ class Runtime:
 
     def step(self, batch: Batch) -> StepResult:
         """Compute one step. Without ``batch.sampling`` the result is empty and ``logits()`` has what was computed."""
-        self._plan.step(batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs, batch.slots)
+        self._plan.step(
+            batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs, batch.slots, batch.copies)
         for observer in self._observers:
             observer.after_step(len(batch.tokens))
         return self._chosen(batch.sampling) if batch.sampling and len(batch.outputs) else NOTHING
