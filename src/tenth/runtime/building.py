@@ -275,7 +275,7 @@ def _attributes(instruction: Instruction) -> dict[str, Any]:
         attributes["head_dim"] = instruction.inputs[0].shape[-1]
     if instruction.op == "delta_net":
         attributes["n_heads"] = instruction.inputs[0].shape[0]
-    if instruction.op == "route":
+    if instruction.op in ("route", "route_lossy"):
         attributes["score"] = SCORES[attributes["score"]]
         attributes["group_top2"] = attributes.pop("group_score") == "top2"
     for name in ("biases", "inv_freq", "sizes"):
