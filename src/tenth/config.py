@@ -51,7 +51,9 @@ class EngineConfig:
     lossy_prefer: float = _setting(
         0.0, "CHANGES THE TEXT: while generating, choose experts that are in memory as if they scored higher by this "
         "share. 0 is exact.", metavar="SHARE")
-    speculate: bool = _setting(True, "Guess tokens from the request's own text where that is faster; same answers.")
+    speculate: bool = _setting(
+        True, "Guess tokens where that is faster: from the request's own text, and by the block for it that a model's "
+        "file may have; same answers.")
 
     def __post_init__(self) -> None:
         bounds = {"threads": (0, 1024), "context_tokens": (0, 1 << 24), "chunk_tokens": (0, 8192),

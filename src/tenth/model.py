@@ -22,7 +22,7 @@ from tenth.sampling import SamplingParams, make_params, recommended
 from tenth.stream import Feed, Stream, ThinkingBudget, TokenReader
 
 if TYPE_CHECKING:
-    from tenth.loader import Loaded
+    from tenth.loader import Loaded, Task
     from tenth.text.asking import Ask
     from tenth.text.grammar import Grammar, Grammars
     from tenth.text.guide import Guide
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from tenth.text.tokenizer import Tokenizer
     from tenth.weights.gguf import Metadata
 
+_CAN: dict[Task, str] = {
+    "generate": "writes text", "embed": "gives vectors of texts", "rerank": "judges how well documents fit a question"}
+_CANNOT: dict[Task, str] = {
+    "generate": "writes no text", "embed": "gives no vectors of texts", "rerank": "judges no documents"}
 Progress = Callable[[str, int, int], None]  # (what, done bytes, total bytes or 0)
 Message = Mapping[str, Any]
 
@@ -202,6 +206,7 @@ class Model:
         """What ``chat`` would start, checked and turned into tokens; nothing is computed yet."""
         from tenth.text.asking import ChatOptions, ask
 
+        self._check_task("generate")
         params, text = make_params(sampling).completed(self.defaults), self._text
         options = ChatOptions(think, thinking_budget, reasoning_effort, response_format, tools, tool_choice,
                               parallel_tool_calls)
@@ -211,12 +216,23 @@ class Model:
 
     def prepare(self, prompt: str | list[int], *, grammar: Grammar | None = None, **sampling: Any) -> Prepared:
         """What ``generate`` would start for one prompt, checked and turned into tokens."""
+        self._check_task("generate")
         if not isinstance(prompt, (str, list)):
             raise RequestError(f"the prompt is {prompt!r}, expected a text or token ids")
         if grammar is not None and not hasattr(grammar, "source"):
             raise RequestError(f"grammar is {grammar!r}, expected a tenth.Grammar")
         ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
         return self._checked(Prepared(ids, make_params(sampling).completed(self.defaults), grammar))
+
+    @property
+    def task(self) -> Task:
+        """What the model is for: "generate", "embed" or "rerank"."""
+        return self.loaded.program.task
+
+    def _check_task(self, task: Task) -> None:
+        if self.task != task:
+            what = f"{self.name} {_CAN[self.task]}, it {_CANNOT[task]}"
+            raise RequestError(what, f"choose a model that {_CAN[task]}")
 
     def _checked(self, prepared: Prepared) -> Prepared:
         self._engine.check(prepared.ids, prepared.params.logit_bias or {})

@@ -382,7 +382,9 @@ class Feed:
     def end_thinking(self) -> bool:
         """Close the thought at its next token, or the one to come soon after it begins. False: there will be none."""
         self._thinks_enough = True
-        return self._budget is not None and not self.has_ended
+        if self._budget is None or self.has_ended:
+            return False
+        return self._reader.in_thinking or (self.first_s is None and bool(self._budget.opening))
 
     def finished(self, reason: FinishReason, n_generated: int) -> None:
         """See Listener."""

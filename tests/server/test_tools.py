@@ -1,10 +1,12 @@
 """Tools over HTTP: calls that a grammar keeps to their schemas, whole and streamed, and their results going back in."""
 
 import json
+import typing
 
 import anthropic
 import ollama
 import openai
+import pydantic
 import pytest
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -96,3 +98,72 @@ def test_ollama_s_messages_take_calls_and_their_results(real):
         back = [*HI, {"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": {
             "city": "Rome", "days": 1}}}]}, {"role": "tool", "tool_name": "weather", "content": "Sunny."}]
         assert client.chat("small", back, tools=[WEATHER], options={"num_predict": 4}).done
+
+
+FLAT = {"type": "function", **WEATHER["function"]}
+
+
+@pytest.mark.model
+def test_responses_call_whole_streamed_and_stored_and_take_results(client):
+    how = {"model": "small", "max_output_tokens": 150, "temperature": 0.0, "tools": [FLAT],
+           "tool_choice": {"type": "function", "name": "weather"}}
+    first = client.responses.create(input="Hi", **how)
+    assert [item.type for item in first.output] == ["function_call"]
+    call = first.output[0]
+    check(json.loads(call.arguments))
+    assert (call.name, first.status, first.tools[0].name) == ("weather", "completed", "weather")
+    with client.responses.stream(input="Hi", **how) as stream:
+        found = list(stream)
+    names = [event.type for event in found]
+    assert "".join(e.delta for e in found if e.type == "response.function_call_arguments.delta") == call.arguments
+    assert names.index("response.output_item.added") < names.index("response.function_call_arguments.delta")
+    assert names[-3:] == ["response.function_call_arguments.done", "response.output_item.done", "response.completed"]
+    assert found[-1].response.output[0].arguments == call.arguments
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "Sunny."}
+    more = client.responses.create(model="small", input=[result], previous_response_id=first.id, tools=[FLAT],
+                                   max_output_tokens=4, temperature=0.0)
+    by_hand = client.responses.create(model="small", input=[{"role": "user", "content": "Hi"}, *first.output, result],
+                                      tools=[FLAT], max_output_tokens=4, temperature=0.0)
+    assert more.output_text == by_hand.output_text
+    assert more.usage.input_tokens == by_hand.usage.input_tokens
+    assert [item.type for item in client.responses.input_items.list(more.id)] == ["function_call_output"]
+
+
+class Weather(pydantic.BaseModel):
+    city: typing.Literal["Rome", "Oslo"]
+    days: typing.Literal[1, 2]
+
+
+@pytest.mark.model
+def test_the_parse_helpers_read_calls(client):
+    how = {"model": "small", "tool_choice": "required", "parallel_tool_calls": False, "temperature": 0.0}
+    tool = openai.pydantic_function_tool(Weather)
+    chat = client.chat.completions.parse(messages=HI, max_tokens=150, tools=[tool], **how)
+    assert isinstance(chat.choices[0].message.tool_calls[0].function.parsed_arguments, Weather)
+    response = client.responses.parse(input="Hi", max_output_tokens=150, tools=[tool], **how)
+    assert isinstance(response.output[0].parsed_arguments, Weather)
+
+
+@pytest.mark.parametrize(("item", "named"), [
+    ({"type": "function_call", "name": "weather", "arguments": "{}"}, "call_id"),
+    ({"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": "x"}]}, "image"),
+    ({"type": "computer_call", "id": "x"}, "computer_call"), ({"type": "message", "content": "x"}, "role"),
+    ({"role": "user", "content": "x", "arguments": "{}"}, "arguments"), ({"type": ["x"]}, "x"),
+])
+def test_items_that_cannot_be_are_a_400_that_names_what_is_wrong(server, item, named):
+    answer = server.post("/v1/responses", {"model": "tiny", "input": [item]})
+    assert answer.status_code == 400
+    assert named in answer.json()["error"]["message"]
+
+
+@pytest.mark.model
+def test_responses_choose_among_allowed_tools(real):
+    tools = [FLAT, {"type": "function", "name": "time", "parameters": {"type": "object", "properties": {}}}]
+    for mode, kinds in (("required", {"function_call"}), ("auto", {"function_call", "message"})):
+        choice = {"type": "allowed_tools", "mode": mode, "tools": [{"type": "function", "name": "time"}]}
+        answer = real.post("/v1/responses", {"model": "small", "input": "Hi", "tools": tools, "tool_choice": choice,
+                                               "max_output_tokens": 80, "seed": 2, "parallel_tool_calls": False})
+        assert answer.status_code == 200, answer.text
+        output = answer.json()["output"]
+        assert {item["type"] for item in output} <= kinds
+        assert {item.get("name", "time") for item in output} == {"time"}

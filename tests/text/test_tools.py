@@ -224,6 +224,11 @@ def test_a_grammar_takes_right_calls_and_no_others(vocabulary, name):
     assert takes(vocabulary, single, text) == is_single
     only = call_grammar(row, read_tools([F, G], {"type": "function", "function": {"name": "g"}}), quote)
     assert not takes(vocabulary, only, text)
+    some = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [
+        {"type": "function", "function": {"name": "g"}}]}}
+    allowed = call_grammar(row, read_tools([F, G], some), quote)
+    assert takes(vocabulary, allowed, row.plain + "Hello you")
+    assert not takes(vocabulary, allowed, text)  # which calls f
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -267,6 +272,11 @@ def test_a_strict_schema_that_is_not_supported_is_named_and_another_passed_over(
         ([{"type": "function", "function": {"name": "a b"}}], None, r"tools\[0\].function.name is 'a b'"),
         ([{"type": "function", "function": {"name": "a", "parameters": 3}}], None, "parameters"),
         ([{"type": "function", "function": {"name": "a", "strict": 3}}], None, "strict"),
+        ([{**F, "strict": True}], None, r"tools\[0\] has the field 'strict'"),
+        ([{"type": "function", "function": {"name": "a", "async": True}}], None, "function has the field 'async'"),
+        ([F], {"type": "allowed_tools", "allowed_tools": {"mode": "some", "tools": [F]}}, "mode"),
+        ([F], {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}, "1 to 128"),
+        ([F], {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [F]}}, "the field"),
         ([F], "perhaps", "tool_choice is 'perhaps'"),
         ([F], {"type": "function", "function": {"name": "h"}}, "names the tool 'h'"),
         (None, "required", "there are no tools"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pydantic_core
@@ -136,12 +136,13 @@ def _token(text: str) -> int:
 
 
 def explain(error: RequestValidationError) -> Refused:
-    """A body that does not fit its model, as one sentence about the first thing that is wrong."""
-    return wrong_field({**error.errors()[0], "loc": error.errors()[0]["loc"][1:]})
+    """A body that does not fit its model, as one sentence about what is wrong."""
+    return wrong_field([{**one, "loc": one["loc"][1:]} for one in error.errors()])
 
 
-def wrong_field(first: Mapping[str, Any]) -> Refused:
-    """One of pydantic's errors as one sentence."""
+def wrong_field(errors: Sequence[Mapping[str, Any]]) -> Refused:
+    """One of pydantic's errors as one sentence: the innermost, which is of the branch of a union that was meant."""
+    first = max(errors, key=lambda one: len(one["loc"]))
     path = ".".join(str(part) for part in first["loc"] if not _is_type(part)) or "body"
     if first["type"] == "extra_forbidden":
         return Refused(400, f"there is no field {path!r} here", param=path)

@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tenth.server.dialects.openai import new_id
 from tenth.server.failures import Refused
+from tenth.server.service import new_id
 from tenth.server.state import State
 
 MOST_LINES = 50_000

@@ -1,20 +1,22 @@
-"""Routes of the server itself: /health, /metrics, and streams that are taken up again."""
+"""Routes of the server itself: /health, /metrics, streams that are taken up again, and a word to a running answer."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Request
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
+from tenth.server.body import Body, JsonRoute
 from tenth.server.dialects import error_of
 from tenth.server.failures import Failure
 from tenth.server.metrics import Metrics
 from tenth.server.service import Service
 from tenth.server.streams import Resumables, StreamResponse, event, nothing
 
-router = APIRouter(tags=["server"])
+router = APIRouter(route_class=JsonRoute, tags=["server"])
 
 
 @router.get("/health")
@@ -43,3 +45,20 @@ async def resume(stream_id: str, request: Request,
         return event(error_of("/v1/streams", failure))
 
     return StreamResponse(wire, fail, nothing)
+
+
+class ControlRequest(Body):
+    """What a running answer is told."""
+
+    id: str = Field(max_length=128, description="The answer's id, of whatever API; also in the header X-Tenth-Answer.")
+    action: Literal["reasoning_end"] = Field(description="End the thinking now and go on to the answer.")
+    model: str | None = Field(default=None, max_length=512, description="Accepted: the id says it.")
+
+
+@router.post("/v1/chat/completions/control")
+async def control(body: ControlRequest, request: Request) -> dict[str, Any]:
+    """End an answer's thinking now. Path and fields are those of llama.cpp's server."""
+    service: Service = request.app.state.service
+    if service.find(body.id, request.state.owner).end_thinking():
+        return {"success": True}
+    return {"success": False, "message": "the answer does not think, or no longer"}

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
 from tenth.model import Model, Prepared
-from tenth.server.admission import EXPECTED_TOKENS, Gate, Need, Ticket
+from tenth.server.admission import EXPECTED_TOKENS, Need, Ticket
 from tenth.server.answers import Choice, Delta, End, Event, events_of, merged
 from tenth.server.asking import MAX_CHOICES, Ask
 from tenth.server.failures import Refused
 from tenth.server.metrics import Metrics
-from tenth.server.shelf import Shelf
+from tenth.server.shelf import Borrowed, Shelf
 from tenth.stream import Stream
 from tenth.text.grammar import response_grammar
 
@@ -29,10 +30,10 @@ class Service:
         self.answers: set[Answer] = set()  # that were accepted and have not ended
         self.is_closing = False
 
-    async def ask(self, *asks: Ask, owner: str) -> Answer:
+    async def ask(self, *asks: Ask, owner: str, id: str | None = None) -> Answer:
         """Accept requests that are answered together, or raise what is wrong with them. Close the answer in the end.
 
-        The asks name the same model; the choices of the first are numbered first.
+        The asks name the same model; the choices of the first are numbered first. ``id``: what the client is told.
         """
         if self.is_closing:
             raise Refused(503, SHUTTING_DOWN, retry_after_s=5)
@@ -46,13 +47,20 @@ class Service:
                                        for p, ask in zip(prepared, asks, strict=True)))
             ticket = borrowed.gate.enter(owner, need)
             stack.callback(borrowed.gate.leave, ticket)
-            answer = Answer(self, borrowed.name, borrowed.model, borrowed.gate, ticket)
+            answer = Answer(self, id or new_id("answer_"), borrowed, ticket)
             for one, ask in zip(prepared, asks, strict=True):
                 answer.add(one, ask.n)
             self.answers.add(answer)
             stack.callback(self.answers.discard, answer)
             answer.stack = stack.pop_all()
         return answer
+
+    def find(self, id: str, owner: str) -> Answer:
+        """The answer at work whose client was told this id. Refuses (404) what is not there, or not theirs."""
+        found = next((answer for answer in self.answers if answer.id == id and answer.owner == owner), None)
+        if found is None:
+            raise Refused(404, f"no answer {id!r} is at work", "it may have ended already", param="id")
+        return found
 
     async def shut_down(self, grace_s: float) -> None:
         """Refuse what comes and what waits, let what runs finish within the grace, end the rest with an error."""
@@ -63,6 +71,11 @@ class Service:
             await asyncio.sleep(0.02)
         for answer in list(self.answers):
             answer.abort()
+
+
+def new_id(prefix: str) -> str:
+    """An id that nobody can guess."""
+    return prefix + secrets.token_hex(12)
 
 
 def prepare(model: Model, ask: Ask) -> Prepared:
@@ -84,17 +97,17 @@ def _tokens(prepared: Prepared) -> int:
 class Answer:
     """An accepted request. Read it with ``events`` or ``whole``, once; ``close`` ends it in whatever phase it is."""
 
-    def __init__(self, service: Service, name: str, model: Model, gate: Gate, ticket: Ticket) -> None:
-        self.name, self.model = name, model
+    def __init__(self, service: Service, id: str, borrowed: Borrowed, ticket: Ticket) -> None:
+        self.id, self.owner, self.name, self.model = id, ticket.owner, borrowed.name, borrowed.model
         self.prompts: list[list[int]] = []  # token ids, of each choice
         self.n_prompt_tokens = 0  # of each ask once, however many choices it has
         self.created = int(time.time())
         self.stack = AsyncExitStack()
-        self._service, self._gate, self._ticket = service, gate, ticket
+        self._service, self._gate, self._ticket = service, borrowed.gate, ticket
         self._starts: list[Callable[[], Stream]] = []
         self._streams: list[Stream] = []
         self._asked_s = time.monotonic()
-        self._is_aborted = False
+        self._is_aborted = self._thinks_enough = False
 
     def add(self, prepared: Prepared, n: int) -> None:
         """Have n choices for this prompt, of which the first has the seed that was asked for."""
@@ -106,6 +119,8 @@ class Answer:
     def _start(self, prepared: Prepared, seed: int) -> Stream:
         stream = self.model.start(prepared, seed=seed)
         self._streams.append(stream)
+        if self._thinks_enough:
+            stream.end_thinking()
         return stream
 
     @property
@@ -139,6 +154,12 @@ class Answer:
         async for event in self.events():
             choices[event.index].add(event)
         return choices
+
+    def end_thinking(self) -> bool:
+        """Have every choice end its thinking and go on to its answer. False: none thinks, or will."""
+        self._thinks_enough = True
+        ended = [stream.end_thinking() for stream in self._streams]
+        return any(ended) or len(ended) < len(self._starts)
 
     def abort(self) -> None:
         """End it with an error to whoever reads it."""

@@ -236,7 +236,9 @@ async def stream(request: Request, answer: Answer, wire: Wire, fail: Callable[[F
     """The response that streams an answer, resumable when the request's header asks for it."""
     wanted = request.headers.get("x-tenth-resumable", "0")
     if wanted == "0":
-        return StreamResponse(wire, fail, answer.close, media_type)
+        response = StreamResponse(wire, fail, answer.close, media_type)
+        response.headers["x-tenth-answer"] = answer.id
+        return response
     try:
         if wanted != "1" or media_type != EVENTS:
             raise Refused(400, "X-Tenth-Resumable is 0 or 1, and only for streams of events")
@@ -246,5 +248,5 @@ async def stream(request: Request, answer: Answer, wire: Wire, fail: Callable[[F
         await answer.close()
         raise
     response = StreamResponse(kept.read(0), fail, nothing)
-    response.headers["x-tenth-stream"] = kept.id
+    response.headers["x-tenth-answer"], response.headers["x-tenth-stream"] = answer.id, kept.id
     return response

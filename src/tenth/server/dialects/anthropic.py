@@ -18,10 +18,9 @@ from tenth.sampling import MAX_STOP_STRINGS
 from tenth.server.answers import Choice, Delta, End
 from tenth.server.asking import Ask, Thinking
 from tenth.server.body import Body, JsonRoute, count, effort, number
-from tenth.server.dialects.openai import new_id
 from tenth.server.dialects.openai_chat import MOST_TOKENS, TEXT_ONLY, asked_tools, get_service
 from tenth.server.failures import Failure, Refused
-from tenth.server.service import Answer, ends, prepare
+from tenth.server.service import Answer, ends, new_id, prepare
 from tenth.server.streams import Wire, dumps, event, stream, whole
 from tenth.text.messages import MAX_MESSAGES
 from tenth.text.tools.request import MAX_TOOLS
@@ -229,7 +228,7 @@ class MessagesRequest(CountRequest):
 @router.post("/v1/messages", response_model=None)
 async def create(body: MessagesRequest, request: Request) -> Response:
     """Answer a conversation."""
-    answer = await get_service(request).ask(body.ask(), owner=request.state.owner)
+    answer = await get_service(request).ask(body.ask(), owner=request.state.owner, id=new_id("msg_"))
     if body.stream:
         return await stream(request, answer, _wire(answer), error_event)
     return await whole(request, answer, _message)
@@ -252,7 +251,7 @@ async def _message(answer: Answer) -> Response:
 
 
 def _head(answer: Answer) -> dict[str, Any]:
-    return {"id": new_id("msg_"), "type": "message", "role": "assistant", "model": answer.name, "content": [],
+    return {"id": answer.id, "type": "message", "role": "assistant", "model": answer.name, "content": [],
             "stop_reason": None, "stop_sequence": None}
 
 

@@ -6,7 +6,6 @@ DeepSeek's, vLLM's and llama.cpp's servers have too.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
@@ -35,11 +34,6 @@ def error_body(failure: Failure) -> dict[str, Any]:
 def error_event(failure: Failure) -> bytes:
     """A failure after the first event of a stream."""
     return event(error_body(failure))
-
-
-def new_id(prefix: str) -> str:
-    """An id that nobody can guess."""
-    return prefix + secrets.token_hex(12)
 
 
 def usage(n_prompt: int, ends: Iterable[End]) -> dict[str, Any]:

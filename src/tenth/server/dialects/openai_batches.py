@@ -17,7 +17,7 @@ from tenth.server.dialects import openai_chat, openai_completions
 from tenth.server.dialects.openai import error_body
 from tenth.server.failures import Refused, failure_of
 from tenth.server.files import MOST_LINES, Batches, Files
-from tenth.server.service import Service
+from tenth.server.service import Service, new_id
 
 forms = APIRouter(tags=["OpenAI"])
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
@@ -30,7 +30,7 @@ async def _chat(service: Service, value: dict[str, Any], owner: str) -> dict[str
     body = openai_chat.ChatRequest.model_validate(value)
     if body.stream:
         raise Refused(400, "stream cannot be had in a batch", param="stream")
-    answer = await service.ask(body.ask(), owner=owner)
+    answer = await service.ask(body.ask(), owner=owner, id=new_id("chatcmpl-"))
     try:
         return await openai_chat.completion(answer, body)
     finally:
@@ -41,7 +41,7 @@ async def _complete(service: Service, value: dict[str, Any], owner: str) -> dict
     body = openai_completions.CompletionRequest.model_validate(value)
     if body.stream:
         raise Refused(400, "stream cannot be had in a batch", param="stream")
-    answer = await service.ask(*body.asks(), owner=owner)
+    answer = await service.ask(*body.asks(), owner=owner, id=new_id("cmpl-"))
     try:
         return await openai_completions.completion(answer, body)
     finally:
@@ -95,7 +95,7 @@ class Worker:
             try:
                 code, answer = 200, await ENDPOINTS[endpoint](self._service, value, f"{owner} {id}")
             except ValidationError as error:
-                failure = failure_of(wrong_field(error.errors()[0]))
+                failure = failure_of(wrong_field(error.errors()))
                 code, answer = failure.status, error_body(failure)
             except TenthError as error:
                 failure = failure_of(error)

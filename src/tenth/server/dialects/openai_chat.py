@@ -17,9 +17,9 @@ from tenth.sampling import COUNTS, MAX_TOP_LOGPROBS
 from tenth.server.answers import Choice, Delta, End, reason_of
 from tenth.server.asking import MAX_CHOICES, Ask, Thinking
 from tenth.server.body import Body, JsonRoute, SamplingBody, effort
-from tenth.server.dialects.openai import DONE, error_event, new_id, timings, token_logprob, usage
+from tenth.server.dialects.openai import DONE, error_event, timings, token_logprob, usage
 from tenth.server.failures import Refused
-from tenth.server.service import Answer, Service, ends
+from tenth.server.service import Answer, Service, ends, new_id
 from tenth.server.streams import Wire, event, stream, whole
 from tenth.stream import CallPart
 from tenth.text.messages import MAX_MESSAGES
@@ -114,6 +114,51 @@ class ThinkingOption(Body):
     budget_tokens: int | None = Field(default=None, ge=1, le=MOST_TOKENS)
 
 
+class FunctionDefinition(Body):
+    """A function that the model may call. ``strict``: its arguments are kept to the schema by a grammar."""
+
+    name: str = Field(max_length=256)
+    description: str | None = None
+    parameters: dict[str, Any] | None = Field(default=None, description="A JSON schema.")
+    strict: bool | None = None
+
+
+class Tool(Body):
+    """A tool: a function."""
+
+    type: Literal["function"]
+    function: FunctionDefinition
+    unsupported: ClassVar[dict[str, str]] = {"custom": "tools are functions"}
+
+
+class NamedFunction(Body):
+    """The name of a function."""
+
+    name: str = Field(max_length=256)
+
+
+class NamedTool(Body):
+    """One of the tools."""
+
+    type: Literal["function"]
+    function: NamedFunction
+    unsupported: ClassVar[dict[str, str]] = {"custom": "tools are functions"}
+
+
+class AllowedNames(Body):
+    """Some of the tools, and whether one of them has to be called."""
+
+    mode: Literal["auto", "required"]
+    tools: list[NamedTool] = Field(min_length=1, max_length=MAX_TOOLS)
+
+
+class AllowedTools(Body):
+    """The choice among some of the tools."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedNames
+
+
 class TemplateSwitches(Body):
     """Variables of chat templates that a request may set."""
 
@@ -139,8 +184,8 @@ class ChatRequest(SamplingBody):
     thinking_budget: int | None = Field(default=None, ge=0, le=MOST_TOKENS)
     thinking: ThinkingOption | None = None
     chat_template_kwargs: TemplateSwitches | None = None
-    tools: list[dict[str, Any]] | None = Field(default=None, max_length=MAX_TOOLS)
-    tool_choice: Literal["auto", "none", "required"] | dict[str, Any] | None = None
+    tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | AllowedTools | None = None
     parallel_tool_calls: bool | None = None
     modalities: list[Literal["text"]] | None = Field(default=None, max_length=1)
     metadata: dict[str, str] | None = Field(default=None, max_length=16)
@@ -172,9 +217,11 @@ class ChatRequest(SamplingBody):
         settings = self.sampling() | {"max_tokens": self.max_completion_tokens or self.max_tokens,
                                       "top_logprobs": self.top_logprobs or 0}
         wanted, budget = self._thinking()
+        tools = [tool.model_dump(exclude_none=True) for tool in self.tools] if self.tools else None
+        choice = self.tool_choice if isinstance(self.tool_choice, str | None) else self.tool_choice.model_dump()
         return Ask(self.model, [message.plain() for message in self.messages], settings=settings, n=self.n or 1,
                    thinking=Thinking(wanted, budget, self.reasoning_effort), response_format=self.response_format,
-                   tools=asked_tools(self.tools, self.tool_choice, self.parallel_tool_calls))
+                   tools=asked_tools(tools, choice, self.parallel_tool_calls))
 
     def _thinking(self) -> tuple[bool | None, int | None]:
         """Whether to think and how much, from fields that may say it twice but not differently."""
@@ -201,7 +248,7 @@ def get_service(request: Request) -> Service:
 @router.post("/v1/chat/completions", response_model=None)
 async def create(body: ChatRequest, request: Request) -> Response:
     """Answer a conversation."""
-    answer = await get_service(request).ask(body.ask(), owner=request.state.owner)
+    answer = await get_service(request).ask(body.ask(), owner=request.state.owner, id=new_id("chatcmpl-"))
     if body.stream:
         return await stream(request, answer, _wire(answer, body), error_event)
     return JSONResponse(await whole(request, answer, lambda answer: completion(answer, body)))
@@ -219,7 +266,7 @@ async def completion(answer: Answer, body: ChatRequest) -> dict[str, Any]:
 
 
 def _head(answer: Answer, body: ChatRequest, kind: str) -> dict[str, Any]:
-    head = {"id": new_id("chatcmpl-"), "object": kind, "created": answer.created, "model": answer.name,
+    head = {"id": answer.id, "object": kind, "created": answer.created, "model": answer.name,
             "service_tier": "default"}
     return head | ({"metadata": body.metadata} if body.metadata and kind == "chat.completion" else {})
 

@@ -12,10 +12,10 @@ from tenth.sampling import MAX_TOP_LOGPROBS
 from tenth.server.answers import Delta, End
 from tenth.server.asking import MAX_CHOICES, Ask
 from tenth.server.body import JsonRoute, SamplingBody
-from tenth.server.dialects.openai import DONE, error_event, finite, new_id, timings, usage
+from tenth.server.dialects.openai import DONE, error_event, finite, timings, usage
 from tenth.server.dialects.openai_chat import MOST_TOKENS, StreamOptions, get_service
 from tenth.server.failures import Refused
-from tenth.server.service import Answer, ends
+from tenth.server.service import Answer, ends, new_id
 from tenth.server.streams import Wire, event, stream, whole
 from tenth.stream import TokenLogprob
 
@@ -71,7 +71,7 @@ class CompletionRequest(SamplingBody):
 @router.post("/v1/completions", response_model=None)
 async def create(body: CompletionRequest, request: Request) -> Response:
     """Go on from a text."""
-    answer = await get_service(request).ask(*body.asks(), owner=request.state.owner)
+    answer = await get_service(request).ask(*body.asks(), owner=request.state.owner, id=new_id("cmpl-"))
     if body.stream:
         return await stream(request, answer, _wire(answer, body), error_event)
     return JSONResponse(await whole(request, answer, lambda answer: completion(answer, body)))
@@ -92,7 +92,7 @@ async def completion(answer: Answer, body: CompletionRequest) -> dict[str, Any]:
 
 def _head(answer: Answer) -> dict[str, Any]:
     kind: Literal["text_completion"] = "text_completion"
-    return {"id": new_id("cmpl-"), "object": kind, "created": answer.created, "model": answer.name}
+    return {"id": answer.id, "object": kind, "created": answer.created, "model": answer.name}
 
 
 def _echoed(index: int, answer: Answer, body: CompletionRequest) -> str:

@@ -1,227 +1,36 @@
 """OpenAI's responses: POST /v1/responses, whole, streamed or in the background; stored unless ``store`` is false.
 
 ``previous_response_id`` goes on from a stored response of the same owner. A background response is asked again when the
-server was stopped before its end. Field names: the openai package's types, 3.54.
+server was stopped before its end. The fields are in response_request.py, the answer's form in response_output.py. Field
+names: the openai package's types, 3.57.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
-from tenth.sampling import MAX_TOP_LOGPROBS
-from tenth.server.answers import Choice, Delta, End
-from tenth.server.asking import Ask, Thinking
-from tenth.server.body import Body, JsonRoute, SamplingBody, effort
-from tenth.server.dialects.openai import error_body, new_id, token_logprob
-from tenth.server.dialects.openai_chat import MOST_TOKENS, TEXT_ONLY, get_service
+from tenth.server.body import JsonRoute
+from tenth.server.dialects.openai_chat import get_service
+from tenth.server.dialects.response_output import Maker, Output, error_event
+from tenth.server.dialects.response_request import (
+    CallItem,
+    MessageItem,
+    ReasoningItem,
+    ResponseRequest,
+    ResultItem,
+    text_of,
+)
 from tenth.server.failures import Failure, Refused, failure_of
 from tenth.server.responses import AT_WORK, Message, Responses, Stored
-from tenth.server.service import Answer, Service
-from tenth.server.streams import Wire, event, stream, whole
-from tenth.text.messages import MAX_MESSAGES
+from tenth.server.service import Answer, Service, new_id
+from tenth.server.streams import Wire, stream, whole
 
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
-
-NO_TOOLS = "there are no tools yet"
-
-
-class Part(Body):
-    """A part of an item's content."""
-
-    type: Literal["input_text", "output_text", "text", "refusal", "reasoning_text", "summary_text"]
-    text: str | None = None
-    refusal: str | None = None
-    annotations: list[dict[str, Any]] | None = Field(default=None, max_length=0)
-    logprobs: list[dict[str, Any]] | None = None  # as an earlier answer had them
-    unsupported: ClassVar[dict[str, str]] = {"image_url": TEXT_ONLY, "file_id": TEXT_ONLY, "file_data": TEXT_ONLY,
-                                             "input_audio": TEXT_ONLY, "file_url": TEXT_ONLY}
-
-
-class Item(Body):
-    """An item of the input: a message, or the reasoning of an earlier answer."""
-
-    type: Literal["message", "reasoning"] = "message"
-    role: Literal["user", "assistant", "system", "developer"] | None = None
-    content: str | list[Part] | None = None
-    summary: list[Part] | None = None
-    id: str | None = Field(default=None, max_length=128)
-    status: Literal["in_progress", "completed", "incomplete"] | None = None
-    phase: str | None = Field(default=None, max_length=64)
-    unsupported: ClassVar[dict[str, str]] = {"encrypted_content": "nothing is encrypted here", "call_id": NO_TOOLS,
-                                             "output": NO_TOOLS, "arguments": NO_TOOLS}
-
-    def text(self) -> str:
-        """All its text."""
-        if isinstance(self.content, str):
-            return self.content
-        parts = (self.content or []) + (self.summary or [])
-        return "".join(part.text or part.refusal or "" for part in parts)
-
-
-class ReasoningOption(Body):
-    """How much to think."""
-
-    effort: str | None = effort()
-    unsupported: ClassVar[dict[str, str]] = {
-        "summary": "reasoning comes as it is", "generate_summary": "reasoning comes as it is",
-        "context": "give the reasoning items that are wanted", "mode": "there is one mode",
-    }
-    harmless: ClassVar[dict[str, Any]] = {"summary": "auto", "generate_summary": "auto"}
-
-
-class TextOption(Body):
-    """What the answer has to match."""
-
-    format: dict[str, Any] | None = None
-    unsupported: ClassVar[dict[str, str]] = {"verbosity": "ask for it in the prompt"}
-    harmless: ClassVar[dict[str, Any]] = {"verbosity": "medium"}
-
-    def response_format(self) -> dict[str, Any] | None:
-        """The format as chat completions write it: a schema's fields lie one level deeper there."""
-        if self.format is None or self.format.get("type") != "json_schema":
-            return self.format
-        return {"type": "json_schema", "json_schema": {k: v for k, v in self.format.items() if k != "type"}}
-
-
-class ResponseRequest(SamplingBody):
-    """The body of a response."""
-
-    model: str = Field(max_length=512)
-    input: str | list[Item] = Field(description="A text, or messages and reasoning.")
-    instructions: str | None = None
-    max_output_tokens: int | None = Field(default=None, ge=1, le=MOST_TOKENS)
-    metadata: dict[str, str] | None = Field(default=None, max_length=16)
-    previous_response_id: str | None = Field(default=None, max_length=128)
-    reasoning: ReasoningOption | None = None
-    thinking_budget: int | None = Field(default=None, ge=0, le=MOST_TOKENS)
-    store: bool | None = None
-    stream: bool | None = None
-    background: bool | None = None
-    text: TextOption | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
-    include: list[Literal["message.output_text.logprobs"]] | None = None
-    truncation: Literal["disabled"] | None = None
-    user: str | None = Field(default=None, max_length=512, description="Accepted; this server keeps no users.")
-    safety_identifier: str | None = Field(default=None, max_length=512, description="Accepted; nothing is reported.")
-    prompt_cache_key: str | None = Field(default=None, max_length=512, description=(
-        "Accepted; equal beginnings are always found."))
-    service_tier: Literal["auto", "default"] | None = None
-    unsupported: ClassVar[dict[str, str]] = {
-        "tools": NO_TOOLS, "tool_choice": NO_TOOLS, "parallel_tool_calls": NO_TOOLS, "max_tool_calls": NO_TOOLS,
-        "conversation": "use previous_response_id", "context_management": "conversations are not cut",
-        "prompt": "there are no stored prompts", "moderation": "this server judges no text", "image": TEXT_ONLY,
-        "access_programs": "there are none", "background_options": "there are none", "stream_options": "there are none",
-        "prompt_cache_options": "equal beginnings are always found",
-        "prompt_cache_retention": "prefixes are kept while there is room",
-    }
-    harmless: ClassVar[dict[str, Any]] = {
-        "tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "prompt_cache_retention": "in_memory",
-        "stream_options": {"include_obfuscation": False},
-    }
-
-    def turn(self) -> list[Message]:
-        """What the input adds to the conversation."""
-        if isinstance(self.input, str):
-            return [{"role": "user", "content": self.input}]
-        if not 1 <= len(self.input) <= MAX_MESSAGES:
-            raise Refused(400, f"input has {len(self.input)} items, expected 1 to {MAX_MESSAGES}", param="input")
-        messages: list[Message] = []
-        reasoning = ""
-        for item in self.input:
-            if item.type == "reasoning":
-                reasoning += item.text()
-                continue
-            if item.role is None:
-                raise Refused(400, "an item of the input has no role", param="input")
-            role = "system" if item.role == "developer" else item.role
-            thought = {"reasoning_content": reasoning} if reasoning and role == "assistant" else {}
-            messages.append({"role": role, "content": item.text(), **thought})
-            reasoning = ""
-        return messages
-
-    def ask(self, before: list[Message]) -> Ask:
-        """What it asks for, behind the messages of the responses before."""
-        first = [{"role": "system", "content": self.instructions}] if self.instructions else []
-        settings = self.sampling() | {"max_tokens": self.max_output_tokens, "top_logprobs": self.top_logprobs or 0}
-        thinking = Thinking(None, self.thinking_budget, self.reasoning.effort if self.reasoning else None)
-        return Ask(self.model, [*first, *before, *self.turn()], settings=settings, thinking=thinking,
-                   response_format=self.text.response_format() if self.text else None)
-
-    def check(self) -> None:
-        """Refuses fields that contradict each other."""
-        if self.background and (self.stream or self.store is False):
-            raise Refused(400, "a background response is stored and not streamed", param="background")
-        if self.top_logprobs and "message.output_text.logprobs" not in (self.include or ()):
-            raise Refused(400, "top_logprobs needs include to have message.output_text.logprobs", param="top_logprobs")
-
-
-class Maker:
-    """Makes the objects of one response, from its request and its answer."""
-
-    def __init__(self, body: ResponseRequest, id: str, created: int) -> None:
-        self._body, self.id, self._created = body, id, created
-        self.message_id, self.reasoning_id = new_id("msg_"), new_id("rs_")
-
-    def response(self, status: str, output: list[dict[str, Any]] | None = None, end: End | None = None,
-                 failure: Failure | None = None) -> dict[str, Any]:
-        """The response object."""
-        body = self._body
-        error = {"code": "server_error", "message": failure.message} if failure else None
-        return {
-            "id": self.id, "object": "response", "created_at": self._created, "status": status, "model": body.model,
-            "output": output or [], "error": error, "background": bool(body.background),
-            "completed_at": int(time.time()) if status == "completed" else None,
-            "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
-            "instructions": body.instructions, "max_output_tokens": body.max_output_tokens,
-            "metadata": body.metadata or {}, "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
-            "previous_response_id": body.previous_response_id, "temperature": body.temperature, "top_p": body.top_p,
-            "reasoning": {"effort": body.reasoning.effort if body.reasoning else None, "summary": None},
-            "text": {"format": (body.text and body.text.format) or {"type": "text"}}, "truncation": "disabled",
-            "service_tier": "default", "store": body.store is not False, "usage": _usage(end) if end else None,
-        }
-
-    def finished(self, choice: Choice, answer: Answer) -> dict[str, Any]:
-        """The response object when its answer is complete."""
-        assert choice.end is not None, "a whole answer has no end"
-        status = "incomplete" if choice.end.reason == "length" else "completed"
-        reasoning = [self.reasoning(choice.thinking, "completed")] if choice.thinking else []
-        message = self.message(choice.text, status, self.logprobs(choice.logprobs, answer))
-        return self.response(status, [*reasoning, message], choice.end)
-
-    def message(self, text: str | None, status: str, logprobs: list[Any] | None = None) -> dict[str, Any]:
-        """The message item; ``text`` None: it has no content yet."""
-        content = [] if text is None else [self.part(text, logprobs)]
-        return {"id": self.message_id, "type": "message", "role": "assistant", "status": status, "content": content}
-
-    def part(self, text: str, logprobs: list[Any] | None = None) -> dict[str, Any]:
-        """The content of the message item."""
-        return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs or []}
-
-    def reasoning(self, text: str, status: str) -> dict[str, Any]:
-        """The reasoning item."""
-        content = [{"type": "reasoning_text", "text": text}] if text else []
-        return {"id": self.reasoning_id, "type": "reasoning", "summary": [], "content": content, "status": status}
-
-    def logprobs(self, tokens: list[Any], answer: Answer) -> list[Any]:
-        """Log-probabilities, if they were asked for."""
-        if not self._body.include:
-            return []
-        return [token_logprob(token, answer.model.tokenizer, self._body.top_logprobs or 0)
-                for token in tokens if token.kind == "content"]
-
-
-def _usage(end: End) -> dict[str, Any]:
-    usage = end.usage
-    return {"input_tokens": usage.prompt_tokens, "input_tokens_details": {"cached_tokens": usage.cached_tokens},
-            "output_tokens": usage.completion_tokens,
-            "output_tokens_details": {"reasoning_tokens": usage.thinking_tokens},
-            "total_tokens": usage.prompt_tokens + usage.completion_tokens}
 
 
 class Turn:
@@ -243,25 +52,33 @@ class Turn:
                 self.maker.id, self.owner, self.body.previous_response_id, status, self.body.model_dump(
                     exclude_none=True), self.body.turn(), self.maker.response(status)))
 
-    def end(self, response: dict[str, Any], choice: Choice | None = None) -> None:
+    def end(self, response: dict[str, Any], output: Output | None = None) -> None:
         """Store how it ended."""
-        if self.body.store is False:
-            return
-        said = []
-        if choice is not None:
-            thought = {"reasoning_content": choice.thinking} if choice.thinking else {}
-            said = [{"role": "assistant", "content": choice.text, **thought}]
-        self.responses.end(self.maker.id, response, [*self.body.turn(), *said])
+        if self.body.store is not False:
+            said = [output.said()] if output else []
+            self.responses.end(self.maker.id, response, [*self.body.turn(), *said])
 
     async def run(self, answer: Answer) -> dict[str, Any]:
         """The finished response, stored."""
         try:
-            (choice,) = await answer.whole()
+            output = await self.read(answer)
         except BaseException as error:
             await asyncio.to_thread(self.end, self.failed(error))
             raise
-        response = self.maker.finished(choice, answer)
-        await asyncio.to_thread(self.end, response, choice)
+        return await self.store(output)
+
+    async def read(self, answer: Answer) -> Output:
+        """The whole output of an answer."""
+        output = Output(self.body, answer)
+        async for piece in answer.events():
+            for _ in output.take(piece):
+                pass
+        return output
+
+    async def store(self, output: Output) -> dict[str, Any]:
+        """The finished response, stored."""
+        response = self.maker.finished(output)
+        await asyncio.to_thread(self.end, response, output)
         return response
 
     def failed(self, error: BaseException) -> dict[str, Any]:
@@ -299,9 +116,8 @@ class Background:
         try:
             if answer is None:
                 before = await asyncio.to_thread(turn.before)
-                answer = await self._service.ask(turn.body.ask(before), owner=turn.owner)
-            (choice,) = await answer.whole()
-            await asyncio.to_thread(turn.end, turn.maker.finished(choice, answer), choice)
+                answer = await self._service.ask(turn.body.ask(before), owner=turn.owner, id=turn.maker.id)
+            await turn.store(await turn.read(answer))
         except asyncio.CancelledError:
             if not self._is_closing:
                 turn.end(turn.maker.response("cancelled"))
@@ -339,7 +155,7 @@ async def create(body: ResponseRequest, request: Request) -> Response:
     body.check()
     turn = Turn(body, request.state.owner, _responses(request))
     before = await asyncio.to_thread(turn.before)
-    answer = await get_service(request).ask(body.ask(before), owner=turn.owner)
+    answer = await get_service(request).ask(body.ask(before), owner=turn.owner, id=turn.maker.id)
     try:
         await asyncio.to_thread(turn.begin, "queued" if body.background else "in_progress")
     except BaseException:
@@ -350,7 +166,7 @@ async def create(body: ResponseRequest, request: Request) -> Response:
         background.start(turn, answer)
         return JSONResponse(turn.maker.response("queued"))
     if body.stream:
-        return await stream(request, answer, _wire(turn, answer), _error_event)
+        return await stream(request, answer, _wire(turn, answer), error_event)
     return JSONResponse(await whole(request, answer, turn.run))
 
 
@@ -385,94 +201,38 @@ async def cancel(response_id: str, request: Request) -> dict[str, Any]:
 async def input_items(response_id: str, request: Request) -> dict[str, Any]:
     """What the request of a stored response added to the conversation."""
     stored = await asyncio.to_thread(_responses(request).get, response_id, request.state.owner)
-    turn = ResponseRequest.model_validate(stored.request).turn()
-    data = [{"id": f"{response_id}_{i}", "type": "message", "role": message["role"], "status": "completed",
-             "content": [{"type": "output_text" if message["role"] == "assistant" else "input_text",
-                          "text": message["content"], **({"annotations": []} if message["role"] == "assistant"
-                                                         else {})}]} for i, message in enumerate(turn)]
+    asked = ResponseRequest.model_validate(stored.request)
+    items = [MessageItem(role="user", content=asked.input)] if isinstance(asked.input, str) else asked.input
+    data = [_listed(item, item.id or f"{response_id}_{i}") for i, item in enumerate(items)]
     return {"object": "list", "data": data, "has_more": False, "first_id": data[0]["id"], "last_id": data[-1]["id"]}
 
 
-def _error_event(failure: Failure) -> bytes:
-    error = error_body(failure)["error"]
-    return event({"type": "error", "sequence_number": 0, "code": error["code"], "message": error["message"],
-                  "param": error["param"]}, "error")
+def _listed(item: MessageItem | ReasoningItem | CallItem | ResultItem, id: str) -> dict[str, Any]:
+    """An item of the input as it is told."""
+    if not isinstance(item, MessageItem):
+        return item.model_dump(exclude_none=True) | {"id": id, "status": "completed"}
+    is_answer = item.role == "assistant"
+    part: dict[str, Any] = {"type": "output_text" if is_answer else "input_text", "text": text_of(item.content)}
+    return {"id": id, "type": "message", "role": item.role, "status": "completed",
+            "content": [part | ({"annotations": []} if is_answer else {})]}
 
 
 async def _wire(turn: Turn, answer: Answer) -> Wire:
     """The events of a response: the response, its items, their deltas, and how it ended."""
-    maker, choice, number = turn.maker, Choice(), -1
-
-    def named(name: str, **fields: Any) -> bytes:
-        nonlocal number
-        number += 1
-        return event({"type": f"response.{name}", "sequence_number": number, **fields}, f"response.{name}")
-
-    yield named("created", response=maker.response("in_progress"))
-    yield named("in_progress", response=maker.response("in_progress"))
+    maker, output = turn.maker, Output(turn.body, answer)
+    yield output.named("created", response=maker.response("in_progress"))
+    yield output.named("in_progress", response=maker.response("in_progress"))
     has_ended = False
     try:
-        async for block in _items(maker, answer, choice, named):
-            yield block
-        response = maker.finished(choice, answer)
-        await asyncio.to_thread(turn.end, response, choice)
-        has_ended = True
-        yield named(response["status"], response=response)
+        async for piece in answer.events():
+            for block in output.take(piece):
+                yield block
+        response, has_ended = await turn.store(output), True
+        yield output.named(response["status"], response=response)
     except Exception as error:
         response, has_ended = turn.failed(error), True
         await asyncio.to_thread(turn.end, response)
-        yield named("failed", response=response)
+        yield output.named("failed", response=response)
     finally:
         if not has_ended:  # the reader went
             turn.end(maker.response("cancelled"))
-
-
-async def _items(maker: Maker, answer: Answer, choice: Choice, named: Any) -> Wire:
-    """The events of the items of an answer, which ``choice`` takes in meanwhile."""
-    index = -1
-    kind: str | None = None
-
-    def opened() -> list[bytes]:
-        if kind == "thinking":
-            return [named("output_item.added", output_index=index, item=maker.reasoning("", "in_progress"))]
-        at = {"output_index": index, "item_id": maker.message_id, "content_index": 0}
-        return [named("output_item.added", output_index=index, item=maker.message(None, "in_progress")),
-                named("content_part.added", part=maker.part(""), **at)]
-
-    def closed() -> list[bytes]:
-        if kind == "thinking":
-            at = {"output_index": index, "item_id": maker.reasoning_id, "content_index": 0}
-            return [named("reasoning_text.done", text=choice.thinking, **at),
-                    named("output_item.done", output_index=index, item=maker.reasoning(choice.thinking, "completed"))]
-        at = {"output_index": index, "item_id": maker.message_id, "content_index": 0}
-        logprobs = maker.logprobs(choice.logprobs, answer)
-        return [named("output_text.done", text=choice.text, logprobs=logprobs, **at),
-                named("content_part.done", part=maker.part(choice.text, logprobs), **at),
-                named("output_item.done", output_index=index,
-                      item=maker.message(choice.text, "completed", logprobs))]
-
-    async for piece in answer.events():
-        if not isinstance(piece, Delta):
-            choice.add(piece)
-            break
-        if piece.kind != kind:
-            for block in closed() if kind else []:
-                yield block
-            index, kind = index + 1, piece.kind
-            for block in opened():
-                yield block
-        choice.add(piece)
-        if kind == "thinking":
-            yield named("reasoning_text.delta", output_index=index, item_id=maker.reasoning_id, content_index=0,
-                        delta=piece.text)
-        else:
-            yield named("output_text.delta", output_index=index, item_id=maker.message_id, content_index=0,
-                        delta=piece.text, logprobs=maker.logprobs(piece.logprobs, answer))
-    if kind != "content":  # an answer without text has an empty message
-        for block in closed() if kind else []:
-            yield block
-        index, kind = index + 1, "content"
-        for block in opened():
-            yield block
-    for block in closed():
-        yield block

@@ -44,7 +44,7 @@ def call_grammar(
         return None
     rules = ["one: " + " | ".join(f"call{i}" for i in range(len(request.callable)))]
     rules += [f"call{i}: {format.call(tool, quote)}" for i, tool in enumerate(request.callable)]
-    more = f" ({quote(format.between)} one)*" if request.may_repeat and format.between is not None else ""
+    more = f" ({quote(format.between)} one)*" if request.parallel and format.between is not None else ""
     rules.append(f"calls: one{more} {quote(format.closing)}")
     if format.text_end:
         rules.append(_up_to("text_value", *_cut(quote(format.text_end))))
