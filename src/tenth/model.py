@@ -12,20 +12,24 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tenth.batch import F32, PAGE_TOKENS
 from tenth.config import EngineConfig
 from tenth.engine.engine import Engine, EngineStats
 from tenth.engine.request import Request, TokenChoice
 from tenth.errors import ModelFileError, RequestError
+from tenth.gathering import Gathering, scores, vectors
 from tenth.sampling import SamplingParams, make_params, recommended
 from tenth.stream import Feed, Stream, ThinkingBudget, TokenReader
 
 if TYPE_CHECKING:
     from tenth.loader import Loaded, Task
     from tenth.text.asking import Ask
+    from tenth.text.begun import Begun
     from tenth.text.grammar import Grammar, Grammars
     from tenth.text.guide import Guide
+    from tenth.text.pairs import Pairs
     from tenth.text.template import ChatTemplate
     from tenth.text.tokenizer import Tokenizer
     from tenth.weights.gguf import Metadata
@@ -201,15 +205,19 @@ class Model:
         tools: Sequence[Mapping[str, Any]] | None = None,
         tool_choice: Any = None,
         parallel_tool_calls: bool = True,
+        begun: Begun | None = None,
         **sampling: Any,
     ) -> Prepared:
-        """What ``chat`` would start, checked and turned into tokens; nothing is computed yet."""
+        """What ``chat`` would start, checked and turned into tokens; nothing is computed yet.
+
+        begun: the beginning of an answer that was broken off, to go on with; it is not told again.
+        """
         from tenth.text.asking import ChatOptions, ask
 
         self._check_task("generate")
         params, text = make_params(sampling).completed(self.defaults), self._text
         options = ChatOptions(think, thinking_budget, reasoning_effort, response_format, tools, tool_choice,
-                              parallel_tool_calls)
+                              parallel_tool_calls, begun)
         asked = ask(text.template, text.tokenizer, messages, options)
         ids = text.tokenizer.encode(asked.prompt, special=True, parse_special=True)
         return self._checked(Prepared(ids, params, asked.grammar, asked))
@@ -299,7 +307,8 @@ class Model:
         tokenizer, stops = self._text.tokenizer, StopStrings(tuple(params.stop)) if params.stop else None
         if asked is None:
             return TokenReader(TextStream(tokenizer), None, stops), None
-        reader = TokenReader(TextStream(tokenizer, shown=asked.shown), asked.deltas(), stops, asked.calls())
+        text = TextStream(tokenizer, shown=asked.shown, continuing=asked.opening is not None)
+        reader = TokenReader(text, asked.deltas(), stops, asked.calls())
         if asked.thinking is None:
             return reader, None
         opening, closing, behind = (
@@ -321,7 +330,74 @@ class Model:
     def logits(self, ids: list[int], *, at_once: int = 0) -> F32:
         """Logits [len(ids), vocab] after every token. Needs no tokenizer. ``at_once``: most tokens in one step (0: no
         such limit); the same numbers, but for lossy settings, which play a part only where it is 1."""
+        self._check_task("generate")
         return self._engine.logits(list(ids), at_once)
+
+    def embed(
+        self, texts: str | Sequence[str | list[int]], *, dimensions: int | None = None, normalize: bool = True,
+        truncate: bool = False,
+    ) -> F32:
+        """Vectors [n, width] of texts, or of token ids taken as they are; of one text [1, width].
+
+        As the file pools its tokens. dimensions: only so many numbers of each, for models that were trained for it.
+        normalize: make their length 1. truncate: cut what is too long, which else is refused.
+        """
+        given: Any = [texts] if isinstance(texts, str) else texts
+        return vectors(self.begin(self.prepare_texts(given, truncate=truncate)).rows(), dimensions, normalize=normalize)
+
+    def embed_tokens(self, text: str | list[int]) -> F32:
+        """A vector [n, width] for each token of a text, of a model whose file pools none of them."""
+        self._check_task("embed")
+        if self.loaded.program.row != "every":
+            raise RequestError(f"{self.name} gives one vector for a text", "use embed")
+        return self._engine.logits(self.tokenize(text) if isinstance(text, str) else text)
+
+    def rerank(self, query: str, documents: Sequence[str], *, truncate: bool = True) -> NDArray[np.float64]:
+        """How well each document answers a query, 0 to 1, in the order given. truncate: cut what is too long."""
+        return scores(self.begin(self.prepare_pairs(query, documents, truncate=truncate)).rows())
+
+    def prepare_texts(self, texts: Sequence[str | list[int]], *, truncate: bool = False) -> list[list[int]]:
+        """What ``embed`` would read, checked and turned into tokens."""
+        self._check_task("embed")
+        if self.loaded.program.row == "every":
+            raise RequestError(f"{self.name} gives a vector for each token, its file does not say how to pool them",
+                               "use embed_tokens, or a file that has the key pooling_type")
+        if not isinstance(texts, Sequence) or not texts:
+            raise RequestError("there are no texts", "give a text, or a list of them")
+        prompts = [self.tokenize(text) if isinstance(text, str) else text for text in texts]
+        if truncate:
+            prompts = [self._cut(prompt) for prompt in prompts]
+        for prompt in prompts:
+            if not isinstance(prompt, list):
+                raise RequestError(f"a text is {prompt!r}, expected a string or token ids")
+            self._engine.check(prompt)
+        return prompts
+
+    def _cut(self, prompt: list[int]) -> list[int]:
+        """The front of it that the model can read, and its last token, which ends texts."""
+        most = self._engine.limit_tokens
+        return prompt if len(prompt) <= most else [*prompt[: most - 1], prompt[-1]]
+
+    def prepare_pairs(self, query: str, documents: Sequence[str], *, truncate: bool = True) -> list[list[int]]:
+        """What ``rerank`` would read, checked and turned into tokens."""
+        self._check_task("rerank")
+        if isinstance(documents, str) or not isinstance(documents, Sequence) or not documents:
+            raise RequestError("there are no documents", "give a list of texts")
+        for text in (query, *documents):
+            if not isinstance(text, str):
+                raise RequestError(f"a query or document is {text!r}, expected a string")
+        most = self._engine.limit_tokens
+        return [self._pairs.encode(query, document, most, truncate=truncate) for document in documents]
+
+    def begin(self, prompts: Sequence[list[int]], when_done: Callable[[], None] | None = None) -> Gathering:
+        """Have prepared texts read; the results come when they come."""
+        return Gathering(self._engine, prompts, when_done)
+
+    @cached_property
+    def _pairs(self) -> Pairs:
+        from tenth.text.pairs import Pairs
+
+        return Pairs(self.loaded.header.metadata, self._text.tokenizer)
 
     def load_costs(self) -> dict[str, float]:
         """What loading took: seconds of all of it, of reading and packing the weights, of building the tokenizer (the

@@ -24,7 +24,7 @@ from tenth.engine.drafter import Drafter
 from tenth.engine.masks import Masks
 from tenth.engine.pages import Pages
 from tenth.engine.request import FinishReason, Request, Sequence, Token
-from tenth.engine.scheduler import Chunk, Limits, Scheduler, make_batch
+from tenth.engine.scheduler import Chunk, Limits, Scheduler, make_batch, make_reading
 from tenth.engine.speculation import Asked, Speculation
 from tenth.engine.states import States
 from tenth.errors import RequestError, ResourceError, TenthError
@@ -54,6 +54,18 @@ class StepRuntime(Protocol):
     @property
     def context_tokens(self) -> int:
         """Longest sequence."""
+
+    @property
+    def writes_text(self) -> bool:
+        """Whether steps choose tokens; else they give vectors."""
+
+    @property
+    def reads_whole(self) -> bool:
+        """Whether a step has to have a sequence whole."""
+
+    @property
+    def result_row(self) -> str:
+        """Which row of a sequence a vector is of: "last", "first", or "every"."""
 
     @property
     def has_drafter(self) -> bool:
@@ -157,13 +169,13 @@ class Engine:
         self._loop.post(lambda: self._loop.end(request, "cancelled"))
 
     def logits(self, ids: list[int], at_once: int = 0) -> F32:
-        """Logits [len(ids), vocab] after every token of a sequence; requests at work wait or are set back meanwhile.
+        """Logits [len(ids), vocab] (or vectors) at every token of a sequence; others wait or are set back meanwhile.
 
         ``at_once``: most tokens in a step; 0: as many as may have logits. Raises RequestError when the sequence is
         empty, too long, or has an id outside the vocabulary, ResourceError when a step fails.
         """
         if not 0 < len(ids) <= self.limit_tokens:
-            raise RequestError(f"logits of {len(ids)} tokens were asked for, expected 1 to {self.limit_tokens}")
+            raise RequestError(f"the result at {len(ids)} tokens was asked for, expected 1 to {self.limit_tokens}")
         self._loop.check_ids(ids)
         try:
             return self._call(lambda: self._loop.compute_logits(ids, at_once))
@@ -212,12 +224,15 @@ class _Loop:
             max_sequences=_most_sequences(runtime, max_sequences),
             context_tokens=runtime.context_tokens,
             max_outputs=runtime.max_outputs,
+            whole=runtime.reads_whole,
+            to_generate=int(runtime.writes_text),
         )
         self.runtime = runtime
         self.speculation = speculation
         self.drafter = Drafter(runtime) if runtime.has_drafter else None
         self.masks = Masks(runtime.vocab_size)
-        self.scheduler = Scheduler(Pages(runtime.n_pages, prefix_reuse), limits, States(runtime.n_slots))
+        reuse = prefix_reuse and not runtime.reads_whole
+        self.scheduler = Scheduler(Pages(runtime.n_pages, reuse), limits, States(runtime.n_slots))
         self.sequences: dict[Request, Sequence] = {}
         self.stats = EngineStats()
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()  # None: stop
@@ -302,7 +317,7 @@ class _Loop:
             return None
         started = time.perf_counter()
         try:
-            result = self._run(make_batch(chunks, self.masks.begin(chunks)))
+            result = self._run(self._batch(chunks))
         except Exception as error:
             self.stats.n_failed_steps += 1
             for sequence, *_ in chunks:
@@ -316,6 +331,11 @@ class _Loop:
         self.speculation.measured(chunks, seconds)
         return result
 
+    def _batch(self, chunks: list[Chunk]) -> Batch:
+        if self.runtime.writes_text:
+            return make_batch(chunks, self.masks.begin(chunks))
+        return make_reading(chunks, self.runtime.result_row == "first")
+
     def _run(self, batch: Batch) -> StepResult:
         """A step on states that are where they should be."""
         for source, target in self.scheduler.states.take_copies():
@@ -323,7 +343,14 @@ class _Loop:
         return self.runtime.step(batch)
 
     def _deliver(self, chunks: list[Chunk], result: StepResult) -> None:
-        """Hand out the tokens of a step: of each chunk the first, and one more for each guess that was right."""
+        """Hand out the tokens of a step: of each chunk the first, and one more for each guess that was right.
+
+        Of a model that writes no text, the vectors.
+        """
+        if result.vectors is not None:
+            for chunk, vector in zip(chunks, result.vectors, strict=True):
+                self._give(chunk.sequence.request, vector)
+            return
         first = 0
         for chunk in chunks:
             n_accepted = self._accept(chunk, result, first)
@@ -331,6 +358,12 @@ class _Loop:
             self.speculation.learn(chunk, n_accepted, len(chunks))
             if chunk.draft and chunk.sequence.request in self.sequences:
                 self.scheduler.trim(chunk.sequence)
+
+    def _give(self, request: Request, vector: F32) -> None:
+        assert request.take is not None, "nobody takes the result of a model that writes no text"
+        with self._failing(request):
+            request.take(vector)
+            self.end(request, "stop")
 
     def _accept(self, chunk: Chunk, result: StepResult, first: int) -> int:
         """Follow the tokens of a chunk, whose rows begin at ``first``, as far as they hold; how many guesses did."""
@@ -436,8 +469,11 @@ class _Loop:
 
 
 def _most_sequences(runtime: StepRuntime, wanted: int) -> int:
-    """Sequences at work at a time: each needs logits, and a slot if the model keeps states, with one slot left over."""
-    most = min(wanted, runtime.max_outputs)
+    """Sequences at work at a time: each needs logits, and a slot if the model keeps states, with one slot left over.
+
+    Texts that are only read leave soon: as many as can be.
+    """
+    most = min(wanted, runtime.max_outputs) if runtime.writes_text else runtime.max_outputs
     return min(most, runtime.n_slots - 1) if runtime.n_slots else most
 
 

@@ -5,6 +5,8 @@ still at their prompt (or restarting), so that neither waits for the other. A se
 when all its tokens and one more have pages. When a running sequence finds no page, the youngest one gives up its pages
 and restarts later from its tokens: rows are bit-identical however they are computed, so its text does not change.
 
+A model that reads texts whole gets each in one step, several beside each other as they fit, in order of arrival.
+
 A model with recurrent state also needs a slot for each sequence at work (states.py), and a known prefix counts only as
 far as a checkpoint goes. There is one at the last full page of a prompt, where a chunk ends for its sake, and one at
 the last full page of what was generated. Nothing is guessed ahead: a state cannot be set back by a few tokens.
@@ -36,6 +38,8 @@ class Limits:
     max_sequences: int  # sequences at work at a time
     context_tokens: int
     max_outputs: int = 32  # rows of a step whose next token can be chosen
+    whole: bool = False  # a sequence is computed in one step, or not at all
+    to_generate: int = 1  # tokens of a sequence that have to be left for what is generated
 
 
 class Chunk(NamedTuple):
@@ -91,6 +95,11 @@ class Scheduler:
         """Raise RequestError when a prompt of this length can never be computed."""
         if n_prompt == 0:
             raise RequestError("the prompt has no tokens", "give some text")
+        if not self.limits.to_generate:
+            if n_prompt > self.limit_tokens:
+                raise RequestError(f"the text has {n_prompt} tokens, the model reads at most {self.limit_tokens}",
+                                   "shorten the text, or allow it to be cut")
+            return
         if n_prompt >= self.limits.context_tokens:
             raise RequestError(
                 f"the prompt has {n_prompt} tokens, but the context holds {self.limits.context_tokens} "
@@ -120,6 +129,8 @@ class Scheduler:
         """The rows of the next step; empty when there is nothing to do. Pages for them are taken."""
         self._grow()
         self._admit()
+        if self.limits.whole:
+            return _whole(self.running, self.limits)
         decoding = [Chunk(s, 1) for s in self.running if s.n_pending == 1]
         prefilling = [s for s in self.running if s.n_pending > 1]
         chunks = decoding + _share(prefilling, self.limits.max_rows - len(decoding))
@@ -129,7 +140,7 @@ class Scheduler:
 
     def room(self, chunks: Iterable[Chunk]) -> int:
         """How many more rows, each with a choice of the next token, fit in a step; none that a state would see."""
-        if self.states:
+        if self.states or not self.limits.to_generate:
             return 0
         n_rows = sum(chunk.n_all_rows for chunk in chunks)
         n_outputs = sum(1 + len(chunk.draft) for chunk in chunks if chunk.reaches_end)
@@ -254,10 +265,32 @@ def _share(sequences: list[Sequence], room: int) -> list[Chunk]:
     return [Chunk(s, chunks[s]) for s in sequences if chunks[s] > 0]
 
 
+def _whole(sequences: list[Sequence], limits: Limits) -> list[Chunk]:
+    """Whole sequences in order of arrival, until the next does not fit."""
+    chunks: list[Chunk] = []
+    room = limits.max_rows
+    for sequence in sequences[: limits.max_outputs]:
+        room -= sequence.n_pending
+        if room < 0:
+            break
+        chunks.append(Chunk(sequence, sequence.n_pending))
+    assert chunks or not sequences, "a sequence is longer than a step"
+    return chunks
+
+
 def _until_checkpoint(chunk: Chunk) -> Chunk:
     """The chunk, or the part of it that ends where a checkpoint is to be made."""
     left = chunk.sequence.checkpoint_at - chunk.sequence.n_computed
     return chunk._replace(n_rows=left) if 0 < left < chunk.n_rows else chunk
+
+
+def make_reading(chunks: list[Chunk], first_rows: bool) -> Batch:
+    """The flat arrays of a step that chooses no tokens: results of the last row of each sequence, or of the first."""
+    batch = make_batch(chunks)
+    batch.sampling = None
+    if first_rows:
+        batch.outputs = batch.row_starts[:-1].copy()
+    return batch
 
 
 def make_batch(chunks: list[Chunk], mask: Callable[[], U32] | None = None) -> Batch:

@@ -6,14 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from tenth.batch import F32, Batch, Sampling, StepResult
 from tenth.errors import ResourceError
 from tenth.program.values import Program
 from tenth.runtime.building import Limits, MatrixSource, PlanBuilder, Progress, Reading
-
-NOTHING = StepResult(np.zeros(0, np.int32), np.zeros(0, np.float32), [], [])
 
 
 @dataclass(frozen=True)
@@ -97,6 +93,8 @@ class Runtime:
         self.max_rows, self.max_outputs = limits.max_rows, limits.max_outputs
         self.n_pages, self.context_tokens, self.n_slots = limits.n_pages, limits.context_tokens, limits.n_slots
         self.vocab_size = program.vocab_size
+        self.reads_whole, self.result_row = program.takes_whole_sequences, program.row
+        self.writes_text = program.task == "generate"
         self._observers: list[Observer] = []
         try:
             builder = PlanBuilder(program, limits)
@@ -110,11 +108,16 @@ class Runtime:
     # ---- running
 
     def step(self, batch: Batch) -> StepResult:
-        """Compute one step. Without ``batch.sampling`` the result is empty and ``logits()`` has what was computed."""
+        """Compute one step. Without ``batch.sampling`` the result is empty and ``logits()`` has what was computed.
+
+        A program that writes no text gives the vectors of the output rows.
+        """
         self._plan.step(batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs, batch.slots)
         for observer in self._observers:
             observer.after_step(len(batch.tokens))
-        return self._chosen(batch.sampling) if batch.sampling and len(batch.outputs) else NOTHING
+        if not self.writes_text:
+            return StepResult.nothing(self.logits())
+        return self._chosen(batch.sampling) if batch.sampling and len(batch.outputs) else StepResult.nothing()
 
     def _chosen(self, how: Sampling) -> StepResult:
         tokens, logprobs, top_ids, top_logprobs = self._plan.sample(how.packed())
@@ -137,7 +140,7 @@ class Runtime:
         """
         self._plan.draft(batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs, batch.sources)
         if not len(batch.outputs):
-            return NOTHING
+            return StepResult.nothing()
         return self._chosen(Sampling.greedy(len(batch.outputs)))
 
     def copy_slot(self, source: int, target: int) -> None:
@@ -145,7 +148,7 @@ class Runtime:
         self._plan.copy_slot(source, target)
 
     def logits(self) -> F32:
-        """The logits [m, vocab] of the last step's output rows, copied."""
+        """The logits [m, vocab] (or vectors) of the last step's output rows, copied."""
         logits: F32 = self._plan.logits()
         return logits
 
