@@ -65,6 +65,8 @@ Attributes attributes_from(nb::dict d) {
     else if (name == "cap") a.cap = nb::cast<float>(value);
     else if (name == "alpha") a.alpha = nb::cast<float>(value);
     else if (name == "limit") a.limit = nb::cast<float>(value);
+    else if (name == "prefer") a.prefer = nb::cast<float>(value);
+    else if (name == "drop") a.drop = nb::cast<float>(value);
     else if (name == "softcap") a.softcap = nb::cast<float>(value);
     else if (name == "layer") a.layer = nb::cast<int>(value);
     else if (name == "n_kv_heads") a.n_kv_heads = nb::cast<int>(value);
@@ -202,6 +204,7 @@ class PyPlan {
     d["reads"] = c.reads;
     d["read_bytes"] = c.read_bytes;
     d["wait_seconds"] = c.wait_seconds;
+    d["dropped"] = c.dropped;
     d["slot_bytes"] = plan_.store()->arena_bytes();
     d["buffer_bytes"] = plan_.store()->buffer_bytes();
     d["direct"] = plan_.store()->files().front().mode() == ReadMode::direct;

@@ -219,7 +219,7 @@ void Plan::add_instruction(Instruction instruction, Which which) {
     for (const Operand& o : *list) {
       check_operand(o, "plan: operand of " + name);
       if (o.kind == Operand::Kind::matrix && name != "embed") instruction.weight_bytes += matrices_[o.at].n_panels() * matrices_[o.at].panel_bytes();
-      if (o.kind == Operand::Kind::experts && instruction.in.size() > 1) instruction.weight_bytes += experts_[o.at].expert_bytes() * instruction.in[1].width;
+      if (o.kind == Operand::Kind::experts && name == "expert_linear") instruction.weight_bytes += experts_[o.at].expert_bytes() * instruction.in[1].width;
     }
   instruction.op->rule(instruction, parts());
   // Slots are filled in order of stages: products in another order would wait for each other's for ever.

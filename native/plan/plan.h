@@ -39,7 +39,7 @@ struct Operand {
 enum class Score : int { softmax = 0, sigmoid = 1, softmax_selected = 2 };  // of route
 
 struct Attributes {  // of all ops together; program/ops.py says which op uses which
-  float eps = 0, scale = 1, factor = 1, cap = 0, softcap = 0, alpha = 1, limit = 0;
+  float eps = 0, scale = 1, factor = 1, cap = 0, softcap = 0, alpha = 1, limit = 0, prefer = 0, drop = 0;
   int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0, n_heads = 0, first = 0, n_rows = 0, state = 0, router = 0, separator = -1;
   int k = 0, n_groups = 1, groups_used = 1;
   Score score = Score::softmax;

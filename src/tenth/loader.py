@@ -20,7 +20,7 @@ from tenth.models import build
 from tenth.placing import expert_weights, memory_needs, n_pages, reading_for
 from tenth.program import memory
 from tenth.program.passes import kept_as_floats, optimise
-from tenth.program.streaming import stream_experts
+from tenth.program.streaming import Lossy, stream_experts
 from tenth.program.tracing import trace_experts
 from tenth.program.values import Derived, Program, Sliced, Transposed, Value
 from tenth.program.values import Task as Task
@@ -89,7 +89,7 @@ def open_runtime(
     limits = plan_limits(program, replace(config, context_tokens=placement.needs.context_tokens))
     floats = kept_as_floats(program)
     vectors = {name: read_vector(used[name]) for name in floats}
-    matrices = {name: _source(info, header, program) for name, info in used.items() if name not in floats}
+    matrices = {name: matrix_source(info, header, program) for name, info in used.items() if name not in floats}
     reading = reading_for(placement, config, budget)
     runtime = Runtime(program, matrices, vectors, limits, progress, meanwhile, reading)
     if path and experts:
@@ -143,7 +143,8 @@ def running_program(program: Program, placement: Placement, config: EngineConfig
     """The program as it runs in a placement: with instructions that read experts when they are streamed."""
     if not placement.streams:
         return program
-    return stream_experts(program, expert_weights(program), config.predict_experts)
+    lossy = Lossy(config.lossy_drop, config.lossy_prefer)
+    return stream_experts(program, expert_weights(program), config.predict_experts, lossy)
 
 
 def place_with_chunk(layout: Layout, config: EngineConfig, budget_bytes: int, source: str) -> Placement:
@@ -258,7 +259,8 @@ def plan_limits(program: Program, config: EngineConfig) -> Limits:
     )
 
 
-def _source(info: TensorInfo, header: ModelFile, program: Program) -> MatrixSource:
+def matrix_source(info: TensorInfo, header: ModelFile, program: Program) -> MatrixSource:
+    """Where a weight lies, and how one that lies nowhere is made."""
     how, make, expert_bytes = program.derived.get(info.name), None, prod(info.shape[-2:-1]) * info.row_bytes
     if isinstance(how, Transposed):
         make = partial(read_transposed, header.tensors[how.source], how.n_heads, how.first, how.n_rows)

@@ -172,17 +172,17 @@ class Engine:
         """End a request soon, in whatever phase it is. Nothing happens when it has ended already."""
         self._loop.post(lambda: self._loop.end(request, "cancelled"))
 
-    def logits(self, ids: list[int]) -> F32:
+    def logits(self, ids: list[int], at_once: int = 0) -> F32:
         """Logits [len(ids), vocab] (or vectors) at every token of a sequence; others wait or are set back meanwhile.
 
-        Raises RequestError when the sequence is empty, too long, or has an id outside the vocabulary, ResourceError
-        when a step fails.
+        ``at_once``: most tokens in a step; 0: as many as may have logits. Raises RequestError when the sequence is
+        empty, too long, or has an id outside the vocabulary, ResourceError when a step fails.
         """
         if not 0 < len(ids) <= self.limit_tokens:
             raise RequestError(f"the result at {len(ids)} tokens was asked for, expected 1 to {self.limit_tokens}")
         self._loop.check_ids(ids)
         try:
-            return self._call(lambda: self._loop.compute_logits(ids))
+            return self._call(lambda: self._loop.compute_logits(ids, at_once))
         except RuntimeError as error:  # of the step: a weight that could not be read
             raise _as_tenth_error(error) from error
 
@@ -442,17 +442,18 @@ class _Loop:
         except Exception as error:
             self._fail(request, error)
 
-    def compute_logits(self, ids: list[int]) -> F32:
-        """Logits after every token, in chunks of as many rows as may have them."""
+    def compute_logits(self, ids: list[int], at_once: int) -> F32:
+        """Logits after every token, in chunks of as many rows as may have them, or fewer."""
         if self.drafter:
             self.drafter.hand_over()
+        most = min(self.runtime.max_outputs, self.runtime.max_rows, at_once or len(ids))
         tokens = np.array(ids, np.int32)
         pages, states = self.scheduler.make_room(pages_for(len(ids))), self.scheduler.states
         slots = np.array([states.take()] if states else [], np.int32)
         parts = []
         try:
-            for start in range(0, len(ids), min(self.runtime.max_outputs, self.runtime.max_rows)):
-                end = min(start + min(self.runtime.max_outputs, self.runtime.max_rows), len(ids))
+            for start in range(0, len(ids), most):
+                end = min(start + most, len(ids))
                 rows = np.arange(end - start, dtype=np.int32)
                 table = np.array(pages[: pages_for(end)], np.int32)
                 starts = np.array([0, end - start], np.int32)

@@ -47,7 +47,8 @@ class ExpertCounters:
 
     ``wanted``: slices that layers asked for; ``ready``: of these, in memory then; ``coming``: being read then.
     ``predicted``: slices read ahead; ``unused``: of these, replaced without being asked for. ``wait_seconds``: of all
-    workers together, for slices. ``direct``: whether reads go past the page cache.
+    workers together, for slices. ``dropped``: experts that tokens did without (lossy_drop). ``direct``: whether reads
+    go past the page cache.
     """
 
     wanted: int
@@ -58,6 +59,7 @@ class ExpertCounters:
     reads: int
     read_bytes: int
     wait_seconds: float
+    dropped: int
     slot_bytes: int
     buffer_bytes: int
     direct: bool
