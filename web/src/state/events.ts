@@ -2,6 +2,7 @@
 
 import type { Chat, Delta, Folder, Message, Preset, Pull, Stats } from '../types';
 import { chats } from './chats.svelte';
+import { isListening } from './listening';
 import { presets } from './presets.svelte';
 import { server } from './server.svelte';
 import { threads } from './threads.svelte';
@@ -32,8 +33,11 @@ const HANDLERS = {
   'preset-deleted': ({ id }: { id: string }) => presets.onPreset(null, id),
   stats: (stats: Stats) => (server.stats = stats),
   pull: (pull: Pull) => server.onPull(pull),
-  hello: () => onOpen(),
-  reset: () => void refresh(),
+  hello: () => isListening(),
+  reset: () => {
+    isListening();
+    void refresh();
+  },
 };
 
 export function listen(): void {

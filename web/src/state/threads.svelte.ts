@@ -3,6 +3,7 @@
 import { ApiError } from '../api';
 import type { Chat } from '../types';
 import { lasting } from './lasting.svelte';
+import { waitForEvents } from './listening';
 import { Thread } from './thread.svelte';
 import { ui } from './ui.svelte';
 
@@ -29,6 +30,7 @@ class Threads {
 
   private async read(thread: Thread): Promise<void> {
     try {
+      await waitForEvents();
       await thread.read();
     } catch (error) {
       this.open.delete(thread.id);
