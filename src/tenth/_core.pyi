@@ -129,6 +129,11 @@ class Plan:
 def physical_processors() -> list[int]:
     """Processors this process may use, one per physical core."""
 
+def first_of_cores(allowed: Sequence[int], root: str) -> list[int]:
+    """
+    Of these processors the first of each core, as the files under root say.
+    """
+
 def partial_sums_bytes(n_heads: int, head_dim: int, context_tokens: int) -> int: ...
 
 def page_bytes(arg0: Sequence[tuple[int, int, int]], arg1: int, /) -> int: ...
