@@ -17,8 +17,8 @@ import numpy as np
 from tenth.batch import F32
 from tenth.program.values import Instruction, Program, Value
 
-# What a large bias becomes: with less, its own rounding, which grows by its factor, would weigh more. Mean KL divergence,
-# Qwen2.5-Coder-0.5B, 160 words: 0.129 without factors, 0.0027 with 2, 0.0013 with 8.
+# What a large bias becomes: with less, its own rounding, which grows by its factor, would weigh more. Mean KL
+# divergence of Qwen2.5-Coder-0.5B, 160 words: 0.129 without factors, 0.0027 with 2, 0.0013 with 8.
 ORDINARY = 8.0
 MOST = 2.0**20
 
