@@ -11,6 +11,7 @@ models from the file alone, and stored as float32.
 
 Each .npz holds `tokens` int32 [n] and `logits` float32 [n, vocab]. Cases with quantised weights add `logits_q8`: the
 same weights, but the input of every linear with a quantised weight rounded to int8 per 32 values (exact.round_to_int8).
+Cases with a drafter add `drafted` [n - 1, vocab] (and `drafted_q8`): what it takes each token but the first two to be.
 Models that write no text have `vectors` in place of logits (goldens/encoders.py).
 golden_chat carries a small byte-level tokenizer; its .npz adds `text`, of which `tokens` is the encoding.
 """

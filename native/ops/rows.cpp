@@ -90,6 +90,28 @@ void run_l2_norm(const Instruction& i, Step& s, int thread) {
   for (int64_t r = share.begin; r < share.end; r++) s.rows->l2_norm(s.floats(i.in[0]) + r * d, s.floats(i.out[0]) + r * d, d, i.attributes.eps);
 }
 
+void run_join(const Instruction& i, Step& s, int thread) {
+  const Operand &a = i.in[0], &b = i.in[1], &y = i.out[0];
+  const Share share(s.rows_of(y), thread, s.n_threads);
+  for (int64_t r = share.begin; r < share.end; r++) {
+    std::memcpy(s.floats(y) + r * y.width, s.floats(a) + r * a.width, size_t(a.width) * 4);
+    std::memcpy(s.floats(y) + r * y.width + a.width, s.floats(b) + r * b.width, size_t(b.width) * 4);
+  }
+}
+
+void run_hidden_store(const Instruction& i, Step& s, int thread) {
+  const Operand& x = i.in[0];
+  const Share share(s.rows_of(x), thread, s.n_threads);
+  std::memcpy(s.hidden + share.begin * x.width, s.floats(x) + share.begin * x.width, size_t((share.end - share.begin) * x.width) * 4);
+}
+
+void run_hidden_load(const Instruction& i, Step& s, int thread) {
+  const Operand& y = i.out[0];
+  const Share share(s.rows_of(y), thread, s.n_threads);
+  for (int64_t r = share.begin; r < share.end; r++)
+    std::memcpy(s.floats(y) + r * y.width, s.hidden + s.batch->sources[r] * y.width, size_t(y.width) * 4);
+}
+
 void run_decay(const Instruction& i, Step& s, int thread) {
   const int64_t d = i.out[0].width;
   const Share share(s.rows_of(i.out[0]), thread, s.n_threads);

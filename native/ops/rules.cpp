@@ -191,6 +191,24 @@ void rule_split(const Instruction& i, const Parts&) {
     need(i, is_floats(i.out[j]) && i.out[j].rows == i.in[0].rows && i.out[j].width == i.in[0].width / whole * sizes[j], "operands differ");
 }
 
+void rule_join(const Instruction& i, const Parts&) {
+  need_counts(i, 2, 2, 1);
+  const Operand &a = i.in[0], &b = i.in[1], &y = i.out[0];
+  need(i, is_floats(a) && is_floats(b) && is_floats(y) && a.rows == b.rows && a.rows == y.rows, "kinds");
+  need(i, y.width == a.width + b.width, "the result is not as long as both");
+}
+
+void rule_hidden_store(const Instruction& i, const Parts& p) {
+  need_counts(i, 1, 1, 0);
+  need(i, is_floats(i.in[0]) && p.hidden > 0 && i.in[0].width == p.hidden, "does not fit the rows that are kept");
+}
+
+void rule_hidden_load(const Instruction& i, const Parts& p) {
+  need_counts(i, 1, 1, 1);
+  need(i, i.in[0].kind == Kind::sources && is_floats(i.out[0]) && i.out[0].rows == Rows::tokens, "kinds");
+  need(i, p.hidden > 0 && i.out[0].width == p.hidden, "does not fit the rows that are kept");
+}
+
 void rule_l2_norm(const Instruction& i, const Parts& p) {
   rule_one_input(i, p);
   need(i, i.attributes.head_dim > 0 && i.in[0].width % i.attributes.head_dim == 0, "head_dim");

@@ -53,7 +53,7 @@ class Encoder(Architecture):
     def name_in_file(self, hf_name: str) -> str:
         return super().name_in_file(hf_name.removeprefix("bert.").removeprefix("roberta."))
 
-    def add_keys(self, writer: gguf.GGUFWriter, c: Config) -> None:
+    def add_keys(self, writer: gguf.GGUFWriter, c: Config, n_nextn: int = 0) -> None:
         writer.add_context_length(c.max_position_embeddings - self.cut)
         writer.add_embedding_length(c.hidden_size)
         writer.add_block_count(c.num_hidden_layers)

@@ -33,7 +33,7 @@ from tenth.runtime import (
     physical_processors,
 )
 from tenth.tracing import Recorder, trace_path
-from tenth.weights.budget import memory_budget
+from tenth.weights.budget import Budget, memory_budget
 from tenth.weights.formats import FORMATS
 from tenth.weights.gguf import (
     ModelFile,
@@ -77,9 +77,9 @@ def open_runtime(
 
     ``meanwhile``: work for this thread while others read the weights; what it raises is raised here.
     """
-    layout = lay_out(header, config)
-    used, budget = layout.stored, memory_budget(config.memory_bytes)
-    placement = place_with_chunk(layout, config, budget.n_bytes, budget.source)
+    budget = memory_budget(config.memory_bytes)
+    layout, placement = lay_out_within(header, config, budget)
+    used = layout.stored
     config = replace(config, chunk_tokens=config.chunk_tokens or placement.needs.chunk_tokens)
     program = running_program(layout.program, placement, config)
     experts, path = expert_weights(program), trace_path()
@@ -107,9 +107,30 @@ class Layout:
     needs: Needs
 
 
-def lay_out(header: ModelFile, config: EngineConfig) -> Layout:
-    """What is known of a model from its header alone. Raises ModelFileError, or RequestError for the settings."""
-    program = optimised_program(header)
+def lay_out_within(header: ModelFile, config: EngineConfig, budget: Budget) -> tuple[Layout, Placement]:
+    """How a model is laid out and placed within a budget: with its drafter, if it has one that costs nothing else.
+
+    A drafter must not take memory from experts or from the context. Raises as ``lay_out`` and ``place_with_chunk`` do.
+    """
+    layout = lay_out(header, config)
+    placement = place_with_chunk(layout, config, budget.n_bytes, budget.source)
+    if not config.speculate or placement.streams:
+        return layout, placement
+    more, needs = lay_out(header, config, drafts=True), placement.needs
+    free = budget.n_bytes - needs.fixed - needs.experts
+    if more.program.drafter and more.needs.fixed - layout.needs.fixed <= free:
+        placed = place_with_chunk(more, config, budget.n_bytes, budget.source)
+        if not placed.streams and placed.needs.context_tokens == needs.context_tokens:
+            return more, placed
+    return layout, placement
+
+
+def lay_out(header: ModelFile, config: EngineConfig, drafts: bool = False) -> Layout:
+    """What is known of a model from its header alone. Raises ModelFileError, or RequestError for the settings.
+
+    ``drafts``: with its drafter, if it has one.
+    """
+    program = optimised_program(header, drafts)
     used = stored_tensors(header, program)
     require_supported({**used, **{how.source: header.tensors[how.source] for how in program.derived.values()}})
     limits = plan_limits(program, config)
@@ -150,10 +171,17 @@ def place_with_chunk(layout: Layout, config: EngineConfig, budget_bytes: int, so
     return placement
 
 
-def optimised_program(header: ModelFile) -> Program:
+def optimised_program(header: ModelFile, drafts: bool = False) -> Program:
     """The program of a model file, after all passes. Raises ModelFileError for what is not supported."""
     architecture = header.metadata.architecture
-    program = build(architecture, header.metadata, {name: info.shape for name, info in header.tensors.items()})
+    shapes = {name: info.shape for name, info in header.tensors.items()}
+    try:
+        program = build(architecture, header.metadata, shapes, drafts)
+    except ModelFileError as error:
+        if not drafts:
+            raise
+        what = f"the block that guesses tokens: {error.message}"
+        raise ModelFileError(what, "--no-speculate does without it") from error
     check_vocabulary(header, program)
     stored = stored_tensors(header, program)
     quantised = {name for name, info in stored.items() if info.format not in FLOAT_FORMATS}

@@ -24,6 +24,7 @@ from tenth.stream import Feed, Stream, ThinkingBudget, TokenReader
 if TYPE_CHECKING:
     from tenth.loader import Loaded, Task
     from tenth.text.asking import Ask
+    from tenth.text.begun import Begun
     from tenth.text.grammar import Grammar, Grammars
     from tenth.text.guide import Guide
     from tenth.text.template import ChatTemplate
@@ -201,15 +202,19 @@ class Model:
         tools: Sequence[Mapping[str, Any]] | None = None,
         tool_choice: Any = None,
         parallel_tool_calls: bool = True,
+        begun: Begun | None = None,
         **sampling: Any,
     ) -> Prepared:
-        """What ``chat`` would start, checked and turned into tokens; nothing is computed yet."""
+        """What ``chat`` would start, checked and turned into tokens; nothing is computed yet.
+
+        begun: the beginning of an answer that was broken off, to go on with; it is not told again.
+        """
         from tenth.text.asking import ChatOptions, ask
 
         self._check_task("generate")
         params, text = make_params(sampling).completed(self.defaults), self._text
         options = ChatOptions(think, thinking_budget, reasoning_effort, response_format, tools, tool_choice,
-                              parallel_tool_calls)
+                              parallel_tool_calls, begun)
         asked = ask(text.template, text.tokenizer, messages, options)
         ids = text.tokenizer.encode(asked.prompt, special=True, parse_special=True)
         return self._checked(Prepared(ids, params, asked.grammar, asked))
@@ -299,7 +304,8 @@ class Model:
         tokenizer, stops = self._text.tokenizer, StopStrings(tuple(params.stop)) if params.stop else None
         if asked is None:
             return TokenReader(TextStream(tokenizer), None, stops), None
-        reader = TokenReader(TextStream(tokenizer, shown=asked.shown), asked.deltas(), stops, asked.calls())
+        text = TextStream(tokenizer, shown=asked.shown, continuing=asked.opening is not None)
+        reader = TokenReader(text, asked.deltas(), stops, asked.calls())
         if asked.thinking is None:
             return reader, None
         opening, closing, behind = (

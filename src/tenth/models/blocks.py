@@ -9,6 +9,7 @@ from tenth.program.builder import (
     Weights,
     attention,
     heads,
+    hidden_store,
     linear,
     rms_norm,
     rope,
@@ -47,10 +48,15 @@ def gated_feed_forward(x: Value, w: Weights) -> Value:
 def logits(x: Value, w: Weights, c: Config) -> Value:
     """Of the output rows; without ``output`` by the token table. x: [n, dim] -> [outputs, vocab].
 
-    In a file that says how its rows are pooled, that instead.
+    In a file that says how its rows are pooled, that instead. Where the file has a drafter (nextn.py) the normed state
+    of every row is kept for it.
     """
     if c.pooling:
         return pooled(rms_norm(x, w.output_norm, c.eps), w, c.pooling)
+    if w.blk[c.n_layers].nextn.eh_proj:
+        x = rms_norm(x, w.output_norm, c.eps)
+        hidden_store(x)
+        return linear(select_outputs(x), w.output or w.token_embd)
     return linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)
 
 

@@ -40,7 +40,8 @@ class Builder:
         self.state: list[KvLayer] = []
         self.recurrences: list[Recurrence] = []
         self.derived: dict[str, Derived] = {}
-        self.inputs = {name: self._input(name) for name in ("tokens", "positions")}
+        self.inputs = {name: self._input(name) for name in ("tokens", "positions", "sources")}
+        self.hidden = 0
 
     def _input(self, name: str) -> Value:
         return Value(name, "input", (), "tokens", "i32", builder=self)
@@ -90,10 +91,11 @@ class Builder:
         return self.weights[name]
 
     def finish(self, output: Value, architecture: str = "", context_tokens: int = 0) -> Program:
-        """The program, with ``output`` as its logits."""
+        """The program, with ``output`` as its logits. What is emitted from now on belongs to another, its drafter."""
+        instructions, self.instructions = self.instructions, []
         return Program(
-            self.instructions, self.weights, self.inputs, output, self.state, architecture, context_tokens,
-            recurrences=self.recurrences, derived=self.derived,
+            instructions, self.weights, self.inputs, output, self.state, architecture, context_tokens,
+            recurrences=self.recurrences, derived=self.derived, hidden=self.hidden,
         )  # fmt: skip
 
 
@@ -256,6 +258,25 @@ def split(x: Value, *sizes: int) -> tuple[Value, ...]:
     return x.builder.emit("split", (x,), sizes=sizes)
 
 
+def join(a: Value, b: Value) -> Value:
+    """[n, a], [n, b] -> [n, a + b]: row behind row."""
+    return _emit(a, "join", b)
+
+
+def hidden_store(x: Value) -> None:
+    """[n, d]: keeps these rows for the drafter until the next step."""
+    assert x.builder is not None, f"{x.name} belongs to no builder"
+    expect(x.builder.hidden in (0, x.shape[0]), "hidden_store: rows of another length before")
+    x.builder.emit("hidden_store", (x,))
+    x.builder.hidden = x.shape[0]
+
+
+def hidden_load(sources: Value) -> Value:
+    """I32 [n] -> [n, d]: rows that were kept, in a drafter."""
+    assert sources.builder is not None, f"{sources.name} belongs to no builder"
+    return _emit(sources, "hidden_load", width=sources.builder.hidden)
+
+
 def scale(x: Value, factor: float) -> Value:
     """[n, …] -> x * factor."""
     return _emit(x, "scale", factor=float(factor))
@@ -369,7 +390,7 @@ def sequence_mean(x: Value) -> Value:
 __all__ = [
     "Builder", "Routing", "Rows", "Value", "Weights", "attention", "clamped_swiglu", "decay", "delta_net", "embed",
     "embed_segments", "encoder_attention", "expert_linear", "expert_sum", "flat", "geglu", "gelu", "head_linear",
-    "head_linear_transposed", "heads", "l2_norm", "latent_attention", "layer_norm", "linear", "rms_norm", "rope",
-    "rope_angles", "route", "scale", "select_outputs", "sequence_mean", "short_conv", "sigmoid", "sigmoid_gate",
-    "softcap", "split", "swiglu",
+    "head_linear_transposed", "heads", "hidden_load", "hidden_store", "join", "l2_norm", "latent_attention",
+    "layer_norm", "linear", "rms_norm", "rope", "rope_angles", "route", "scale", "select_outputs", "sequence_mean",
+    "short_conv", "sigmoid", "sigmoid_gate", "softcap", "split", "swiglu",
 ]  # fmt: skip

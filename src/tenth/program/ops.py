@@ -282,6 +282,29 @@ def _split(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result
 
 
 @_op("a b")
+def _join(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, a], [n, b] -> [n, a + b]: each row of the first, and behind it that of the second."""
+    a, b = inputs
+    expect(len(a.shape) == len(b.shape) == 1 and a.rows == b.rows, f"join of {a.shape} and {b.shape}")
+    return (Result(a.rows, (a.shape[0] + b.shape[0],)),)
+
+
+@_op("x")
+def _hidden_store(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, d] -> nothing: keeps the rows for the drafter, row r of this step in place r, until a next hidden_store."""
+    expect(len(inputs[0].shape) == 1, f"hidden_store of {inputs[0].shape}")
+    return ()
+
+
+@_op("sources:i32", width=int)
+def _hidden_load(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """I32 [n] -> [n, width]: for row r what the last hidden_store kept in place sources[r]. Only in a drafter."""
+    (sources,), width = inputs, attrs["width"]
+    expect(isinstance(width, int) and width > 0 and sources.shape == (), "hidden_load takes numbers of rows")
+    return (Result(sources.rows, (int(width),)),)  # type: ignore[arg-type]
+
+
+@_op("a b")
 def _add(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """Twice [n, …] -> same: a + b."""
     return (_same(*inputs),)

@@ -25,7 +25,7 @@ Array = NDArray[Any]
 class Batch:
     """One step. Rows of sequence j are row_starts[j]:row_starts[j+1]; ``outputs``: rows that need logits, ascending.
 
-    ``sequences``: which sequence of the cache each one is; by default 0, 1, 2 …
+    ``sequences``: which sequence of the cache each one is; by default 0, 1, 2 … ``sources``: of a drafter's rows.
     """
 
     tokens: Array
@@ -33,6 +33,7 @@ class Batch:
     row_starts: Array
     outputs: Array
     sequences: Sequence[int] = ()
+    sources: Array | None = None
 
     def __post_init__(self) -> None:
         self.sequences = self.sequences or range(len(self.row_starts) - 1)
@@ -50,11 +51,12 @@ class Cache:
     """What is kept between steps.
 
     ``kv``: keys and values, (layer, sequence) -> [2, positions, n_kv_heads, head_dim]; latents: [1, …]. ``recurrent``:
-    (number of the recurrence, sequence) -> its numbers.
+    (number of the recurrence, sequence) -> its numbers. ``hidden``: the rows that the last hidden_store kept.
     """
 
     kv: dict[tuple[int, int], Array] = field(default_factory=dict)
     recurrent: dict[tuple[int, int], Array] = field(default_factory=dict)
+    hidden: Array | None = None
 
 
 class Q8(NamedTuple):
@@ -201,6 +203,24 @@ def _latent_attention(x: list[Array], attrs: Attrs, context: Context) -> Array:
 @_means("split")
 def _split(x: list[Array], attrs: Attrs, context: Context) -> list[Array]:
     return np.split(x[0], np.cumsum(attrs["sizes"])[:-1], -1)
+
+
+@_means("join")
+def _join(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    return np.concatenate(x, -1)
+
+
+@_means("hidden_store")
+def _hidden_store(x: list[Array], attrs: Attrs, context: Context) -> list[Array]:
+    context.cache.hidden = x[0].copy()
+    return []
+
+
+@_means("hidden_load")
+def _hidden_load(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    assert context.cache.hidden is not None, "nothing was kept"
+    kept: Array = context.cache.hidden[x[0]]
+    return kept
 
 
 @_means("attention")
@@ -476,7 +496,7 @@ def run(
     context = Context(batch, Cache() if cache is None else cache, dtype)
     store = _Arena(program, arena_bytes) if arena_bytes else _Loose()
     expect(not arena_bytes or dtype is np.float32, "an arena holds float32")
-    given = {"tokens": batch.tokens, "positions": batch.positions}
+    given = {"tokens": batch.tokens, "positions": batch.positions, "sources": batch.sources}
 
     def read(value: Value) -> Any:
         if value.kind == "weight":

@@ -149,6 +149,10 @@ class Program:
     ``weights``: by tensor name of the file, in order of first use. ``state`` and ``recurrences``: what is kept between
     steps, keys and values by layer and what recurrent ops declared by number. ``derived``: those of the weights that
     are made of a tensor of the file under another name.
+
+    ``drafter``: a second program that guesses at tokens (models/nextn.py), or None. It shares ``weights``, ``inputs``
+    and what is kept with the first, reads the rows that hidden_stores of both keep, ``hidden`` numbers each, and has an
+    input more: "sources", int32, the kept row that each of its rows goes on from.
     """
 
     instructions: list[Instruction]
@@ -162,6 +166,13 @@ class Program:
     derived: dict[str, Derived] = field(default_factory=dict)
     task: Task = "generate"
     row: Row = "last"
+    drafter: Program | None = None
+    hidden: int = 0
+
+    @property
+    def every_instruction(self) -> list[Instruction]:
+        """Those of the drafter too."""
+        return self.instructions + (self.drafter.instructions if self.drafter else [])
 
     @property
     def vocab_size(self) -> int:
