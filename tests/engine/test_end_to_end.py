@@ -336,8 +336,7 @@ def test_settings_of_the_wrong_kind_are_refused(name, value):
         tenth.load(FILE, **{name: value})
 
 
-# Ctrl-C once more while close() waits for a step that takes long. Native code on another thread does not survive the end
-# of Python.
+# Ctrl-C once more while close() waits for a step that takes long. Native code does not survive the end of Python.
 IMPATIENT = f"""
 import signal, threading
 import tenth
