@@ -31,6 +31,7 @@ const HANDLERS = {
   'folder-deleted': ({ id }: { id: string }) => chats.onFolder(null, id),
   preset: ({ preset }: { preset: Preset }) => presets.onPreset(preset),
   'preset-deleted': ({ id }: { id: string }) => presets.onPreset(null, id),
+  imported: () => void refresh(),
   stats: (stats: Stats) => (server.stats = stats),
   pull: (pull: Pull) => server.onPull(pull),
   hello: () => isListening(),
