@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -39,13 +40,14 @@ def open_chromium(playwright):
 class Visit:
     """A page of one person. ``close`` fails when anything ran, was refused by the policy, or went elsewhere."""
 
-    def __init__(self, browser, server, **how):
-        self.server = server
+    def __init__(self, browser, server, max_tokens=40, **how):
+        self.server, self.max_tokens = server, max_tokens  # of each answer: a small model does not know when to stop
         self.errors, self.elsewhere = [], []
         self.expected = ["404 \\(Not Found\\)"]  # patterns of console errors that a test brings about
         self.context = browser.new_context(**({"locale": "en", "viewport": {"width": 1280, "height": 800}} | how))
         self.context.add_init_script(WATCH)
         self.context.on("request", self._on_request)
+        self.context.route("**/api/chats", self._make_short)
         self.page = self.new_page()
 
     def new_page(self):
@@ -54,6 +56,13 @@ class Visit:
         page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         return page
+
+    def _make_short(self, route):
+        if route.request.method != "POST":
+            return route.continue_()
+        body = route.request.post_data_json
+        body["settings"] = {"max_tokens": self.max_tokens, **body.get("settings", {})}
+        return route.continue_(post_data=json.dumps(body))
 
     def _on_request(self, request):
         if not request.url.startswith((self.server.url, "blob:", "data:")):
