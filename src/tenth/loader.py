@@ -50,6 +50,7 @@ LONG_CHUNKS, SLOTS_FOR_CHUNK = (2048, 1024, 512), 1 / 16  # where experts stream
 ALWAYS_STREAM = "TENTH_STREAM"  # set: experts stream although they fit, to measure what that costs
 OUTPUT_ROWS = 32  # rows that can have logits in one step: enough for a batch of sequences, small beside a chunk
 LEAST_CHECKPOINTS = 2  # copies of what recurrent layers keep: where the prompt ended, and a page of the answer
+SPARE_SLOTS = 3  # of what recurrent layers keep, behind so many guesses in a step until it is known which are right
 FLOAT_FORMATS = frozenset({"F32", "F16", "BF16"})  # their products read float32 activations, all others q8
 
 
@@ -248,11 +249,13 @@ def plan_limits(program: Program, config: EngineConfig) -> Limits:
     # Where nothing is kept, pages only count: each text of a step has one that is not full.
     kept = n_pages(config.kv_tokens or context) if program.state else pages_for(max_rows) + max_outputs
     arena_bytes = memory.plan(program, {"tokens": max_rows, "outputs": max_outputs})
+    spare = SPARE_SLOTS if program.recurrences and config.speculate else 0
     return Limits(
         n_threads=config.threads or len(physical_processors()), max_rows=max_rows, max_outputs=max_outputs,
         context_tokens=context, n_pages=kept, kv_format=config.kv_format,
         arena_bytes=arena_bytes,
-        n_slots=config.max_sequences + max(LEAST_CHECKPOINTS, config.max_sequences // 2) if program.recurrences else 0,
+        n_slots=config.max_sequences + max(LEAST_CHECKPOINTS, config.max_sequences // 2) + spare
+        if program.recurrences else 0, n_spare_slots=spare,
     )
 
 

@@ -6,6 +6,7 @@ and the process go on.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import queue
 import threading
@@ -78,6 +79,10 @@ class StepRuntime(Protocol):
     def n_slots(self) -> int:
         """Places for recurrent states, more than sequences at work; 0 for a model that keeps none."""
 
+    @property
+    def n_spare_slots(self) -> int:
+        """Of these, for states behind guesses."""
+
     def copy_slot(self, source: int, target: int) -> None:
         """Copy the state in one place to another."""
 
@@ -134,8 +139,8 @@ class Engine:
     ) -> None:
         self._loop = _Loop(runtime, max_sequences, prefix_reuse, speculation or Speculation())
         thread = threading.Thread(target=self._loop.run, name="tenth-engine", daemon=True)
-        self._finalizer = weakref.finalize(self, _stop, self._loop, thread)
         thread.start()
+        self._finalizer = weakref.finalize(self, _stop, self._loop, thread)
 
     @property
     def stats(self) -> EngineStats:
@@ -211,8 +216,14 @@ def _closed() -> RequestError:
 
 def _stop(loop: _Loop, thread: threading.Thread) -> None:
     loop.post(None)
-    if thread is not threading.current_thread():
+    if thread is threading.current_thread():
+        return
+    try:
+        loop.over.wait()  # before join, which takes a thread for ended once Ctrl-C has interrupted it
         thread.join()
+    except BaseException:  # Ctrl-C while a step is computed: native code must have returned before Python ends
+        atexit.register(loop.over.wait)
+        raise
 
 
 class _Loop:
@@ -232,11 +243,13 @@ class _Loop:
         self.drafter = Drafter(runtime) if runtime.has_drafter else None
         self.masks = Masks(runtime.vocab_size)
         reuse = prefix_reuse and not runtime.reads_whole
-        self.scheduler = Scheduler(Pages(runtime.n_pages, reuse), limits, States(runtime.n_slots))
+        states = States(runtime.n_slots, runtime.n_spare_slots)
+        self.scheduler = Scheduler(Pages(runtime.n_pages, reuse), limits, states)
         self.sequences: dict[Request, Sequence] = {}
         self.stats = EngineStats()
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()  # None: stop
         self._is_open = True
+        self.over = threading.Event()  # the runtime is closed
         self._door = threading.RLock()  # after closing, nothing gets into the inbox; a finaliser may post inside a post
 
     def post(self, work: Callable[[], None] | None) -> bool:
@@ -256,7 +269,10 @@ class _Loop:
                 self._fail(request, _as_tenth_error(error))
             raise
         finally:
-            self._close()
+            try:
+                self._close()
+            finally:
+                self.over.set()
 
     def _close(self) -> None:
         with self._door:
@@ -383,7 +399,7 @@ class _Loop:
                 goes_on = self._follow(sequence, token)
             if not goes_on or token.id != guess:
                 return n
-            self.scheduler.advance([Chunk(sequence, 1)])
+            self.scheduler.accept(sequence)
             counts.n_accepted += 1
             self.stats.n_accepted += 1
         raise AssertionError("a token equalled no guess and yet was accepted")
@@ -474,7 +490,7 @@ def _most_sequences(runtime: StepRuntime, wanted: int) -> int:
     Texts that are only read leave soon: as many as can be.
     """
     most = min(wanted, runtime.max_outputs) if runtime.writes_text else runtime.max_outputs
-    return min(most, runtime.n_slots - 1) if runtime.n_slots else most
+    return min(most, runtime.n_slots - runtime.n_spare_slots - 1) if runtime.n_slots else most
 
 
 def _token(result: StepResult, row: int) -> Token:
