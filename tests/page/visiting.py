@@ -61,7 +61,7 @@ class Visit:
         if route.request.method != "POST":
             return route.continue_()
         body = route.request.post_data_json
-        body["settings"] = {"max_tokens": self.max_tokens, **body.get("settings", {})}
+        body["settings"] = {"max_tokens": self.max_tokens, "temperature": 0, **body.get("settings", {})}
         return route.continue_(post_data=json.dumps(body))
 
     def _on_request(self, request):

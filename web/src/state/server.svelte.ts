@@ -21,7 +21,7 @@ class Server {
     try {
       this.session = await sessions.get();
       ui.isOnline = true;
-      if (this.isReady) await Promise.all([this.readMachine(), this.readLibrary()].map(ifThere));
+      if (this.isReady) await Promise.all([this.readMachine(), this.readLibrary()]);
     } catch (error) {
       if (error instanceof ApiError && error.status === 0) ui.isOnline = false;
       else throw error;
@@ -29,11 +29,11 @@ class Server {
   }
 
   async readMachine(): Promise<void> {
-    this.machine = await api.machine();
+    this.machine = await ifThere(api.machine());
   }
 
   async readLibrary(): Promise<void> {
-    this.library = await api.library();
+    this.library = await ifThere(api.library());
   }
 
   model(name: string | null | undefined): LibraryModel | undefined {
@@ -62,11 +62,12 @@ class Server {
 }
 
 /** A server that lacks a route can still chat. */
-async function ifThere(reading: Promise<void>): Promise<void> {
+async function ifThere<T>(reading: Promise<T>): Promise<T | null> {
   try {
-    await reading;
+    return await reading;
   } catch (error) {
-    if (!(error instanceof ApiError && error.status === 404)) throw error;
+    if (error instanceof ApiError && error.status === 404) return null;
+    throw error;
   }
 }
 
