@@ -1,4 +1,4 @@
-"""Thinking above an answer, with the real small model: a template has it begin with a thought, as thinking models do."""
+"""Thinking above an answer, with the real small model: under a template that has it begin with a thought."""
 
 from __future__ import annotations
 
