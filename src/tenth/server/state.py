@@ -70,15 +70,16 @@ class State:
             self._db.row_factory = sqlite3.Row
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-2000"):
                 self._db.execute(f"PRAGMA {pragma}")
-            self._migrate()
+            self._migrate(path)
         except (OSError, sqlite3.Error) as error:
             raise ResourceError(f"{path}: the server's state cannot be opened: {error}",
                                 "is the disk full, or the folder not writable?") from None
 
-    def _migrate(self) -> None:
+    def _migrate(self, path: Path) -> None:
         (done,) = self._db.execute("PRAGMA user_version").fetchone()
         if done > len(STEPS):
-            raise sqlite3.DatabaseError(f"it was written by a newer tenth (format {done}, expected {len(STEPS)})")
+            raise ResourceError(f"{path}: the server's state was written by a newer tenth (format {done}, expected "
+                                f"{len(STEPS)})", "use that one, or another TENTH_HOME")
         for number, step in enumerate(STEPS[done:], done + 1):
             self._db.executescript(f"BEGIN IMMEDIATE; {step}; PRAGMA user_version={number}; COMMIT;")
 

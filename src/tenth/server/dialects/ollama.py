@@ -338,7 +338,7 @@ class NameRequest(Body):
 class ShowRequest(NameRequest):
     """The body of show."""
 
-    verbose: bool | None = None
+    verbose: bool | None = Field(default=None, description="Accepted: all that is known is told.")
     unsupported: ClassVar[dict[str, str]] = {"system": "it comes with a request", "template": "it comes with the model",
                                              "options": "they come with a request"}
 

@@ -7,19 +7,20 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, ClassVar, Literal
 
-from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from pydantic import Field, ValidationError
 from starlette.responses import Response
 
 from tenth.errors import TenthError
-from tenth.server.body import Body, JsonRoute, parse, wrong_field
+from tenth.server.body import Body, JsonRoute, StrictRoute, parse, wrong_field
 from tenth.server.dialects import openai_chat, openai_completions
 from tenth.server.dialects.openai import error_body
 from tenth.server.failures import Refused, failure_of
 from tenth.server.files import MOST_LINES, Batches, Files
+from tenth.server.pages import OrderedPaging, Paging
 from tenth.server.service import Service, new_id
 
-forms = APIRouter(tags=["OpenAI"])
+forms = APIRouter(route_class=StrictRoute, tags=["OpenAI"])
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
 
 AT_ONCE = 4  # lines of one batch; the queue gives others their turns between them
@@ -123,16 +124,20 @@ async def upload(request: Request, file: Annotated[UploadFile, File()], purpose:
     """Store a file of requests, at most 64 MiB. Its name is kept as a label only."""
     if purpose != "batch":
         raise Refused(400, f"the purpose is {purpose[:100]!r}, expected batch", param="purpose")
+    if extra := set(await request.form()) - {"file", "purpose"}:
+        raise Refused(400, f"{min(extra)[:100]} is not supported: files are kept until they are deleted",
+                      param=min(extra)[:100])
     name = (file.filename or "")[:256]
     content = await file.read()
     return await asyncio.to_thread(_files(request).add, request.state.owner, name, purpose, content)
 
 
 @router.get("/v1/files")
-async def list_files(request: Request) -> dict[str, Any]:
-    """All files."""
-    return {"object": "list", "data": await asyncio.to_thread(_files(request).all, request.state.owner),
-            "has_more": False}
+async def list_files(request: Request, paging: Annotated[OrderedPaging, Depends()],
+                     purpose: Annotated[str | None, Query(max_length=64)] = None) -> dict[str, Any]:
+    """All files, newest first, or those of one purpose."""
+    files = await asyncio.to_thread(_files(request).all, request.state.owner)
+    return paging.page([file for file in files if purpose in (None, file["purpose"])])
 
 
 @router.get("/v1/files/{file_id}")
@@ -191,10 +196,9 @@ def read_lines(content: bytes, endpoint: str) -> list[tuple[str, dict[str, Any]]
 
 
 @router.get("/v1/batches")
-async def list_batches(request: Request) -> dict[str, Any]:
-    """All batches."""
-    return {"object": "list", "data": await asyncio.to_thread(_batches(request).all, request.state.owner),
-            "has_more": False}
+async def list_batches(request: Request, paging: Annotated[Paging, Depends()]) -> dict[str, Any]:
+    """All batches, newest first."""
+    return paging.page(await asyncio.to_thread(_batches(request).all, request.state.owner))
 
 
 @router.get("/v1/batches/{batch_id}")

@@ -103,8 +103,8 @@ class Message(Body):
 class StreamOptions(Body):
     """What a stream tells beside the text."""
 
-    include_usage: bool = False
-    include_obfuscation: bool = False
+    include_usage: bool | None = None
+    include_obfuscation: Literal[False] | None = None
 
 
 class ThinkingOption(Body):
@@ -187,13 +187,13 @@ class ChatRequest(SamplingBody):
     tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: Literal["auto", "none", "required"] | NamedTool | AllowedTools | None = None
     parallel_tool_calls: bool | None = None
-    modalities: list[Literal["text"]] | None = Field(default=None, max_length=1)
+    modalities: list[Literal["text"]] | None = Field(default=None, max_length=1, description="Accepted: text is all.")
     metadata: dict[str, str] | None = Field(default=None, max_length=16)
     user: str | None = Field(default=None, max_length=512, description="Accepted; this server keeps no users.")
     safety_identifier: str | None = Field(default=None, max_length=512, description="Accepted; nothing is reported.")
     prompt_cache_key: str | None = Field(default=None, max_length=512, description=(
         "Accepted; equal beginnings are always found."))
-    service_tier: Literal["auto", "default"] | None = None
+    service_tier: Literal["auto", "default"] | None = Field(default=None, description="Accepted: there is one tier.")
     store: Literal[False] | None = None
     unsupported: ClassVar[dict[str, str]] = {
         "audio": TEXT_ONLY, "moderation": "this server judges no text", "prediction": "guesses are made by themselves",
@@ -294,7 +294,7 @@ def _logprobs(tokens: list[Any], answer: Answer, body: ChatRequest) -> dict[str,
 
 async def _wire(answer: Answer, body: ChatRequest) -> Wire:
     """A stream: the role, deltas, the end of each choice, usage if it was asked for, and [DONE]."""
-    with_usage = body.stream_options is not None and body.stream_options.include_usage
+    with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
     head = _head(answer, body, "chat.completion.chunk") | ({"usage": None} if with_usage else {})
 
     def chunk(index: int, delta: dict[str, Any], logprobs: list[Any], **more: Any) -> bytes:

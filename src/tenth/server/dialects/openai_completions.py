@@ -113,7 +113,7 @@ def _logprobs(tokens: list[TokenLogprob], offset: int, answer: Answer, body: Com
 
 async def _wire(answer: Answer, body: CompletionRequest) -> Wire:
     """A stream: the echo if it was asked for, text, the end of each choice, usage, [DONE]."""
-    with_usage = body.stream_options is not None and body.stream_options.include_usage
+    with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
     head = _head(answer) | ({"usage": None} if with_usage else {})
     offsets = [0] * len(answer.prompts)
 

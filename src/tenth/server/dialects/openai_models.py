@@ -6,10 +6,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from tenth.server.body import StrictRoute
 from tenth.server.dialects.openai_chat import get_service
 from tenth.server.shelf import Served
 
-router = APIRouter(tags=["OpenAI"])
+router = APIRouter(route_class=StrictRoute, tags=["OpenAI"])
 
 
 @router.get("/v1/models")

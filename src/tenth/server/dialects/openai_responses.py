@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
 from tenth.server.body import JsonRoute
@@ -26,6 +26,7 @@ from tenth.server.dialects.response_request import (
     text_of,
 )
 from tenth.server.failures import Failure, Refused, failure_of
+from tenth.server.pages import OrderedPaging
 from tenth.server.responses import AT_WORK, Message, Responses, Stored
 from tenth.server.service import Answer, Service, new_id
 from tenth.server.streams import Wire, stream, whole
@@ -198,13 +199,14 @@ async def cancel(response_id: str, request: Request) -> dict[str, Any]:
 
 
 @router.get("/v1/responses/{response_id}/input_items")
-async def input_items(response_id: str, request: Request) -> dict[str, Any]:
-    """What the request of a stored response added to the conversation."""
+async def input_items(response_id: str, request: Request, paging: Annotated[OrderedPaging, Depends()]
+                      ) -> dict[str, Any]:
+    """What the request of a stored response added to the conversation, the last first."""
     stored = await asyncio.to_thread(_responses(request).get, response_id, request.state.owner)
     asked = ResponseRequest.model_validate(stored.request)
     items = [MessageItem(role="user", content=asked.input)] if isinstance(asked.input, str) else asked.input
     data = [_listed(item, item.id or f"{response_id}_{i}") for i, item in enumerate(items)]
-    return {"object": "list", "data": data, "has_more": False, "first_id": data[0]["id"], "last_id": data[-1]["id"]}
+    return paging.page(data[::-1])
 
 
 def _listed(item: MessageItem | ReasoningItem | CallItem | ResultItem, id: str) -> dict[str, Any]:
