@@ -28,6 +28,7 @@ from tenth.server.guard import Allowed, Guard
 from tenth.server.keys import Keys, Meter
 from tenth.server.logs import AccessLog
 from tenth.server.metrics import Metrics
+from tenth.server.replies import Failed
 from tenth.server.responses import Responses
 from tenth.server.service import Service
 from tenth.server.shelf import Load, Shelf
@@ -114,8 +115,9 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"description": "A key is needed."}, 403: {"description": "Not from here, or not with this key."},
     404: {"description": "There is no such thing, or it is not yours."}, 413: {"description": "Too large."},
     415: {"description": "Not JSON."}, 429: {"description": "Too much is waiting; see Retry-After."},
-    503: {"description": "Not now; see Retry-After."},
+    503: {"description": "Not now; see Retry-After."}, 507: {"description": "The disk is full: nothing was stored."},
 }
+_ERRORS = {status: {**error, "model": Failed} for status, error in _ERRORS.items()}
 
 
 def refusal(path: str, failure: Failure) -> Response:

@@ -29,7 +29,7 @@ class Paging:
         first = ids.index(self.after) + 1 if self.after is not None else 0
         data = list(rows[first : first + self.limit])
         return {"object": "list", "data": data, "has_more": first + len(data) < len(rows),
-                "first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
+                "first_id": data[0]["id"] if data else "", "last_id": data[-1]["id"] if data else ""}
 
 
 class OrderedPaging(Paging):

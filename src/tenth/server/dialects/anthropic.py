@@ -15,13 +15,14 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from tenth.sampling import MAX_STOP_STRINGS
+from tenth.server import replies
 from tenth.server.answers import Choice, Delta, End
 from tenth.server.asking import Ask, Thinking
 from tenth.server.body import Body, JsonRoute, count, effort, number
 from tenth.server.dialects.openai_chat import MOST_TOKENS, TEXT_ONLY, asked_tools, get_service
 from tenth.server.failures import Failure, Refused
 from tenth.server.service import Answer, ends, new_id, prepare
-from tenth.server.streams import Wire, dumps, event, stream, whole
+from tenth.server.streams import EVENTS, Wire, dumps, event, stream, whole
 from tenth.text.messages import MAX_MESSAGES
 from tenth.text.tools.request import MAX_TOOLS
 
@@ -233,7 +234,7 @@ class MessagesRequest(CountRequest):
 Beta = Annotated[bool | None, Query(description="Accepted: the client's beta methods send it.")]
 
 
-@router.post("/v1/messages", response_model=None)
+@router.post("/v1/messages", response_model=None, responses=replies.of(replies.AnthropicMessage, EVENTS))
 async def create(body: MessagesRequest, request: Request, beta: Beta = None) -> Response:
     """Answer a conversation."""
     answer = await get_service(request).ask(body.ask(), owner=request.state.owner, id=new_id("msg_"))

@@ -14,13 +14,14 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from tenth.sampling import COUNTS, MAX_TOP_LOGPROBS
+from tenth.server import replies
 from tenth.server.answers import Choice, Delta, End, reason_of
 from tenth.server.asking import MAX_CHOICES, Ask, Thinking
 from tenth.server.body import Body, JsonRoute, SamplingBody, effort
 from tenth.server.dialects.openai import DONE, error_event, timings, token_logprob, usage
 from tenth.server.failures import Refused
 from tenth.server.service import Answer, Service, ends, new_id
-from tenth.server.streams import Wire, event, stream, whole
+from tenth.server.streams import EVENTS, Wire, event, stream, whole
 from tenth.stream import CallPart
 from tenth.text.messages import MAX_MESSAGES
 from tenth.text.tools.request import MAX_TOOLS
@@ -245,7 +246,7 @@ def get_service(request: Request) -> Service:
     return service
 
 
-@router.post("/v1/chat/completions", response_model=None)
+@router.post("/v1/chat/completions", response_model=None, responses=replies.of(replies.ChatCompletion, EVENTS))
 async def create(body: ChatRequest, request: Request) -> Response:
     """Answer a conversation."""
     answer = await get_service(request).ask(body.ask(), owner=request.state.owner, id=new_id("chatcmpl-"))
