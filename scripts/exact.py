@@ -171,16 +171,37 @@ class ExactModel:
     @torch.no_grad()
     def logits(self, tokens: np.ndarray) -> np.ndarray:
         """Float64 [n, vocab]: row i is the distribution of the token after tokens[: i + 1]."""
-        s = self.shape
-        embedding = self._tensors["token_embd.weight"]
-        rows = gguf.dequantize(embedding.data[np.asarray(tokens)], embedding.tensor_type)
-        x = torch.from_numpy(np.ascontiguousarray(rows)).double().reshape(len(tokens), s.dim)
+        x = self._hidden(tokens)
+        return self._linear(x, "output" if "output.weight" in self._tensors else "token_embd").numpy()
+
+    @torch.no_grad()
+    def drafted(self, tokens: np.ndarray) -> np.ndarray:
+        """Float64 [n - 1, vocab]: what the block behind the layers takes token i + 2 to be, from tokens[: i + 2]."""
+        name = f"blk.{self.shape.n_layers}.nextn."
+        before, token = self._hidden(tokens)[:-1], self._embedded(tokens[1:], name + "embed_tokens", "token_embd")
+        joined = torch.cat([self._norm(token, name + "enorm"), self._norm(before, name + "hnorm")], dim=-1)
+        x = self._layer(self._linear(joined, name + "eh_proj"), self.shape.n_layers)
+        x = self._norm(x, self._first(name + "shared_head_norm", "output_norm"))
+        return self._linear(x, self._first(name + "shared_head_head", "output", "token_embd")).numpy()
+
+    def _hidden(self, tokens: np.ndarray) -> Tensor:
+        """[n, dim]: the state behind the last norm."""
+        s, x = self.shape, self._embedded(tokens, "token_embd")
         if s.architecture == "gemma3":
             x = x * s.dim**0.5
         for layer in range(s.n_layers):
             x = self._layer(x, layer)
-        x = self._norm(x, "output_norm")
-        return self._linear(x, "output" if "output.weight" in self._tensors else "token_embd").numpy()
+        return self._norm(x, "output_norm")
+
+    def _embedded(self, tokens: np.ndarray, *names: str) -> Tensor:
+        """[n, dim]: rows of the first of these tables that there is."""
+        embedding = self._tensors[self._first(*names) + ".weight"]
+        rows = gguf.dequantize(embedding.data[np.asarray(tokens)], embedding.tensor_type)
+        return torch.from_numpy(np.ascontiguousarray(rows)).double().reshape(len(tokens), self.shape.dim)
+
+    def _first(self, *names: str) -> str:
+        """The first of these tensors that the file has."""
+        return next(name for name in names if name + ".weight" in self._tensors)
 
     def _layer(self, x: Tensor, layer: int) -> Tensor:
         """[n, dim] -> [n, dim]; gemma3 also normalises what each half adds."""
@@ -188,7 +209,7 @@ class ExactModel:
         gemma, delta = self.shape.architecture == "gemma3", self.shape.delta
         attend = self._attend_latent if self.shape.latent else self._attend
         y = self._norm(x, name + "attn_norm")
-        recurrent = delta is not None and delta.is_recurrent(layer)
+        recurrent = delta is not None and delta.is_recurrent(layer) and layer < self.shape.n_layers
         y = recur(y, name, delta, self._linear, self._norm, self._weight) if recurrent else attend(y, layer)
         x = x + (self._norm(y, name + "post_attention_norm") if gemma else y)
         other = delta or self.shape.architecture in ("glm4moe", "gpt-oss")

@@ -11,6 +11,8 @@ models from the file alone, and stored as float32.
 
 Each .npz holds `tokens` int32 [n] and `logits` float32 [n, vocab]. Cases with quantised weights add `logits_q8`: the
 same weights, but the input of every linear with a quantised weight rounded to int8 per 32 values (exact.round_to_int8).
+Cases with a drafter add `drafted` [n - 1, vocab] (and `drafted_q8`): what it takes each token but the first two to be.
+Models that write no text have `vectors` in place of logits (goldens/encoders.py).
 golden_chat carries a small byte-level tokenizer; its .npz adds `text`, of which `tokens` is the encoding.
 """
 
@@ -21,9 +23,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from goldens import CASES
+from goldens import CASES, make
 from goldens.checking import differences
-from goldens.making import make
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
 
@@ -40,12 +41,12 @@ def main() -> int:
     if not options.check:
         DATA.mkdir(exist_ok=True)
         for name in chosen:
-            print(make(name, CASES[name], DATA))
+            print(make(name, DATA))
         return 0
     with tempfile.TemporaryDirectory() as folder:
         found = []
         for name in chosen:
-            make(name, CASES[name], Path(folder))
+            make(name, Path(folder))
             found += differences(name, Path(folder), DATA)
     print("\n".join(found) or f"{len(chosen)} cases are as committed")
     return 1 if found else 0

@@ -5,9 +5,17 @@ from pathlib import Path
 import numpy as np
 
 DATA = Path(__file__).parent / "data"
-CASES = sorted(path.stem.removeprefix("golden_") for path in DATA.glob("golden_*.npz"))
-QUANTISED = [case for case in CASES if "logits_q8" in np.load(DATA / f"golden_{case}.npz").files]
+
+
+def _has(case, *names):
+    return not {*names}.isdisjoint(np.load(DATA / f"golden_{case}.npz").files)
+
+
+ALL = sorted(path.stem.removeprefix("golden_") for path in DATA.glob("golden_*.npz"))
+CASES = [case for case in ALL if _has(case, "logits")]  # models that write text
+QUANTISED = [case for case in CASES if _has(case, "logits_q8")]
 FLOAT = [case for case in CASES if case not in QUANTISED]
+TEXTLESS = [case for case in ALL if _has(case, "vectors")]  # embedders and rerankers
 
 
 def nmse(a, b):

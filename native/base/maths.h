@@ -114,4 +114,22 @@ TENTH_INLINE F32 gelu_tanh(F32 x) {
   return mulf(mulf(splatf(0.5f), x), addf(splatf(1.0f), tanhf_(y)));
 }
 
+// x times the normal distribution function of x, which is 1 - q for x >= 0 and q below, q = erfc(|x| / sqrt 2) / 2. With
+// z = |x| / sqrt 2 and t = 1 / (1 + 0.33 z), erfc(z) = exp(-z^2) * t * a polynomial of degree 7 in t. Its coefficients are
+// fitted by iterated least squares (Lawson) to a relative error of 8.2e-8 for z up to 9.4, where the exponential ends.
+TENTH_INLINE F32 gelu_erf(F32 x) {
+  const F32 size = maxf(x, subf(zerof(), x));
+  const F32 t = divf(splatf(1.0f), fma(size, splatf(0.33f * 0.70710678f), splatf(1.0f)));
+  F32 p = splatf(-0.13592881f);
+  p = fma(p, t, splatf(0.46268830f));
+  p = fma(p, t, splatf(-0.35543906f));
+  p = fma(p, t, splatf(0.41254172f));
+  p = fma(p, t, splatf(0.04501058f));
+  p = fma(p, t, splatf(0.20192385f));
+  p = fma(p, t, splatf(0.18283724f));
+  p = fma(p, t, splatf(0.18636611f));
+  const F32 q = mulf(mulf(splatf(0.5f), mulf(p, t)), expf_(mulf(mulf(size, size), splatf(-0.5f))));
+  return subf(maxf(x, zerof()), mulf(size, q));
+}
+
 }  // namespace tenth::TENTH_ISA

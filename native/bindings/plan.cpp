@@ -39,7 +39,7 @@ Operand operand_from(nb::tuple t) {  // (kind, at, width, rows, dtype, inner), s
   Operand o;
   expect(nb::len(t) == 6, "plan: an operand has six parts");
   const int kind = nb::cast<int>(t[0]), rows = nb::cast<int>(t[3]), dtype = nb::cast<int>(t[4]);
-  expect(kind >= 0 && kind <= 5 && (rows == 0 || rows == 1) && dtype >= 0 && dtype <= 2, "plan: operand kind, rows or dtype");
+  expect(kind >= 0 && kind <= 6 && (rows == 0 || rows == 1) && dtype >= 0 && dtype <= 2, "plan: operand kind, rows or dtype");
   o.kind = Operand::Kind(kind);
   o.at = nb::cast<int64_t>(t[1]);
   o.width = nb::cast<int64_t>(t[2]);
@@ -84,6 +84,7 @@ Attributes attributes_from(nb::dict d) {
     else if (name == "residual") a.residual = nb::cast<int>(value) != 0;
     else if (name == "half_pairing") a.half_pairing = nb::cast<bool>(value);
     else if (name == "first") a.first = nb::cast<int>(value);
+    else if (name == "separator") a.separator = nb::cast<int>(value);
     else if (name == "n_rows") a.n_rows = nb::cast<int>(value);
     else if (name == "sizes") a.sizes = nb::cast<std::vector<int>>(value);
     else if (name == "biases") a.biases = nb::cast<std::vector<int>>(value);
@@ -110,7 +111,7 @@ class PyPlan {
     return {1e-9 * double(plan_.reader().read_ns()), 1e-9 * double(plan_.reader().pack_ns())};
   }
 
-  void add_instruction(const std::string& op, nb::list inputs, nb::list outputs, nb::dict attributes, bool is_guess) {
+  void add_instruction(const std::string& op, nb::list inputs, nb::list outputs, nb::dict attributes, bool is_guess, bool of_drafter) {
     Instruction i;
     i.is_guess = is_guess;
     i.op = find_op(op);
@@ -118,22 +119,38 @@ class PyPlan {
     for (nb::handle h : inputs) i.in.push_back(operand_from(nb::cast<nb::tuple>(h)));
     for (nb::handle h : outputs) i.out.push_back(operand_from(nb::cast<nb::tuple>(h)));
     i.attributes = attributes_from(attributes);
-    plan_.add_instruction(std::move(i));
+    plan_.add_instruction(std::move(i), of_drafter ? Which::drafter : Which::model);
   }
 
   void step(Ints tokens, Ints positions, Ints row_starts, nb::list pages, Ints outputs, Ints slots) {
-    expect(tokens.shape(0) == positions.shape(0) && row_starts.shape(0) > 0, "step: arrays of different lengths");
-    BatchView b{tokens.data(), positions.data(), row_starts.data(), outputs.data(), int64_t(tokens.shape(0)), int64_t(row_starts.shape(0)) - 1, int64_t(outputs.shape(0)), {}, slots.data(), int64_t(slots.shape(0))};
-    for (nb::handle h : pages) {
-      const Ints table = nb::cast<Ints>(h);
-      b.pages.emplace_back(table.data(), table.data() + table.shape(0));
-    }
+    BatchView b = batch_from(tokens, positions, row_starts, pages, outputs);
+    b.slots = slots.data();
+    b.n_slots = int64_t(slots.shape(0));
     nb::gil_scoped_release unlocked;
     plan_.step(b);
   }
 
+  void draft(Ints tokens, Ints positions, Ints row_starts, nb::list pages, Ints outputs, Ints sources) {
+    BatchView b = batch_from(tokens, positions, row_starts, pages, outputs);
+    b.sources = sources.data();
+    b.n_sources = int64_t(sources.shape(0));
+    nb::gil_scoped_release unlocked;
+    plan_.draft(b);
+  }
+
+  static BatchView batch_from(Ints tokens, Ints positions, Ints row_starts, nb::list pages, Ints outputs) {
+    expect(tokens.shape(0) == positions.shape(0) && row_starts.shape(0) > 0, "step: arrays of different lengths");
+    BatchView b{tokens.data(), positions.data(), row_starts.data(), outputs.data(), int64_t(tokens.shape(0)), int64_t(row_starts.shape(0)) - 1, int64_t(outputs.shape(0)), {}};
+    for (nb::handle h : pages) {
+      const Ints table = nb::cast<Ints>(h);
+      b.pages.emplace_back(table.data(), table.data() + table.shape(0));
+    }
+    return b;
+  }
+
   nb::tuple sample(nb::tuple packed) {
     const Plan::Turn turn(plan_);
+    expect(plan_.output_width() == plan_.limits().vocab, "sample: the program gives no logits");
     const int32_t m = int32_t(plan_.n_outputs());
     const SampleArrays arrays(packed, m, int32_t(plan_.limits().vocab));
     const int32_t n_top = m ? *std::max_element(arrays.view.n_top, arrays.view.n_top + m) : 0;
@@ -152,16 +169,16 @@ class PyPlan {
   }
 
   nb::ndarray<nb::numpy, float> logits() const {
-    const size_t m = plan_.n_outputs(), vocab = plan_.limits().vocab;
-    auto copy = new_array<float>({m, vocab});
-    std::copy_n(plan_.logits(), m * vocab, copy.data());
+    const size_t m = plan_.n_outputs(), width = plan_.output_width();
+    auto copy = new_array<float>({m, width});
+    std::copy_n(plan_.logits(), m * width, copy.data());
     return copy;
   }
 
-  nb::list profile() const {  // one tuple per instruction: op, calls, seconds, weight bytes
+  nb::list profile(bool of_drafter) const {  // one tuple per instruction: op, calls, seconds, weight bytes
     nb::list rows;
     const double scale = plan_.seconds_per_tick();
-    for (const Instruction& i : plan_.instructions()) rows.append(nb::make_tuple(i.op->name, i.calls, double(i.ticks) * scale, i.weight_bytes));
+    for (const Instruction& i : plan_.instructions(of_drafter ? Which::drafter : Which::model)) rows.append(nb::make_tuple(i.op->name, i.calls, double(i.ticks) * scale, i.weight_bytes));
     return rows;
   }
 
@@ -230,16 +247,21 @@ void bind_plan(nb::module_& m) {
       .def("add_vector", [](PyPlan& p, Floats v) { return p.plan_.add_vector(v.data(), int64_t(v.shape(0))); })
       .def("add_layer", [](PyPlan& p, int layer, int n_kv_heads, int head_dim, int latent) { p.plan_.add_layer(layer, n_kv_heads, head_dim, latent); })
       .def("add_recurrence", [](PyPlan& p, int64_t n_floats) { p.plan_.add_recurrence(n_floats); })
-      .def("add_instruction", &PyPlan::add_instruction, "op"_a, "inputs"_a, "outputs"_a, "attributes"_a, "is_guess"_a = false)
-      .def("finish", [](PyPlan& p, nb::tuple logits) { p.plan_.finish(operand_from(logits)); })
+      .def("add_instruction", &PyPlan::add_instruction, "op"_a, "inputs"_a, "outputs"_a, "attributes"_a, "is_guess"_a = false, "of_drafter"_a = false)
+      .def("set_hidden", [](PyPlan& p, int64_t width) { p.plan_.set_hidden(width); })
+      .def("finish", [](PyPlan& p, nb::tuple logits, std::optional<nb::tuple> drafted) {
+        const Operand of_drafter = drafted ? operand_from(*drafted) : Operand();
+        p.plan_.finish(operand_from(logits), drafted ? &of_drafter : nullptr);
+      }, "logits"_a, "drafted"_a = nb::none())
       .def("step", &PyPlan::step, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a, "slots"_a)
+      .def("draft", &PyPlan::draft, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a, "sources"_a)
       .def("copy_slot", [](PyPlan& p, int64_t from, int64_t to) {
         nb::gil_scoped_release unlocked;
         p.plan_.copy_slot(from, to);
       })
       .def("sample", &PyPlan::sample, "packed"_a)
       .def("logits", &PyPlan::logits)
-      .def("profile", &PyPlan::profile)
+      .def("profile", &PyPlan::profile, "of_drafter"_a = false)
       .def("step_counters", &PyPlan::step_counters)
       .def("reset_counters", [](PyPlan& p) { p.plan_.reset_counters(); })
       .def_prop_ro("isa", [](PyPlan& p) { return p.plan_.table().isa; })

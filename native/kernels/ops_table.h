@@ -84,6 +84,8 @@ struct OpKernels {
   int lanes;  // floats in a register
   // y = x / sqrt(mean(x^2) + eps) * w over n numbers; y may be x.
   void (*rms_norm)(const float* x, const float* w, float* y, int64_t n, float eps);
+  // y = (x - mean) / sqrt(mean((x - mean)^2) + eps) * w + b; y is not x.
+  void (*layer_norm)(const float* x, const float* w, const float* b, float* y, int64_t n, float eps);
   // Rotates the first `dims` of each head of `head_dim`; angles: dims/2 cosines, then dims/2 sines. y may be x.
   void (*rope)(const float* x, const float* angles, float* y, int64_t n_heads, int64_t head_dim, int64_t dims, bool half_pairing);
   void (*add)(const float* a, const float* b, float* y, int64_t n);
@@ -91,6 +93,7 @@ struct OpKernels {
   void (*softcap)(const float* x, float cap, float* y, int64_t n);
   void (*swiglu)(const float* gate, const float* up, float* y, int64_t n);
   void (*geglu)(const float* gate, const float* up, float* y, int64_t n);
+  void (*gelu)(const float* x, float* y, int64_t n);  // with erf, not its approximation
   // y = g * sigmoid(alpha * g) * (u + 1), g = min(gate, limit), u = up within [-limit, limit].
   void (*clamped_swiglu)(const float* gate, const float* up, float alpha, float limit, float* y, int64_t n);
   void (*softmax)(const float* x, float* y, int64_t n);  // over all n; y may be x

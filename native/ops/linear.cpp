@@ -58,11 +58,24 @@ void run_embed(const Instruction& i, Step& s, int thread) {
   const Operand& y = i.out[0];
   const Share share(s.rows_of(y), thread, s.n_threads);
   for (int64_t r = share.begin; r < share.end; r++) {
-    const int64_t token = s.batch->tokens[r];
+    const int64_t token = i.in[0].kind == Operand::Kind::positions ? s.batch->positions[r] : s.batch->tokens[r];
     float* row = s.floats(y) + r * y.width;
     m.format->decode_row(m.panels + token / PANEL_ROWS * m.panel_bytes(), m.n_blocks(), int(token % PANEL_ROWS), row);
     if (i.attributes.scale != 1.0f) s.rows->scale(row, i.attributes.scale, row, y.width);
   }
+}
+
+void run_embed_segments(const Instruction& i, Step& s, int thread) {
+  const Matrix& m = s.matrix(i.in[1]);
+  const Operand& y = i.out[0];
+  const Share share(s.rows_of(y), thread, s.n_threads);
+  const int32_t* starts = s.batch->row_starts;
+  for (int64_t sequence = 0; sequence < s.batch->n_sequences; sequence++)
+    for (int64_t r = starts[sequence], segment = 0; r < std::min<int64_t>(starts[sequence + 1], share.end); r++) {
+      if (r >= share.begin)
+        m.format->decode_row(m.panels + segment / PANEL_ROWS * m.panel_bytes(), m.n_blocks(), int(segment % PANEL_ROWS), s.floats(y) + r * y.width);
+      if (s.batch->tokens[r] == i.attributes.separator) segment = std::min(segment + 1, m.out_rows - 1);
+    }
 }
 
 namespace {
@@ -116,6 +129,12 @@ void run_rms_norm_q8(const Instruction& i, Step& s, int thread) {
 void run_swiglu_q8(const Instruction& i, Step& s, int thread) { round_gated(i, s, thread, s.rows->swiglu); }
 
 void run_geglu_q8(const Instruction& i, Step& s, int thread) { round_gated(i, s, thread, s.rows->geglu); }
+
+void run_gelu_q8(const Instruction& i, Step& s, int thread) {
+  const float* x = s.floats(i.in[0]);
+  const int64_t k = i.out[0].inner;
+  round_tiles(i, s, thread, [&](int64_t r, float* to) { s.rows->gelu(x + r * k, to, k); });
+}
 
 void run_clamped_swiglu_q8(const Instruction& i, Step& s, int thread) {
   round_gated(i, s, thread, [&](const float* gate, const float* up, float* y, int64_t n) {

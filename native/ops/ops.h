@@ -9,9 +9,12 @@ constexpr int64_t kMostTaps = 16;  // of short_conv, as in program/ops.py
 // What operands must agree on (ops/rules.cpp).
 void rule_embed(const Instruction&, const Parts&);
 void rule_linear(const Instruction&, const Parts&);
-void rule_one_input(const Instruction&, const Parts&);   // quantize, scale, softcap, sigmoid
+void rule_one_input(const Instruction&, const Parts&);   // quantize, scale, softcap, sigmoid, gelu
 void rule_two_inputs(const Instruction&, const Parts&);  // add, swiglu, geglu, clamped_swiglu, sigmoid_gate
 void rule_norm(const Instruction&, const Parts&);
+void rule_layer_norm(const Instruction&, const Parts&);
+void rule_embed_segments(const Instruction&, const Parts&);
+void rule_encoder_attention(const Instruction&, const Parts&);
 void rule_rope_angles(const Instruction&, const Parts&);
 void rule_rope(const Instruction&, const Parts&);
 void rule_kv_store(const Instruction&, const Parts&);
@@ -19,10 +22,13 @@ void rule_attention(const Instruction&, const Parts&);
 void rule_head_linear(const Instruction&, const Parts&);
 void rule_latent_store(const Instruction&, const Parts&);
 void rule_latent_attention(const Instruction&, const Parts&);
-void rule_select_outputs(const Instruction&, const Parts&);
+void rule_select_outputs(const Instruction&, const Parts&);  // sequence_mean too
 void rule_l2_norm(const Instruction&, const Parts&);
 void rule_decay(const Instruction&, const Parts&);
 void rule_split(const Instruction&, const Parts&);
+void rule_join(const Instruction&, const Parts&);
+void rule_hidden_store(const Instruction&, const Parts&);
+void rule_hidden_load(const Instruction&, const Parts&);
 void rule_short_conv(const Instruction&, const Parts&);
 void rule_delta_net(const Instruction&, const Parts&);
 void rule_route(const Instruction&, const Parts&);
@@ -33,6 +39,7 @@ void rule_expert_sum(const Instruction&, const Parts&);
 
 // What each worker needs for itself.
 int64_t scratch_route(const Instruction&, const Parts&, int64_t rows);
+int64_t scratch_encoder_attention(const Instruction&, const Parts&, int64_t rows);
 int64_t scratch_expert_linear(const Instruction&, const Parts&, int64_t rows);
 
 void run_embed(const Instruction&, Step&, int thread);
@@ -40,6 +47,10 @@ void run_linear(const Instruction&, Step&, int thread);
 void run_quantize(const Instruction&, Step&, int thread);
 void run_rms_norm(const Instruction&, Step&, int thread);
 void run_rms_norm_q8(const Instruction&, Step&, int thread);
+void run_embed_segments(const Instruction&, Step&, int thread);
+void run_layer_norm(const Instruction&, Step&, int thread);
+void run_gelu(const Instruction&, Step&, int thread);
+void run_gelu_q8(const Instruction&, Step&, int thread);
 void run_swiglu(const Instruction&, Step&, int thread);
 void run_swiglu_q8(const Instruction&, Step&, int thread);
 void run_geglu(const Instruction&, Step&, int thread);
@@ -57,14 +68,19 @@ void run_rope_angles(const Instruction&, Step&, int thread);
 void run_rope(const Instruction&, Step&, int thread);
 void run_kv_store(const Instruction&, Step&, int thread);
 void run_attention(const Instruction&, Step&, int thread);
+void run_encoder_attention(const Instruction&, Step&, int thread);
 void run_head_linear(const Instruction&, Step&, int thread);
 void run_latent_store(const Instruction&, Step&, int thread);
 void run_latent_attention(const Instruction&, Step&, int thread);
 void run_split(const Instruction&, Step&, int thread);
+void run_join(const Instruction&, Step&, int thread);
+void run_hidden_store(const Instruction&, Step&, int thread);
+void run_hidden_load(const Instruction&, Step&, int thread);
 void run_add(const Instruction&, Step&, int thread);
 void run_scale(const Instruction&, Step&, int thread);
 void run_softcap(const Instruction&, Step&, int thread);
 void run_select_outputs(const Instruction&, Step&, int thread);
+void run_sequence_mean(const Instruction&, Step&, int thread);
 void run_route(const Instruction&, Step&, int thread);
 void run_expert_linear(const Instruction&, Step&, int thread);
 void run_expert_read(const Instruction&, Step&, int thread);

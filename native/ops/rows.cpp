@@ -31,6 +31,18 @@ void run_rms_norm(const Instruction& i, Step& s, int thread) {
     s.rows->rms_norm(s.floats(i.in[0]) + r * d, s.vector(i.in[1]), s.floats(i.out[0]) + r * d, d, i.attributes.eps);
 }
 
+void run_layer_norm(const Instruction& i, Step& s, int thread) {
+  const int64_t d = i.in[1].width;
+  const Share share(s.rows_of(i.out[0]), thread, s.n_threads);
+  for (int64_t r = share.begin; r < share.end; r++)
+    s.rows->layer_norm(s.floats(i.in[0]) + r * d, s.vector(i.in[1]), s.vector(i.in[2]), s.floats(i.out[0]) + r * d, d, i.attributes.eps);
+}
+
+void run_gelu(const Instruction& i, Step& s, int thread) {
+  const Run1 part = numbers_of(i, s, thread);
+  if (part.n > 0) s.rows->gelu(s.floats(i.in[0]) + part.begin, s.floats(i.out[0]) + part.begin, part.n);
+}
+
 void run_swiglu(const Instruction& i, Step& s, int thread) {
   const Run1 part = numbers_of(i, s, thread);
   if (part.n > 0) s.rows->swiglu(s.floats(i.in[0]) + part.begin, s.floats(i.in[1]) + part.begin, s.floats(i.out[0]) + part.begin, part.n);
@@ -78,6 +90,28 @@ void run_l2_norm(const Instruction& i, Step& s, int thread) {
   for (int64_t r = share.begin; r < share.end; r++) s.rows->l2_norm(s.floats(i.in[0]) + r * d, s.floats(i.out[0]) + r * d, d, i.attributes.eps);
 }
 
+void run_join(const Instruction& i, Step& s, int thread) {
+  const Operand &a = i.in[0], &b = i.in[1], &y = i.out[0];
+  const Share share(s.rows_of(y), thread, s.n_threads);
+  for (int64_t r = share.begin; r < share.end; r++) {
+    std::memcpy(s.floats(y) + r * y.width, s.floats(a) + r * a.width, size_t(a.width) * 4);
+    std::memcpy(s.floats(y) + r * y.width + a.width, s.floats(b) + r * b.width, size_t(b.width) * 4);
+  }
+}
+
+void run_hidden_store(const Instruction& i, Step& s, int thread) {
+  const Operand& x = i.in[0];
+  const Share share(s.rows_of(x), thread, s.n_threads);
+  std::memcpy(s.hidden + share.begin * x.width, s.floats(x) + share.begin * x.width, size_t((share.end - share.begin) * x.width) * 4);
+}
+
+void run_hidden_load(const Instruction& i, Step& s, int thread) {
+  const Operand& y = i.out[0];
+  const Share share(s.rows_of(y), thread, s.n_threads);
+  for (int64_t r = share.begin; r < share.end; r++)
+    std::memcpy(s.floats(y) + r * y.width, s.hidden + s.batch->sources[r] * y.width, size_t(y.width) * 4);
+}
+
 void run_decay(const Instruction& i, Step& s, int thread) {
   const int64_t d = i.out[0].width;
   const Share share(s.rows_of(i.out[0]), thread, s.n_threads);
@@ -116,6 +150,22 @@ void run_select_outputs(const Instruction& i, Step& s, int thread) {
   const Share share(s.rows_of(y), thread, s.n_threads);
   for (int64_t r = share.begin; r < share.end; r++)
     std::memcpy(s.floats(y) + r * y.width, s.floats(x) + s.batch->outputs[r] * x.width, y.width * 4);
+}
+
+// Each worker adds up a few columns.
+void run_sequence_mean(const Instruction& i, Step& s, int thread) {
+  const Operand &x = i.in[0], &y = i.out[0];
+  const Run1 part(y.width, thread, s.n_threads);
+  if (part.n <= 0) return;
+  const int32_t* starts = s.batch->row_starts;
+  for (int64_t r = 0, sequence = 0; r < s.rows_of(y); r++) {
+    while (starts[sequence + 1] <= s.batch->outputs[r]) sequence++;
+    float* sum = s.floats(y) + r * y.width + part.begin;
+    std::memset(sum, 0, size_t(part.n) * 4);
+    for (int64_t row = starts[sequence]; row < starts[sequence + 1]; row++)
+      s.rows->add(sum, s.floats(x) + row * x.width + part.begin, sum, part.n);
+    s.rows->scale(sum, 1.0f / float(starts[sequence + 1] - starts[sequence]), sum, part.n);
+  }
 }
 
 }  // namespace tenth

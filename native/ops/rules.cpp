@@ -51,9 +51,17 @@ void need_whole_stage(const Instruction& i, const Parts& p) {
 
 void rule_embed(const Instruction& i, const Parts& p) {
   need_counts(i, 2, 2, 1);
-  need(i, i.in[0].kind == Kind::tokens && i.in[1].kind == Kind::matrix && is_floats(i.out[0]) && i.out[0].rows == Rows::tokens, "kinds");
+  const bool by_position = i.in[0].kind == Kind::positions;
+  need(i, by_position || i.in[0].kind == Kind::tokens, "kinds");
+  need(i, i.in[1].kind == Kind::matrix && is_floats(i.out[0]) && i.out[0].rows == Rows::tokens, "kinds");
   const Matrix& m = p.matrices[i.in[1].at];
-  need(i, m.columns == i.out[0].width && m.out_rows >= p.vocab, "shape of the matrix");
+  need(i, m.columns == i.out[0].width && m.out_rows >= (by_position ? p.context_tokens : p.vocab), "shape of the matrix");
+}
+
+void rule_embed_segments(const Instruction& i, const Parts& p) {
+  need_counts(i, 2, 2, 1);
+  need(i, i.in[0].kind == Kind::tokens && i.in[1].kind == Kind::matrix && is_floats(i.out[0]) && i.out[0].rows == Rows::tokens, "kinds");
+  need(i, p.matrices[i.in[1].at].columns == i.out[0].width, "shape of the matrix");
 }
 
 void rule_linear(const Instruction& i, const Parts& p) {
@@ -93,6 +101,13 @@ void rule_norm(const Instruction& i, const Parts&) {
   need(i, y.q8 ? w.width == y.inner : x.width % w.width == 0, "the weight does not fit the row");
 }
 
+void rule_layer_norm(const Instruction& i, const Parts&) {
+  need_counts(i, 3, 3, 1);
+  const Operand &x = i.in[0], &y = i.out[0];
+  need(i, is_floats(x) && is_floats(y) && is_alike(x, y) && x.at != y.at, "operands differ, or are one");
+  for (int w : {1, 2}) need(i, i.in[w].kind == Kind::vector && i.in[w].width == x.width, "the weight does not fit the row");
+}
+
 void rule_rope_angles(const Instruction& i, const Parts&) {
   need_counts(i, 1, 2, 1);
   const int64_t half = int64_t(i.attributes.inv_freq.size());
@@ -125,6 +140,14 @@ void rule_attention(const Instruction& i, const Parts& p) {
   need(i, q.width % (int64_t(shape.n_kv_heads) * shape.head_dim) == 0 && i.attributes.window >= 0, "does not fit the layer");
   need(i, i.in.size() == 1 || (i.in[1].kind == Kind::vector && i.in[1].width == q.width / shape.head_dim), "a sink for each head");
   need(i, !shape.latent, "the layer keeps latents");
+}
+
+void rule_encoder_attention(const Instruction& i, const Parts&) {
+  need_counts(i, 3, 3, 1);
+  const Operand &q = i.in[0], &k = i.in[1], &v = i.in[2];
+  need(i, is_floats(q) && is_floats(k) && is_floats(v) && is_floats(i.out[0]) && q.rows == Rows::tokens, "kinds");
+  need(i, is_alike(q, i.out[0]) && is_alike(k, v) && k.rows == q.rows, "operands differ");
+  need(i, k.inner == q.inner && v.inner == q.inner && q.inner_rows() % k.inner_rows() == 0, "heads");
 }
 
 void rule_head_linear(const Instruction& i, const Parts& p) {
@@ -166,6 +189,24 @@ void rule_split(const Instruction& i, const Parts&) {
   need(i, whole > 0 && i.in[0].width % whole == 0, "sizes");
   for (size_t j = 0; j < sizes.size(); j++)
     need(i, is_floats(i.out[j]) && i.out[j].rows == i.in[0].rows && i.out[j].width == i.in[0].width / whole * sizes[j], "operands differ");
+}
+
+void rule_join(const Instruction& i, const Parts&) {
+  need_counts(i, 2, 2, 1);
+  const Operand &a = i.in[0], &b = i.in[1], &y = i.out[0];
+  need(i, is_floats(a) && is_floats(b) && is_floats(y) && a.rows == b.rows && a.rows == y.rows, "kinds");
+  need(i, y.width == a.width + b.width, "the result is not as long as both");
+}
+
+void rule_hidden_store(const Instruction& i, const Parts& p) {
+  need_counts(i, 1, 1, 0);
+  need(i, is_floats(i.in[0]) && p.hidden > 0 && i.in[0].width == p.hidden, "does not fit the rows that are kept");
+}
+
+void rule_hidden_load(const Instruction& i, const Parts& p) {
+  need_counts(i, 1, 1, 1);
+  need(i, i.in[0].kind == Kind::sources && is_floats(i.out[0]) && i.out[0].rows == Rows::tokens, "kinds");
+  need(i, p.hidden > 0 && i.out[0].width == p.hidden, "does not fit the rows that are kept");
 }
 
 void rule_l2_norm(const Instruction& i, const Parts& p) {

@@ -182,6 +182,12 @@ void Plan::add_recurrence(int64_t n_floats) {
   slot_bytes_ = round_up(slot_bytes_ + n_floats * 4, 64);
 }
 
+void Plan::set_hidden(int64_t width) {
+  expect_building();
+  expect(listings_[0].instructions.empty() && within(width, 1, kMostNumber), "plan: width of hidden rows");
+  hidden_width_ = width;
+}
+
 void Plan::check_operand(const Operand& o, const std::string& where) const {
   switch (o.kind) {
     case Operand::Kind::arena: {
@@ -202,9 +208,13 @@ void Plan::check_operand(const Operand& o, const std::string& where) const {
   }
 }
 
-void Plan::add_instruction(Instruction instruction) {
+void Plan::add_instruction(Instruction instruction, Which which) {
   expect_building();
   const std::string name = instruction.op->name;
+  // What a drafter may not have: a batch of its has no slots, and the store knows the model's layers only.
+  const bool is_draft = which == Which::drafter;
+  expect(!is_draft || (name != "short_conv" && name != "delta_net" && name != "expert_read" && name != "expert_predict"), "plan: " + name + " in a drafter");
+  expect(is_draft || name != "hidden_load", "plan: " + name + " outside a drafter");
   for (const auto* list : {&instruction.in, &instruction.out})
     for (const Operand& o : *list) {
       check_operand(o, "plan: operand of " + name);
@@ -215,15 +225,25 @@ void Plan::add_instruction(Instruction instruction) {
   // Slots are filled in order of stages: products in another order would wait for each other's for ever.
   if (name == "expert_linear")
     if (const StreamedFrom& from = experts_[instruction.in[2].at].from(); from.store)
-      expect(from.stage == stages_[from.layer]++, "plan: expert_linear: a product of another stage comes next");
-  instructions_.push_back(std::move(instruction));
+      expect(!is_draft && from.stage == stages_[from.layer]++, "plan: expert_linear: a product of another stage comes next");
+  Listing& listing = listings_[size_t(which)];
+  listing.instructions.push_back(std::move(instruction));
+  if (name.ends_with("_store")) listing.n_keeping = listing.instructions.size();
 }
 
-void Plan::finish(const Operand& logits) {
+void Plan::finish_listing(Listing& listing, const Operand& output) {
+  check_operand(output, "plan: output");
+  expect(output.kind == Operand::Kind::arena && output.rows == Rows::outputs && !output.q8 && !output.i32, "plan: output is not rows of floats");
+  listing.output = output;
+  listing.taken = std::vector<std::atomic<uint64_t>>(listing.instructions.size() * size_t(pool_.size()));
+}
+
+void Plan::finish(const Operand& output, const Operand* drafted) {
   expect_building();
-  check_operand(logits, "plan: output");
-  expect(logits.kind == Operand::Kind::arena && logits.rows == Rows::outputs && logits.width == limits_.vocab && !logits.q8 && !logits.i32, "plan: output is not logits");
-  output_ = logits;
+  finish_listing(listings_[0], output);
+  expect((drafted != nullptr) == !listings_[1].instructions.empty() && (!drafted || hidden_width_), "plan: a drafter has instructions, logits and hidden rows");
+  if (drafted) finish_listing(listings_[1], *drafted);
+  hidden_ = Buffer(hidden_width_ * limits_.max_rows * 4);
   int64_t at = 0, scratch = 0;
   for (auto& [number, layer] : layers_) {
     layer.offset = at;
@@ -231,11 +251,12 @@ void Plan::finish(const Operand& logits) {
     expect(at <= kMostBytes, "plan: the pages would be too large");
     scratch = std::max(scratch, layer.shape.latent ? latent_scratch(layer.shape) : attention_scratch(layer.shape.head_dim));
   }
-  for (const Instruction& i : instructions_)
-    for (const Operand& o : i.out) {
-      if (o.q8) scratch = std::max(scratch, o.inner * TILE_ROWS);  // one tile of floats, before rounding
-      if (i.op->scratch) scratch = std::max(scratch, (i.op->scratch(i, parts(), capacity(o.rows)) + 3) / 4);
-    }
+  for (const Listing& listing : listings_)
+    for (const Instruction& i : listing.instructions)
+      for (const Operand& o : i.out) {
+        if (o.q8) scratch = std::max(scratch, o.inner * TILE_ROWS);  // one tile of floats, before rounding
+        if (i.op->scratch) scratch = std::max(scratch, (i.op->scratch(i, parts(), capacity(o.rows)) + 3) / 4);
+      }
   page_bytes_ = std::max<int64_t>(round_up(at, 4096), 4096);
   expect(page_bytes_ <= kMostBytes / limits_.n_pages, "plan: the KV cache would be too large");
   kv_ = Buffer(page_bytes_ * limits_.n_pages);
@@ -246,7 +267,6 @@ void Plan::finish(const Operand& logits) {
   slots_.want_huge_pages();
   slot_tokens_.assign(size_t(limits_.n_slots), kUnknown);
   for (int thread = 0; thread < pool_.size(); thread++) scratch_.emplace_back((scratch + 16) * 4);
-  taken_ = std::vector<std::atomic<uint64_t>>(instructions_.size() * pool_.size());
   expect(!store_ || store_->is_finished(), "plan: the expert store is not finished");
   if (pool_.size() > 1) partials_ = Buffer(partials_bytes());
   finished_runs_ = std::vector<std::atomic<int>>(size_t(kRunsPerThread) * pool_.size());
@@ -256,11 +276,12 @@ void Plan::finish(const Operand& logits) {
 // Of the widest attention.
 int64_t Plan::partials_bytes() const {
   int64_t most = 0;
-  for (const Instruction& i : instructions_)
-    if (!std::strcmp(i.op->name, "attention")) {
-      const int64_t head_dim = layers_.at(i.attributes.layer).shape.head_dim;
-      most = std::max(most, partial_sums_bytes(i.in[0].width / head_dim, head_dim, limits_.context_tokens));
-    }
+  for (const Listing& listing : listings_)
+    for (const Instruction& i : listing.instructions)
+      if (!std::strcmp(i.op->name, "attention")) {
+        const int64_t head_dim = layers_.at(i.attributes.layer).shape.head_dim;
+        most = std::max(most, partial_sums_bytes(i.in[0].width / head_dim, head_dim, limits_.context_tokens));
+      }
   return most;
 }
 
@@ -290,7 +311,6 @@ void Plan::check(const BatchView& b) const {
     expect(int64_t(b.pages[s].size()) > last / kPageTokens, "step: too few pages for position " + std::to_string(last));
     for (int32_t page : b.pages[s]) expect(page >= 0 && page < limits_.n_pages, "step: no page " + std::to_string(page));
   }
-  check_slots(b);
   for (int64_t i = 0; i < b.n_outputs; i++)
     expect(b.outputs[i] >= (i ? b.outputs[i - 1] + 1 : 0) && b.outputs[i] < b.n_rows, "step: outputs must rise within the rows");
 }
@@ -345,6 +365,32 @@ void Plan::step(const BatchView& batch) {
   const uint64_t start = __rdtsc();
   const Turn turn(*this);
   check(batch);
+  check_slots(batch);
+  if (store_) guesses_ = store_->begin_step(batch.n_rows);
+  const EndOfStep at_end{store_.get()};
+  note_slots(batch, false);
+  run(listings_[0], listings_[0].instructions.size(), batch);
+  note_slots(batch, true);
+  if (hidden_width_) n_hidden_ = batch.n_rows;
+  counters_.steps++;
+  counters_.ticks += int64_t(__rdtsc() - start);
+}
+
+void Plan::draft(const BatchView& batch) {
+  const Turn turn(*this);
+  check(batch);
+  Listing& drafter = listings_[1];
+  expect(!drafter.instructions.empty(), "draft: the plan has no drafter");
+  expect(batch.n_sources == batch.n_rows, "draft: a source for each row");
+  for (int64_t r = 0; r < batch.n_rows; r++)
+    expect(within(batch.sources[r], 0, n_hidden_ - 1), "draft: row " + std::to_string(batch.sources[r]) + " was not kept");
+  run(drafter, batch.n_outputs ? drafter.instructions.size() : drafter.n_keeping, batch);
+  if (batch.n_outputs) n_hidden_ = batch.n_outputs;
+}
+
+void Plan::run(Listing& listing, size_t n_instructions, const BatchView& batch) {
+  running_ = &listing;
+  n_running_ = n_instructions;
   step_.batch = &batch;
   step_.n_rows[0] = batch.n_rows;
   step_.n_rows[1] = batch.n_outputs;
@@ -354,14 +400,15 @@ void Plan::step(const BatchView& batch) {
   step_.vectors = &vectors_;
   step_.layers = &layers_;
   step_.recurrences = &recurrences_;
+  step_.hidden = reinterpret_cast<float*>(hidden_.data());
   step_.slots = slots_.data();
   step_.slot_bytes = slot_bytes_;
   step_.linear = table_;
   step_.rows = &op_kernels(table_->isa);
   step_.n_threads = pool_.size();
-  step_.first = instructions_.data();
-  step_.n_instructions = int64_t(instructions_.size());
-  step_.counters = &taken_;
+  step_.first = listing.instructions.data();
+  step_.n_instructions = int64_t(listing.instructions.size());
+  step_.counters = &listing.taken;
   step_.scratch = &scratch_;
   step_.partials = &partials_;
   step_.finished_runs = &finished_runs_;
@@ -371,26 +418,19 @@ void Plan::step(const BatchView& batch) {
     step_.pages[s].clear();
     for (int32_t page : batch.pages[s]) step_.pages[s].push_back(kv_.data() + page * page_bytes_);
   }
-  for (auto& taken : taken_) taken.store(0, std::memory_order_relaxed);
+  for (auto& taken : listing.taken) taken.store(0, std::memory_order_relaxed);
   for (auto& runs : finished_runs_) runs.store(0, std::memory_order_relaxed);
   n_outputs_ = batch.n_outputs;
-  if (store_) guesses_ = store_->begin_step(batch.n_rows);
-  const EndOfStep at_end{store_.get()};
-  note_slots(batch, false);
   pool_.run(walk, this);
-  note_slots(batch, true);
-  const uint64_t end = __rdtsc();
-  if (!instructions_.empty()) instructions_.back().ticks += int64_t(end - walked_ticks_);  // the last meeting is its own
-  counters_.steps++;
-  counters_.ticks += int64_t(end - start);
+  if (n_instructions) listing.instructions[n_instructions - 1].ticks += int64_t(__rdtsc() - walked_ticks_);  // the last meeting is its own
 }
 
 // Every worker walks the same list and meets the others after each instruction, also after one that failed.
 void Plan::walk(void* argument, int thread) {
   Plan& plan = *static_cast<Plan*>(argument);
-  const size_t n = plan.instructions_.size();
+  const size_t n = plan.n_running_;
   for (size_t i = 0; i < n; i++) {
-    Instruction& instruction = plan.instructions_[i];
+    Instruction& instruction = plan.running_->instructions[i];
     if (instruction.is_guess && !plan.guesses_) continue;
     const uint64_t before = thread == 0 ? __rdtsc() : 0;
     try {
@@ -414,7 +454,8 @@ void Plan::count_sampling(uint64_t since) { counters_.sample_ticks += int64_t(__
 
 void Plan::reset_counters() {
   counters_ = StepCounters();
-  for (Instruction& i : instructions_) i.calls = i.ticks = 0;
+  for (Listing& listing : listings_)
+    for (Instruction& i : listing.instructions) i.calls = i.ticks = 0;
   if (store_) store_->reset_counts();
 }
 

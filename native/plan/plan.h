@@ -23,7 +23,7 @@ enum class Rows : int { tokens = 0, outputs = 1 };
 
 // What an instruction reads or writes.
 struct Operand {
-  enum class Kind : int { arena = 0, matrix = 1, vector = 2, tokens = 3, positions = 4, experts = 5 };
+  enum class Kind : int { arena = 0, matrix = 1, vector = 2, tokens = 3, positions = 4, experts = 5, sources = 6 };
   enum class Dtype : int { f32 = 0, q8 = 1, i32 = 2 };
   Kind kind = Kind::arena;
   int64_t at = 0;     // arena: byte offset; matrix, vector, experts: its number
@@ -40,7 +40,7 @@ enum class Score : int { softmax = 0, sigmoid = 1, softmax_selected = 2 };  // o
 
 struct Attributes {  // of all ops together; program/ops.py says which op uses which
   float eps = 0, scale = 1, factor = 1, cap = 0, softcap = 0, alpha = 1, limit = 0;
-  int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0, n_heads = 0, first = 0, n_rows = 0, state = 0, router = 0;
+  int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0, n_heads = 0, first = 0, n_rows = 0, state = 0, router = 0, separator = -1;
   int k = 0, n_groups = 1, groups_used = 1;
   Score score = Score::softmax;
   bool residual = false, half_pairing = false, tiled = false, normalise = false, group_top2 = false;
@@ -91,8 +91,19 @@ struct Parts {
   const std::vector<std::vector<float>>& vectors;
   const std::map<int, LayerKv>& layers;
   const std::vector<Recurrence>& recurrences;
-  int64_t vocab;
+  int64_t vocab, context_tokens;
+  int64_t hidden;  // numbers in a row that is kept for the drafter; 0 when none are
 };
+
+// One list of instructions. A plan has the model's and may have a drafter's, which runs between the model's steps and shares
+// weights, pages, arena and the rows that hidden_store keeps with it.
+struct Listing {
+  std::vector<Instruction> instructions;
+  Operand output;                            // logits
+  std::vector<std::atomic<uint64_t>> taken;  // see Step::taken
+  size_t n_keeping = 0;                      // of the instructions, up to the last one that keeps something for later steps
+};
+enum class Which : int { model = 0, drafter = 1 };
 
 // One step's input, checked by Plan::step. Row j of sequence s is row_starts[s] + j.
 struct BatchView {
@@ -101,6 +112,8 @@ struct BatchView {
   std::vector<std::vector<int32_t>> pages;  // by sequence
   const int32_t* slots = nullptr;           // by sequence: where its recurrences are; n_slots of them, 0 for programs with none
   int64_t n_slots = 0;
+  const int32_t* sources = nullptr;         // of a drafter: by row, the kept row it goes on from; n_sources of them
+  int64_t n_sources = 0;
 };
 
 // What the ops see of a running step.
@@ -114,12 +127,13 @@ struct Step {
   const std::map<int, LayerKv>* layers = nullptr;
   std::vector<std::vector<uint8_t*>> pages;  // by sequence: start of each page
   const std::vector<Recurrence>* recurrences = nullptr;
+  float* hidden = nullptr;  // rows kept for the drafter
   uint8_t* slots = nullptr;
   int64_t slot_bytes = 0;
   const KernelTable* linear = nullptr;
   const OpKernels* rows = nullptr;
   int n_threads = 1;
-  const Instruction* first = nullptr;  // of the program, to number instructions
+  const Instruction* first = nullptr;  // of the listing, to number instructions
   int64_t n_instructions = 0;
   std::vector<std::atomic<uint64_t>>* counters = nullptr;
   const std::vector<Buffer>* scratch = nullptr;  // one per thread
@@ -197,8 +211,10 @@ class Plan {
   int add_vector(const float* data, int64_t n);
   void add_layer(int layer, int n_kv_heads, int head_dim, int latent);
   void add_recurrence(int64_t n_floats);  // numbered from 0
-  void add_instruction(Instruction instruction);
-  void finish(const Operand& logits);  // lays out pages, slots and scratch
+  void set_hidden(int64_t width);         // before the instructions
+  void add_instruction(Instruction instruction, Which which = Which::model);
+  // Output: logits, or other rows of floats; `drafted`: the drafter's. Lays out pages, slots and scratch.
+  void finish(const Operand& output, const Operand* drafted = nullptr);
 
   // Reads the weights added so far, while the building may go on in another thread. Once, before the first step.
   WeightReader::Failure read_weights();
@@ -218,21 +234,26 @@ class Plan {
   };
 
   // Computes one step. Throws std::invalid_argument for a batch that does not fit, and as Turn does. Its logits stay until
-  // the next.
+  // the next, also one of the drafter.
   void step(const BatchView& batch);
+
+  // Runs the drafter on rows that go on from kept ones. Without output rows only as far as it keeps something. As step.
+  void draft(const BatchView& batch);
 
   // Makes what is kept in one slot a copy of another's. Throws std::invalid_argument for a slot that does not exist, and as Turn does.
   void copy_slot(int64_t from, int64_t to);
 
-  float* logits() const { return reinterpret_cast<float*>(arena_.data() + output_.at); }
+  float* logits() const { return reinterpret_cast<float*>(arena_.data() + running_->output.at); }
   int64_t n_outputs() const { return n_outputs_; }
+  int64_t output_width() const { return running_->output.width; }  // of the logits, or of what a program gives instead of them
   const Limits& limits() const { return limits_; }
   const KernelTable& table() const { return *table_; }
   int n_threads() const { return pool_.size(); }
   int64_t page_bytes() const { return page_bytes_; }
   int64_t slot_bytes() const { return slot_bytes_; }
   int64_t weight_bytes() const;
-  const std::vector<Instruction>& instructions() const { return instructions_; }
+  const std::vector<Instruction>& instructions(Which which = Which::model) const { return listing(which).instructions; }
+  const Listing& listing(Which which) const { return listings_[size_t(which)]; }
   const StepCounters& counters() const { return counters_; }
   void count_sampling(uint64_t since);  // __rdtsc() when it began
   void reset_counters();
@@ -248,21 +269,23 @@ class Plan {
   ExpertMatrix checked_experts(uint32_t gguf_id, int64_t offset, int64_t stride, int64_t n_experts, int64_t out_rows, int64_t columns) const;
   int64_t partials_bytes() const;
   void check(const BatchView& batch) const;
+  void finish_listing(Listing& listing, const Operand& logits);
+  void run(Listing& listing, size_t n_instructions, const BatchView& batch);
   void check_slots(const BatchView& batch) const;
   void note_slots(const BatchView& batch, bool done);
   void check_operand(const Operand& o, const std::string& where) const;
   ExpertMatrix add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, int64_t stride = 0, bool has_experts = false);
   const FormatKernels& checked_format(uint32_t gguf_id, int64_t offset, int64_t out_rows, int64_t columns) const;
-  Parts parts() const { return {matrices_, experts_, vectors_, layers_, recurrences_, limits_.vocab}; }
+  Parts parts() const { return {matrices_, experts_, vectors_, layers_, recurrences_, limits_.vocab, limits_.context_tokens, hidden_width_}; }
   int64_t capacity(Rows rows) const { return rows == Rows::tokens ? limits_.max_rows : limits_.max_outputs; }
   static void walk(void* plan, int thread);
 
   Pool pool_;
   const KernelTable* table_;
   Limits limits_;
-  Buffer arena_, kv_, slots_;
+  Buffer arena_, kv_, slots_, hidden_;
   Slabs slabs_;
-  int64_t page_bytes_ = 0, slot_bytes_ = 0, n_outputs_ = 0;
+  int64_t page_bytes_ = 0, slot_bytes_ = 0, n_outputs_ = 0, hidden_width_ = 0, n_hidden_ = 0;
   std::vector<Matrix> matrices_;
   std::deque<ModelFile> files_;
   std::vector<ExpertMatrix> experts_;
@@ -278,15 +301,15 @@ class Plan {
   std::map<int, LayerKv> layers_;
   std::vector<Recurrence> recurrences_;
   std::vector<int64_t> slot_tokens_;  // how many tokens of its sequence each slot has seen; kUnknown after a step that failed
-  std::vector<Instruction> instructions_;
-  std::vector<std::atomic<uint64_t>> taken_;
+  Listing listings_[2];
+  Listing* running_ = &listings_[0];  // the one that ran last
+  size_t n_running_ = 0;              // of its instructions
   std::vector<Buffer> scratch_;
   Buffer partials_;
   std::vector<std::atomic<int>> finished_runs_;
   std::vector<std::vector<int32_t>> trace_;
   bool finished_ = false, guesses_ = true;
   std::atomic<bool> computing_{false};
-  Operand output_;
   Step step_;
   StepCounters counters_;
   uint64_t walked_ticks_ = 0;  // when worker 0 left the last instruction of this step

@@ -9,6 +9,8 @@ import gguf
 import numpy as np
 import transformers
 
+from goldens import nextn
+
 Config = transformers.PretrainedConfig
 Shape = tuple[int, ...]
 
@@ -39,7 +41,7 @@ class Architecture:
     def __init__(self, name: str, *, head_dim: bool = False, names: dict[str, str] | None = None):
         self.name = name
         self._head_dim = head_dim
-        self._names = {**(names or {}), **{k: v for k, v in NAMES.items() if k not in (names or {})}}
+        self._names = {**(names or {}), **nextn.NAMES, **{k: v for k, v in NAMES.items() if k not in (names or {})}}
 
     def name_in_file(self, hf_name: str) -> str:
         """The GGUF name of a transformers parameter."""
@@ -69,11 +71,13 @@ class Architecture:
         """The parameters that the keys of rope say."""
         return c.rope_parameters
 
-    def add_keys(self, writer: gguf.GGUFWriter, c: Config) -> None:
-        """The metadata that the converter writes."""
+    def add_keys(self, writer: gguf.GGUFWriter, c: Config, n_nextn: int = 0) -> None:
+        """The metadata that the converter writes. ``n_nextn``: blocks behind the model's own."""
         writer.add_context_length(c.max_position_embeddings)
         writer.add_embedding_length(c.hidden_size)
-        writer.add_block_count(c.num_hidden_layers)
+        writer.add_block_count(c.num_hidden_layers + n_nextn)
+        if n_nextn:
+            writer.add_nextn_predict_layers(n_nextn)
         writer.add_feed_forward_length(c.intermediate_size)
         writer.add_head_count(c.num_attention_heads)
         writer.add_layer_norm_rms_eps(c.rms_norm_eps)

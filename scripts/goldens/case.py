@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import gguf
 import transformers
 
 from goldens.architecture import Architecture
+from goldens.tokenizer import add_tokenizer
 
 SMALL = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 256}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
@@ -27,3 +29,10 @@ class Case:
     formats: dict[str, str] = field(default_factory=dict)  # tensor name -> format; others F32
     expert_gain: float = 1.0  # of the matrices of experts, beside what weights are drawn with
     chat: bool = False  # with the tokenizer and template of tokenizer.py
+    drafter: str = ""  # a block for predicting several tokens: "shared" has the model's vocabulary, "copies" its own
+
+    def add_metadata(self, writer: gguf.GGUFWriter) -> None:
+        """Write the keys of the model, and its tokenizer if it has one."""
+        self.architecture.add_keys(writer, self.config, bool(self.drafter))
+        if self.chat:
+            add_tokenizer(writer)

@@ -35,6 +35,9 @@ FORMATS = {
     "blk.1.ffn_down_shexp.weight": "Q8_0",
 }
 
+DRAFTER_FORMATS = FORMATS | {name.replace("blk.1.", "blk.2."): kind for name, kind in FORMATS.items()}
+DRAFTER_FORMATS |= {"blk.2.nextn.eh_proj.weight": "Q8_0"}
+
 
 def yarn(mscale: float) -> dict:
     """DeepSeek's stretching, from 16 positions, so that it matters at 40 tokens; a tenth of mscale is a float32."""
@@ -103,9 +106,10 @@ def deepseek2(sizes: dict, formats: dict[str, str] | None = None, *, old: bool =
     return Case(Deepseek2(old=old), transformers.DeepseekV2ForCausalLM, config, formats or {})
 
 
-def deepseek3(sizes: dict, formats: dict[str, str] | None = None) -> Case:
+def deepseek3(sizes: dict, formats: dict[str, str] | None = None, *, drafter: str = "") -> Case:
     config = transformers.DeepseekV3Config(**sizes)
-    return Case(Deepseek2(sigmoid=True), transformers.DeepseekV3ForCausalLM, config, formats or {})
+    architecture = Deepseek2(sigmoid=True)
+    return Case(architecture, transformers.DeepseekV3ForCausalLM, config, formats or {}, drafter=drafter)
 
 
 CASES = {
@@ -113,5 +117,5 @@ CASES = {
     "deepseek2": deepseek2(V2),
     "deepseek3": deepseek3(V3),
     "deepseek2_quantised": deepseek2(LITE | BLOCKS, FORMATS, old=True),
-    "deepseek3_quantised": deepseek3(V3 | BLOCKS, FORMATS),
+    "deepseek3_quantised": deepseek3(V3 | BLOCKS, DRAFTER_FORMATS, drafter="shared"),
 }

@@ -27,5 +27,6 @@ CASES = {
         Glm4Moe("glm4moe", head_dim=True, names=POST_ATTENTION),
         transformers.Glm4MoeForCausalLM,
         transformers.Glm4MoeConfig(**SMALL, **HEADS, **GLM),
+        drafter="copies",
     )
 }

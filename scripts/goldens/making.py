@@ -14,7 +14,8 @@ from torch.overrides import TorchFunctionMode
 from goldens.case import Case
 from goldens.checking import nmse
 from goldens.formats import decode_as, encode
-from goldens.tokenizer import add_tokenizer, example_tokens
+from goldens.nextn import Drafter
+from goldens.tokenizer import example_tokens
 
 N_TOKENS = 40
 AGREEMENT = 1e-20  # NMSE between transformers and exact.py, both float64: measured 2e-23; one float32 step gives 1e-15
@@ -43,10 +44,13 @@ def make(name: str, case: Case, folder: Path) -> str:
         model = case.model._from_config(
             case.config, attn_implementation="eager", experts_implementation="eager"
         ).eval()
-        stored = draw_weights(model, case, rng)
+        drafter = Drafter(model, case.config, case.drafter == "copies").eval() if case.drafter else None
+        stored = draw_weights(model, drafter, case, rng)
         text, tokens = example_tokens() if case.chat else ("", rng.integers(0, case.config.vocab_size, N_TOKENS))
         with torch.no_grad():
-            logits = model(torch.from_numpy(tokens.astype(np.int64))[None]).logits[0].numpy()
+            ids = torch.from_numpy(tokens.astype(np.int64))[None]
+            logits = model(ids).logits[0].numpy()
+            drafted = drafter.logits(model, ids).numpy() if drafter else None
     assert logits.dtype == np.float64, "some step of transformers escaped AllFloat64"
     path = folder / f"golden_{name}.gguf"
     write_file(path, name, case, stored)
@@ -55,18 +59,31 @@ def make(name: str, case: Case, folder: Path) -> str:
         arrays["text"] = np.array(text)
     if case.formats:
         arrays["logits_q8"] = ExactModel(path, activations="q8").logits(tokens).astype(np.float32)
-    np.savez_compressed(path.with_suffix(".npz"), **arrays)
     error = nmse(ExactModel(path).logits(tokens), logits)
     assert error < AGREEMENT, f"{name}: transformers and exact.py differ, NMSE {error:.1e}"
+    if drafted is not None:
+        arrays["drafted"] = drafted.astype(np.float32)
+        other = nmse(ExactModel(path).drafted(tokens), drafted)
+        assert other < AGREEMENT, f"{name}: torch and exact.py differ in what is drafted, NMSE {other:.1e}"
+        if case.formats:
+            arrays["drafted_q8"] = ExactModel(path, activations="q8").drafted(tokens).astype(np.float32)
+    np.savez_compressed(path.with_suffix(".npz"), **arrays)
     q8 = f", int8 inputs cost {nmse(arrays['logits_q8'], logits):.1e}" if case.formats else ""
     return f"{name}: {path.stat().st_size} bytes, logits std {logits.std():.2f}, NMSE to exact.py {error:.1e}{q8}"
 
 
-def draw_weights(model: torch.nn.Module, case: Case, rng: np.random.Generator) -> Stored:
-    """Random weights as the file holds them; the model gets what they decode to."""
+def named_weights(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """Parameters, and the biases of routers."""
+    return [*module.named_parameters(), *((n, b) for n, b in module.named_buffers() if n.endswith("_bias"))]
+
+
+def draw_weights(
+    model: torch.nn.Module, drafter: Drafter | None, case: Case, rng: np.random.Generator
+) -> Stored:
+    """Random weights as the file holds them; the models get what they decode to."""
     stored: Stored = {}
-    biases = [(name, buffer) for name, buffer in model.named_buffers() if name.endswith("_bias")]
-    for hf_name, parameter in [*model.named_parameters(), *biases]:
+    of_drafter = [(drafter.hf_name(name), weight) for name, weight in named_weights(drafter)] if drafter else []
+    for hf_name, parameter in named_weights(model) + of_drafter:
         name = case.architecture.name_in_file(hf_name)
         parts = case.architecture.parts(name, tuple(parameter.shape), case.config)
         for part, shape in parts.items():
@@ -87,7 +104,8 @@ def draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndar
         return (-rng.uniform(0.1, 2.0, shape)).astype(np.float32)
     if name.endswith(".bias"):
         return (0.5 * rng.standard_normal(shape)).astype(np.float32)
-    gain = {"token_embd.weight": 2.0, "output.weight": 2.0}.get(name, 1.6 if ".attn_" in name else 1.0)
+    outer = ("token_embd.weight", "output.weight", "embed_tokens.weight", "shared_head_head.weight")
+    gain = 2.0 if name.endswith(outer) and "attn_output" not in name else 1.6 if ".attn_" in name else 1.0
     return (gain / shape[-1] ** 0.5 * rng.standard_normal(shape)).astype(np.float32)
 
 
@@ -95,9 +113,7 @@ def write_file(path: Path, name: str, case: Case, stored: Stored) -> None:
     """The GGUF file, with the metadata llama.cpp's converter writes for the architecture."""
     writer = gguf.GGUFWriter(path, case.architecture.name)
     writer.add_name(f"tenth golden {name}")
-    case.architecture.add_keys(writer, case.config)
-    if case.chat:
-        add_tokenizer(writer)
+    case.add_metadata(writer)
     for tensor, (kind, raw) in stored.items():
         writer.add_tensor(tensor, raw, raw_dtype=kind)
     writer.write_header_to_file()

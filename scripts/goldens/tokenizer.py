@@ -57,6 +57,11 @@ def add_tokenizer(writer: gguf.GGUFWriter) -> None:
 
 def example_tokens() -> tuple[str, np.ndarray]:
     """A rendered chat and its token ids, encoded by Hugging Face tokenizers."""
+    return EXAMPLE, np.array(library_tokenizer().encode(EXAMPLE).ids)
+
+
+def library_tokenizer() -> tokenizers.Tokenizer:
+    """The small tokenizer as Hugging Face's library runs it."""
     tokens = vocabulary()
     merges = [tuple(merge.split(" ")) for merge in MERGES]
     bpe = tokenizers.models.BPE({token: i for i, token in enumerate(tokens)}, merges)
@@ -65,4 +70,4 @@ def example_tokens() -> tuple[str, np.ndarray]:
     as_bytes = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([words, as_bytes])
     tokenizer.add_special_tokens(CONTROL)
-    return EXAMPLE, np.array(tokenizer.encode(EXAMPLE).ids)
+    return tokenizer

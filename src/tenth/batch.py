@@ -95,6 +95,7 @@ class Batch:
     outputs: I32  # [m] ascending numbers of the rows that need logits
     sampling: Sampling | None = None  # None: logits only
     slots: I32 = field(default_factory=lambda: np.zeros(0, np.int32))  # [s] where each one's recurrences are, if any
+    sources: I32 = field(default_factory=lambda: np.zeros(0, np.int32))  # [n] of a draft: rows of the step before it
 
 
 @dataclass(eq=False)

@@ -45,7 +45,9 @@ class EngineConfig:
         "when they are needed. 0 means TENTH_MEMORY, or what is free.", parser=parse_bytes, metavar="SIZE")
     disk: str = _setting("auto", "How experts are read from the disk: direct, buffered, or auto (the faster).")
     predict_experts: bool = _setting(True, "Read ahead the experts that the next layer will probably use; same text.")
-    speculate: bool = _setting(True, "Guess tokens from the request's own text where that is faster; same answers.")
+    speculate: bool = _setting(
+        True, "Guess tokens where that is faster: from the request's own text, and by the block for it that a model's "
+        "file may have; same answers.")
 
     def __post_init__(self) -> None:
         bounds = {"threads": (0, 1024), "context_tokens": (0, 1 << 24), "chunk_tokens": (0, 8192),

@@ -13,7 +13,7 @@ from math import prod
 
 import numpy as np
 
-from tenth.batch import F32
+from tenth.batch import F32, pages_for
 from tenth.config import CHUNK_TOKENS, EngineConfig
 from tenth.errors import ModelFileError, RequestError
 from tenth.models import build
@@ -23,6 +23,7 @@ from tenth.program.passes import kept_as_floats, optimise
 from tenth.program.streaming import stream_experts
 from tenth.program.tracing import trace_experts
 from tenth.program.values import Derived, Program, Sliced, Transposed, Value
+from tenth.program.values import Task as Task
 from tenth.runtime import (
     Limits,
     MatrixSource,
@@ -32,7 +33,7 @@ from tenth.runtime import (
     physical_processors,
 )
 from tenth.tracing import Recorder, trace_path
-from tenth.weights.budget import memory_budget
+from tenth.weights.budget import Budget, memory_budget
 from tenth.weights.formats import FORMATS
 from tenth.weights.gguf import (
     ModelFile,
@@ -76,9 +77,9 @@ def open_runtime(
 
     ``meanwhile``: work for this thread while others read the weights; what it raises is raised here.
     """
-    layout = lay_out(header, config)
-    used, budget = layout.stored, memory_budget(config.memory_bytes)
-    placement = place_with_chunk(layout, config, budget.n_bytes, budget.source)
+    budget = memory_budget(config.memory_bytes)
+    layout, placement = lay_out_within(header, config, budget)
+    used = layout.stored
     config = replace(config, chunk_tokens=config.chunk_tokens or placement.needs.chunk_tokens)
     program = running_program(layout.program, placement, config)
     experts, path = expert_weights(program), trace_path()
@@ -106,9 +107,30 @@ class Layout:
     needs: Needs
 
 
-def lay_out(header: ModelFile, config: EngineConfig) -> Layout:
-    """What is known of a model from its header alone. Raises ModelFileError, or RequestError for the settings."""
-    program = optimised_program(header)
+def lay_out_within(header: ModelFile, config: EngineConfig, budget: Budget) -> tuple[Layout, Placement]:
+    """How a model is laid out and placed within a budget: with its drafter, if it has one that costs nothing else.
+
+    A drafter must not take memory from experts or from the context. Raises as ``lay_out`` and ``place_with_chunk`` do.
+    """
+    layout = lay_out(header, config)
+    placement = place_with_chunk(layout, config, budget.n_bytes, budget.source)
+    if not config.speculate or placement.streams:
+        return layout, placement
+    more, needs = lay_out(header, config, drafts=True), placement.needs
+    free = budget.n_bytes - needs.fixed - needs.experts
+    if more.program.drafter and more.needs.fixed - layout.needs.fixed <= free:
+        placed = place_with_chunk(more, config, budget.n_bytes, budget.source)
+        if not placed.streams and placed.needs.context_tokens == needs.context_tokens:
+            return more, placed
+    return layout, placement
+
+
+def lay_out(header: ModelFile, config: EngineConfig, drafts: bool = False) -> Layout:
+    """What is known of a model from its header alone. Raises ModelFileError, or RequestError for the settings.
+
+    ``drafts``: with its drafter, if it has one.
+    """
+    program = optimised_program(header, drafts)
     used = stored_tensors(header, program)
     require_supported({**used, **{how.source: header.tensors[how.source] for how in program.derived.values()}})
     limits = plan_limits(program, config)
@@ -149,10 +171,17 @@ def place_with_chunk(layout: Layout, config: EngineConfig, budget_bytes: int, so
     return placement
 
 
-def optimised_program(header: ModelFile) -> Program:
+def optimised_program(header: ModelFile, drafts: bool = False) -> Program:
     """The program of a model file, after all passes. Raises ModelFileError for what is not supported."""
     architecture = header.metadata.architecture
-    program = build(architecture, header.metadata, {name: info.shape for name, info in header.tensors.items()})
+    shapes = {name: info.shape for name, info in header.tensors.items()}
+    try:
+        program = build(architecture, header.metadata, shapes, drafts)
+    except ModelFileError as error:
+        if not drafts:
+            raise
+        what = f"the block that guesses tokens: {error.message}"
+        raise ModelFileError(what, "--no-speculate does without it") from error
     check_vocabulary(header, program)
     stored = stored_tensors(header, program)
     quantised = {name for name, info in stored.items() if info.format not in FLOAT_FORMATS}
@@ -211,12 +240,16 @@ def plan_limits(program: Program, config: EngineConfig) -> Limits:
             f"setting context_tokens is {context}, the model was trained for {program.context_tokens}",
             f"use --context {program.context_tokens} or less",
         )
+    whole = context if program.takes_whole_sequences else 0
     max_outputs = max(config.max_sequences, OUTPUT_ROWS)
-    max_rows = max(config.chunk_tokens or CHUNK_TOKENS, max_outputs)
+    max_rows = max(config.chunk_tokens or CHUNK_TOKENS, max_outputs, whole)
+    max_outputs = max_rows if program.row == "every" else max_outputs
+    # Where nothing is kept, pages only count: each text of a step has one that is not full.
+    kept = n_pages(config.kv_tokens or context) if program.state else pages_for(max_rows) + max_outputs
     arena_bytes = memory.plan(program, {"tokens": max_rows, "outputs": max_outputs})
     return Limits(
         n_threads=config.threads or len(physical_processors()), max_rows=max_rows, max_outputs=max_outputs,
-        context_tokens=context, n_pages=n_pages(config.kv_tokens or context), kv_format=config.kv_format,
+        context_tokens=context, n_pages=kept, kv_format=config.kv_format,
         arena_bytes=arena_bytes,
         n_slots=config.max_sequences + max(LEAST_CHECKPOINTS, config.max_sequences // 2) if program.recurrences else 0,
     )

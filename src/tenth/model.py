@@ -22,14 +22,19 @@ from tenth.sampling import SamplingParams, make_params, recommended
 from tenth.stream import Feed, Stream, ThinkingBudget, TokenReader
 
 if TYPE_CHECKING:
-    from tenth.loader import Loaded
+    from tenth.loader import Loaded, Task
     from tenth.text.asking import Ask
+    from tenth.text.begun import Begun
     from tenth.text.grammar import Grammar, Grammars
     from tenth.text.guide import Guide
     from tenth.text.template import ChatTemplate
     from tenth.text.tokenizer import Tokenizer
     from tenth.weights.gguf import Metadata
 
+_CAN: dict[Task, str] = {
+    "generate": "writes text", "embed": "gives vectors of texts", "rerank": "judges how well documents fit a question"}
+_CANNOT: dict[Task, str] = {
+    "generate": "writes no text", "embed": "gives no vectors of texts", "rerank": "judges no documents"}
 Progress = Callable[[str, int, int], None]  # (what, done bytes, total bytes or 0)
 Message = Mapping[str, Any]
 
@@ -197,26 +202,42 @@ class Model:
         tools: Sequence[Mapping[str, Any]] | None = None,
         tool_choice: Any = None,
         parallel_tool_calls: bool = True,
+        begun: Begun | None = None,
         **sampling: Any,
     ) -> Prepared:
-        """What ``chat`` would start, checked and turned into tokens; nothing is computed yet."""
+        """What ``chat`` would start, checked and turned into tokens; nothing is computed yet.
+
+        begun: the beginning of an answer that was broken off, to go on with; it is not told again.
+        """
         from tenth.text.asking import ChatOptions, ask
 
+        self._check_task("generate")
         params, text = make_params(sampling).completed(self.defaults), self._text
         options = ChatOptions(think, thinking_budget, reasoning_effort, response_format, tools, tool_choice,
-                              parallel_tool_calls)
+                              parallel_tool_calls, begun)
         asked = ask(text.template, text.tokenizer, messages, options)
         ids = text.tokenizer.encode(asked.prompt, special=True, parse_special=True)
         return self._checked(Prepared(ids, params, asked.grammar, asked))
 
     def prepare(self, prompt: str | list[int], *, grammar: Grammar | None = None, **sampling: Any) -> Prepared:
         """What ``generate`` would start for one prompt, checked and turned into tokens."""
+        self._check_task("generate")
         if not isinstance(prompt, (str, list)):
             raise RequestError(f"the prompt is {prompt!r}, expected a text or token ids")
         if grammar is not None and not hasattr(grammar, "source"):
             raise RequestError(f"grammar is {grammar!r}, expected a tenth.Grammar")
         ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
         return self._checked(Prepared(ids, make_params(sampling).completed(self.defaults), grammar))
+
+    @property
+    def task(self) -> Task:
+        """What the model is for: "generate", "embed" or "rerank"."""
+        return self.loaded.program.task
+
+    def _check_task(self, task: Task) -> None:
+        if self.task != task:
+            what = f"{self.name} {_CAN[self.task]}, it {_CANNOT[task]}"
+            raise RequestError(what, f"choose a model that {_CAN[task]}")
 
     def _checked(self, prepared: Prepared) -> Prepared:
         self._engine.check(prepared.ids, prepared.params.logit_bias or {})
@@ -283,7 +304,8 @@ class Model:
         tokenizer, stops = self._text.tokenizer, StopStrings(tuple(params.stop)) if params.stop else None
         if asked is None:
             return TokenReader(TextStream(tokenizer), None, stops), None
-        reader = TokenReader(TextStream(tokenizer, shown=asked.shown), asked.deltas(), stops, asked.calls())
+        text = TextStream(tokenizer, shown=asked.shown, continuing=asked.opening is not None)
+        reader = TokenReader(text, asked.deltas(), stops, asked.calls())
         if asked.thinking is None:
             return reader, None
         opening, closing, behind = (

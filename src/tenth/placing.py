@@ -62,18 +62,19 @@ def memory_needs(
         token_bytes += sum(size * n for size, n in of_layer.items())
         layer_slices |= of_layer
     page_bytes = kv_page_bytes(program, limits.kv_format)
-    # Products of experts gather their rows, each worker for itself.
-    widest = max((i.inputs[0].row_bytes for i in program.instructions if i.op == "expert_linear"), default=0)
+    # Products of experts gather their rows, attention of encoders a head's keys and values, each worker for itself.
+    widest = max((i.inputs[0].row_bytes for i in program.every_instruction if i.op == "expert_linear"), default=0)
+    widest += max((8 * i.inputs[0].shape[-1] for i in program.instructions if i.op == "encoder_attention"), default=0)
     per_thread = limits.max_rows * widest + SAMPLING_BYTES * program.vocab_size + THREAD_BYTES
     # While weights are loaded workspace is not touched yet, and matrices that have to be made are made one at a time.
     made = (stored[name].n_bytes for name, how in program.derived.items() if isinstance(how, Transposed))
     making = MAKING_COPIES * max(made, default=0)
-    sums = partial_sums_bytes(program, limits.context_tokens)
+    sums, hidden = partial_sums_bytes(program, limits.context_tokens), 4 * program.hidden * limits.max_rows
     return Needs(
         python=own_bytes() + PYTHON_GROWS_BYTES + LIBRARY_FILES_BYTES + TOKEN_BYTES * program.vocab_size,
         trunk=sum(trunk_bytes(stored, program).values()),
         kv=page_bytes * limits.n_pages,
-        workspace=max(limits.arena_bytes + limits.n_threads * per_thread + sums, making),
+        workspace=max(limits.arena_bytes + limits.n_threads * per_thread + sums + hidden, making),
         slices=slices, layer_slices=layer_slices, token_bytes=token_bytes,
         stream_workspace=READERS * READER_BYTES, context_tokens=limits.context_tokens,
         state=slot_bytes(program) * limits.n_slots, chunk_tokens=limits.max_rows,
@@ -82,7 +83,7 @@ def memory_needs(
 
 
 def trunk_bytes(stored: Mapping[str, TensorInfo], program: Program) -> dict[str, int]:
-    """What each weight takes in memory that is not an expert's."""
+    """What each weight takes in memory that is not an expert's; experts of a drafter count, they are never streamed."""
     floats, experts = set(kept_as_floats(program)), expert_weights(program)
     return {
         name: 4 * stored[name].n_weights if name in floats

@@ -39,7 +39,8 @@ def toy():
         "c": SimpleNamespace(shape=(2, 2), format="Q8_0"),
     }
     header = SimpleNamespace(metadata=Metadata(), tensors=tensors, paths=("/models/small.gguf",))
-    with Model(SimpleNamespace(runtime=runtime, header=header), EngineConfig()) as model:
+    program = SimpleNamespace(task="generate")
+    with Model(SimpleNamespace(runtime=runtime, header=header, program=program), EngineConfig()) as model:
         yield model
 
 

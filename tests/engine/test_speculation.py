@@ -5,9 +5,10 @@ from collections import Counter
 
 import pytest
 
+from tenth.engine.outlook import SUFFIX, Outlook, StepTimes, share_rows
 from tenth.engine.request import Reaction, Request, Sequence, TokenChoice
 from tenth.engine.scheduler import Chunk
-from tenth.engine.speculation import MAX_DRAFT, Outlook, Speculation, StepTimes, share_rows
+from tenth.engine.speculation import MAX_DRAFT, Speculation
 from tenth.stream import Feed, Stream, ThinkingBudget, TokenReader
 from tenth.text.stream import StopStrings
 
@@ -101,39 +102,39 @@ def test_a_number_of_rows_that_once_was_slow_is_tried_again_later():
 
 def test_as_many_rows_are_shared_as_give_the_most_tokens_a_second():
     cheap, dear = [1 + 0.05 * n for n in range(8)], [1 + 0.6 * n for n in range(8)]
-    assert share_rows(1, [(0.95, 7)], cheap) == [7]
-    assert share_rows(1, [(0.95, 2)], cheap) == [2]
-    assert share_rows(1, [(0.3, 7)], dear) == [0]
-    assert 1 <= share_rows(1, [(0.5, 7)], cheap)[0] <= 4
-    assert share_rows(1, [(0.04, 7)], cheap) == [0]
+    assert share_rows(1, [[0.95] * 7], cheap) == [7]
+    assert share_rows(1, [[0.95] * 2], cheap) == [2]
+    assert share_rows(1, [[0.3] * 7], dear) == [0]
+    assert 1 <= share_rows(1, [[0.5] * 7], cheap)[0] <= 4
+    assert share_rows(1, [[0.04] * 7], cheap) == [0]
 
 
 def test_the_measured_shape_of_the_times_decides():
     flat_to_4 = [1, 1.3, 1.3, 1.3, 2.5, 2.5, 2.5, 2.5]
-    assert share_rows(1, [(0.8, 7)], flat_to_4) == [3]
+    assert share_rows(1, [[0.8] * 7], flat_to_4) == [3]
 
 
 def test_rows_go_to_the_sequence_whose_guesses_are_likelier():
     times = [1 + 0.2 * n for n in range(9)]
-    few, many = share_rows(2, [(0.1, 7), (0.9, 7)], times)
+    few, many = share_rows(2, [[0.1] * 7, [0.9] * 7], times)
     assert few == 0
     assert many > 1
 
 
 def test_full_batches_are_left_alone_where_rows_cost_in_proportion():
     times = [8 + n for n in range(9)]
-    assert share_rows(8, [(0.9, 7)] * 8, times) == [0] * 8
+    assert share_rows(8, [[0.9] * 7] * 8, times) == [0] * 8
 
 
 def test_a_request_learns_which_matches_to_trust():
     outlook = Outlook()
-    long, short = outlook.chance(20), outlook.chance(2)
-    assert long > short
+    long, short = Outlook.kind(SUFFIX, 20), Outlook.kind(SUFFIX, 2)
+    assert outlook.chance(long) > outlook.chance(short)
     for _ in range(5):
-        outlook.note(20, 7, 7)
-        outlook.note(2, 3, 0)
-    assert outlook.chance(20) > 0.95
-    assert outlook.chance(2) < 0.1
+        outlook.note_each([long] * 7, 7)
+        outlook.note_each([short] * 3, 0)
+    assert outlook.chance(long) > 0.95
+    assert outlook.chance(short) < 0.1
 
 
 # ---- the whole policy, with a clock of its own

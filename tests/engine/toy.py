@@ -63,6 +63,7 @@ class ToyRuntime:
     vocab_size = VOCAB
     next_token = staticmethod(next_token)
     n_slots = 0
+    has_drafter = False
 
     def __init__(self, n_pages=64, max_rows=64, max_outputs=8, context_tokens=1024):
         self.n_pages, self.max_rows, self.max_outputs, self.context_tokens = (

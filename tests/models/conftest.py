@@ -120,6 +120,21 @@ TINY = {
     ),
 }
 
+ENCODER = {
+    "attention.head_count_kv": None,
+    "attention.layer_norm_rms_epsilon": None,
+    "attention.layer_norm_epsilon": 1e-12,
+    "attention.causal": False,
+    "pooling_type": 1,
+}
+# As TINY, of those that write no text
+ENCODERS = {
+    "bert": ("bert", ENCODER, ("bias", "token_types")),
+    "bert_rerank": ("bert", {**ENCODER, "pooling_type": 4}, ("bias", "token_types", "cls")),
+    "nomic-bert": ("nomic-bert", ENCODER, ("token_types", "attn_qkv")),
+    "nomic-bert_apart": ("nomic-bert", {**ENCODER, "pooling_type": 2}, ("attn_q", "attn_k", "attn_v")),
+}
+
 
 @dataclass
 class TinyModel:
@@ -154,8 +169,8 @@ class TinyModel:
 
 def make(name, **changes):
     """The tiny model of that name; then some keys are changed (None: removed), its tensors are not."""
-    architecture, keys, optional = TINY[name]
-    values = {f"{architecture}.{key}": value for key, value in {**COMMON, **keys}.items()}
+    architecture, keys, optional = (TINY | ENCODERS)[name]
+    values = {f"{architecture}.{key}": value for key, value in {**COMMON, **keys}.items() if value is not None}
     shapes = shapes_of(architecture, values, optional)
     for key, value in changes.items():
         values[f"{architecture}.{key}"] = value
@@ -167,7 +182,7 @@ def shapes_of(architecture, values, optional):
     model = ARCHITECTURES[architecture]
     declared = model.tensors(model.read_config(Metadata(values)))
     return {
-        tensor.rstrip("?"): tuple(VOCAB if size == "vocab" else size for size in shape)
+        tensor.rstrip("?"): tuple({"vocab": VOCAB, "types": 2}.get(size, size) for size in shape)
         for tensor, shape in declared.items()
         if not tensor.endswith(("?", "*"))
         or (tensor.endswith("?") and any(part in tensor.rstrip("?").split(".") for part in optional))
@@ -179,9 +194,14 @@ def tiny(request):
     return make(request.param)
 
 
-@pytest.fixture(params=sorted(ARCHITECTURES))
+@pytest.fixture(params=sorted(ARCHITECTURES.keys() - ENCODERS.keys()))
 def one_of_each(request):
-    """One tiny model per architecture: for what does not depend on variants."""
+    """One tiny decoder per architecture: for what does not depend on variants."""
+    return make(request.param)
+
+
+@pytest.fixture(params=ENCODERS)
+def encoder(request):
     return make(request.param)
 
 
@@ -192,4 +212,4 @@ def make_tiny():
 
 @pytest.fixture
 def tiny_architectures():
-    return {architecture for architecture, _, _ in TINY.values()}
+    return {architecture for architecture, _, _ in (TINY | ENCODERS).values()}

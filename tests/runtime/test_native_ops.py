@@ -19,7 +19,8 @@ SHAPES = {
     "gates.weight": (4, DIM), "factor": (4,), "dt.bias": (4,), "wide": (DIM,), "wide.bias": (DIM,),
     "conv.weight": (DIM, 4), "conv_odd.weight": (41, 3), "odd.weight": (DIM, 41),
     "choice.bias": (12,), "up.weight": (12, 20, DIM), "up.bias": (12, 20), "gate.weight": (12, 20, DIM),
-    "down.weight": (12, DIM, 20), "sinks.weight": (HEADS,),
+    "down.weight": (12, DIM, 20), "sinks.weight": (HEADS,), "positions.weight": (256, DIM), "types.weight": (3, DIM),
+    "norm.bias": (DIM,), "odd_norm.weight": (41,), "odd_norm.bias": (41,),
 }  # fmt: skip
 INV_FREQ = tuple(1e4 ** (-j / 6) for j in range(6))
 
@@ -27,6 +28,16 @@ INV_FREQ = tuple(1e4 ** (-j / 6) for j in range(6))
 def attend(x, w, **attrs):
     q, k = b.heads(b.linear(x, w.c), HEADS), b.heads(b.linear(x, w.kv), KV_HEADS)
     return b.attention(q, k, b.scale(k, 1.5), layer=0, scale=0.25, **attrs)
+
+
+def encode(x, w):
+    """Six heads of queries, two of keys."""
+    q, k = b.heads(b.linear(x, w.c), HEADS), b.heads(b.linear(x, w.kv), KV_HEADS)
+    return b.encoder_attention(q, k, b.scale(k, 1.5), scale=0.25)
+
+
+def tokens_of(positions):
+    return positions.builder.inputs["tokens"]
 
 
 def rotate(x, angles, pairing):
@@ -77,6 +88,12 @@ def mix(x, w, bias=False, **how):
 # What stands between the embedding and the output matrix. The name begins with the op that is tested.
 BODIES = {
     "embed": lambda x, p, w: x,
+    "embed by position": lambda x, p, w: x + b.embed(p, w.positions),
+    "embed_segments": lambda x, p, w: x + b.embed_segments(tokens_of(p), w.types, separator=7),
+    "embed_segments of one": lambda x, p, w: x + b.embed_segments(tokens_of(p), w.types),
+    "layer_norm": lambda x, p, w: b.layer_norm(x + b.linear(x, w.a), w.norm, 1e-5),
+    "layer_norm odd": lambda x, p, w: through_odd(x, w, lambda y: b.layer_norm(y, w.odd_norm, 0.5)),
+    "gelu": lambda x, p, w: b.gelu(b.scale(x, 3.0)),
     "rms_norm": lambda x, p, w: b.rms_norm(x, w.norm, 1e-5),
     "rms_norm of heads": lambda x, p, w: b.flat(b.rms_norm(b.heads(x, HEADS), w.head_norm, 1e-5)),
     "linear": lambda x, p, w: b.linear(x, w.c),
@@ -91,12 +108,14 @@ BODIES = {
     "attention windowed": lambda x, p, w: attend(x, w, window=7),
     "attention with sinks": lambda x, p, w: attend(x, w, sinks=w.sinks),
     "attention softcapped": lambda x, p, w: attend(x, w, softcap=2.0),
+    "encoder_attention": lambda x, p, w: encode(x, w),
     "head_linear": lambda x, p, w: b.linear(by_head(x, w), w.of_192),
     "head_linear of some rows": lambda x, p, w: by_head(x, w, first=16, n_rows=16),
     "head_linear transposed": lambda x, p, w: by_head_transposed(x, w),
     "latent_store": lambda x, p, w: latent_attend(x, w),
     "latent_attention": lambda x, p, w: latent_attend(x, w),
     "split": lambda x, p, w: cut(x, w),
+    "join": lambda x, p, w: b.linear(b.join(*b.split(x, 41, 31, 24)[:2]), w.of_72),
     "add": lambda x, p, w: x + b.linear(x, w.c) + x,
     "scale": lambda x, p, w: b.scale(x, 0.37),
     "softcap": lambda x, p, w: b.softcap(x, 1.5),
@@ -112,6 +131,7 @@ BODIES = {
     "short_conv odd": lambda x, p, w: through_odd(x, w, lambda y: b.short_conv(y, w.conv_odd)),
     "delta_net": lambda x, p, w: delta(x, w, False),
     "delta_net tiled": lambda x, p, w: delta(x, w, True),
+    "sequence_mean": lambda x, p, w: b.sequence_mean(x),
     "select_outputs": lambda x, p, w: x,
     "route": lambda x, p, w: mix(x, w, k=3, normalise=False),
     "route normalised, with bias": lambda x, p, w: mix(x, w, bias=True, k=3, scale=2.5),
@@ -126,7 +146,8 @@ BODIES = {
     "expert_sum with residual": lambda x, p, w: x + mix(x, w, k=5),
 }  # fmt: skip
 # These need quantised weights: test_native_goldens.py.
-Q8_OPS = {"quantize", "rms_norm_q8", "swiglu_q8", "geglu_q8", "sigmoid_gate_q8", "clamped_swiglu_q8"}
+Q8_OPS = {"quantize", "rms_norm_q8", "swiglu_q8", "geglu_q8", "gelu_q8", "sigmoid_gate_q8", "clamped_swiglu_q8"}
+OF_DRAFTERS = {"hidden_store", "hidden_load"}  # test_drafter.py
 WITHOUT_NUMBERS = {"expert_read", "expert_predict", "expert_trace"}  # test_streaming.py, test_tracing.py
 
 
@@ -134,7 +155,8 @@ def program_of(body):
     builder = b.Builder(SHAPES)
     w = b.Weights(builder)
     x = b.embed(builder.inputs["tokens"], w.embd, scale=1.1)
-    y = b.select_outputs(body(x, builder.inputs["positions"], w))
+    y = body(x, builder.inputs["positions"], w)
+    y = b.select_outputs(y) if y.rows == "tokens" else y
     return builder.finish(b.linear(y, w.out), "test", 256)
 
 
@@ -145,7 +167,7 @@ def weights():
 
 
 def test_every_op_of_the_table_is_tested_here():
-    assert {name.split()[0] for name in BODIES} | Q8_OPS | WITHOUT_NUMBERS == set(OPS)
+    assert {name.split()[0] for name in BODIES} | Q8_OPS | OF_DRAFTERS | WITHOUT_NUMBERS == set(OPS)
 
 
 @pytest.mark.parametrize("optimised", [False, True], ids=["as written", "optimised"])

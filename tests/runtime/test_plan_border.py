@@ -39,7 +39,7 @@ class Recorder:
 
 BUILDING = (
     "add_file", "add_matrix", "add_experts", "add_streamed", "finish_store", "add_vector", "add_layer",
-    "add_recurrence", "add_instruction", "finish",
+    "add_recurrence", "set_hidden", "add_instruction", "finish",
 )  # fmt: skip
 
 
@@ -76,11 +76,24 @@ def build(calls):
 
 
 def step(plan, tokens=(1, 2, 3, 4, 5), positions=(0, 1, 2, 0, 1), starts=(0, 3, 5), pages=((0,), (1,)), outputs=(2, 4),
-         slots=(3, 1)):
+         slots=(3, 1), drafts=True):
     if failure := plan.read_weights():  # of the matrices that have not been read
         raise RuntimeError(failure[1])
     pages = [i32(table) for table in pages]
     plan.step(i32(tokens), i32(positions), i32(starts), pages, i32(outputs), i32(slots))
+    logits = plan.logits()
+    try:
+        if drafts:
+            draft(plan)
+    except ValueError as error:
+        if "no drafter" not in str(error):
+            raise
+    return logits
+
+
+def draft(plan, tokens=(2, 3, 5), positions=(0, 1, 0), starts=(0, 2, 3), outputs=(1, 2), sources=(0, 1, 3)):
+    """The drafter behind a ``step``."""
+    plan.draft(i32(tokens), i32(positions), i32(starts), [i32([0]), i32([1])], i32(outputs), i32(sources))
     return plan.logits()
 
 
@@ -173,6 +186,30 @@ def test_a_batch_that_does_not_fit_is_refused_and_the_plan_goes_on(recorded, cas
     with pytest.raises(ValueError, match="step: "):
         step(plan, **WRONG_BATCHES[case])
     assert step(plan).tobytes() == before.tobytes()
+
+
+WRONG_DRAFTS = {
+    "a source outside": {"sources": (0, 1, 5)},
+    "a negative source": {"sources": (0, -1, 3)},
+    "too few sources": {"sources": (0, 1)},
+    "a token outside": {"tokens": (2, 3, 1 << 20)},
+    "a position outside": {"positions": (63, 64, 0)},
+}
+
+
+@pytest.mark.parametrize("case", WRONG_DRAFTS)
+def test_a_draft_that_does_not_fit_is_refused_and_the_plan_goes_on(case):
+    header = read_header(DATA / "golden_glm4moe.gguf")
+    plan = open_runtime(header, EngineConfig(threads=2, context_tokens=64, chunk_tokens=32)).runtime._plan
+    with pytest.raises(ValueError, match="was not kept"):
+        draft(plan)
+    before = step(plan, drafts=False)
+    with pytest.raises(ValueError, match=r"(step|draft): "):
+        draft(plan, **WRONG_DRAFTS[case])
+    assert step(plan, drafts=False).tobytes() == before.tobytes()
+    assert draft(plan).shape == before.shape
+    with pytest.raises(ValueError, match="row 3 was not kept"):  # but the two output rows
+        draft(plan)
 
 
 WRONG_SLOTS = {

@@ -10,7 +10,7 @@ import pytest
 from tenth.errors import RequestError
 from tenth.server.app import App
 from tenth.server.config import ServerConfig
-from tenth.server.guard import FORM_PATHS, OPEN_PATHS
+from tenth.server.guard import FORM_PATHS, LOGIN_PATH, OPEN_PATHS
 from tenth.server.keys import Keys
 from tenth.server.state import State
 
@@ -22,7 +22,7 @@ def guarded(tmp_path_factory):
     """(server, key) with one key of every scope."""
     folder = tmp_path_factory.mktemp("state")
     state = State(folder / "state.db")
-    key = Keys(state).new("all", ("infer", "manage", "metrics"))
+    key = Keys(state).new("all", ("infer", "manage", "metrics", "accounts"))
     state.close()
     with Running({"tiny": TINY}, folder, allow_origin=["http://localhost:3000"]) as running:
         yield running, key
@@ -44,12 +44,17 @@ def routes(running):
     return found
 
 
-def test_without_a_key_every_route_but_health_is_a_401(guarded):
+def test_without_a_key_every_route_but_health_login_and_the_page_is_a_401(guarded):
     running, _ = guarded
+    is_open = OPEN_PATHS | running.app.page.paths
     for method, path in routes(running):
+        if path == LOGIN_PATH:
+            continue
         for headers in ({}, {"authorization": "Bearer tenth-no"}, {"x-api-key": "no"}, {"authorization": "Basic x"}):
             answer = running.http.request(method, path, headers={"content-type": "application/json"} | headers)
-            assert answer.status_code == (200 if path in OPEN_PATHS else 401), (method, path)
+            assert answer.status_code == (200 if path in is_open else 401), (method, path)
+    assert running.get(LOGIN_PATH).json() == {"user": None, "needs_login": True, "can_manage": False, "is_open": False}
+    assert running.post(LOGIN_PATH, {"key": "no"}).status_code == 401
 
 
 @pytest.mark.parametrize("headers", [
@@ -149,7 +154,7 @@ def test_another_address_needs_a_key_to_start(tmp_path, host):
     Keys(state).new("me", ("infer",))
     state.close()
     app = App([("tiny", str(TINY))], lambda source: None, config, tmp_path / "state.db")
-    assert app.needs_key
+    assert app.needs_key()
     assert "evil.example:8010" not in config.hosts(8010)
     app.state.close()
 

@@ -55,6 +55,17 @@ void rms_norm(const float* x, const float* w, float* y, int64_t n, float eps) {
   map2(x, w, y, n, [=](F32 a, F32 b) { return mulf(mulf(a, factor), b); });
 }
 
+void layer_norm(const float* x, const float* w, const float* b, float* y, int64_t n, float eps) {
+  float sums[16] = {}, total = 0;
+  for (int64_t i = 0; i < n; i++) sums[i % 16] += x[i];
+  for (int j = 0; j < 16; j++) total += sums[j];
+  const F32 mean = splatf(total / float(n));
+  map1(x, y, n, [=](F32 a) { return subf(a, mean); });
+  const F32 factor = splatf(1.0f / std::sqrt(sum_of_squares(y, n) / float(n) + eps));
+  map2(y, w, y, n, [=](F32 a, F32 p) { return mulf(mulf(a, factor), p); });
+  map2(y, b, y, n, [](F32 a, F32 p) { return addf(a, p); });
+}
+
 void rope(const float* x, const float* angles, float* y, int64_t n_heads, int64_t head_dim, int64_t dims, bool half_pairing) {
   const int64_t half = dims / 2;
   const float *cosines = angles, *sines = angles + half;
@@ -90,6 +101,10 @@ void swiglu(const float* gate, const float* up, float* y, int64_t n) {
 }
 void geglu(const float* gate, const float* up, float* y, int64_t n) {
   map2(gate, up, y, n, [](F32 g, F32 u) { return mulf(gelu_tanh(g), u); });
+}
+
+void gelu(const float* x, float* y, int64_t n) {
+  map1(x, y, n, [](F32 a) { return gelu_erf(a); });
 }
 
 void clamped_swiglu(const float* gate, const float* up, float alpha, float limit, float* y, int64_t n) {
@@ -140,7 +155,7 @@ void weighted_sum(const float* x, int64_t stride, const float* w, int64_t n_part
 #define TENTH_NAME2(x) #x
 #define TENTH_NAME(x) TENTH_NAME2(x)
 extern const OpKernels op_kernels;
-const OpKernels op_kernels = {TENTH_NAME(TENTH_ISA), LANES, rms_norm, rope, add, scale, softcap, swiglu, geglu, clamped_swiglu, softmax, sigmoid,
+const OpKernels op_kernels = {TENTH_NAME(TENTH_ISA), LANES, rms_norm, layer_norm, rope, add, scale, softcap, swiglu, geglu, gelu, clamped_swiglu, softmax, sigmoid,
                               weighted_sum, sigmoid_gate, l2_norm, decay, short_conv, delta_net, kv_store, attention,
                               attention_merge, latent_store, latent_attention};
 

@@ -52,7 +52,7 @@ def used_share(instruction: Instruction, weight: Value, rows: int) -> float:
     """
     if instruction.op in ("expert_read", "expert_predict"):  # these only name what products read
         return 0.0
-    if instruction.op == "embed":
+    if instruction.op in ("embed", "embed_segments"):
         return rows / weight.shape[0]
     if instruction.op == "head_linear":
         return math.prod(instruction.outputs[0].shape) / weight.shape[0]

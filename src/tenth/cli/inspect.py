@@ -70,7 +70,7 @@ def command(
 def show_program(model: str, engine: EngineConfig, flags: InspectFlags) -> None:
     """The program of a model's file, planned but without reading its weights."""
     from tenth.library import resolve
-    from tenth.loader import lay_out, place_with_chunk, running_program
+    from tenth.loader import lay_out, lay_out_within, running_program
     from tenth.program.listing import listing
     from tenth.runtime import slot_bytes
     from tenth.weights.budget import memory_budget
@@ -79,14 +79,13 @@ def show_program(model: str, engine: EngineConfig, flags: InspectFlags) -> None:
     with showing_progress() as progress:
         path = resolve(model, progress=progress)
     header = read_header(path)
-    layout, budget = lay_out(header, engine), memory_budget(engine.memory_bytes)
-    program = layout.program
     try:
-        placement = place_with_chunk(layout, engine, budget.n_bytes, budget.source)
-        program = running_program(program, placement, engine)
+        layout, placement = lay_out_within(header, engine, memory_budget(engine.memory_bytes))
+        program = running_program(layout.program, placement, engine)
         placed = placement.as_data() | {"slots": dict(placement.n_slots), "warning": placement.warning}
     except ResourceError as error:  # a program can be read where it does not fit
-        placed = {"does_not_fit": error.message, "hint": error.hint}
+        layout = lay_out(header, engine)
+        program, placed = layout.program, {"does_not_fit": error.message, "hint": error.hint}
     if flags.program and not flags.json:
         write_line(listing(program))
         return

@@ -16,7 +16,8 @@ def command(
     action: Annotated[str, typer.Argument(help="new, list or revoke.", metavar="ACTION")],
     name: Annotated[str | None, typer.Argument(help="The key's name.", show_default=False)] = None,
     scope: Annotated[list[str] | None, typer.Option(
-        help="What it may do: infer, manage (pull models), metrics; may be repeated. Default: infer.")] = None,
+        help="What it may do: infer, manage (pull models), metrics, accounts; may be repeated. Default: infer."
+    )] = None,
     requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Most requests in a minute.")] = None,
     concurrent: Annotated[int | None, typer.Option(min=1, help="Most requests at work at a time.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

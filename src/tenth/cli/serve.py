@@ -42,7 +42,7 @@ def command(
         where = f"{server.scheme}://{server.host}:{sock.getsockname()[1]}"
         Server(app, sock, lambda: message(
             f"serving {', '.join(name for name, _ in sources)} at {where} ({where}/docs)"
-            + (", with keys" if app.needs_key else ""))).run()
+            + (", with keys" if app.needs_key() else ""))).run()
     finally:
         sock.close()
 

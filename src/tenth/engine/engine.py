@@ -20,11 +20,12 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from tenth.batch import F32, SAMPLE_NOT_A_NUMBER, Batch, StepResult, pages_for
+from tenth.engine.drafter import Drafter
 from tenth.engine.masks import Masks
 from tenth.engine.pages import Pages
 from tenth.engine.request import FinishReason, Request, Sequence, Token
 from tenth.engine.scheduler import Chunk, Limits, Scheduler, make_batch
-from tenth.engine.speculation import Speculation
+from tenth.engine.speculation import Asked, Speculation
 from tenth.engine.states import States
 from tenth.errors import RequestError, ResourceError, TenthError
 
@@ -55,6 +56,13 @@ class StepRuntime(Protocol):
         """Longest sequence."""
 
     @property
+    def has_drafter(self) -> bool:
+        """Whether ``draft`` can be asked."""
+
+    def draft(self, batch: Batch) -> StepResult:
+        """The likeliest next tokens of rows that go on from those of the last step, see engine/drafter.py."""
+
+    @property
     def n_slots(self) -> int:
         """Places for recurrent states, more than sequences at work; 0 for a model that keeps none."""
 
@@ -74,8 +82,10 @@ class StepRuntime(Protocol):
 class Drafting(Protocol):
     """What the engine needs of tenth.engine.speculation.Speculation."""
 
-    def propose(self, chunks: SequenceOf[Chunk], room: int) -> dict[Sequence, tuple[int, ...]]:
-        """Guesses for sequences of a step that has room for so many more rows."""
+    def propose(
+        self, chunks: SequenceOf[Chunk], room: int, drafter: Asked | None = None
+    ) -> dict[Sequence, tuple[int, ...]]:
+        """Guesses for sequences of a step that has room for so many more rows; ``drafter``: if the model has one."""
 
     def measured(self, chunks: SequenceOf[Chunk], seconds: float) -> None:
         """A step took so long."""
@@ -205,6 +215,7 @@ class _Loop:
         )
         self.runtime = runtime
         self.speculation = speculation
+        self.drafter = Drafter(runtime) if runtime.has_drafter else None
         self.masks = Masks(runtime.vocab_size)
         self.scheduler = Scheduler(Pages(runtime.n_pages, prefix_reuse), limits, States(runtime.n_slots))
         self.sequences: dict[Request, Sequence] = {}
@@ -248,9 +259,11 @@ class _Loop:
     def _step(self) -> None:
         """One step of the engine: plan, compute, note, deliver."""
         chunks = self._announce(self.scheduler.plan())
-        drafts = self.speculation.propose(chunks, self.scheduler.room(chunks))
+        drafts = self._propose(chunks, self.scheduler.room(chunks))
         chunks = self.scheduler.with_drafts(chunks, drafts) if drafts else chunks
         result = self._compute(chunks)
+        if self.drafter:
+            self.drafter.note(chunks if result else ())
         if result is not None:
             self.scheduler.advance(chunks)
             self._deliver([chunk for chunk in chunks if chunk.sequence.n_pending == 0], result)
@@ -275,6 +288,13 @@ class _Loop:
                 with self._failing(sequence.request):
                     sequence.request.listener.started(sequence.n_computed)
         return [chunk for chunk in chunks if chunk.sequence.request in self.sequences]
+
+    def _propose(self, chunks: list[Chunk], room: int) -> dict[Sequence, tuple[int, ...]]:
+        if not self.drafter:
+            return self.speculation.propose(chunks, room)
+        drafts = self.speculation.propose(chunks, room, self.drafter)
+        self.drafter.hand_over()
+        return drafts
 
     def _compute(self, chunks: list[Chunk]) -> StepResult | None:
         """The result of a step, or None after failing every request in it (or when there is none)."""
@@ -386,6 +406,8 @@ class _Loop:
 
     def compute_logits(self, ids: list[int]) -> F32:
         """Logits after every token, in chunks of as many rows as may have them."""
+        if self.drafter:
+            self.drafter.hand_over()
         tokens = np.array(ids, np.int32)
         pages, states = self.scheduler.make_room(pages_for(len(ids))), self.scheduler.states
         slots = np.array([states.take()] if states else [], np.int32)

@@ -5,149 +5,57 @@ has one token to compute may bring guesses at the following ones (drafts.py); th
 for which no step is needed. Rows are bit-identical however they are computed and random numbers are keyed by the
 number of the token, so the tokens are the same with and without guesses, also when they are sampled.
 
-What decides, all of it measured: how long steps of so many rows take (StepTimes, one for the engine), how often guesses
-were right (Outlook, one for each request), and what guessing has cost and saved in this request so far (its credit).
+What decides, all of it measured (outlook.py): how long steps of so many rows take (StepTimes, one for the engine), how
+often guesses were right (Outlook, one for each request), and what guessing has cost and saved in this request so far
+(its credit).
 Guesses are looked for in every step; whether the first would have been right is seen without computing it, so that
 most of what is learnt costs nothing. Gating by measured utility is Cascade's idea (arXiv 2506.20675).
 
 Of several sequences the likeliest guesses are computed, for the most tokens per second of them all; steps that also
 work at a prompt have rows enough and are left alone.
+
+A model's drafter (drafter.py) makes better guesses than the text's own repetitions, at a cost of its own, which is
+measured and paid from the same credit. It is asked where the text has no likelier guess, and again for the token after
+its guess while that is expected to pay. How far it is to be trusted is learnt by how sure it says it is.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections import deque
 from collections.abc import Sequence as SequenceOf
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
-from tenth.engine.drafts import NO_DRAFT, Draft, SuffixIndex
+from tenth.engine.drafter import Guess
+from tenth.engine.drafts import SuffixIndex
+from tenth.engine.outlook import (
+    ANYTHING,
+    DRAFTER,
+    EARNED_ASKING,
+    FORCED,
+    LEAST_GAIN,
+    NO_GUESSES,
+    SUFFIX,
+    Account,
+    Guesses,
+    Outlook,
+    StepTimes,
+    share_rows,
+)
 from tenth.engine.request import Sequence
 from tenth.engine.scheduler import Chunk
 
 MAX_DRAFT = 7  # with the known token 8 rows: the most that the kernels for few rows take
-FIRST_ROWS = 3  # a step may have so many rows more than the longest that was measured
-KEPT_TIMES = 9  # a median of so many: one step that was disturbed by another program changes little
-STALE_STEPS = 256  # times older than this count as one, so that what once was slow is tried again in the end
-FIRST_PLAIN_STEPS = 3  # measured before anything is compared with them
-STALE_PLAIN_STEPS = 64  # so often is a plain step measured, even if every draft is right
-ROW_GUESS = 0.07  # of a plain step: what a row more is taken to cost before it is measured; low, so that it is tried
-GUESS_WEIGHT = 2  # the guess counts as so many measurements: one disturbed step does not decide
-FORCED = 1 << 30  # stands for the length of the match where a grammar leaves only one text
-LEAST_GAIN = 1.1  # expected tokens per second over plain ones, below which guessing is not worth its risk
-
-# Credit is counted in plain steps: guesses are computed while there is some, they cost what the step takes longer and
-# earn what they save. So a request loses little more than FIRST_CREDIT and EARNED of its plain steps, whatever it says.
-# Chosen by replaying recorded answers with made-up step times, four rows costing 1.15 to 1.6 plain steps, disturbed or
-# not: 0.8 and 0.008 cost a story up to 3 %; without EARNED_RIGHT the same JSON went 1.1 to 1.9 times as fast, by luck.
-FIRST_CREDIT = 0.5
-EARNED = 0.004  # by every plain step
-EARNED_RIGHT = 0.1  # by a plain step whose guess would have been right, as the one before: a chance was missed
-MOST_CREDIT = 3.0  # kept of what was saved: the loss when a text stops repeating itself
+DRAFT_COST = 0.1  # of a plain step: what asking a drafter is taken to cost before it is measured
 
 
-class StepTimes:
-    """Seconds that steps with so many rows take, from the last few of each."""
+class Asked(Protocol):
+    """What this needs of tenth.engine.drafter.Drafter."""
 
-    def __init__(self) -> None:
-        self._times: dict[int, deque[float]] = {}
-        self._medians: dict[int, float] = {}
-        self._measured_at: dict[int, int] = {}
-        self._n_steps = 0
+    def can_guess(self, sequence: Sequence) -> bool:
+        """Whether ``guess`` may be called for it."""
 
-    def add(self, n_rows: int, seconds: float) -> None:
-        """Note a step."""
-        self._n_steps += 1
-        times = self._times.setdefault(n_rows, deque(maxlen=KEPT_TIMES))
-        if self.age(n_rows) > STALE_STEPS:
-            times.clear()
-        times.append(seconds)
-        self._medians[n_rows] = statistics.median(times)
-        self._measured_at[n_rows] = self._n_steps
-
-    def ratio(self, n_rows: int, plain: int) -> float:
-        """What a step with n rows takes over one with ``plain`` rows, as measured; 1 where it was not."""
-        return self._medians[n_rows] / self._medians[plain] if {n_rows, plain} <= self._medians.keys() else 1.0
-
-    def age(self, n_rows: int) -> int:
-        """Steps since this number of rows was measured; many when it never was."""
-        return self._n_steps - self._measured_at.get(n_rows, -10 * STALE_STEPS)
-
-    def estimates(self, plain: int, most: int) -> list[float]:
-        """Seconds of steps with ``plain`` to ``most`` rows; few entries or none where too little was measured."""
-        known = self._medians.get(plain)
-        if known is None or len(self._times[plain]) < FIRST_PLAIN_STEPS or self.age(plain) > STALE_PLAIN_STEPS:
-            return []
-        result, n_untried = [known], 0
-        for n_rows in range(plain + 1, most + 1):
-            guess = known * (1 + ROW_GUESS * (n_rows - plain))
-            n, measured = len(self._times.get(n_rows, ())), self._medians.get(n_rows, 0.0)
-            n_untried = 0 if n else n_untried + 1
-            if n_untried > FIRST_ROWS:
-                break
-            if self.age(n_rows) > STALE_STEPS:
-                n = min(n, 1)
-            result.append((GUESS_WEIGHT * guess + n * measured) / (GUESS_WEIGHT + n))
-        return result
-
-
-class Outlook:
-    """How likely guesses are to be right in one request, by the length of the match; and its credit."""
-
-    # Most matched tokens of a class, and its first counts of (right, wrong) guesses.
-    CLASSES = ((2, 0.5, 1.5), (4, 0.7, 1.2), (9, 1.0, 1.0), (FORCED - 1, 3.0, 0.6), (FORCED, 6.0, 0.3))
-    DECAY = 0.92  # of the counts, with every draft
-
-    def __init__(self) -> None:
-        self.credit = FIRST_CREDIT
-        self._was_right = False  # the guess for the last plain step
-        self._counts = [[right, wrong] for _, right, wrong in self.CLASSES]
-
-    def chance(self, n_matched: int) -> float:
-        """How likely one guess is right when those before it were."""
-        right, wrong = self._counts[self._class(n_matched)]
-        return right / (right + wrong)
-
-    def note(self, n_matched: int, n_drafted: int, n_accepted: int) -> None:
-        """Learn from a draft."""
-        counts = self._counts[self._class(n_matched)]
-        counts[0] = counts[0] * self.DECAY + n_accepted
-        counts[1] = counts[1] * self.DECAY + (n_accepted < n_drafted)
-
-    def watch(self, n_matched: int, was_right: bool) -> None:
-        """Learn from a plain step, at no cost, whether the first guess (n_matched 0: none) would have been right."""
-        if n_matched:
-            self.note(n_matched, 1, was_right)
-        self.pay(EARNED + EARNED_RIGHT * (was_right and self._was_right))
-        self._was_right = was_right
-
-    def pay(self, plain_steps: float) -> None:
-        """Change the credit by so many plain steps."""
-        self.credit = min(MOST_CREDIT, self.credit + plain_steps)
-
-    def _class(self, n_matched: int) -> int:
-        return next(i for i, (most, _, _) in enumerate(self.CLASSES) if n_matched <= most)
-
-
-def share_rows(n_sequences: int, chances: SequenceOf[tuple[float, int]], times: SequenceOf[float]) -> list[int]:
-    """How many guesses of each sequence that has some to compute, for the most tokens per second of them all.
-
-    ``chances``: (chance that a guess is right, how many there are) of each sequence. ``times``: seconds of a step
-    without guesses, with one, with two, ... All zero when guessing is not expected to pay.
-    """
-    rows = sorted(
-        ((-(chance**k), k, i) for i, (chance, most) in enumerate(chances) for k in range(1, most + 1))
-    )  # the k-th guess counts if all before it are right, so it comes after them
-    n_tokens, n_best = float(n_sequences), 0
-    best = LEAST_GAIN * n_tokens / times[0]
-    for n, ((gain, _, _), seconds) in enumerate(zip(rows, times[1:], strict=False), 1):
-        n_tokens -= gain
-        if n_tokens / seconds > best:
-            best, n_best = n_tokens / seconds, n
-    counts = [0] * len(chances)
-    for _, _, i in rows[:n_best]:
-        counts[i] += 1
-    return counts
+    def guess(self, sequences: SequenceOf[Sequence]) -> tuple[dict[Sequence, Guess], float]:
+        """A guess for each of some sequences, one token further with every call, and the seconds that took."""
 
 
 class _Request:
@@ -163,26 +71,102 @@ class Speculation:
 
     def __init__(self) -> None:
         self.times = StepTimes()
+        self._draft_times = StepTimes()  # of asking the drafter, by the number of sequences
         self._requests: WeakKeyDictionary[Sequence, _Request] = WeakKeyDictionary()
-        self._found: dict[Sequence, Draft] = {}  # in this step, computed or not
+        self._found: dict[Sequence, Guesses] = {}  # in this step, computed or not
+        self._asked: set[Sequence] = set()  # for whom the first guess is the drafter's
         self._row_cost = 0.0  # of a guess in the last step, in plain steps
 
-    def propose(self, chunks: SequenceOf[Chunk], room: int) -> dict[Sequence, tuple[int, ...]]:
-        """Drafts for sequences of a step that has room for so many more rows."""
-        self._found = {}
+    def propose(
+        self, chunks: SequenceOf[Chunk], room: int, drafter: Asked | None = None
+    ) -> dict[Sequence, tuple[int, ...]]:
+        """Drafts for sequences of a step that has room for so many more rows; ``drafter``: if the model has one."""
+        self._found, self._asked = {}, set()
         if room <= 0 or not is_plain(chunks):
             return {}
-        self._found = {chunk.sequence: draft for chunk in chunks if (draft := self._look(chunk.sequence)).ids}
-        drafts = {s: draft for s, draft in self._found.items() if self._of(s).outlook.credit > 0}
+        self._found = {chunk.sequence: found for chunk in chunks if (found := self._look(chunk.sequence)).ids}
+        if drafter:
+            self._ask(drafter, [chunk.sequence for chunk in chunks], room)
+        drafts = {s: found for s, found in self._found.items() if s in self._asked or self._account(s).credit > 0}
         if not drafts:
             return {}
-        n_guesses = sum(len(draft.ids) for draft in drafts.values())
-        times = self.times.estimates(len(chunks), len(chunks) + min(room, n_guesses))
+        times = self.times.estimates(len(chunks), len(chunks) + min(room, sum(len(d.ids) for d in drafts.values())))
         if len(times) < 2:
             return {}
-        chances = [(self._of(s).outlook.chance(draft.n_matched), len(draft.ids)) for s, draft in drafts.items()]
-        counts = share_rows(len(chunks), chances, times)
+        counts = share_rows(len(chunks), [self._chances(s, draft) for s, draft in drafts.items()], times)
         return {s: draft.ids[:n] for (s, draft), n in zip(drafts.items(), counts, strict=True) if n}
+
+    def _chances(self, sequence: Sequence, guesses: Guesses) -> list[float]:
+        return [self._of(sequence).outlook.chance(kind) for kind in guesses.kinds]
+
+    def _ask(self, drafter: Asked, sequences: SequenceOf[Sequence], room: int) -> None:
+        """Have the drafter guess for those sequences for which that is expected to pay, as far ahead as it is."""
+        times = self.times.estimates(len(sequences), len(sequences) + min(room, MAX_DRAFT * len(sequences)))
+        so_far = {s: (1.0, NO_GUESSES) for s in sequences if self._may_ask(drafter, s)}
+        n_tokens, n_rows, asked_s = float(len(sequences)), 0, 0.0
+        while so_far and times:
+            rate = max(LEAST_GAIN * len(sequences) / times[0], n_tokens / (times[n_rows] + asked_s))
+            chances = {s: chance * self._outlook(s).chance(ANYTHING) for s, (chance, _) in so_far.items()}
+            asking = self._worth_asking(chances, times, n_rows, rate)
+            if not asking:
+                # What has gathered is for finding out whether the drafter has become better.
+                asking = [s for s in so_far if not n_rows and self._outlook(s).asking.is_fresh][: len(times) - 1]
+            if not asking:
+                return
+            so_far = self._further(drafter, {s: so_far[s] for s in asking}, times[0])
+            n_tokens += sum(chance for chance, _ in so_far.values())
+            n_rows, asked_s = n_rows + len(asking), asked_s + self._draft_s(len(asking), times[0])
+
+    def _worth_asking(
+        self, chances: dict[Sequence, float], times: list[float], n_rows: int, rate: float
+    ) -> list[Sequence]:
+        """The likeliest, as many as bring the most tokens above what so much time brings at this rate; none if none do.
+
+        ``chances``: that one more guess is right. ``times``: as share_rows takes them, ``n_rows`` of which are used.
+        """
+        ordered = sorted(chances, key=lambda s: -chances[s])[: len(times) - 1 - n_rows]
+        gain, best, n_best = 0.0, 0.0, 0
+        for n, sequence in enumerate(ordered, 1):
+            gain += chances[sequence]
+            above = gain - rate * (self._draft_s(n, times[0]) + times[n_rows + n] - times[n_rows])
+            if above > best:
+                best, n_best = above, n
+        return ordered[:n_best]
+
+    def _further(
+        self, drafter: Asked, asking: dict[Sequence, tuple[float, Guesses]], plain_s: float
+    ) -> dict[Sequence, tuple[float, Guesses]]:
+        """Ask once; what is known then of each sequence for which it may be asked again."""
+        guessed, seconds = drafter.guess(list(asking))
+        self._draft_times.add(len(asking), seconds)
+        further = {}
+        for sequence, (chance, guesses) in asking.items():
+            outlook = self._outlook(sequence)
+            outlook.asking.pay(-seconds / len(asking) / plain_s)
+            if sequence not in guessed:
+                continue
+            id, probability = guessed[sequence]
+            kind = Outlook.kind(DRAFTER, probability)
+            guesses = Guesses((*guesses.ids, id), (*guesses.kinds, kind))
+            guide = sequence.request.guide
+            if guide is not None and guide.is_on and guide.n_allowed(guesses.ids) < len(guesses.ids):
+                continue
+            self._found[sequence] = guesses
+            self._asked.add(sequence)
+            if len(guesses.ids) < self._most(sequence) and drafter.can_guess(sequence):
+                further[sequence] = chance * outlook.chance(kind), guesses
+        return further
+
+    def _may_ask(self, drafter: Asked, sequence: Sequence) -> bool:
+        """Whether the drafter's guess, not knowing it yet, is the likeliest there is."""
+        outlook, found = self._outlook(sequence), self._found.get(sequence)
+        if self._most(sequence) <= 0 or outlook.asking.credit <= 0 or not drafter.can_guess(sequence):
+            return False
+        return not found or outlook.chance(found.kinds[0]) < outlook.chance(ANYTHING)
+
+    def _draft_s(self, n_sequences: int, plain_s: float) -> float:
+        """Seconds that asking for so many sequences is expected to take."""
+        return self._draft_times.median(n_sequences) or DRAFT_COST * plain_s
 
     def measured(self, chunks: SequenceOf[Chunk], seconds: float) -> None:
         """Learn how long a step took."""
@@ -195,28 +179,45 @@ class Speculation:
 
     def learn(self, chunk: Chunk, n_accepted: int, n_sequences: int) -> None:
         """Learn what became of the guesses for one of the sequences of a step, also of those that were not computed."""
-        request, found = self._of(chunk.sequence), self._found.get(chunk.sequence)
-        if chunk.draft and found:
-            request.outlook.pay(n_accepted / n_sequences - self._row_cost * len(chunk.draft))
-            request.outlook.note(found.n_matched, len(chunk.draft), n_accepted)
-            return
-        following = chunk.sequence.tokens[len(request.index) :]
-        was_right = bool(found and len(following) and following[0] == found.ids[0])
-        request.outlook.watch(found.n_matched if found else 0, was_right)
+        request, found = self._of(chunk.sequence), self._found.get(chunk.sequence, NO_GUESSES)
+        outlook, n_drafted = request.outlook, len(chunk.draft)
+        if n_drafted and found.ids:
+            self._account(chunk.sequence).pay(n_accepted / n_sequences - self._row_cost * n_drafted)
+            outlook.note_each(found.kinds[:n_drafted], n_accepted)
+            was_right = n_accepted > 0
+        else:
+            following = chunk.sequence.tokens[len(request.index) :]
+            was_right = bool(found.ids and len(following) and following[0] == found.ids[0])
+            outlook.watch(found, was_right)
+        outlook.asking.pay(EARNED_ASKING)
+        if chunk.sequence in self._asked:
+            outlook.note(ANYTHING, 1, was_right)
 
-    def _look(self, sequence: Sequence) -> Draft:
+    def _look(self, sequence: Sequence) -> Guesses:
         """What may follow the tokens of a sequence, if it may be guessed at all."""
-        most = min(MAX_DRAFT, sequence.max_tokens - sequence.n_generated - 1)
-        request = self._of(sequence)
-        if most <= 0 or not sequence.request.speculate:
-            return NO_DRAFT
+        most, request = self._most(sequence), self._of(sequence)
+        if most <= 0:
+            return NO_GUESSES
         request.index.extend(sequence.tokens[len(request.index) :].tolist())
         draft, guide = request.index.draft(most), sequence.request.guide
-        if guide is None or not guide.is_on:
-            return draft
-        if forced := tuple(guide.forced()):
-            return Draft(forced[:most], FORCED)
-        return draft._replace(ids=draft.ids[: guide.n_allowed(draft.ids)]) if draft.ids else draft
+        ids, n_matched = draft
+        if guide is not None and guide.is_on:
+            if forced := tuple(guide.forced()):
+                ids, n_matched = forced[:most], FORCED
+            elif ids:
+                ids = ids[: guide.n_allowed(ids)]
+        return Guesses(ids, (Outlook.kind(SUFFIX, n_matched),) * len(ids)) if ids else NO_GUESSES
+
+    def _most(self, sequence: Sequence) -> int:
+        """How many tokens of it may be guessed."""
+        return min(MAX_DRAFT, sequence.max_tokens - sequence.n_generated - 1) if sequence.request.speculate else 0
+
+    def _outlook(self, sequence: Sequence) -> Outlook:
+        return self._of(sequence).outlook
+
+    def _account(self, sequence: Sequence) -> Account:
+        """What pays for the guesses that were found for a sequence."""
+        return self._outlook(sequence).asking if sequence in self._asked else self._outlook(sequence).copying
 
     def _of(self, sequence: Sequence) -> _Request:
         request = self._requests.get(sequence)

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from tenth.models.config import Config
+from tenth.models.config import Config, Pooling, require
 from tenth.models.tensors import Declared
-from tenth.program.builder import Value, Weights, attention, heads, linear, rms_norm, rope, select_outputs, swiglu
+from tenth.program.builder import (
+    Value,
+    Weights,
+    attention,
+    heads,
+    hidden_store,
+    linear,
+    rms_norm,
+    rope,
+    select_outputs,
+    sequence_mean,
+    softcap,
+    swiglu,
+)
 
 
 def attend(
@@ -33,8 +46,34 @@ def gated_feed_forward(x: Value, w: Weights) -> Value:
 
 
 def logits(x: Value, w: Weights, c: Config) -> Value:
-    """Of the output rows; without ``output`` by the token table. x: [n, dim] -> [outputs, vocab]."""
+    """Of the output rows; without ``output`` by the token table. x: [n, dim] -> [outputs, vocab].
+
+    In a file that says how its rows are pooled, that instead. Where the file has a drafter (nextn.py) the normed state
+    of every row is kept for it.
+    """
+    if c.pooling:
+        return pooled(rms_norm(x, w.output_norm, c.eps), w, c.pooling)
+    if w.blk[c.n_layers].nextn.eh_proj:
+        x = rms_norm(x, w.output_norm, c.eps)
+        hidden_store(x)
+        return linear(select_outputs(x), w.output or w.token_embd)
     return linear(rms_norm(select_outputs(x), w.output_norm, c.eps), w.output or w.token_embd)
+
+
+def pooled(x: Value, w: Weights, pooling: Pooling) -> Value:
+    """What a model that writes no text gives. x: [n, dim] -> [outputs, dim], of a reranker [outputs, n_scores]."""
+    if pooling.how == "mean":
+        return sequence_mean(x)
+    x = select_outputs(x)
+    if not pooling.n_scores:
+        return x
+    require(bool(w.cls.output), "pooling_type is 4 (rank), but there is no tensor cls.output.weight to judge with")
+    return linear(tanh(linear(x, w.cls)) if w.cls else x, w.cls.output)
+
+
+def tanh(x: Value) -> Value:
+    """The hyperbolic tangent."""
+    return softcap(x, 1.0)
 
 
 def dense_layer(c: Config) -> Declared:
@@ -84,4 +123,17 @@ def dense_ends(c: Config) -> Declared:
         "token_embd.weight": ("vocab", c.dim),
         "output_norm.weight": (c.dim,),
         "output.weight?": ("vocab", c.dim),
+        **pooling_head(c.pooling, c.dim),
+    }
+
+
+def pooling_head(pooling: Pooling | None, dim: int) -> Declared:
+    """Shapes of the tensors with which a reranker judges."""
+    if pooling is None or not pooling.n_scores:
+        return {}
+    return {
+        "cls.weight?": (dim, dim),
+        "cls.bias?": (dim,),
+        "cls.output.weight?": (pooling.n_scores, dim),
+        "cls.output.bias?": (pooling.n_scores,),
     }

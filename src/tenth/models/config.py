@@ -7,10 +7,11 @@ file adds one ``require`` per assumption of its own; whatever it cannot honour i
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Protocol, overload
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, overload
 
 from tenth.errors import ModelFileError
+from tenth.program.values import Row, Task
 
 # Larger than any model yet published, small enough that a hostile file cannot make building slow.
 MOST_LAYERS = 512
@@ -24,6 +25,9 @@ class Metadata(Protocol):
 
     def has(self, key: str) -> bool:
         """Whether the file has this key."""
+
+    def count(self, key: str) -> int:
+        """Number of elements of an array."""
 
     @overload
     def get_int(self, key: str, *, low: int | None = None, high: int | None = None) -> int: ...
@@ -69,8 +73,29 @@ class Rope:
 
 
 @dataclass(frozen=True)
+class Pooling:
+    """What a model that writes no text makes of its last layer.
+
+    ``how``: the row of a text that counts, or their mean. ``n_scores``: outputs of the head that judges it, 0 for none.
+    """
+
+    how: Literal["every", "mean", "first", "last"]
+    n_scores: int = 0
+
+    @property
+    def task(self) -> Task:
+        """What the model is for."""
+        return "rerank" if self.n_scores else "embed"
+
+    @property
+    def row(self) -> Row:
+        """The row of a text that its result is of."""
+        return "last" if self.how == "mean" else self.how
+
+
+@dataclass(frozen=True)
 class Config:
-    """Hyper-parameters that every decoder has."""
+    """Hyper-parameters that every model has. ``pooling``: of one that writes no text."""
 
     n_layers: int
     dim: int
@@ -82,6 +107,7 @@ class Config:
     attention_scale: float
     context_tokens: int
     rope: Rope
+    pooling: Pooling | None = field(default=None, kw_only=True)
 
 
 def read_dense(
@@ -118,7 +144,30 @@ def read_dense(
         attention_scale=m.get_float(f"{prefix}.attention.scale", 0.0, low=0.0, high=1e3) or 1 / math.sqrt(head_dim),
         context_tokens=context_tokens,
         rope=read_rope(m, prefix, head_dim, pairing, default_rope_base),
+        pooling=read_pooling(m, prefix, causal=True),
     )
+
+
+_RANK = 4  # of pooling_type; below it the names of Pooling.how, in this order
+_HOW: tuple[Literal["every", "mean", "first", "last"], ...] = ("every", "mean", "first", "last")
+
+
+def read_pooling(m: Metadata, prefix: str, *, causal: bool) -> Pooling | None:
+    """What ``pooling_type`` says: 0 each token's vector, 1 their mean, 2 the first one's, 3 the last one's, 4 a score.
+
+    None for a decoder that writes text. A score is of the first token, or of the last of a decoder; with two labels, as
+    Qwen3's rerankers have, the first is yes and the second no. (llama.cpp's src/llama-graph.cpp, build_pooling.)
+    """
+    key, labels = f"{prefix}.pooling_type", f"{prefix}.classifier.output_labels"
+    kind = m.get_int(key, 0, low=0, high=_RANK)
+    if kind == 0 and causal:
+        return None
+    if kind != _RANK:
+        return Pooling(_HOW[kind])
+    n_scores = m.count(labels) if m.has(labels) else 1
+    require(n_scores in ((1, 2) if causal else (1,)), f"{labels} has {n_scores} labels, expected one, a score",
+            "this is a classifier, not a reranker; it is not supported")  # fmt: skip
+    return Pooling("last" if causal else "first", n_scores)
 
 
 def _read_n_ff(m: Metadata, prefix: str, experts: bool) -> int:
@@ -151,7 +200,7 @@ def _refuse_experts(m: Metadata, prefix: str) -> None:
 def refuse_encoder(m: Metadata, prefix: str) -> None:
     """Refuse a model whose tokens see later ones."""
     require(m.get_bool(f"{prefix}.attention.causal", True), f"{prefix}.attention.causal is false: not a decoder",
-            "embedding models are not supported; choose a text generation model")  # fmt: skip
+            "encoders are supported in the architectures bert and nomic-bert; choose another model")  # fmt: skip
 
 
 def _refuse_sliding_window(m: Metadata, prefix: str, context_tokens: int) -> None:

@@ -9,7 +9,8 @@ attn_kv_b. Queries go through a low rank, except in V2-Lite. Rope turns neighbou
 scores are magnified, not the rotated numbers.
 
 Routing: V2 takes a softmax over all experts and does not normalise the chosen; V3 takes sigmoids and chooses with a
-bias that the weights do not have. Both may first choose groups of experts. The first layers are dense.
+bias that the weights do not have. Both may first choose groups of experts. The first layers are dense. Files of V3 and
+R1 may end in a block that guesses further tokens: a drafter (nextn.py), built like the last layer.
 Sources: DeepSeek-V2 (arXiv 2405.04434, section 2.1), DeepSeek-V3 (2412.19437); the conversion in llama.cpp's
 convert_hf_to_gguf.py; transformers 5.23's deepseek_v2 and deepseek_v3.
 """
@@ -41,6 +42,7 @@ from tenth.models.experts import (
     shared_tensors,
     sparse_feed_forward,
 )
+from tenth.models.nextn import draft_logits, nextn_tensors
 from tenth.models.tensors import Declared, layers
 from tenth.program.builder import (
     Routing,
@@ -71,10 +73,11 @@ class LatentConfig(MoeConfig):
 
     ``q_rank``: 0 when queries come straight from the layer's input. ``latent_dim``: the rank of keys and values.
     ``n_kv_heads`` and ``head_dim`` are those of the cache: one row of latent_dim + rope.dims numbers. Layers from
-    ``n_dense_layers`` on have experts.
+    ``n_dense_layers`` on have experts. ``n_nextn``: blocks of the file behind the ``n_layers``.
     """
 
     n_dense_layers: int
+    n_nextn: int
     q_rank: int
     latent_dim: int
     nope_dim: int
@@ -95,10 +98,14 @@ def read_config(metadata: Metadata) -> LatentConfig:
         require(size % HEAD_STEP == 0, f"{prefix}: the {name} is {size}, not a multiple of {HEAD_STEP}: not supported")
     temperature = m.get_float(f"{prefix}.attention.temperature_scale", 0.0)
     require(temperature == 0, f"{prefix}.attention.temperature_scale is {temperature}: not supported")
+    n_blocks = m.get_int(f"{prefix}.block_count", low=1, high=MOST_LAYERS)
+    n_nextn = m.get_int(f"{prefix}.nextn_predict_layers", 0, low=0, high=MOST_LAYERS)
+    require(n_nextn < n_blocks, f"{prefix}.nextn_predict_layers is {n_nextn}, but block_count is {n_blocks}")
     return _with_experts(
         m,
         prefix,
-        n_layers=m.get_int(f"{prefix}.block_count", low=1, high=MOST_LAYERS),
+        n_layers=n_blocks - n_nextn,
+        n_nextn=n_nextn,
         dim=m.get_int(f"{prefix}.embedding_length", low=1, high=MOST_WIDTH),
         n_ff=m.get_int(f"{prefix}.feed_forward_length", low=1, high=MOST_WIDTH),
         n_heads=m.get_int(f"{prefix}.attention.head_count", low=1, high=MOST_WIDTH),
@@ -145,7 +152,27 @@ def _head_dims(m: Metadata, prefix: str) -> tuple[int, int]:
 
 
 def tensors(c: LatentConfig) -> Declared:
-    """Every tensor of the file; "?" marks those it may lack."""
+    """Every tensor of the file; "?" marks those it may lack, "*" what is ignored."""
+    return {
+        **dense_ends(c),
+        **layers(c.n_layers, _attention_tensors(c)),
+        **layers(c.n_dense_layers, dense_feed_forward(c)),
+        **layers(range(c.n_dense_layers, c.n_layers), _sparse_tensors(c)),
+        **{f"blk.{i}.*": () for i in range(c.n_layers, c.n_layers + c.n_nextn)},
+    }
+
+
+def draft_tensors(c: LatentConfig) -> Declared:
+    """Every tensor of the drafter."""
+    feed_forward = _sparse_tensors(c) if c.n_experts else dense_feed_forward(c)
+    return _attention_tensors(c) | feed_forward | nextn_tensors(c)
+
+
+def _sparse_tensors(c: LatentConfig) -> Declared:
+    return {**expert_tensors(c), **shared_tensors(c), "exp_probs_b.bias?": (c.n_experts,)}
+
+
+def _attention_tensors(c: LatentConfig) -> Declared:
     key_dim = c.nope_dim + c.rope.dims
     layer: Declared = {
         "attn_norm.weight": (c.dim,),
@@ -165,14 +192,7 @@ def tensors(c: LatentConfig) -> Declared:
         }
     else:
         queries = {"attn_q.weight": (c.n_heads * key_dim, c.dim)}
-    dense, sparse = layers(c.n_dense_layers, dense_feed_forward(c)), {**expert_tensors(c), **shared_tensors(c)}
-    sparse["exp_probs_b.bias?"] = (c.n_experts,)
-    return {
-        **dense_ends(c),
-        **layers(c.n_layers, {**queries, **layer}),
-        **dense,
-        **layers(range(c.n_dense_layers, c.n_layers), sparse),
-    }
+    return {**queries, **layer}
 
 
 def attend(x: Value, angles: Value, w: Weights, c: LatentConfig, i: int) -> Value:
@@ -209,13 +229,21 @@ def forward(tokens: Value, positions: Value, w: Weights, c: LatentConfig) -> Val
     angles = rope_angles(positions, c.rope.inv_freq, c.rope.scale)
     x = embed(tokens, w.token_embd)
     for i in range(c.n_layers):
-        b = w.blk[i]
-        x = x + attend(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
-        h = rms_norm(x, b.ffn_norm, c.eps)
-        if i < c.n_dense_layers:
-            x = x + gated_feed_forward(h, b)
-            continue
-        x = x + sparse_feed_forward(h, b, c, b.exp_probs_b)
-        if c.n_shared_ff:
-            x = x + shared_expert(h, b)
+        x = layer(x, angles, w.blk[i], c, i)
     return logits(x, w, c)
+
+
+def layer(x: Value, angles: Value, b: Weights, c: LatentConfig, i: int) -> Value:
+    """x: [n, dim] -> [n, dim]."""
+    x = x + attend(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
+    h = rms_norm(x, b.ffn_norm, c.eps)
+    if i < c.n_dense_layers or not c.n_experts:
+        return x + gated_feed_forward(h, b)
+    x = x + sparse_feed_forward(h, b, c, b.exp_probs_b)
+    return x + shared_expert(h, b) if c.n_shared_ff else x
+
+
+def draft(tokens: Value, positions: Value, sources: Value, w: Weights, c: LatentConfig) -> Value:
+    """tokens: [n], sources: [n] -> the drafter's logits: [outputs, vocab]."""
+    angles, i = rope_angles(positions, c.rope.inv_freq, c.rope.scale), c.n_layers
+    return draft_logits(tokens, sources, w, c, lambda x: layer(x, angles, w.blk[i], c, i))

@@ -40,7 +40,8 @@ class Builder:
         self.state: list[KvLayer] = []
         self.recurrences: list[Recurrence] = []
         self.derived: dict[str, Derived] = {}
-        self.inputs = {name: self._input(name) for name in ("tokens", "positions")}
+        self.inputs = {name: self._input(name) for name in ("tokens", "positions", "sources")}
+        self.hidden = 0
 
     def _input(self, name: str) -> Value:
         return Value(name, "input", (), "tokens", "i32", builder=self)
@@ -90,10 +91,11 @@ class Builder:
         return self.weights[name]
 
     def finish(self, output: Value, architecture: str = "", context_tokens: int = 0) -> Program:
-        """The program, with ``output`` as its logits."""
+        """The program, with ``output`` as its logits. What is emitted from now on belongs to another, its drafter."""
+        instructions, self.instructions = self.instructions, []
         return Program(
-            self.instructions, self.weights, self.inputs, output, self.state, architecture, context_tokens,
-            recurrences=self.recurrences, derived=self.derived,
+            instructions, self.weights, self.inputs, output, self.state, architecture, context_tokens,
+            recurrences=self.recurrences, derived=self.derived, hidden=self.hidden,
         )  # fmt: skip
 
 
@@ -153,6 +155,16 @@ def flat(x: Value) -> Value:
 def embed(tokens: Value, w: Weights, scale: float = 1.0) -> Value:
     """I32 [n] -> [n, dim]: rows of the token table, times ``scale``."""
     return _emit(tokens, "embed", _value(w), scale=float(scale))
+
+
+def embed_segments(tokens: Value, w: Weights, separator: int = -1) -> Value:
+    """I32 [n] -> [n, dim]: rows of the table of token types; ``separator``: the token behind which the next begins."""
+    return _emit(tokens, "embed_segments", _value(w), separator=separator)
+
+
+def layer_norm(x: Value, w: Weights, eps: float) -> Value:
+    """[n, d] -> same, by the weight and the bias of that name."""
+    return _emit(x, "layer_norm", _value(w), _value(w, "bias"), eps=float(eps))
 
 
 def rms_norm(x: Value, w: Weights, eps: float) -> Value:
@@ -224,6 +236,11 @@ def attention(
     )
 
 
+def encoder_attention(q: Value, k: Value, v: Value, *, scale: float) -> Value:
+    """Q [n, heads, d], k and v [n, kv heads, d] -> [n, heads * d]: each token attends to all of its sequence."""
+    return _emit(q, "encoder_attention", k, v, scale=float(scale))
+
+
 def latent_attention(q: Value, q_rope: Value, latent: Value, rope: Value, *, layer: int, scale: float) -> Value:
     """Q [n, heads, d], q_rope [n, heads, r], latent [n, d], rope [n, r] -> [n, heads, d].
 
@@ -239,6 +256,25 @@ def split(x: Value, *sizes: int) -> tuple[Value, ...]:
     """[n, …, d] -> one [n, …, size] per size: the numbers of each head (of the row) in pieces."""
     assert x.builder is not None, f"{x.name} belongs to no builder"
     return x.builder.emit("split", (x,), sizes=sizes)
+
+
+def join(a: Value, b: Value) -> Value:
+    """[n, a], [n, b] -> [n, a + b]: row behind row."""
+    return _emit(a, "join", b)
+
+
+def hidden_store(x: Value) -> None:
+    """[n, d]: keeps these rows for the drafter until the next step."""
+    assert x.builder is not None, f"{x.name} belongs to no builder"
+    expect(x.builder.hidden in (0, x.shape[0]), "hidden_store: rows of another length before")
+    x.builder.emit("hidden_store", (x,))
+    x.builder.hidden = x.shape[0]
+
+
+def hidden_load(sources: Value) -> Value:
+    """I32 [n] -> [n, d]: rows that were kept, in a drafter."""
+    assert sources.builder is not None, f"{sources.name} belongs to no builder"
+    return _emit(sources, "hidden_load", width=sources.builder.hidden)
 
 
 def scale(x: Value, factor: float) -> Value:
@@ -259,6 +295,11 @@ def swiglu(gate: Value, up: Value) -> Value:
 def geglu(gate: Value, up: Value) -> Value:
     """gelu(gate) * up, with the tanh approximation of gelu."""
     return _emit(gate, "geglu", up)
+
+
+def gelu(x: Value) -> Value:
+    """x/2 * (1 + erf(x / sqrt(2)))."""
+    return _emit(x, "gelu")
 
 
 def clamped_swiglu(gate: Value, up: Value, *, alpha: float, limit: float) -> Value:
@@ -341,9 +382,15 @@ def select_outputs(x: Value) -> Value:
     return _emit(x, "select_outputs")
 
 
+def sequence_mean(x: Value) -> Value:
+    """Rows of all tokens -> for each row that is asked for, the mean over its sequence."""
+    return _emit(x, "sequence_mean")
+
+
 __all__ = [
     "Builder", "Routing", "Rows", "Value", "Weights", "attention", "clamped_swiglu", "decay", "delta_net", "embed",
-    "expert_linear", "expert_sum", "flat", "geglu", "head_linear", "head_linear_transposed", "heads", "l2_norm",
-    "latent_attention", "linear", "rms_norm", "rope", "rope_angles", "route", "scale", "select_outputs", "short_conv",
-    "sigmoid", "sigmoid_gate", "softcap", "split", "swiglu",
+    "embed_segments", "encoder_attention", "expert_linear", "expert_sum", "flat", "geglu", "gelu", "head_linear",
+    "head_linear_transposed", "heads", "hidden_load", "hidden_store", "join", "l2_norm", "latent_attention",
+    "layer_norm", "linear", "rms_norm", "rope", "rope_angles", "route", "scale", "select_outputs", "sequence_mean",
+    "short_conv", "sigmoid", "sigmoid_gate", "softcap", "split", "swiglu",
 ]  # fmt: skip

@@ -13,7 +13,19 @@ def check(program: Program) -> Program:
 
     Sound: known ops, complete attrs, shapes by rule, each value written once and before any read, weights and inputs of
     this program only, one KV declaration per layer with which every use agrees, one instruction for each recurrence.
+    Its drafter, if there is one, is checked with it.
     """
+    _check_list(program)
+    if program.drafter:
+        _check_list(program.drafter)
+    _check_state(program)
+    _check_recurrences(program)
+    _check_hidden(program)
+    return program
+
+
+def _check_list(program: Program) -> None:
+    """What is said of one list of instructions by itself."""
     written: set[Value] = set()
     for i, instruction in enumerate(program.instructions):
         where = f"instruction {i} ({instruction.op})"
@@ -29,9 +41,19 @@ def check(program: Program) -> Program:
     expect(output.storage in written, "the program's output is never written")
     kind = (output.rows, len(output.shape), output.dtype)
     expect(kind == ("outputs", 1, "f32"), f"the program's output is {kind}, not f32 logits per output row")
-    _check_state(program)
-    _check_recurrences(program)
-    return program
+
+
+def _check_hidden(program: Program) -> None:
+    """Rows are kept for a drafter, all of one length; and only a drafter reads them."""
+    stores = [i for i in program.every_instruction if i.op == "hidden_store"]
+    loads = [i for i in program.every_instruction if i.op == "hidden_load"]
+    expect({i.inputs[0].shape for i in stores} | {(i.attrs["width"],) for i in loads} <= {(program.hidden,)},
+           f"hidden rows are not {program.hidden} long")  # fmt: skip
+    sources = program.inputs.get("sources")
+    expect(not any(sources in i.inputs for i in program.instructions if sources), "only a drafter reads sources")
+    if program.drafter:
+        own = [i for i in program.instructions if i.op == "hidden_store"]
+        expect(len(own) == 1 and own[0].inputs[0].rows == "tokens", "a drafter needs the hidden state of every token")
 
 
 def _check_form(instruction: Instruction, op: Op, where: str) -> None:
@@ -70,7 +92,7 @@ def _check_state(program: Program) -> None:
     expect(len(layers) == len(program.state), "two KV declarations for one layer")
     stored: set[int] = set()
     read: set[int] = set()
-    for instruction in program.instructions:
+    for instruction in program.every_instruction:
         layer = instruction.attrs.get("layer")
         if layer is None:
             continue

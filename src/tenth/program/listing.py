@@ -6,9 +6,10 @@ from tenth.program.values import Attr, Instruction, Program, Value
 
 
 def listing(program: Program) -> str:
-    """The program as text."""
+    """The program as text, and its drafter behind it."""
     lines = [f"{i:4d}  {_line(instruction)}".rstrip() for i, instruction in enumerate(program.instructions)]
-    return "\n".join([_heading(program), *lines])
+    drafter = ["", f"drafter of {listing(program.drafter)}"] if program.drafter else []
+    return "\n".join([_heading(program), *lines, *drafter])
 
 
 def _heading(program: Program) -> str:

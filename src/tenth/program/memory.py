@@ -16,7 +16,15 @@ ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register
 
 
 def plan(program: Program, capacity: Mapping[Rows, int]) -> int:
-    """Set ``offset`` of every temporary for steps of at most ``capacity`` rows of each kind; give the arena's bytes."""
+    """Set ``offset`` of every temporary for steps of at most ``capacity`` rows of each kind; give the arena's bytes.
+
+    A drafter has the same arena: it runs when the step is over, and nothing in the arena outlives that but logits.
+    """
+    drafter = plan(program.drafter, capacity) if program.drafter else 0
+    return max(_plan(program, capacity), drafter)
+
+
+def _plan(program: Program, capacity: Mapping[Rows, int]) -> int:
     lives = lifetimes(program)
     sizes = {value: size_bytes(value, capacity) for value in lives}
     placed: list[list[Value]] = [[] for _ in range(len(program.instructions) + 1)]  # by instruction, those alive then

@@ -86,9 +86,24 @@ def _q8(result: Result) -> tuple[Result]:
 
 @_op("tokens:i32 weight", scale=float)
 def _embed(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
-    """i32 [n] -> [n, dim]: row ``token`` of weight [vocab, dim], decoded to float32, then times ``scale`` (float32)."""
+    """i32 [n] -> [n, dim]: row ``token`` of weight [vocab, dim], decoded to float32, then times ``scale`` (float32).
+
+    For learned positions, row ``position`` of weight [at least as many as the context has, dim].
+    """
     tokens, weight = inputs
-    expect(len(weight.shape) == 2, "embed takes token numbers and a matrix")
+    expect(len(weight.shape) == 2, "embed takes token numbers or positions, and a matrix")
+    return (Result(tokens.rows, weight.shape[1:]),)
+
+
+@_op("tokens:i32 weight", separator=int)
+def _embed_segments(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """i32 [n] -> [n, dim]: row ``segment`` of weight [segments, dim], decoded to float32 (BERT's token types).
+
+    The segment counts the tokens ``separator`` that stand before in the same sequence, up to the last row of weight;
+    with -1 it is 0. The step has the sequence whole.
+    """
+    tokens, weight = inputs
+    expect(len(weight.shape) == 2 and tokens.rows == "tokens", "embed_segments takes token numbers and a matrix")
     return (Result(tokens.rows, weight.shape[1:]),)
 
 
@@ -97,6 +112,14 @@ def _rms_norm(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Res
     """[n, …, d] -> same: x / sqrt(mean(x²) + eps) * weight [d], over the last dimension (of each head)."""
     x, weight = inputs
     expect(weight.shape == x.shape[-1:], f"rms_norm of {x.shape} by {weight.name} {weight.shape}")
+    return (Result(x.rows, x.shape),)
+
+
+@_op("x weight bias", eps=float)
+def _layer_norm(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, d] -> same: (x - mean(x)) / sqrt(mean((x - mean(x))²) + eps) * weight [d] + bias [d]."""
+    x, weight, bias = inputs
+    expect(weight.shape == bias.shape == x.shape, f"layer_norm of {x.shape} by {weight.name} {weight.shape}")
     return (Result(x.rows, x.shape),)
 
 
@@ -209,6 +232,19 @@ def _attention(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Re
     return (Result(q.rows, (q.shape[0] * q.shape[1],)),)
 
 
+@_op("q k v", scale=float)
+def _encoder_attention(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, heads, d], [n, n_kv_heads, d] twice -> [n, heads * d]: attention of each token over all of its sequence.
+
+    Also over those behind it: the step has the sequence whole, from position 0, and nothing is kept for the next. Heads
+    and scores as in ``attention``: softmax of q·k * ``scale``.
+    """
+    q, k, v = inputs
+    fits = len(q.shape) == len(k.shape) == 2 and q.shape[1] == k.shape[1] and q.shape[0] % k.shape[0] == 0
+    expect(fits and q.rows == _same(k, v).rows == "tokens", f"encoder_attention of {q.shape} and {k.shape}")
+    return (Result(q.rows, (q.shape[0] * q.shape[1],)),)
+
+
 @_op("latent rope", layer=int)
 def _latent_store(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """[n, d], [n, r] -> nothing: writes this step's latents, and their keys' rotated part, into the cache of ``layer``.
@@ -246,6 +282,29 @@ def _split(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result
 
 
 @_op("a b")
+def _join(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, a], [n, b] -> [n, a + b]: each row of the first, and behind it that of the second."""
+    a, b = inputs
+    expect(len(a.shape) == len(b.shape) == 1 and a.rows == b.rows, f"join of {a.shape} and {b.shape}")
+    return (Result(a.rows, (a.shape[0] + b.shape[0],)),)
+
+
+@_op("x")
+def _hidden_store(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, d] -> nothing: keeps the rows for the drafter, row r of this step in place r, until a next hidden_store."""
+    expect(len(inputs[0].shape) == 1, f"hidden_store of {inputs[0].shape}")
+    return ()
+
+
+@_op("sources:i32", width=int)
+def _hidden_load(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """I32 [n] -> [n, width]: for row r what the last hidden_store kept in place sources[r]. Only in a drafter."""
+    (sources,), width = inputs, attrs["width"]
+    expect(isinstance(width, int) and width > 0 and sources.shape == (), "hidden_load takes numbers of rows")
+    return (Result(sources.rows, (int(width),)),)  # type: ignore[arg-type]
+
+
+@_op("a b")
 def _add(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """Twice [n, …] -> same: a + b."""
     return (_same(*inputs),)
@@ -275,6 +334,12 @@ def _swiglu(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Resul
 def _geglu(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """Twice [n, …] -> same: gelu(gate) * up, gelu(x) = x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x³)))."""
     return (_same(*inputs),)
+
+
+@_op("x")
+def _gelu(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, …] -> same: x/2 * (1 + erf(x / sqrt(2))), GELU without an approximation (BERT)."""
+    return (Result(inputs[0].rows, inputs[0].shape),)
 
 
 @_op("gate up", alpha=float, limit=float)
@@ -428,6 +493,16 @@ def _select_outputs(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tup
     return (Result("outputs", inputs[0].shape),)
 
 
+@_op("x")
+def _sequence_mean(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """Rows "tokens" -> rows "outputs": for each row the batch asks for, the mean over all rows of its sequence.
+
+    Added in order of position. The step has the sequence whole.
+    """
+    expect(inputs[0].rows == "tokens", "sequence_mean takes rows of tokens")
+    return (Result("outputs", inputs[0].shape),)
+
+
 # ---- what passes add; model files never write these
 
 
@@ -457,6 +532,12 @@ def _swiglu_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Re
 def _clamped_swiglu_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """Twice [n, …, k] -> q8, same shape: quantize(clamped_swiglu(gate, up))."""
     return _q8(_clamped_swiglu(inputs, attrs)[0])
+
+
+@_op("x")
+def _gelu_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, …, k] -> q8, same shape: quantize(gelu(x))."""
+    return _q8(_gelu(inputs, attrs)[0])
 
 
 @_op("gate x")

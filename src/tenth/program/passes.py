@@ -23,7 +23,8 @@ def optimise(program: Program, quantised: AbstractSet[str], passes: tuple[Pass, 
     """Run all passes, or the given ones, on a copy and check the result; weights in ``quantised`` take q8 input."""
     program = copy(program)
     for step in PASSES if passes is None else passes:
-        program = step(program, quantised)
+        drafter = step(program.drafter, quantised) if program.drafter else None
+        program = replace(step(program, quantised), drafter=drafter)
     return check(program)
 
 
@@ -37,18 +38,22 @@ def copy(program: Program) -> Program:
             new[value] = replace(value, base=base, builder=None)
         return new[value]
 
-    return replace(
-        program,
-        weights={name: value_of(value) for name, value in program.weights.items()},
-        inputs={name: value_of(value) for name, value in program.inputs.items()},
-        instructions=[
-            Instruction(i.op, tuple(map(value_of, i.inputs)), tuple(map(value_of, i.outputs)), dict(i.attrs))
-            for i in program.instructions
-        ],
-        output=value_of(program.output),
-        state=list(program.state),
-        recurrences=list(program.recurrences),
-    )
+    def copied(program: Program) -> Program:
+        return replace(
+            program,
+            weights={name: value_of(value) for name, value in program.weights.items()},
+            inputs={name: value_of(value) for name, value in program.inputs.items()},
+            instructions=[
+                Instruction(i.op, tuple(map(value_of, i.inputs)), tuple(map(value_of, i.outputs)), dict(i.attrs))
+                for i in program.instructions
+            ],
+            output=value_of(program.output),
+            state=list(program.state),
+            recurrences=list(program.recurrences),
+            drafter=copied(program.drafter) if program.drafter else None,
+        )
+
+    return copied(program)
 
 
 def readers(program: Program) -> dict[Value, list[Instruction]]:
@@ -65,7 +70,7 @@ def kept_as_floats(program: Program) -> list[str]:
     convolutions = {i.inputs[1].name for i in program.instructions if i.op == "short_conv"}
     biases = {
         value.name
-        for i in program.instructions
+        for i in program.every_instruction
         if i.op == "expert_linear"
         for value in i.inputs[_FIRST_WEIGHT[i.op] + len(_weights(i)) :]
     }
@@ -75,8 +80,8 @@ def kept_as_floats(program: Program) -> list[str]:
 # ---------------------------------------------------------------- fewer rows
 
 _ROW_WISE = frozenset({
-    "linear", "rms_norm", "add", "scale", "softcap", "swiglu", "geglu", "clamped_swiglu", "split", "l2_norm", "sigmoid",
-    "sigmoid_gate", "decay", "route", "expert_linear", "expert_sum", "head_linear",
+    "linear", "rms_norm", "layer_norm", "add", "scale", "softcap", "swiglu", "geglu", "gelu", "clamped_swiglu", "split",
+    "l2_norm", "sigmoid", "sigmoid_gate", "decay", "join", "route", "expert_linear", "expert_sum", "head_linear",
 })  # fmt: skip
 
 

@@ -25,7 +25,7 @@ Array = NDArray[Any]
 class Batch:
     """One step. Rows of sequence j are row_starts[j]:row_starts[j+1]; ``outputs``: rows that need logits, ascending.
 
-    ``sequences``: which sequence of the cache each one is; by default 0, 1, 2 …
+    ``sequences``: which sequence of the cache each one is; by default 0, 1, 2 … ``sources``: of a drafter's rows.
     """
 
     tokens: Array
@@ -33,6 +33,7 @@ class Batch:
     row_starts: Array
     outputs: Array
     sequences: Sequence[int] = ()
+    sources: Array | None = None
 
     def __post_init__(self) -> None:
         self.sequences = self.sequences or range(len(self.row_starts) - 1)
@@ -50,11 +51,12 @@ class Cache:
     """What is kept between steps.
 
     ``kv``: keys and values, (layer, sequence) -> [2, positions, n_kv_heads, head_dim]; latents: [1, …]. ``recurrent``:
-    (number of the recurrence, sequence) -> its numbers.
+    (number of the recurrence, sequence) -> its numbers. ``hidden``: the rows that the last hidden_store kept.
     """
 
     kv: dict[tuple[int, int], Array] = field(default_factory=dict)
     recurrent: dict[tuple[int, int], Array] = field(default_factory=dict)
+    hidden: Array | None = None
 
 
 class Q8(NamedTuple):
@@ -92,6 +94,24 @@ def _means(op: str) -> Callable[[Meaning], Meaning]:
 def _embed(x: list[Array], attrs: Attrs, context: Context) -> Array:
     rows: Array = x[1][x[0]]
     return rows * np.float32(attrs["scale"])
+
+
+@_means("embed_segments")
+def _embed_segments(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    tokens, weight = x
+    segments = np.zeros(len(tokens), int)
+    for rows, _ in _sequences(context.batch):
+        before = np.concatenate([[0], np.cumsum(tokens[rows] == attrs["separator"])[:-1]])
+        segments[rows] = np.minimum(before, len(weight) - 1)
+    result: Array = weight[segments]
+    return result
+
+
+@_means("layer_norm")
+def _layer_norm(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    centred: Array = x[0] - x[0].mean(-1, keepdims=True)
+    variance: Array = (centred**2).mean(-1, keepdims=True)
+    return centred / np.sqrt(variance + np.float32(attrs["eps"])) * x[1] + x[2]
 
 
 @_means("rms_norm")
@@ -185,6 +205,24 @@ def _split(x: list[Array], attrs: Attrs, context: Context) -> list[Array]:
     return np.split(x[0], np.cumsum(attrs["sizes"])[:-1], -1)
 
 
+@_means("join")
+def _join(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    return np.concatenate(x, -1)
+
+
+@_means("hidden_store")
+def _hidden_store(x: list[Array], attrs: Attrs, context: Context) -> list[Array]:
+    context.cache.hidden = x[0].copy()
+    return []
+
+
+@_means("hidden_load")
+def _hidden_load(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    assert context.cache.hidden is not None, "nothing was kept"
+    kept: Array = context.cache.hidden[x[0]]
+    return kept
+
+
 @_means("attention")
 def _attention(x: list[Array], attrs: Attrs, context: Context) -> Array:
     q = x[0]
@@ -203,6 +241,18 @@ def _attention(x: list[Array], attrs: Attrs, context: Context) -> Array:
             sink = np.full((len(score), len(x) - 1), x[1][h] if len(x) == 2 else 0, score.dtype)
             weights = _softmax(np.concatenate([score, sink], -1))
             result[rows, h] = weights[:, : len(v)] @ v[:, h // group]
+    return result.reshape(len(q), -1)
+
+
+@_means("encoder_attention")
+def _encoder_attention(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    q, k, v = x
+    result: Array = np.zeros_like(q)
+    group = q.shape[1] // k.shape[1]
+    for rows, _ in _sequences(context.batch):
+        for h in range(q.shape[1]):
+            weights = _softmax(q[rows, h] @ k[rows, h // group].T * np.float32(attrs["scale"]))
+            result[rows, h] = weights @ v[rows, h // group]
     return result.reshape(len(q), -1)
 
 
@@ -234,6 +284,13 @@ def _geglu(x: list[Array], attrs: Attrs, context: Context) -> Array:
     g: Array = x[0]
     gelu: Array = g / 2 * (1 + np.tanh(np.float32(np.sqrt(2 / np.pi)) * (g + np.float32(0.044715) * g**3)))
     return gelu * x[1]
+
+
+@_means("gelu")
+def _gelu(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    erf = np.vectorize(math.erf, otypes=[np.float64])(x[0] * np.sqrt(0.5))
+    gelu: Array = x[0] / 2 * (1 + erf)
+    return gelu
 
 
 @_means("clamped_swiglu")
@@ -364,6 +421,12 @@ def _select_outputs(x: list[Array], attrs: Attrs, context: Context) -> Array:
     return x[0][context.batch.outputs]
 
 
+@_means("sequence_mean")
+def _sequence_mean(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    means = {row: x[0][rows].mean(0) for rows, _ in _sequences(context.batch) for row in range(rows.start, rows.stop)}
+    return np.array([means[row] for row in context.batch.outputs.tolist()]).reshape(-1, *x[0].shape[1:])
+
+
 @_means("quantize")
 def _quantize(x: list[Array], attrs: Attrs, context: Context) -> Q8:
     return quantize(x[0])
@@ -433,7 +496,7 @@ def run(
     context = Context(batch, Cache() if cache is None else cache, dtype)
     store = _Arena(program, arena_bytes) if arena_bytes else _Loose()
     expect(not arena_bytes or dtype is np.float32, "an arena holds float32")
-    given = {"tokens": batch.tokens, "positions": batch.positions}
+    given = {"tokens": batch.tokens, "positions": batch.positions, "sources": batch.sources}
 
     def read(value: Value) -> Any:
         if value.kind == "weight":

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 Rows = Literal["tokens", "outputs"]
 Kind = Literal["input", "weight", "temp"]
 Dtype = Literal["f32", "i32", "q8"]
+Task = Literal["generate", "embed", "rerank"]
+Row = Literal["last", "first", "every"]
 Attr = int | float | str | tuple[int, ...] | tuple[float, ...]
+
+WHOLE_SEQUENCES = frozenset({"encoder_attention", "embed_segments", "sequence_mean"})  # ops that see all of one
 
 Q8_BLOCK = 32  # values that share one scale in the q8 type
 Q8_BLOCK_BYTES = 52  # int8 values, their scale and sums: native/kernels/table.h
@@ -138,11 +142,17 @@ class Recurrence:
 
 @dataclass(eq=False)
 class Program:
-    """A whole model step: from ``inputs`` ("tokens" and "positions", int32) to ``output`` (logits, rows "outputs").
+    """A whole model step: from ``inputs`` ("tokens" and "positions", int32) to ``output``, rows "outputs".
+
+    The output is what ``task`` needs: logits, a vector, or a score. ``row``: which row of a sequence it is of.
 
     ``weights``: by tensor name of the file, in order of first use. ``state`` and ``recurrences``: what is kept between
     steps, keys and values by layer and what recurrent ops declared by number. ``derived``: those of the weights that
     are made of a tensor of the file under another name.
+
+    ``drafter``: a second program that guesses at tokens (models/nextn.py), or None. It shares ``weights``, ``inputs``
+    and what is kept with the first, reads the rows that hidden_stores of both keep, ``hidden`` numbers each, and has an
+    input more: "sources", int32, the kept row that each of its rows goes on from.
     """
 
     instructions: list[Instruction]
@@ -154,8 +164,28 @@ class Program:
     context_tokens: int = 0
     recurrences: list[Recurrence] = field(default_factory=list)
     derived: dict[str, Derived] = field(default_factory=dict)
+    task: Task = "generate"
+    row: Row = "last"
+    drafter: Program | None = None
+    hidden: int = 0
+
+    @property
+    def every_instruction(self) -> list[Instruction]:
+        """Those of the drafter too."""
+        return self.instructions + (self.drafter.instructions if self.drafter else [])
 
     @property
     def vocab_size(self) -> int:
-        """How many logits a row has."""
+        """How many tokens there are: rows of the token table."""
+        tables = (i.inputs[1] for i in self.instructions if i.op == "embed" and i.inputs[0].name == "tokens")
+        return next((table.shape[0] for table in tables), self.output_width)
+
+    @property
+    def takes_whole_sequences(self) -> bool:
+        """Whether a step has to have all tokens of a sequence: some op looks at those behind, too."""
+        return any(i.op in WHOLE_SEQUENCES for i in self.instructions)
+
+    @property
+    def output_width(self) -> int:
+        """How many numbers a row of the output has; of logits one for each token."""
         return self.output.shape[0]

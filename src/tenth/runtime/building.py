@@ -21,7 +21,8 @@ from tenth.program.streaming import expert_layers, guessing
 from tenth.program.values import Instruction, Program, Value
 from tenth.runtime.kernels import KV_FORMATS, n_floats
 
-ARENA, MATRIX, VECTOR, TOKENS, POSITIONS, EXPERTS = range(6)  # native/plan/plan.h, Operand::Kind
+ARENA, MATRIX, VECTOR, TOKENS, POSITIONS, EXPERTS, SOURCES = range(7)  # native/plan/plan.h, Operand::Kind
+INPUTS = {"tokens": TOKENS, "positions": POSITIONS, "sources": SOURCES}
 DTYPES = {"f32": 0, "q8": 1, "i32": 2}  # Operand::Dtype
 SCORES = {"softmax": 0, "sigmoid": 1, "softmax_selected": 2}  # Score
 READ_MODES = {"automatic": 0, "direct": 1, "dropped": 2, "kept": 3}  # native/base/model_file.h, ReadMode
@@ -191,13 +192,16 @@ class PlanBuilder:
             self.plan.add_layer(layer.layer, layer.n_kv_heads, layer.head_dim, layer.latent)
         for recurrence in self._program.recurrences:
             self.plan.add_recurrence(n_floats(recurrence))
-        guesses = guessing(self._program)
-        for instruction in self._program.instructions:
+        if self._program.hidden:
+            self.plan.set_hidden(self._program.hidden)
+        guesses, drafter = guessing(self._program), self._program.drafter
+        for instruction in self._program.every_instruction:
             self.plan.add_instruction(
                 instruction.op, self._operands(instruction.inputs), self._operands(instruction.outputs),
                 _attributes(instruction), instruction in guesses,
+                drafter is not None and instruction in drafter.instructions,
             )
-        self.plan.finish(self._operand(self._program.output))
+        self.plan.finish(self._operand(self._program.output), self._operand(drafter.output) if drafter else None)
 
     def _operands(self, values: Iterable[Value]) -> list[tuple[int, int, int, int, int, int]]:
         return [self._operand(value) for value in values]
@@ -209,7 +213,7 @@ class PlanBuilder:
             kind, place = self._places[value.name]
             return kind, place, math.prod(value.shape), 0, 0, value.shape[-1]
         if value.kind == "input":
-            return (TOKENS if value.name == "tokens" else POSITIONS), 0, 1, rows, 0, 1
+            return INPUTS[value.name], 0, 1, rows, 0, 1
         return ARENA, value.storage.offset, math.prod(value.shape), rows, DTYPES[value.dtype], value.shape[-1]
 
 def _new_plan(program: Program, limits: Limits) -> _core.Plan:
@@ -273,6 +277,8 @@ def _attributes(instruction: Instruction) -> dict[str, Any]:
         attributes["head_dim"] = instruction.inputs[0].shape[1]
     if instruction.op == "l2_norm":
         attributes["head_dim"] = instruction.inputs[0].shape[-1]
+    if instruction.op == "hidden_load":
+        del attributes["width"]  # that of its result
     if instruction.op == "delta_net":
         attributes["n_heads"] = instruction.inputs[0].shape[0]
     if instruction.op == "route":

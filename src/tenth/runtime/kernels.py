@@ -63,7 +63,7 @@ def kv_page_bytes(program: Program, kv_format: str) -> int:
 
 def partial_sums_bytes(program: Program, context_tokens: int) -> int:
     """Bytes of the sums that workers of one long sequence's attention share."""
-    queries = {i.inputs[0].shape for i in program.instructions if i.op == "attention"}  # [n_heads, head_dim]
+    queries = {i.inputs[0].shape for i in program.every_instruction if i.op == "attention"}  # [n_heads, head_dim]
     return max((int(_core.partial_sums_bytes(n, dim, context_tokens)) for n, dim in queries), default=0)
 
 

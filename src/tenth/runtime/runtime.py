@@ -8,10 +8,12 @@ from typing import Protocol
 
 import numpy as np
 
-from tenth.batch import F32, Batch, StepResult
+from tenth.batch import F32, Batch, Sampling, StepResult
 from tenth.errors import ResourceError
 from tenth.program.values import Program
 from tenth.runtime.building import Limits, MatrixSource, PlanBuilder, Progress, Reading
+
+NOTHING = StepResult(np.zeros(0, np.int32), np.zeros(0, np.float32), [], [])
 
 
 @dataclass(frozen=True)
@@ -110,14 +112,31 @@ class Runtime:
         self._plan.step(batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs, batch.slots)
         for observer in self._observers:
             observer.after_step(len(batch.tokens))
-        if batch.sampling is None or not len(batch.outputs):
-            return StepResult(np.zeros(0, np.int32), np.zeros(0, np.float32), [], [])
-        tokens, logprobs, top_ids, top_logprobs = self._plan.sample(batch.sampling.packed())
-        n_top = batch.sampling.n_top
+        return self._chosen(batch.sampling) if batch.sampling and len(batch.outputs) else NOTHING
+
+    def _chosen(self, how: Sampling) -> StepResult:
+        tokens, logprobs, top_ids, top_logprobs = self._plan.sample(how.packed())
+        n_top = how.n_top
         return StepResult(
             tokens, logprobs, [row[:n] for row, n in zip(top_ids, n_top, strict=True)],
             [row[:n] for row, n in zip(top_logprobs, n_top, strict=True)],
         )
+
+    @property
+    def has_drafter(self) -> bool:
+        """Whether ``draft`` can be asked."""
+        return self.program.drafter is not None
+
+    def draft(self, batch: Batch) -> StepResult:
+        """Run the drafter behind the last step: for rows that go on from its ``sources``, the likeliest next tokens.
+
+        Those of the output rows, with their log-probabilities. Afterwards these rows, and only these, are what a
+        further draft can go on from; a draft without outputs leaves those of the step.
+        """
+        self._plan.draft(batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs, batch.sources)
+        if not len(batch.outputs):
+            return NOTHING
+        return self._chosen(Sampling.greedy(len(batch.outputs)))
 
     def copy_slot(self, source: int, target: int) -> None:
         """Make what is kept in one slot a copy of what is kept in another."""

@@ -17,20 +17,26 @@ from starlette.types import ASGIApp
 import tenth
 from tenth.errors import RequestError, TenthError
 from tenth.server import docs, own
+from tenth.server.accounts import Accounts
 from tenth.server.body import explain
+from tenth.server.chats import PATHS
+from tenth.server.chats.page import Page
+from tenth.server.chats.parts import ChatServer, Doors
+from tenth.server.chats.table import ROUTERS
 from tenth.server.config import ServerConfig
 from tenth.server.dialects import DIALECTS, error_of
 from tenth.server.dialects.openai_batches import Worker
 from tenth.server.dialects.openai_responses import Background
 from tenth.server.failures import Failure, failure_of
 from tenth.server.files import Batches, Files
-from tenth.server.guard import Allowed, Guard
+from tenth.server.guard import OPEN_PATHS, Allowed, Guard, Visitors
 from tenth.server.keys import Keys, Meter
 from tenth.server.logs import AccessLog
 from tenth.server.metrics import Metrics
 from tenth.server.replies import Failed
 from tenth.server.responses import Responses
 from tenth.server.service import Service
+from tenth.server.sessions import Sessions, cookie_name
 from tenth.server.shelf import Load, Shelf
 from tenth.server.state import State
 from tenth.server.streams import Resumables
@@ -48,14 +54,15 @@ class App:
     def __init__(self, sources: Sequence[tuple[str, str]], load: Load, config: ServerConfig, state: Path) -> None:
         self.config, self.metrics, self.resumables = config, Metrics(), Resumables()
         self.state = State(state)
-        self.keys = Keys(self.state)
-        has_keys = any(key.revoked_at is None for key in self.keys.all())
+        self.keys, self.accounts = Keys(self.state), Accounts(self.state)
+        self.sessions = Sessions(self.state, self.accounts, self.keys)
+        has_keys = any(key.revoked_at is None for key in self.keys.all()) or self.accounts.exist
         if not has_keys and (config.require_key or not config.is_loopback):
             self.state.close()
             raise RequestError(f"listening at {config.host} needs a key, and there is none",
                                "make one with tenth key new NAME")
         # Decided once: revoking the last key of a running server must not open it.
-        self.needs_key = has_keys or config.require_key or not config.is_loopback
+        self._needs_key = has_keys or config.require_key or not config.is_loopback
         self.shelf = Shelf(sources, load, waiting=config.waiting, idle_s=config.idle_unload)
         self.metrics.add_shelf(self.shelf)
         self.service = Service(self.shelf, self.metrics)
@@ -64,14 +71,29 @@ class App:
         self.files = Files(self.state)
         self.batches = Batches(self.state, self.files)
         self.worker = Worker(self.service, self.batches)
+        self.meter, self.page = Meter(), Page()
+        doors = Doors(self.keys, self.accounts, self.sessions, self.needs_key)
+        self.chats = ChatServer(self.service, self.state, doors)
         self.fastapi = self._routes()
+
+    def needs_key(self) -> bool:
+        """Whether who asks has to be known: from the first account on, also of a running server."""
+        self._needs_key = self._needs_key or self.accounts.exist
+        return self._needs_key
 
     def asgi(self, port: int) -> ASGIApp:
         """The whole application, for a server that listens at this port."""
-        allowed = Allowed(self.config.hosts(port), frozenset(self.config.allow_origin or ()), self.needs_key,
-                          scheme=self.config.scheme)
-        guarded = Guard(self.fastapi, allowed=allowed, keys=self.keys, meter=Meter(), refuse=refusal)
+        allowed = Allowed(self.config.hosts(port), frozenset(self.config.allow_origin or ()),
+                          OPEN_PATHS | self.page.paths, scheme=self.config.scheme)
+        self.chats.cookie = cookie_name(port)
+        visitors = Visitors(self.keys, self.sessions, self.needs_key, self.chats.cookie, self.meter, PATHS)
+        guarded = Guard(self.fastapi, allowed=allowed, visitors=visitors, refuse=refusal)
         return AccessLog(guarded, self.metrics)
+
+    async def shut_down(self, grace_s: float) -> None:
+        """Let what is at work finish within the grace; then nobody is told anything any more."""
+        await self.service.shut_down(grace_s)
+        self.chats.stop()
 
     def _routes(self) -> FastAPI:
         app = FastAPI(title="tenth", version=tenth.__version__, description=DESCRIPTION, docs_url=None, redoc_url=None,
@@ -79,9 +101,10 @@ class App:
         app.state.service, app.state.resumables, app.state.metrics = self.service, self.resumables, self.metrics
         app.state.responses, app.state.background = self.responses, self.background
         app.state.files, app.state.batches, app.state.worker = self.files, self.batches, self.worker
-        app.include_router(own.router, responses=_ERRORS)
-        for dialect in DIALECTS:
-            app.include_router(dialect.router, responses=_ERRORS)
+        app.state.chats = self.chats
+        for router in (own.router, *(dialect.router for dialect in DIALECTS), *ROUTERS):
+            app.include_router(router, responses=_ERRORS)
+        app.include_router(self.page.router)
         page = docs.page(app)
 
         @app.get("/docs", include_in_schema=False)
@@ -97,13 +120,14 @@ class App:
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         self.background.resume()
         tasks = [asyncio.create_task(work) for work in (
-            self.shelf.watch(), self.resumables.watch(), self.worker.run())]
+            self.shelf.watch(), self.resumables.watch(), self.worker.run(), self.chats.run())]
         try:
             yield
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.chats.close()
             await self.background.close()
             await self.resumables.close()
             await self.shelf.close()

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tenth.text.begun import Begun
+
 MAX_CHOICES = 8
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Ask:
 
     ``settings``: SamplingParams by name. ``n``: so many answers to the same prompt. ``response_format``: what they have
     to match, as OpenAI writes it (tenth.text.grammar). ``tools``: tools, tool_choice and parallel_tool_calls, likewise.
+    ``begun``: an answer that was broken off, to go on with.
     """
 
     model: str
@@ -33,4 +36,5 @@ class Ask:
     n: int = 1
     response_format: Mapping[str, Any] | None = None
     tools: Mapping[str, Any] = field(default_factory=dict)
+    begun: Begun | None = None
 

@@ -2,7 +2,7 @@
 
 All of it is decided from the raw scope, not from a URL that was put together from the Host header (that is how
 CVE-2026-48710 went round others' checks). Host and Origin are compared whole with lists; a browser that was led here by
-a foreign page fails on one of them (CVE-2024-28224). Only /health is open.
+a foreign page fails on one of them (CVE-2024-28224). Only /health, the page's files and the login are open.
 """
 
 from __future__ import annotations
@@ -14,16 +14,20 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tenth.server.failures import Failure, Refused, failure_of
-from tenth.server.keys import LOCAL, Key, Keys, Meter
+from tenth.server.keys import ANYBODY, Caller, Keys, Meter
+from tenth.server.sessions import Sessions, cookie_of
 
 OPEN_PATHS = frozenset({"/health"})
-FORM_PATHS = frozenset({"/v1/files"})  # POST takes a form there, as the official API does
+LOGIN_PATH = "/api/session"  # tells and makes who is asking, so nobody can be asked to be somebody before
+FORM_PATHS = frozenset({"/v1/files", "/api/import"})  # POST takes a form there, as the official API does
+EITHER_PATHS = frozenset({"/api/attachments"})  # a form or JSON
 MOST_BODY_BYTES = 16 << 20
 MOST_FORM_BYTES = 64 << 20
 MOST_PATH_BYTES = 2048
 
 # Beginning of the path -> the scope a key needs for it; the first that fits. Everything else needs "infer".
-SCOPE_OF = (("/metrics", "metrics"), ("/api/pull", "manage"))
+SCOPE_OF = (("/metrics", "metrics"), ("/api/pull", "manage"), ("/api/library/", "manage"), ("/api/users", "accounts"))
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Allowed:
 
     hosts: frozenset[str]
     origins: frozenset[str] = frozenset()
-    needs_key: bool = False
+    open_paths: frozenset[str] = OPEN_PATHS
     own_origins: frozenset[str] = field(init=False)
     scheme: str = "http"
 
@@ -40,12 +44,27 @@ class Allowed:
         object.__setattr__(self, "own_origins", frozenset(f"{self.scheme}://{host}" for host in self.hosts))
 
 
+@dataclass(frozen=True)
+class Visitors:
+    """How to tell who asks. ``needs_login``: whether somebody unknown may not; ``cookie``: its name.
+
+    ``unmetered``: beginnings of paths whose requests do not count against a caller's limits.
+    """
+
+    keys: Keys
+    sessions: Sessions
+    needs_login: Callable[[], bool]
+    cookie: str
+    meter: Meter
+    unmetered: tuple[str, ...] = ()
+
+
 class Guard:
     """ASGI middleware. ``refuse``: the response for a failure, in the dialect of the path."""
 
-    def __init__(self, app: ASGIApp, *, allowed: Allowed, keys: Keys, meter: Meter,
+    def __init__(self, app: ASGIApp, *, allowed: Allowed, visitors: Visitors,
                  refuse: Callable[[str, Failure], Response]) -> None:
-        self._app, self._allowed, self._keys, self._meter, self._refuse = app, allowed, keys, meter, refuse
+        self._app, self._allowed, self._visitors, self._refuse = app, allowed, visitors, refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -57,7 +76,7 @@ class Guard:
             return
         headers = {name.lower(): value for name, value in scope["headers"]}
         origin = headers.get(b"origin", b"").decode("latin-1")
-        key = None
+        metered = None
         try:
             self._check_origin(scope, headers, origin)
             if origin in self._allowed.origins:
@@ -65,19 +84,20 @@ class Guard:
                 if scope["method"] == "OPTIONS":
                     await _preflight()(scope, receive, send)
                     return
-            key = self._check_key(scope["path"], headers)
+            caller = self._check_caller(scope, headers, origin)
             most_bytes = _check_body(scope["method"], scope["path"], headers)
-            if key is not None:
-                self._meter.start(key)
+            if caller is not None and not scope["path"].startswith(self._visitors.unmetered or "\0"):
+                self._visitors.meter.start(caller)
+                metered = caller
         except Refused as error:
             await self._refuse(scope["path"], failure_of(error))(scope, receive, send)
             return
-        scope.setdefault("state", {})["owner"] = key.id if key else LOCAL
+        scope.setdefault("state", {}).update(owner=caller.owner if caller else None, caller=caller)
         try:
             await self._app(scope, _bounded(receive, most_bytes), send)
         finally:
-            if key is not None:
-                self._meter.end(key)
+            if metered is not None:
+                self._visitors.meter.end(metered)
 
     def _check_origin(self, scope: Scope, headers: dict[bytes, bytes], origin: str) -> None:
         names = [name.lower() for name, _ in scope["headers"]]
@@ -90,30 +110,47 @@ class Guard:
         if headers.get(b"sec-fetch-site") == b"cross-site" and not known:
             raise Refused(403, "other sites may not use this server", "see --allow-origin")
 
-    def _check_key(self, path: str, headers: dict[bytes, bytes]) -> Key | None:
-        if path in OPEN_PATHS or not self._allowed.needs_key:
+    def _check_caller(self, scope: Scope, headers: dict[bytes, bytes], origin: str) -> Caller | None:
+        """Who asks, if anybody has to be known. Refuses who is not, and who may not."""
+        path, visitors = scope["path"], self._visitors
+        if path in self._allowed.open_paths:
             return None
+        if not visitors.needs_login():
+            return ANYBODY
+        caller = self._caller_of_key(headers) or self._caller_of_cookie(scope, headers, origin)
+        if caller is None:
+            if path == LOGIN_PATH:
+                return None
+            raise Refused(401, "a valid key is needed", "tenth key new NAME makes one")
+        needed = next((scope for start, scope in SCOPE_OF if path.startswith(start)), "infer")
+        if needed not in caller.scopes:
+            raise Refused(403, f"this key has not the scope {needed!r}")
+        return caller
+
+    def _caller_of_key(self, headers: dict[bytes, bytes]) -> Caller | None:
         scheme, _, secret = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         if scheme.lower() != "bearer":
             secret = headers.get(b"x-api-key", b"").decode("latin-1")  # as Anthropic's clients send it
-        key = self._keys.find(secret.strip()) if secret else None
-        if key is None:
-            raise Refused(401, "a valid key is needed", "tenth key new NAME makes one")
-        needed = next((scope for start, scope in SCOPE_OF if path.startswith(start)), "infer")
-        if needed not in key.scopes:
-            raise Refused(403, f"this key has not the scope {needed!r}")
-        return key
+        key = self._visitors.keys.find(secret.strip()) if secret else None
+        return key.caller if key is not None else None
+
+    def _caller_of_cookie(self, scope: Scope, headers: dict[bytes, bytes], origin: str) -> Caller | None:
+        secret = cookie_of(headers.get(b"cookie", b"").decode("latin-1"), self._visitors.cookie)
+        caller = self._visitors.sessions.find(secret) if secret else None
+        if caller is not None and scope["method"] not in SAFE_METHODS and origin not in self._allowed.own_origins:
+            raise Refused(403, "a cookie counts only for this server's own pages", "programs send a key")
+        return caller
 
 
 def _check_body(method: str, path: str, headers: dict[bytes, bytes]) -> int:
     """Check the content type and announced length of a request; gives how many bytes its body may have."""
     if len(path) > MOST_PATH_BYTES:
         raise Refused(414, "the path is too long")
-    most = MOST_FORM_BYTES if path in FORM_PATHS else MOST_BODY_BYTES
+    most = MOST_FORM_BYTES if path in FORM_PATHS | EITHER_PATHS else MOST_BODY_BYTES
     if method not in ("GET", "HEAD", "OPTIONS", "DELETE"):
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         expected = b"multipart/form-data" if path in FORM_PATHS else b"application/json"
-        if kind != expected:
+        if kind != expected and not (path in EITHER_PATHS and kind == b"multipart/form-data"):
             raise Refused(415, f"the content type is {kind.decode('latin-1')[:200]!r}, expected {expected.decode()}")
         if b"content-encoding" in headers:
             raise Refused(415, "bodies must not be compressed")

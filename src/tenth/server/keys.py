@@ -1,4 +1,4 @@
-"""Keys: made and revoked on the command line, kept as hashes, each with scopes and limits.
+"""Keys: made and revoked on the command line, kept as hashes, each with scopes and limits. And who asks, the Caller.
 
 A key is 32 random bytes; a plain SHA-256 of so much randomness cannot be searched, so no slow hash is needed.
 """
@@ -21,9 +21,27 @@ from tenth.server.state import State
 PREFIX = "tenth-"
 LOCAL = "local"  # who asks when no key is needed
 
-# infer: ask models, and what belongs to that; manage: pull models; metrics: read /metrics.
-Scope = Literal["infer", "manage", "metrics"]
+# infer: ask models, and what belongs to that; manage: pull and remove models; metrics: read /metrics;
+# accounts: make and remove accounts.
+Scope = Literal["infer", "manage", "metrics", "accounts"]
 SCOPES: tuple[str, ...] = get_args(Scope)
+Role = Literal["admin", "member", "local"]  # local: who needs neither account nor key, on this machine
+SCOPES_OF: dict[str, tuple[str, ...]] = {"admin": SCOPES, "local": SCOPES, "member": ("infer",)}
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks. ``owner``: whose things they see. Limits: None is none."""
+
+    owner: str
+    name: str
+    role: Role
+    scopes: tuple[str, ...]
+    requests_per_minute: int | None = None
+    concurrent: int | None = None
+
+
+ANYBODY = Caller(LOCAL, LOCAL, "local", SCOPES_OF["local"])
 
 
 @dataclass(frozen=True)
@@ -37,6 +55,13 @@ class Key:
     concurrent: int | None
     created_at: float
     revoked_at: float | None
+    user_id: str | None = None  # whose it is; without, it is its own owner
+
+    @property
+    def caller(self) -> Caller:
+        """Who asks with it."""
+        return Caller(self.user_id or self.id, self.name, "member", self.scopes, self.requests_per_minute,
+                      self.concurrent)
 
 
 class Keys:
@@ -46,7 +71,7 @@ class Keys:
         self._state = state
 
     def new(self, name: str, scopes: tuple[str, ...], requests_per_minute: int | None = None,
-            concurrent: int | None = None) -> str:
+            concurrent: int | None = None, user_id: str | None = None) -> str:
         """Make a key and give its secret, which nobody can be told again. Raises RequestError for a name in use."""
         if not re.fullmatch(r"[\w][\w .@-]{0,63}", name):
             raise RequestError(f"the name {name!r} cannot be used", "letters, digits, space and . _ @ -, at most 64")
@@ -54,12 +79,12 @@ class Keys:
             if scope not in SCOPES:
                 raise RequestError(f"there is no scope {scope!r}", f"there are: {', '.join(SCOPES)}")
         secret = PREFIX + secrets.token_urlsafe(32)
-        row = ("key_" + secrets.token_hex(8), name, _hash(secret), " ".join(scopes), requests_per_minute, concurrent,
-               time.time())
+        row = ("key_" + secrets.token_hex(8), name, hash_of(secret), " ".join(scopes), requests_per_minute, concurrent,
+               time.time(), user_id)
         try:
             with self._state.transaction() as db:
-                db.execute("INSERT INTO keys (id, name, hash, scopes, requests_per_minute, concurrent, created_at) "
-                           "VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+                db.execute("INSERT INTO keys (id, name, hash, scopes, requests_per_minute, concurrent, created_at, "
+                           "user_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         except sqlite3.IntegrityError:
             raise RequestError(f"there is a key named {name!r} already", "tenth key list shows them") from None
         return secret
@@ -77,43 +102,49 @@ class Keys:
                 raise RequestError(f"there is no key {name!r} in use", "tenth key list shows them")
         return next(key for key in self.all() if name in (key.name, key.id))
 
+    def get(self, id: str) -> Key | None:
+        """The key of this id, also a revoked one."""
+        rows = self._state.query("SELECT * FROM keys WHERE id = ?", id)
+        return _key(rows[0]) if rows else None
+
     def find(self, secret: str) -> Key | None:
         """The key of a secret, if it is one that counts."""
-        rows = self._state.query("SELECT * FROM keys WHERE hash = ? AND revoked_at IS NULL", _hash(secret))
+        rows = self._state.query("SELECT * FROM keys WHERE hash = ? AND revoked_at IS NULL", hash_of(secret))
         return _key(rows[0]) if rows else None
 
 
-def _hash(secret: str) -> bytes:
+def hash_of(secret: str) -> bytes:
+    """What is kept of a secret of 32 random bytes."""
     return hashlib.sha256(secret.encode(errors="surrogatepass")).digest()
 
 
 def _key(row: sqlite3.Row) -> Key:
     return Key(row["id"], row["name"], tuple(row["scopes"].split()), row["requests_per_minute"], row["concurrent"],
-               row["created_at"], row["revoked_at"])
+               row["created_at"], row["revoked_at"], row["user_id"])
 
 
 class Meter:
-    """How much each key asks at the moment, against its limits."""
+    """How much each caller asks at the moment, against its limits."""
 
     def __init__(self) -> None:
         self._starts: dict[str, deque[float]] = {}  # of the last minute
         self._at_work: dict[str, int] = {}
 
-    def start(self, key: Key) -> None:
+    def start(self, caller: Caller) -> None:
         """A request begins. Refuses (429) one too many."""
         now_s = time.monotonic()
-        starts = self._starts.setdefault(key.id, deque())
+        starts = self._starts.setdefault(caller.owner, deque())
         while starts and now_s - starts[0] >= 60:
             starts.popleft()
-        if key.requests_per_minute is not None and len(starts) >= key.requests_per_minute:
-            raise Refused(429, f"this key may make {key.requests_per_minute} requests a minute",
+        if caller.requests_per_minute is not None and len(starts) >= caller.requests_per_minute:
+            raise Refused(429, f"{caller.name} may make {caller.requests_per_minute} requests a minute",
                           retry_after_s=max(1, round(60 - (now_s - starts[0]))))
-        if key.concurrent is not None and self._at_work.get(key.id, 0) >= key.concurrent:
-            raise Refused(429, f"this key may have {key.concurrent} requests at work", retry_after_s=1)
-        if key.requests_per_minute is not None:
+        if caller.concurrent is not None and self._at_work.get(caller.owner, 0) >= caller.concurrent:
+            raise Refused(429, f"{caller.name} may have {caller.concurrent} requests at work", retry_after_s=1)
+        if caller.requests_per_minute is not None:
             starts.append(now_s)
-        self._at_work[key.id] = self._at_work.get(key.id, 0) + 1
+        self._at_work[caller.owner] = self._at_work.get(caller.owner, 0) + 1
 
-    def end(self, key: Key) -> None:
+    def end(self, caller: Caller) -> None:
         """A request has ended."""
-        self._at_work[key.id] -= 1
+        self._at_work[caller.owner] -= 1

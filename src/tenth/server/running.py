@@ -39,11 +39,11 @@ class Server(uvicorn.Server):
         """Refuse what comes, wait for what is at work, then close."""
         for server in self.servers:
             server.close()
-        stopping = asyncio.create_task(self._app.service.shut_down(self._app.config.grace))
+        stopping = asyncio.create_task(self._app.shut_down(self._app.config.grace))
         while not stopping.done() and not self.force_exit:  # a second signal ends the grace
             await asyncio.sleep(0.02)
         stopping.cancel()
-        await self._app.service.shut_down(0)
+        await self._app.shut_down(0)
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -83,8 +83,8 @@ def prepare(model: Model, ask: Ask) -> Prepared:
     if ask.messages is not None:
         return model.prepare_chat(
             ask.messages, think=ask.thinking.wanted, thinking_budget=ask.thinking.budget,
-            reasoning_effort=ask.thinking.effort, response_format=ask.response_format, **ask.tools,
-            **ask.settings)
+            reasoning_effort=ask.thinking.effort, response_format=ask.response_format, begun=ask.begun,
+            **ask.tools, **ask.settings)
     assert ask.prompt is not None, "an ask has neither messages nor a prompt"
     return model.prepare(ask.prompt, grammar=response_grammar(ask.response_format), **ask.settings)
 
@@ -107,7 +107,7 @@ class Answer:
         self._starts: list[Callable[[], Stream]] = []
         self._streams: list[Stream] = []
         self._asked_s = time.monotonic()
-        self._is_aborted = self._thinks_enough = False
+        self._is_aborted = self._is_stopped = self._thinks_enough = False
 
     def add(self, prepared: Prepared, n: int) -> None:
         """Have n choices for this prompt, of which the first has the seed that was asked for."""
@@ -123,6 +123,10 @@ class Answer:
             stream.end_thinking()
         return stream
 
+    async def admitted(self) -> None:
+        """Wait for its turn."""
+        await self._ticket.admitted.wait()
+
     @property
     def is_queued(self) -> bool:
         """Whether it waits for its turn."""
@@ -137,7 +141,7 @@ class Answer:
                 async for event in streams:
                     if isinstance(event, Delta):
                         watch.delta(event.index, len(event.logprobs))
-                    elif event.reason == "cancelled":
+                    elif event.reason == "cancelled" and not self._is_stopped:
                         raise Refused(503, SHUTTING_DOWN if self._is_aborted else "the model was closed",
                                       retry_after_s=5)
                     else:
@@ -164,6 +168,12 @@ class Answer:
     def abort(self) -> None:
         """End it with an error to whoever reads it."""
         self._is_aborted = True
+        for stream in self._streams:
+            stream.cancel()
+
+    def stop(self) -> None:
+        """End what is at work as it is: whoever reads it gets an end of reason "cancelled"."""
+        self._is_stopped = True
         for stream in self._streams:
             stream.cancel()
 

@@ -65,6 +65,12 @@ class Shelf:
             raise Refused(400, "the model has to be named", f"there are: {', '.join(self.models)}", param="model")
         return next(iter(self.models)) if name is None else name
 
+    def choose(self, name: str | None) -> str:
+        """The name given, or that of the first model. Refuses one that is not served, or none at all."""
+        if name is None and not self.models:
+            raise Refused(409, "there is no model yet", "tenth pull fetches one", param="model")
+        return self.find(next(iter(self.models)) if name is None else name).name
+
     @asynccontextmanager
     async def borrow(self, name: str) -> AsyncIterator[Borrowed]:
         """The open model of this name, opened if need be; it stays open until the block ends."""

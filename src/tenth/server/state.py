@@ -13,13 +13,25 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from tenth.errors import ResourceError
 from tenth.library import library_folder
+from tenth.server.chats.schema import ACCOUNTS, CHATS
 from tenth.server.failures import Refused
 
 T = TypeVar("T")
+
+
+class Database(Protocol):
+    """What a transaction gives: statements with "?" for values."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Any:
+        """A cursor, whose rows are had by name or number."""
+
+    def executemany(self, sql: str, parameters: Any, /) -> Any:
+        """One statement for many rows of values."""
+
 
 STEPS = (
     """
@@ -50,6 +62,8 @@ STEPS = (
         code INTEGER, answer TEXT, PRIMARY KEY (batch, n)
     ) STRICT, WITHOUT ROWID;
     """,
+    ACCOUNTS,
+    CHATS,
 )
 
 

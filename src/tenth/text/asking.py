@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tenth.text.begun import Begun, go_on
 from tenth.text.effort import effort_variables, read_effort
 from tenth.text.families import ThinkingFamily
 from tenth.text.grammar import Grammar, response_grammar
@@ -43,10 +44,11 @@ class Ask:
     format: ToolFormat
     tools: ToolRequest | None
     shown: frozenset[int]
+    opening: str | None = None  # what tells whether the answer begins in a thought, if not the prompt; see go_on
 
     def deltas(self) -> DeltaStream:
         """What separates thinking from content in an answer."""
-        return DeltaStream(self.family, self.prompt)
+        return DeltaStream(self.family, self.prompt if self.opening is None else self.opening)
 
     def calls(self) -> CallParser | None:
         """What finds calls in an answer."""
@@ -64,6 +66,7 @@ class ChatOptions:
     tools: Sequence[Mapping[str, Any]] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool = True
+    begun: Begun | None = None  # go on with this answer
 
 
 def ask(template: ChatTemplate, tokenizer: Tokenizer, messages: Any, options: ChatOptions) -> Ask:
@@ -80,13 +83,17 @@ def ask(template: ChatTemplate, tokenizer: Tokenizer, messages: Any, options: Ch
     if budget == 0 and deltas.thinking:  # the prompt itself opens thinking: close it there
         prompt += deltas.closing_text
         deltas = DeltaStream(template.family, prompt)
+    opening = None
+    if options.begun is not None and any(options.begun):
+        prompt, opening = go_on(prompt, template.family, options.begun)
+        deltas = DeltaStream(template.family, opening)
     thinking = _thinking(template, deltas, prompt, budget, format if request else None)
     if request is None:
-        return Ask(prompt, template.family, budget, thinking, answer, format, None, frozenset())
+        return Ask(prompt, template.family, budget, thinking, answer, format, None, frozenset(), opening)
     grammar = call_grammar(format, request, quoting(tokenizer, format), answer)
     special = tokenizer.vocabulary.special
     shown = frozenset(special[mark] for mark in format.marks if mark in special)
-    return Ask(prompt, template.family, budget, thinking, grammar, format, request, shown)
+    return Ask(prompt, template.family, budget, thinking, grammar, format, request, shown, opening)
 
 
 def _parser(format: ToolFormat, request: ToolRequest) -> CallParser:

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from tenth.server.chats import PATHS
 from tenth.server.dialects import (
     anthropic,
     ollama,
@@ -40,6 +41,7 @@ DIALECTS = (
     Dialect(openai_batches.router),
     Dialect(tokens.router),
     Dialect(anthropic.router, ("/v1/messages",), anthropic.error_body),
+    Dialect(APIRouter(), PATHS),  # before Ollama's, whose paths begin in the same way
     Dialect(ollama.router, ("/api/",), ollama.error_body),
 )
 

@@ -1,0 +1,131 @@
+"""/api/session: who is asking, logging in and out. /api/users: the accounts, for admins. /api/pairing: links."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+from starlette.responses import JSONResponse, Response
+
+from tenth.server.accounts import User
+from tenth.server.body import Body, JsonRoute
+from tenth.server.chats.parts import ChatServer, parts
+from tenth.server.failures import Refused
+from tenth.server.keys import ANYBODY, Caller
+from tenth.server.sessions import SESSION_S, cookie_of
+
+router = APIRouter(route_class=JsonRoute, prefix="/api", tags=["chats"])
+Json = dict[str, Any]
+
+
+class LogIn(Body):
+    """A name with its password, or a key, or what a pairing link has behind its "#"."""
+
+    name: str | None = Field(default=None, max_length=64)
+    password: str | None = Field(default=None, max_length=1024)
+    key: str | None = Field(default=None, max_length=256)
+    pairing: str | None = Field(default=None, max_length=256)
+
+
+class NewUser(Body):
+    """A new account. Without a password it can only be used with keys and links."""
+
+    name: str = Field(max_length=64)
+    password: str | None = Field(default=None, max_length=1024)
+    role: Literal["admin", "member"] = "member"
+    requests_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
+    concurrent: int | None = Field(default=None, ge=1, le=1_000_000)
+
+
+class UserChange(Body):
+    """What to change of an account; a limit that is null is none."""
+
+    password: str | None = Field(default=None, max_length=1024)
+    role: Literal["admin", "member"] | None = None
+    requests_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
+    concurrent: int | None = Field(default=None, ge=1, le=1_000_000)
+
+
+@router.get("/session")
+async def get_session(request: Request) -> Json:
+    """Who is asking, and whether somebody has to log in."""
+    return _session(parts(request), request.state.caller)
+
+
+@router.post("/session")
+async def log_in(body: LogIn, request: Request) -> Response:
+    """Log in: the answer sets a cookie."""
+    desk = parts(request)
+    doors, address = desk.doors, request.client.host if request.client else ""
+    if body.name is not None and body.password is not None:
+        secret = await desk.state.run(doors.sessions.log_in, body.name, body.password, address)
+    elif body.key is not None:
+        secret = await desk.state.run(doors.sessions.log_in_with_key, body.key, address)
+    elif body.pairing is not None:
+        secret = await desk.state.run(doors.sessions.pair, body.pairing, address)
+    else:
+        raise Refused(400, "name and password are needed, or key, or pairing")
+    response = JSONResponse(_session(desk, doors.sessions.find(secret)))
+    response.set_cookie(desk.cookie, secret, max_age=int(SESSION_S), httponly=True, samesite="strict",
+                        secure=request.scope["scheme"] == "https")
+    return response
+
+
+@router.delete("/session", status_code=204)
+async def log_out(request: Request) -> Response:
+    """Log out: the cookie counts no more."""
+    desk = parts(request)
+    secret = cookie_of(request.headers.get("cookie", ""), desk.cookie)
+    if secret:
+        await desk.state.run(desk.doors.sessions.close, secret)
+    response = Response(status_code=204)
+    response.delete_cookie(desk.cookie, httponly=True, samesite="strict")
+    return response
+
+
+@router.get("/users")
+async def list_users(request: Request) -> Json:
+    """Every account."""
+    desk = parts(request)
+    return {"users": [_user(user) for user in await desk.state.run(desk.doors.accounts.all)]}
+
+
+@router.post("/users", status_code=201)
+async def new_user(body: NewUser, request: Request) -> Json:
+    """Make an account."""
+    desk = parts(request)
+    return _user(await desk.state.run(desk.doors.accounts.new, body.name, body.password, body.role,
+                                      body.requests_per_minute, body.concurrent))
+
+
+@router.patch("/users/{id}")
+async def change_user(id: str, body: UserChange, request: Request) -> Json:
+    """Change an account."""
+    desk = parts(request)
+    changes = {name: getattr(body, name) for name in body.model_fields_set}
+    if changes.get("role", "") is None or changes.get("password", "") is None:
+        raise Refused(400, "role and password cannot be null")
+    return _user(await desk.state.run(desk.doors.accounts.change, id, changes))
+
+
+@router.delete("/users/{id}", status_code=204)
+async def remove_user(id: str, request: Request) -> Response:
+    """Delete an account with all that it owns."""
+    desk = parts(request)
+    user = await desk.state.run(desk.doors.accounts.get, id)
+    await desk.answering.stop_all(user.id)
+    await desk.state.run(desk.doors.accounts.remove, id)
+    return Response(status_code=204)
+
+
+def _session(desk: ChatServer, caller: Caller | None) -> Json:
+    user = None if caller is None else {"id": caller.owner, "name": caller.name, "role": caller.role}
+    return {"user": user, "needs_login": desk.doors.need_login(), "can_manage": "manage" in caller.scopes if caller
+            else False, "is_open": caller is ANYBODY}
+
+
+def _user(user: User) -> Json:
+    return {"id": user.id, "name": user.name, "role": user.role, "has_password": user.has_password,
+            "requests_per_minute": user.requests_per_minute, "concurrent": user.concurrent,
+            "created_at": user.created_at}

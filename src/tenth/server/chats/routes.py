@@ -1,0 +1,202 @@
+"""/api/chats, their messages and answers, folders, presets, and /api/events."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import Response
+
+from tenth.server.body import JsonRoute
+from tenth.server.chats import bodies
+from tenth.server.chats.parts import ChatServer, parts
+from tenth.server.chats.store import AT_WORK, MOST_PAGE, Chat, Message
+from tenth.server.dialects.openai import error_body
+from tenth.server.failures import Failure, Refused
+from tenth.server.streams import StreamResponse, event, nothing
+
+router = APIRouter(route_class=JsonRoute, prefix="/api", tags=["chats"])
+Json = dict[str, Any]
+
+
+def owner_of(request: Request) -> str:
+    """Whose things a request may see."""
+    owner: str = request.state.owner
+    return owner
+
+
+@router.get("/events", response_class=Response)
+async def events(request: Request, last_event_id: Annotated[str | None, Header(max_length=64)] = None) -> Response:
+    """Everything that happens to what is yours, as server-sent events."""
+    def fail(failure: Failure) -> bytes:
+        return event(error_body(failure), "error")
+
+    return StreamResponse(parts(request).hub.open(owner_of(request), last_event_id), fail, nothing)
+
+
+# ---- chats
+
+@router.get("/chats")
+async def list_chats(request: Request, limit: Annotated[int, Query(ge=1, le=MOST_PAGE)] = 100,
+                     before: float | None = None, folder_id: str | None = None, pinned: bool | None = None) -> Json:
+    """Your chats, last changed first; ``before``: the updated_at of the last one that you have."""
+    desk = parts(request)
+    found = await desk.state.run(desk.chats.all, owner_of(request), limit + 1, before, folder_id, pinned)
+    return {"chats": found[:limit], "has_more": len(found) > limit}
+
+
+@router.post("/chats", status_code=201)
+async def new_chat(body: bodies.NewChat, request: Request) -> Json:
+    """A new chat."""
+    desk, owner = parts(request), owner_of(request)
+    chat: Chat = await desk.state.run(desk.chats.add, owner, body.title, body.model, body.settings.given(),
+                                      body.folder_id)
+    desk.hub.tell(owner, "chat", {"chat": chat})
+    return chat
+
+
+@router.get("/chats/{chat_id}")
+async def get_chat(chat_id: str, request: Request) -> Json:
+    """A chat with all its messages."""
+    desk, owner = parts(request), owner_of(request)
+    chat = await desk.state.run(desk.chats.get, owner, chat_id)
+    messages = await desk.state.run(desk.chats.messages, owner, chat_id)
+    return {"chat": chat, "messages": [desk.answering.message(message) for message in messages]}
+
+
+@router.patch("/chats/{chat_id}")
+async def change_chat(chat_id: str, body: bodies.ChatChange, request: Request) -> Json:
+    """Change a chat's title, model, settings, folder, pin or the branch that is shown."""
+    desk, owner = parts(request), owner_of(request)
+    chat: Chat = await desk.state.run(desk.chats.change, owner, chat_id, body.changes())
+    desk.hub.tell(owner, "chat", {"chat": chat})
+    return chat
+
+
+@router.delete("/chats/{chat_id}", status_code=204)
+async def delete_chat(chat_id: str, request: Request) -> Response:
+    """Delete a chat, for good."""
+    desk, owner = parts(request), owner_of(request)
+    await desk.state.run(desk.chats.get, owner, chat_id)
+    await desk.answering.stop_all(owner, chat_id)
+    await desk.state.run(desk.chats.delete, owner, chat_id)
+    desk.hub.tell(owner, "chat-deleted", {"id": chat_id})
+    return Response(status_code=204)
+
+
+# ---- messages
+
+@router.post("/chats/{chat_id}/messages", status_code=201)
+async def ask(chat_id: str, body: bodies.NewMessage, request: Request) -> Json:
+    """Ask: the question and its answer, which is being made when this returns."""
+    desk, owner = parts(request), owner_of(request)
+    if not body.content.strip() and not body.attachment_ids:
+        raise Refused(400, "the message is empty", param="content")
+    chat = await desk.state.run(desk.chats.get, owner, chat_id)
+    question = {"parent_id": body.parent_id, "role": "user", "content": body.content, "client_id": body.client_id}
+    answer = _answer(desk, chat, body.model, body.settings)
+    desk.answering.check_room(owner)
+    chat, (asked, *answers) = await desk.state.run(desk.chats.add_messages, owner, chat_id, [question, answer],
+                                                   body.attachment_ids)
+    desk.hub.tell(owner, "chat", {"chat": chat})
+    desk.hub.tell(owner, "message", {"message": desk.answering.message(asked)})
+    return {"user": desk.answering.message(asked), "answer": _start(desk, owner, answers[0]) if answers else None}
+
+
+@router.post("/chats/{chat_id}/messages/{message_id}/regenerate", status_code=201)
+async def regenerate(chat_id: str, message_id: str, body: bodies.Again, request: Request) -> Json:
+    """Answer the same question once more, beside the answer (or to the question) that is named."""
+    desk, owner = parts(request), owner_of(request)
+    chat = await desk.state.run(desk.chats.get, owner, chat_id)
+    old = await desk.state.run(desk.chats.message, owner, chat_id, message_id)
+    answer = _answer(desk, chat, body.model, body.settings)
+    answer["parent_id"] = old["id"] if old["role"] == "user" else old["parent_id"]
+    desk.answering.check_room(owner)
+    chat, (new,) = await desk.state.run(desk.chats.add_messages, owner, chat_id, [answer])
+    desk.hub.tell(owner, "chat", {"chat": chat})
+    return {"answer": _start(desk, owner, new)}
+
+
+@router.post("/chats/{chat_id}/messages/{message_id}/continue")
+async def go_on(chat_id: str, message_id: str, request: Request) -> Json:
+    """Go on with an answer that was stopped, interrupted or cut off."""
+    desk, owner = parts(request), owner_of(request)
+    old = await desk.state.run(desk.chats.message, owner, chat_id, message_id)
+    if old["role"] != "assistant" or message_id in desk.answering.live:
+        raise Refused(409, "only an answer that has ended can be gone on with")
+    desk.answering.check_room(owner)
+    changes = {"status": "queued", "error": None}
+    await desk.state.run(desk.chats.change_message, chat_id, message_id,
+                         {**changes, "server": desk.answering.server})
+    if message_id in desk.answering.live:
+        raise Refused(409, "somebody else goes on with it")
+    answer = desk.answering.start(owner, {**old, **changes})
+    desk.hub.tell(owner, "message", {"message": answer})
+    return {"answer": answer}
+
+
+@router.post("/chats/{chat_id}/messages/{message_id}/stop")
+async def stop(chat_id: str, message_id: str, request: Request) -> Json:
+    """End an answer as it is."""
+    desk, owner = parts(request), owner_of(request)
+    live = desk.answering.find(owner, chat_id, message_id)
+    if live is not None:
+        await desk.answering.stop(live)
+    message = await desk.state.run(desk.chats.message, owner, chat_id, message_id)
+    return {"answer": desk.answering.message(message)}
+
+
+@router.post("/chats/{chat_id}/messages/{message_id}/end-thinking")
+async def end_thinking(chat_id: str, message_id: str, request: Request) -> Json:
+    """Have the model end its thinking and go on to its answer."""
+    desk, owner = parts(request), owner_of(request)
+    live = desk.answering.find(owner, chat_id, message_id)
+    if live is None:
+        await desk.state.run(desk.chats.message, owner, chat_id, message_id)
+        return {"has_ended": False}
+    return {"has_ended": desk.answering.end_thinking(live)}
+
+
+@router.patch("/chats/{chat_id}/messages/{message_id}")
+async def change_message(chat_id: str, message_id: str, body: bodies.MessageChange, request: Request) -> Json:
+    """Change the text of a message, or how it is rated."""
+    desk, owner = parts(request), owner_of(request)
+    old = await desk.state.run(desk.chats.message, owner, chat_id, message_id)
+    if body.content is not None and message_id in desk.answering.live:
+        raise Refused(409, "the answer is being made", "stop it first")
+    changes = body.model_dump(exclude_none=True)
+    if changes:
+        await desk.state.run(desk.chats.change_message, chat_id, message_id, changes)
+        if message_id in desk.answering.live:
+            desk.answering.live[message_id].message |= changes
+    message = desk.answering.message({**old, **changes})
+    desk.hub.tell(owner, "message", {"message": message})
+    return message
+
+
+@router.delete("/chats/{chat_id}/messages/{message_id}", status_code=204)
+async def delete_message(chat_id: str, message_id: str, request: Request) -> Response:
+    """Delete a message with everything that follows it."""
+    desk, owner = parts(request), owner_of(request)
+    await desk.state.run(desk.chats.message, owner, chat_id, message_id)
+    await desk.answering.stop_all(owner, chat_id)
+    chat, ids = await desk.state.run(desk.chats.delete_message, owner, chat_id, message_id)
+    for id in ids:
+        desk.hub.tell(owner, "message-deleted", {"chat_id": chat_id, "id": id})
+    desk.hub.tell(owner, "chat", {"chat": chat})
+    return Response(status_code=204)
+
+
+def _answer(desk: ChatServer, chat: Chat, model: str | None, settings: bodies.Settings) -> Message:
+    """The answer that is to be made, with a model that is there."""
+    name = desk.service.shelf.choose(model or chat["model"])
+    return desk.answering.new(name, {**chat["settings"], **settings.given()})
+
+
+def _start(desk: ChatServer, owner: str, message: Message) -> Message:
+    """Begin with a stored answer; one that was begun before (the message was sent twice) is left alone."""
+    if message["status"] not in AT_WORK or message["id"] in desk.answering.live:
+        return desk.answering.message(message)
+    answer = desk.answering.start(owner, message)
+    desk.hub.tell(owner, "message", {"message": answer})
+    return answer

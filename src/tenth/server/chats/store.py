@@ -1,0 +1,293 @@
+"""Chats and their messages in the database. Every look-up takes the owner; another's chat is as absent as none.
+
+A chat's messages are a tree: each names its parent, a chat's ``current_id`` the leaf that is shown. Values are the JSON
+objects of docs/chats.md.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tenth.server.failures import Refused
+from tenth.server.service import new_id
+from tenth.server.state import Database, State
+
+Chat = dict[str, Any]
+Message = dict[str, Any]
+
+AT_WORK = ("queued", "prompt", "running")
+MOST_MESSAGES = 20_000  # of one chat, all branches
+MOST_PAGE = 500
+FACTS = ("usage", "timings", "cost")  # kept together as JSON
+
+
+def no_chat(id: str) -> Refused:
+    """There is no such chat, or it is another's."""
+    return Refused(404, f"there is no chat {id!r}")
+
+
+class Chats:
+    """The chats of a state."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def all(self, owner: str, limit: int = 100, before: float | None = None, folder_id: str | None = None,
+            pinned: bool | None = None) -> list[Chat]:
+        """Chats, last changed first. ``folder_id`` "": those in no folder."""
+        where: list[str] = ["owner = ?"]
+        values: list[Any] = [owner]
+        for condition, value in (("updated_at < ?", before), ("folder_id = ?", folder_id or None),
+                                 ("is_pinned = ?", None if pinned is None else int(pinned))):
+            if value is not None:
+                where.append(condition)
+                values.append(value)
+        if folder_id == "":
+            where.append("folder_id IS NULL")
+        rows = self._state.query(f"SELECT * FROM chats WHERE {' AND '.join(where)} "
+                                 "ORDER BY updated_at DESC, id LIMIT ?", *values, limit)
+        return [_chat(row) for row in rows]
+
+    def add(self, owner: str, title: str, model: str | None, settings: dict[str, Any],
+            folder_id: str | None = None) -> Chat:
+        """A new chat."""
+        now, id = time.time(), new_id("chat_")
+        with self._state.transaction() as db:
+            _own_folder(db, owner, folder_id)
+            db.execute("INSERT INTO chats (id, owner, title, folder_id, is_pinned, created_at, updated_at, model, "
+                       "settings, current_id, rev) VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, NULL, 1)",
+                       (id, owner, title, folder_id, now, now, model, json.dumps(settings)))
+            return _find(db, owner, id)
+
+    def get(self, owner: str, id: str) -> Chat:
+        """A chat. Refuses (404)."""
+        rows = self._state.query("SELECT * FROM chats WHERE id = ? AND owner = ?", id, owner)
+        if not rows:
+            raise no_chat(id)
+        return _chat(rows[0])
+
+    def change(self, owner: str, id: str, changes: dict[str, Any], touch: bool = False) -> Chat:
+        """Change fields of a chat. ``touch``: it counts as changed now, in the order of chats."""
+        with self._state.transaction() as db:
+            _find(db, owner, id)
+            if "folder_id" in changes:
+                _own_folder(db, owner, changes["folder_id"])
+            if changes.get("current_id") is not None:
+                _message(db, id, changes["current_id"])
+            return _change(db, owner, id, changes, touch)
+
+    def delete(self, owner: str, id: str) -> None:
+        """Delete a chat with all that it holds."""
+        with self._state.transaction() as db:
+            if not db.execute("DELETE FROM chats WHERE id = ? AND owner = ?", (id, owner)).rowcount:
+                raise no_chat(id)
+
+    def messages(self, owner: str, chat_id: str) -> list[Message]:
+        """All messages of a chat, in the order in which they were made."""
+        rows = self._state.query("SELECT messages.* FROM messages JOIN chats ON chats.id = chat_id "
+                                 "WHERE chat_id = ? AND owner = ? ORDER BY n", chat_id, owner)
+        return self._with_attachments(chat_id, [_read(row) for row in rows])
+
+    def message(self, owner: str, chat_id: str, id: str) -> Message:
+        """One message. Refuses (404)."""
+        rows = self._state.query("SELECT messages.* FROM messages JOIN chats ON chats.id = chat_id "
+                                 "WHERE messages.id = ? AND chat_id = ? AND owner = ?", id, chat_id, owner)
+        if not rows:
+            raise no_message(id)
+        return self._with_attachments(chat_id, [_read(rows[0])])[0]
+
+    def _with_attachments(self, chat_id: str, messages: list[Message]) -> list[Message]:
+        rows = self._state.query(
+            "SELECT message_id, attachments.id, name, kind, attachments.n_chars, n_tokens, is_cut FROM attached "
+            "JOIN attachments ON attachments.id = attachment_id JOIN messages ON messages.id = message_id "
+            "WHERE chat_id = ? ORDER BY position", chat_id)
+        of: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            of.setdefault(row["message_id"], []).append(
+                {name: row[name] for name in ("id", "name", "kind", "n_chars", "n_tokens")}
+                | {"is_cut": bool(row["is_cut"])})
+        for message in messages:
+            message["attachments"] = of.get(message["id"], [])
+        return messages
+
+    def add_messages(self, owner: str, chat_id: str, messages: Sequence[Message],
+                     attachment_ids: Sequence[str] = ()) -> tuple[Chat, list[Message]]:
+        """Add messages, each behind the one before it; the last becomes the one shown, the first gets the attachments.
+
+        An untitled chat is called by its first question. Nothing is added when the first one's ``client_id`` is known
+        already: it is given again, with its answer.
+        """
+        with self._state.transaction() as db:
+            chat = _find(db, owner, chat_id)
+            first = messages[0]
+            ids = _sent_before(db, chat_id, first.get("client_id"))
+            if not ids:
+                if first["parent_id"] is not None:
+                    _message(db, chat_id, first["parent_id"])
+                if _count(db, chat_id) + len(messages) > MOST_MESSAGES:
+                    raise Refused(400, f"a chat has at most {MOST_MESSAGES} messages", "begin another one")
+                for message in messages:
+                    ids.append(_insert(db, chat_id, {**message, "parent_id": ids[-1]} if ids else message))
+                _attach(db, owner, ids[0], attachment_ids)
+                title = {"title": title_of(first["content"])} if not chat["title"] and first["role"] == "user" else {}
+                chat = _change(db, owner, chat_id, {"current_id": ids[-1], **title}, touch=True)
+        return chat, [self.message(owner, chat_id, id) for id in ids]
+
+    def change_message(self, chat_id: str, id: str, changes: dict[str, Any]) -> None:
+        """Change fields of a message of a chat whose owner was checked."""
+        with self._state.transaction() as db:
+            _update(db, "messages", id, _stored(changes))
+            db.execute("UPDATE chats SET rev = rev + 1 WHERE id = ?", (chat_id,))
+
+    def save_parts(self, parts: Iterable[tuple[str, dict[str, Any]]]) -> None:
+        """Save what several answers have so far, in one commit."""
+        with self._state.transaction() as db:
+            for id, changes in parts:
+                _update(db, "messages", id, _stored(changes))
+
+    def delete_message(self, owner: str, chat_id: str, id: str) -> tuple[Chat, list[str]]:
+        """Delete a message with all that hang on it; gives the chat and what was deleted."""
+        with self._state.transaction() as db:
+            chat = _find(db, owner, chat_id)
+            message = _message(db, chat_id, id)
+            rows = db.execute(
+                "WITH RECURSIVE below (id) AS (SELECT id FROM messages WHERE id = ? UNION ALL SELECT messages.id FROM "
+                "messages JOIN below ON parent_id = below.id WHERE chat_id = ?) SELECT id FROM below",
+                (id, chat_id)).fetchall()
+            ids = [row["id"] for row in rows]
+            for one in ids:
+                db.execute("DELETE FROM messages WHERE id = ?", (one,))
+            if chat["current_id"] in ids:
+                sibling = db.execute("SELECT id FROM messages WHERE chat_id = ? AND coalesce(parent_id, '') = ? "
+                                     "ORDER BY n DESC LIMIT 1", (chat_id, message["parent_id"] or "")).fetchone()
+                leaf = _leaf(db, chat_id, sibling["id"]) if sibling else message["parent_id"]
+                chat = _change(db, owner, chat_id, {"current_id": leaf})
+            else:
+                chat = _change(db, owner, chat_id, {})
+        return chat, ids
+
+    def at_work(self) -> list[tuple[str, str, str, str | None]]:
+        """(owner, chat, message, server) of answers that have not ended."""
+        rows = self._state.query("SELECT owner, chat_id, messages.id, server FROM messages JOIN chats ON chats.id = "
+                                 "chat_id WHERE status IN ('queued', 'prompt', 'running')")
+        return [(row["owner"], row["chat_id"], row["id"], row["server"]) for row in rows]
+
+
+def title_of(content: str) -> str:
+    """A chat's title from its first question: its beginning, cut between words."""
+    words = " ".join(content[:400].split())
+    if len(words) <= 60:
+        return words
+    cut = words[:60]
+    return (cut.rpartition(" ")[0] if " " in cut[30:] else cut) + "…"
+
+
+def no_message(id: str) -> Refused:
+    """There is no such message, or it is another's."""
+    return Refused(404, f"there is no message {id!r}")
+
+
+def _find(db: Database, owner: str, id: str) -> Chat:
+    row = db.execute("SELECT * FROM chats WHERE id = ? AND owner = ?", (id, owner)).fetchone()
+    if row is None:
+        raise no_chat(id)
+    return _chat(row)
+
+
+def _message(db: Database, chat_id: str, id: str) -> Any:
+    row = db.execute("SELECT id, parent_id FROM messages WHERE id = ? AND chat_id = ?", (id, chat_id)).fetchone()
+    if row is None:
+        raise no_message(id)
+    return row
+
+
+def _own_folder(db: Database, owner: str, id: str | None) -> None:
+    if id is None:
+        return
+    if db.execute("SELECT id FROM folders WHERE id = ? AND owner = ?", (id, owner)).fetchone() is None:
+        raise Refused(404, f"there is no folder {id!r}", param="folder_id")
+
+
+def _sent_before(db: Database, chat_id: str, client_id: str | None) -> list[str]:
+    """The question that has this id of the client's, and its first answer; none when it is new."""
+    if client_id is None:
+        return []
+    row = db.execute("SELECT id FROM messages WHERE chat_id = ? AND client_id = ?", (chat_id, client_id)).fetchone()
+    if row is None:
+        return []
+    answer = db.execute("SELECT id FROM messages WHERE chat_id = ? AND parent_id = ? ORDER BY n LIMIT 1",
+                        (chat_id, row["id"])).fetchone()
+    return [row["id"]] + ([answer["id"]] if answer else [])
+
+
+def _count(db: Database, chat_id: str) -> int:
+    return int(db.execute("SELECT count(*) AS n FROM messages WHERE chat_id = ?", (chat_id,)).fetchone()["n"])
+
+
+def _insert(db: Database, chat_id: str, message: Message) -> str:
+    values = _stored({"content": "", "thinking": "", "status": "done", "settings": {}, "rating": 0,
+                      "created_at": time.time(), **message})
+    values = {"id": new_id("msg_"), "chat_id": chat_id, "facts": "{}", **values}
+    db.execute(f"INSERT INTO messages ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})",
+               tuple(values.values()))
+    return str(values["id"])
+
+
+def _attach(db: Database, owner: str, message_id: str, attachment_ids: Sequence[str]) -> None:
+    for position, id in enumerate(attachment_ids):
+        if db.execute("SELECT id FROM attachments WHERE id = ? AND owner = ?", (id, owner)).fetchone() is None:
+            raise Refused(404, f"there is no attachment {id!r}", param="attachment_ids")
+        db.execute("INSERT INTO attached (message_id, attachment_id, position) VALUES (?, ?, ?)",
+                   (message_id, id, position))
+
+
+def _change(db: Database, owner: str, id: str, changes: dict[str, Any], touch: bool = False) -> Chat:
+    values = {name: json.dumps(value) if name == "settings" else int(value) if name == "is_pinned" else value
+              for name, value in changes.items()}
+    if touch:
+        values["updated_at"] = time.time()
+    sets = "".join(f"{name} = ?, " for name in values)
+    db.execute(f"UPDATE chats SET {sets}rev = rev + 1 WHERE id = ?", (*values.values(), id))
+    return _find(db, owner, id)
+
+
+def _update(db: Database, table: str, id: str, values: dict[str, Any]) -> None:
+    sets = ", ".join(f"{name} = ?" for name in values)
+    db.execute(f"UPDATE {table} SET {sets} WHERE id = ?", (*values.values(), id))
+
+
+def _leaf(db: Database, chat_id: str, id: str) -> str:
+    """The newest message below one."""
+    while True:
+        row = db.execute("SELECT id FROM messages WHERE chat_id = ? AND parent_id = ? ORDER BY n DESC LIMIT 1",
+                         (chat_id, id)).fetchone()
+        if row is None:
+            return id
+        id = row["id"]
+
+
+def _stored(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a message as columns; all of FACTS are given, or none."""
+    values = {name: value for name, value in fields.items() if name not in (*FACTS, "attachments")}
+    if facts := {name: fields[name] for name in FACTS if name in fields}:
+        values["facts"] = json.dumps(facts)
+    if "settings" in values:
+        values["settings"] = json.dumps(values["settings"])
+    return values
+
+
+def _chat(row: Any) -> Chat:
+    names = ("id", "title", "folder_id", "created_at", "updated_at", "model", "current_id", "rev")
+    return {**{name: row[name] for name in names}, "is_pinned": bool(row["is_pinned"]),
+            "settings": json.loads(row["settings"])}
+
+
+def _read(row: Any) -> Message:
+    names = ("id", "chat_id", "parent_id", "role", "content", "thinking", "thinking_s", "status", "error", "model",
+             "rating", "created_at", "finish_reason")
+    facts = json.loads(row["facts"])
+    return {**{name: row[name] for name in names}, **{name: facts.get(name) for name in FACTS},
+            "settings": json.loads(row["settings"])}

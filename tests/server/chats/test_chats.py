@@ -1,0 +1,200 @@
+"""Chats over HTTP against the real server and a real, tiny model."""
+
+import sqlite3
+
+import pytest
+
+from .conftest import ask, ended, listening, messages, new_chat, wait_for
+
+LONG = {"max_tokens": 1500, "temperature": 0, "system": "Write a very long story."}
+
+
+def stored(running, sql, *values):
+    """Rows that another process would read in the server's file now."""
+    (path,) = [row[2] for row in running.app.state.query("PRAGMA database_list") if row[1] == "main"]
+    db = sqlite3.connect(path)
+    try:
+        return db.execute(sql, values).fetchall()
+    finally:
+        db.close()
+
+
+def test_a_question_is_answered_as_the_api_would_answer_it(desk):
+    chat = new_chat(desk, settings={"system": "Be brief."})
+    _, answer = ask(desk, chat, "Tell me more")
+    done = ended(desk, answer)
+    same = desk.post("/v1/chat/completions", {
+        "model": "tiny", "temperature": 0, "max_tokens": 12, "messages": [
+            {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Tell me more"}]}).json()
+    assert done["content"] == same["choices"][0]["message"]["content"] != ""
+    assert (done["status"], done["finish_reason"], done["model"]) == ("done", "length", "tiny")
+    assert done["usage"]["completion_tokens"] == 12
+    assert done["timings"]["generated_tokens_per_second"] > 0
+    assert desk.get(f"/api/chats/{chat['id']}").json()["chat"]["title"] == "Tell me more"
+
+
+def test_question_and_answer_are_on_the_disk_before_they_are_acknowledged(desk):
+    chat = new_chat(desk)
+    question, answer = ask(desk, chat, "durable?")
+    rows = stored(desk, "SELECT id, content FROM messages WHERE chat_id = ? ORDER BY n", chat["id"])
+    assert [row[0] for row in rows] == [question["id"], answer["id"]]
+    assert rows[0][1] == "durable?"
+    text = ended(desk, answer)["content"]
+    assert stored(desk, "SELECT content, status FROM messages WHERE id = ?", answer["id"]) == [(text, "done")]
+
+
+def test_what_is_being_made_is_saved_while_it_is_made(real):
+    chat = new_chat(real)
+    _, answer = ask(real, chat, settings=LONG)
+    partial = wait_for(lambda: [row for row in stored(
+        real, "SELECT content FROM messages WHERE id = ? AND status = 'running'", answer["id"]) if row[0]])[0][0]
+    stopped = real.post(f"/api/chats/{chat['id']}/messages/{answer['id']}/stop", {}).json()["answer"]
+    assert stopped["status"] == "stopped"
+    assert stopped["content"].startswith(partial)
+    assert len(stopped["content"]) > len(partial)
+
+
+def test_a_stopped_answer_is_gone_on_with_as_if_it_had_not_been_stopped(desk):
+    chat = new_chat(desk)
+    _, whole = ask(desk, chat, "Once more", settings={"max_tokens": 24, "temperature": 0})
+    whole = ended(desk, whole)
+    _, half = ask(desk, chat, "Once more", settings={"max_tokens": 12, "temperature": 0})
+    half = ended(desk, half)
+    # The tiny model writes bytes that are no characters, which no text brings back: compare up to the first of them.
+    going = desk.post(f"/api/chats/{chat['id']}/messages/{half['id']}/continue", {}).json()["answer"]
+    assert (going["id"], going["status"], going["content"]) == (half["id"], "queued", half["content"])
+    done = ended(desk, half)
+    assert done["content"].startswith(half["content"])
+    assert done["usage"]["completion_tokens"] == 24
+    assert desk.post(f"/api/chats/{chat['id']}/messages/{whole['parent_id']}/continue", {}).status_code == 409
+
+
+def test_every_page_sees_the_same_while_it_happens(desk):
+    with listening(desk) as desk_events, listening(desk) as phone_events:
+        chat = new_chat(desk)
+        _, answer = ask(desk, chat, settings={"max_tokens": 400, "temperature": 0})
+        done = ended(desk, answer)
+        wait_for(lambda: any(data.get("message", {}).get("status") == "done" for _, _, data in phone_events))
+        assert desk_events[1:] == phone_events[1:]
+    text, statuses = "", []
+    for _, name, data in phone_events:
+        if name == "delta" and data["message_id"] == answer["id"]:
+            assert data["from"] == len(text.encode("utf-16-le")) // 2
+            text += data["text"]
+        elif name == "message" and data["message"]["id"] == answer["id"]:
+            statuses.append(data["message"]["status"])
+            assert data["message"]["content"] == text
+    assert text == done["content"]
+    assert statuses == ["queued", "prompt", "running", "done"]
+
+
+def test_a_lost_connection_goes_on_where_it_was(desk):
+    with listening(desk) as before:
+        chat = new_chat(desk)
+        wait_for(lambda: len(before) > 1)
+        last = before[-1][0]
+    ask(desk, chat, "missed")
+    with listening(desk, last) as after:
+        names = wait_for(lambda: len(after) > 3 and [name for _, name, _ in after])
+        assert names[:4] == ["hello", "chat", "message", "message"]
+        assert after[2][2]["message"]["content"] == "missed"
+    for lost in ("0000:5", f"{last.partition(':')[0]}:999999", "nonsense"):
+        with listening(desk, lost) as events:
+            assert events[0][1] == "reset"
+
+
+def test_branches_grow_beside_each_other(desk):
+    chat = new_chat(desk)
+    question, first = ask(desk, chat, "one")
+    ended(desk, first)
+    second = desk.post(f"/api/chats/{chat['id']}/messages/{first['id']}/regenerate", {"settings": {"max_tokens": 3}})
+    second = ended(desk, second.json()["answer"])
+    edited, third = ask(desk, chat, "two", parent=None)
+    ended(desk, third)
+    follow, fourth = ask(desk, chat, "three", parent=first["id"])
+    ended(desk, fourth)
+    tree = {id: one["parent_id"] for id, one in messages(desk, chat).items()}
+    assert tree == {question["id"]: None, first["id"]: question["id"], second["id"]: question["id"],
+                    edited["id"]: None, third["id"]: edited["id"], follow["id"]: first["id"],
+                    fourth["id"]: follow["id"]}  # fmt: skip
+    assert desk.get(f"/api/chats/{chat['id']}").json()["chat"]["current_id"] == fourth["id"]
+
+    assert desk.http.delete(f"/api/chats/{chat['id']}/messages/{first['id']}").status_code == 204
+    assert set(messages(desk, chat)) == {question["id"], second["id"], edited["id"], third["id"]}
+    assert desk.get(f"/api/chats/{chat['id']}").json()["chat"]["current_id"] == second["id"]
+    changed = desk.http.patch(f"/api/chats/{chat['id']}", json={"current_id": third["id"]})
+    assert changed.json()["current_id"] == third["id"]
+    assert desk.http.patch(f"/api/chats/{chat['id']}", json={"current_id": first["id"]}).status_code == 404
+
+
+def test_a_message_that_is_sent_twice_is_there_once(desk):
+    chat = new_chat(desk)
+    first, second = ask(desk, chat, "again", client_id="c1"), ask(desk, chat, "again", client_id="c1")
+    assert [one["id"] for one in first] == [one["id"] for one in second]
+    assert len(messages(desk, chat)) == 2
+
+
+def test_several_chats_are_answered_at_once(real):
+    chats = [new_chat(real) for _ in range(3)]
+    answers = [ask(real, chat, settings=LONG)[1] for chat in chats]
+    wait_for(lambda: all(messages(real, chat)[answer["id"]]["status"] == "running"
+                         for chat, answer in zip(chats, answers, strict=True)))
+    for chat, answer in zip(chats, answers, strict=True):
+        assert real.http.delete(f"/api/chats/{chat['id']}").status_code == 204
+        assert real.get(f"/api/chats/{chat['id']}").status_code == 404
+        assert answer["id"] not in real.app.chats.answering.live
+    wait_for(lambda: real.gate().n_at_work == 0)
+
+
+def test_chats_are_listed_newest_first_and_page_by_page(desk):
+    made = [new_chat(desk, title=f"t{i}")["id"] for i in range(5)]
+    first = desk.get("/api/chats", params={"limit": 2}).json()
+    assert [chat["id"] for chat in first["chats"]] == made[:2:-1]
+    assert first["has_more"]
+    rest = desk.get("/api/chats", params={"limit": 3, "before": first["chats"][-1]["updated_at"]}).json()
+    assert [chat["id"] for chat in rest["chats"]] == made[2::-1]
+
+
+def test_folders_pins_and_presets(desk):
+    folder = desk.post("/api/folders", {"name": "work"}).json()
+    chat = new_chat(desk, folder_id=folder["id"])
+    pinned = desk.http.patch(f"/api/chats/{chat['id']}", json={"is_pinned": True}).json()
+    assert (pinned["is_pinned"], pinned["rev"]) == (True, 2)
+    assert [c["id"] for c in desk.get("/api/chats", params={"folder_id": folder["id"]}).json()["chats"]] == [chat["id"]]
+    assert chat["id"] in [c["id"] for c in desk.get("/api/chats", params={"pinned": True}).json()["chats"]]
+    assert desk.http.patch(f"/api/folders/{folder['id']}", json={"name": "home"}).json()["name"] == "home"
+    assert desk.http.delete(f"/api/folders/{folder['id']}").status_code == 204
+    assert desk.get(f"/api/chats/{chat['id']}").json()["chat"]["folder_id"] is None
+    assert chat["id"] in [c["id"] for c in desk.get("/api/chats", params={"folder_id": ""}).json()["chats"]]
+
+    preset = desk.post("/api/presets", {"name": "calm", "settings": {"temperature": 0.2}}).json()
+    changed = desk.http.patch(f"/api/presets/{preset['id']}", json={"model": "tiny", "settings": {"top_k": 3}}).json()
+    assert (changed["name"], changed["model"], changed["settings"]) == ("calm", "tiny", {"top_k": 3})
+    assert changed in desk.get("/api/presets").json()["presets"]
+    assert desk.http.delete(f"/api/presets/{preset['id']}").status_code == 204
+
+
+@pytest.mark.parametrize(("path", "body", "status"), [
+    ("", {"content": ""}, 400), ("", {"content": "x", "parent_id": "msg_no"}, 404),
+    ("", {"content": "x", "model": "no"}, 404), ("", {"content": "x", "colour": 1}, 400),
+    ("", {"content": "x", "settings": {"temperature": "hot"}}, 400),
+    ("", {"content": "x", "attachment_ids": ["a"]}, 404),
+    ("/msg_no/regenerate", {}, 404), ("/msg_no/continue", {}, 404), ("/msg_no/stop", {}, 404),
+    ("/msg_no/end-thinking", {}, 404),
+])  # fmt: skip
+def test_what_cannot_be_is_refused_and_leaves_nothing(desk, path, body, status):
+    chat = new_chat(desk)
+    answer = desk.post(f"/api/chats/{chat['id']}/messages{path}", body)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error"}
+    assert answer.json()["error"]["message"]
+    assert not messages(desk, chat)
+
+
+def test_a_prompt_that_cannot_be_answered_leaves_the_question_and_says_why(desk):
+    chat = new_chat(desk)
+    question, answer = ask(desk, chat, "x " * 5000)
+    done = ended(desk, answer)
+    assert (done["status"], done["content"]) == ("error", "")
+    assert "tokens" in done["error"]
+    assert messages(desk, chat)[question["id"]]["content"] == "x " * 5000
