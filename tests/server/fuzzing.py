@@ -85,7 +85,10 @@ def event_conforms(event):
 
 
 def with_names(document, names):
-    """A copy in which fields and parameters of these names have one of the values given: else all would be a 404."""
+    """A copy in which fields and parameters of these names have one of the values given: else all would be a 404.
+
+    Only what is sent is changed: addresses, and schemas of bodies, which are known by their names.
+    """
     def changed(node):
         if isinstance(node, list):
             return [changed(one) for one in node]
@@ -99,7 +102,10 @@ def with_names(document, names):
             node["schema"] = {"type": "string", "enum": list(names[node["name"]])}
         return node
 
-    return changed(document)
+    schemas = document["components"]["schemas"]
+    return changed({**document, "components": None}) | {"components": document["components"] | {"schemas": {
+        name: changed(schema) if name.endswith(("Request", "CreateResponse", "ResponseProperties")) else schema
+        for name, schema in schemas.items()}}}
 
 
 def _null(schema):

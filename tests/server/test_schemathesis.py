@@ -18,7 +18,7 @@ def names(server):
     file = server.http.post("/v1/files", files={"file": ("x", b"{}")}, data={"purpose": "batch"}).json()["id"]
     return {"model": ["tiny"], "name": ["tiny", "none"], "response_id": [response, "resp_none"],
             "previous_response_id": [response], "file_id": [file, "file-none"], "input_file_id": [file],
-            "stream_id": ["stream_none"], "purpose": ["batch"]}
+            "stream_id": ["stream_none"], "purpose": ["batch", "batch_output"]}
 
 
 def test_our_own_document(server, names):

@@ -65,7 +65,7 @@ class App:
         self._needs_key = has_keys or config.require_key or not config.is_loopback
         self.shelf = Shelf(sources, load, waiting=config.waiting, idle_s=config.idle_unload)
         self.metrics.add_shelf(self.shelf)
-        self.service = Service(self.shelf, self.metrics)
+        self.service = Service(self.shelf, self.metrics, log_text=config.log_text)
         self.responses = Responses(self.state)
         self.background = Background(self.service, self.responses)
         self.files = Files(self.state)

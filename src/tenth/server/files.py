@@ -148,7 +148,7 @@ class Batches:
         return {
             "id": row["id"], "object": "batch", "endpoint": row["endpoint"], "input_file_id": row["input_file"],
             "completion_window": "24h", "status": row["status"], "created_at": int(row["created_at"]),
-            "output_file_id": row["output_file"], "error_file_id": row["error_file"],
+            **{f"{what}_file_id": row[f"{what}_file"] for what in ("output", "error") if row[f"{what}_file"]},
             "metadata": json.loads(row["metadata"]),
             "request_counts": {"total": total, "completed": done - failed, "failed": failed},
             **({f"{row['status']}_at": ended} if ended else {}),

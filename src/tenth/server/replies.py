@@ -161,8 +161,8 @@ class StoredBatch(BaseModel):
     status: Literal["in_progress", "completed", "failed", "cancelled"]
     created_at: int
     request_counts: Counts
-    output_file_id: str | None
-    error_file_id: str | None
+    output_file_id: str = ""
+    error_file_id: str = ""
 
 
 class Page(BaseModel):
