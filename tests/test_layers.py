@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "library": {"weights"},  # show() and verify() read headers
     "sampling": set(),
     "stream": {"engine", "batch"},
-    "model": {"usage", "loader", "engine", "text", "library", "weights", "batch", "sampling", "stream"},
+    "gathering": {"engine", "batch"},
+    "model": {"usage", "loader", "engine", "text", "library", "weights", "batch", "sampling", "stream", "gathering"},
     "evals": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream"},
     "bench": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream", "runtime", "program",
               "batch", "placing", "tracing"},

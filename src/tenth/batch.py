@@ -92,9 +92,11 @@ class Batch:
     positions: I32  # [n] position of each token in its sequence, from 0
     row_starts: I32  # [s+1] rows of sequence j are row_starts[j]:row_starts[j+1]
     pages: list[I32]  # s page tables: the page that holds positions 0..31, 32..63, ...
-    outputs: I32  # [m] ascending numbers of the rows that need logits
-    sampling: Sampling | None = None  # None: logits only
+    outputs: I32  # [m] ascending numbers of the rows that need logits, or whose vectors are wanted
+    sampling: Sampling | None = None  # None: no token is chosen
     slots: I32 = field(default_factory=lambda: np.zeros(0, np.int32))  # [s] where each one's recurrences are, if any
+    # [n] slots that get a copy of the recurrences behind a row, or -1; empty: none is copied
+    copies: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
     sources: I32 = field(default_factory=lambda: np.zeros(0, np.int32))  # [n] of a draft: rows of the step before it
 
 
@@ -106,6 +108,12 @@ class StepResult:
     logprobs: F32  # [m] of the chosen token under the raw logits: before mask, penalties, temperature and filters
     top_ids: list[I32]  # m arrays of n_top ids, most likely first
     top_logprobs: list[F32]  # their log-probabilities, of the raw logits as well
+    vectors: F32 | None = None  # [m, width] what a program that writes no text gives instead of all that
+
+    @classmethod
+    def nothing(cls, vectors: F32 | None = None) -> StepResult:
+        """No token was chosen."""
+        return cls(np.zeros(0, np.int32), np.zeros(0, np.float32), [], [], vectors)
 
 
 def _starts(arrays: list[Any]) -> I32:

@@ -12,12 +12,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tenth.batch import F32, PAGE_TOKENS
 from tenth.config import EngineConfig
 from tenth.engine.engine import Engine, EngineStats
 from tenth.engine.request import Request, TokenChoice
 from tenth.errors import ModelFileError, RequestError
+from tenth.gathering import Gathering, scores, vectors
 from tenth.sampling import SamplingParams, make_params, recommended
 from tenth.stream import Feed, Stream, ThinkingBudget, TokenReader
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from tenth.text.begun import Begun
     from tenth.text.grammar import Grammar, Grammars
     from tenth.text.guide import Guide
+    from tenth.text.pairs import Pairs
     from tenth.text.template import ChatTemplate
     from tenth.text.tokenizer import Tokenizer
     from tenth.weights.gguf import Metadata
@@ -324,9 +327,77 @@ class Model:
         """The text of token ids; control tokens give none."""
         return self._text.tokenizer.decode(ids)
 
-    def logits(self, ids: list[int]) -> F32:
-        """Logits [len(ids), vocab] after every token. Needs no tokenizer."""
-        return self._engine.logits(list(ids))
+    def logits(self, ids: list[int], *, at_once: int = 0) -> F32:
+        """Logits [len(ids), vocab] after every token. Needs no tokenizer. ``at_once``: most tokens in one step (0: no
+        such limit); the same numbers, but for lossy settings, which play a part only where it is 1."""
+        self._check_task("generate")
+        return self._engine.logits(list(ids), at_once)
+
+    def embed(
+        self, texts: str | Sequence[str | list[int]], *, dimensions: int | None = None, normalize: bool = True,
+        truncate: bool = False,
+    ) -> F32:
+        """Vectors [n, width] of texts, or of token ids taken as they are; of one text [1, width].
+
+        As the file pools its tokens. dimensions: only so many numbers of each, for models that were trained for it.
+        normalize: make their length 1. truncate: cut what is too long, which else is refused.
+        """
+        given: Any = [texts] if isinstance(texts, str) else texts
+        return vectors(self.begin(self.prepare_texts(given, truncate=truncate)).rows(), dimensions, normalize=normalize)
+
+    def embed_tokens(self, text: str | list[int]) -> F32:
+        """A vector [n, width] for each token of a text, of a model whose file pools none of them."""
+        self._check_task("embed")
+        if self.loaded.program.row != "every":
+            raise RequestError(f"{self.name} gives one vector for a text", "use embed")
+        return self._engine.logits(self.tokenize(text) if isinstance(text, str) else text)
+
+    def rerank(self, query: str, documents: Sequence[str], *, truncate: bool = True) -> NDArray[np.float64]:
+        """How well each document answers a query, 0 to 1, in the order given. truncate: cut what is too long."""
+        return scores(self.begin(self.prepare_pairs(query, documents, truncate=truncate)).rows())
+
+    def prepare_texts(self, texts: Sequence[str | list[int]], *, truncate: bool = False) -> list[list[int]]:
+        """What ``embed`` would read, checked and turned into tokens."""
+        self._check_task("embed")
+        if self.loaded.program.row == "every":
+            raise RequestError(f"{self.name} gives a vector for each token, its file does not say how to pool them",
+                               "use embed_tokens, or a file that has the key pooling_type")
+        if not isinstance(texts, Sequence) or not texts:
+            raise RequestError("there are no texts", "give a text, or a list of them")
+        prompts = [self.tokenize(text) if isinstance(text, str) else text for text in texts]
+        if truncate:
+            prompts = [self._cut(prompt) for prompt in prompts]
+        for prompt in prompts:
+            if not isinstance(prompt, list):
+                raise RequestError(f"a text is {prompt!r}, expected a string or token ids")
+            self._engine.check(prompt)
+        return prompts
+
+    def _cut(self, prompt: list[int]) -> list[int]:
+        """The front of it that the model can read, and its last token, which ends texts."""
+        most = self._engine.limit_tokens
+        return prompt if len(prompt) <= most else [*prompt[: most - 1], prompt[-1]]
+
+    def prepare_pairs(self, query: str, documents: Sequence[str], *, truncate: bool = True) -> list[list[int]]:
+        """What ``rerank`` would read, checked and turned into tokens."""
+        self._check_task("rerank")
+        if isinstance(documents, str) or not isinstance(documents, Sequence) or not documents:
+            raise RequestError("there are no documents", "give a list of texts")
+        for text in (query, *documents):
+            if not isinstance(text, str):
+                raise RequestError(f"a query or document is {text!r}, expected a string")
+        most = self._engine.limit_tokens
+        return [self._pairs.encode(query, document, most, truncate=truncate) for document in documents]
+
+    def begin(self, prompts: Sequence[list[int]], when_done: Callable[[], None] | None = None) -> Gathering:
+        """Have prepared texts read; the results come when they come."""
+        return Gathering(self._engine, prompts, when_done)
+
+    @cached_property
+    def _pairs(self) -> Pairs:
+        from tenth.text.pairs import Pairs
+
+        return Pairs(self.loaded.header.metadata, self._text.tokenizer)
 
     def load_costs(self) -> dict[str, float]:
         """What loading took: seconds of all of it, of reading and packing the weights, of building the tokenizer (the
@@ -346,7 +417,15 @@ class Model:
     @property
     def notes(self) -> list[str]:
         """What to tell the user of how the model was loaded: little memory for experts, a file that was ignored."""
-        return [text for text in (self.loaded.placement.warning, self._note) if text]
+        lossy = ", ".join(f"{name} {value:g}" for name, value in self.lossy.items())
+        changed = f"{lossy}: answers are not the exact model's, and may differ from run to run" if lossy else None
+        return [text for text in (self.loaded.placement.warning, self._note, changed) if text]
+
+    @property
+    def lossy(self) -> dict[str, float]:
+        """The settings at work that change what the model answers; empty: nothing does."""
+        given = {"lossy_drop": self.config.lossy_drop, "lossy_prefer": self.config.lossy_prefer}
+        return {name: value for name, value in given.items() if value and self.loaded.placement.streams}
 
     def expert_read_bytes(self) -> int | None:
         """Bytes of streamed experts read so far, right guesses and wrong ones too; None when all are in memory."""
@@ -376,6 +455,7 @@ class Model:
             "waiting_share": round(waiting, 4),
             "computing_share": round(1 - waiting, 4),
             "direct_reads": counts.direct,
+            **({"dropped": counts.dropped} if self.lossy else {}),
         }
 
     @property

@@ -125,7 +125,7 @@ def test_control_tokens_are_silent_unless_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({"tokenizer.ggml.model": "bert"}, "expected one of gpt2, llama"), ({"tokenizer.ggml.pre": "martian"}, "llama-bpe"),
+    ({"tokenizer.ggml.model": "rwkv"}, "expected one of gpt2, llama"), ({"tokenizer.ggml.pre": "martian"}, "llama-bpe"),
     ({"tokenizer.ggml.merges": ["x"]}, "two parts"), ({"tokenizer.ggml.merges": ["zz qq"]}, "does not fit"),
     ({"tokenizer.ggml.tokens": []}, "empty"), ({"tokenizer.ggml.token_type": [1]}, "1 entries"),
 ])

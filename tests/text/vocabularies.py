@@ -6,7 +6,7 @@ import json
 from functools import cache
 from typing import Any
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 TEXTS = [
          "Hello world, it's 2024! I'll pay $1,234.50 for 12345 items.",
@@ -113,3 +113,52 @@ def scored(*, unused: bool = False) -> Metadata:
     return Metadata({"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": tokens,
                      "tokenizer.ggml.token_type": types, "tokenizer.ggml.scores": scores,
                      "tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2})
+
+
+BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+@cache
+def word_pieces(lowercase: bool = True, told: bool = True) -> tuple[Tokenizer, Metadata]:
+    """A tiny WordPiece vocabulary with BERT's settings, and what its GGUF file would say.
+
+    ``told``: whether the file says if text is made lower-case, and has ids and brackets as new ones do.
+    """
+    library = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    library.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    library.train_from_iterator(TEXTS, trainers.WordPieceTrainer(
+        vocab_size=400, special_tokens=[*BERT_SPECIAL, "[unused7]"], initial_alphabet=["A"] if not lowercase else [],
+        show_progress=False))
+    ids = library.get_vocab()
+    library.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+    tokens = sorted(ids, key=ids.__getitem__)
+    special = [*BERT_SPECIAL, "[unused7]"]
+    data = {
+        "tokenizer.ggml.model": "bert",
+        "tokenizer.ggml.tokens": [
+            token if token in special else token[2:] if token.startswith("##") else "▁" + token for token in tokens],
+        "tokenizer.ggml.token_type": [3 if token in BERT_SPECIAL else 1 for token in tokens],
+        "tokenizer.ggml.seperator_token_id": ids["[SEP]"], "tokenizer.ggml.unknown_token_id": ids["[UNK]"],
+        "tokenizer.ggml.bos_token_id" if told else "tokenizer.ggml.cls_token_id": ids["[CLS]"],
+    }
+    if told:
+        data["tokenizer.ggml.normalizer.lowercase"] = lowercase
+    return library, Metadata(data)
+
+
+@cache
+def most_likely() -> tuple[Tokenizer, Metadata]:
+    """A tiny Unigram vocabulary with XLM-RoBERTa's settings, and what its GGUF file would say."""
+    library = Tokenizer(models.Unigram())
+    steps = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    library.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    control = ["<s>", "<pad>", "</s>", "<unk>"]
+    library.train_from_iterator(TEXTS, trainers.UnigramTrainer(
+        vocab_size=200, special_tokens=control, unk_token="<unk>", show_progress=False))
+    pieces = json.loads(library.to_str())["model"]["vocab"]
+    return library, Metadata({
+        "tokenizer.ggml.model": "t5", "tokenizer.ggml.tokens": [token for token, _ in pieces],
+        "tokenizer.ggml.scores": [score for _, score in pieces],
+        "tokenizer.ggml.token_type": [3, 3, 3, 2] + [1] * (len(pieces) - 4),
+        "tokenizer.ggml.bos_token_id": 0, "tokenizer.ggml.eos_token_id": 2, "tokenizer.ggml.unknown_token_id": 3})

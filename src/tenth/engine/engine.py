@@ -24,7 +24,7 @@ from tenth.engine.drafter import Drafter
 from tenth.engine.masks import Masks
 from tenth.engine.pages import Pages
 from tenth.engine.request import FinishReason, Request, Sequence, Token
-from tenth.engine.scheduler import Chunk, Limits, Scheduler, make_batch
+from tenth.engine.scheduler import Chunk, Limits, Scheduler, make_batch, make_reading
 from tenth.engine.speculation import Asked, Speculation
 from tenth.engine.states import States
 from tenth.errors import RequestError, ResourceError, TenthError
@@ -56,6 +56,18 @@ class StepRuntime(Protocol):
         """Longest sequence."""
 
     @property
+    def writes_text(self) -> bool:
+        """Whether steps choose tokens; else they give vectors."""
+
+    @property
+    def reads_whole(self) -> bool:
+        """Whether a step has to have a sequence whole."""
+
+    @property
+    def result_row(self) -> str:
+        """Which row of a sequence a vector is of: "last", "first", or "every"."""
+
+    @property
     def has_drafter(self) -> bool:
         """Whether ``draft`` can be asked."""
 
@@ -65,6 +77,10 @@ class StepRuntime(Protocol):
     @property
     def n_slots(self) -> int:
         """Places for recurrent states, more than sequences at work; 0 for a model that keeps none."""
+
+    @property
+    def n_spare_slots(self) -> int:
+        """Of these, for states behind guesses."""
 
     def copy_slot(self, source: int, target: int) -> None:
         """Copy the state in one place to another."""
@@ -157,17 +173,17 @@ class Engine:
         """End a request soon, in whatever phase it is. Nothing happens when it has ended already."""
         self._loop.post(lambda: self._loop.end(request, "cancelled"))
 
-    def logits(self, ids: list[int]) -> F32:
-        """Logits [len(ids), vocab] after every token of a sequence; requests at work wait or are set back meanwhile.
+    def logits(self, ids: list[int], at_once: int = 0) -> F32:
+        """Logits [len(ids), vocab] (or vectors) at every token of a sequence; others wait or are set back meanwhile.
 
-        Raises RequestError when the sequence is empty, too long, or has an id outside the vocabulary, ResourceError
-        when a step fails.
+        ``at_once``: most tokens in a step; 0: as many as may have logits. Raises RequestError when the sequence is
+        empty, too long, or has an id outside the vocabulary, ResourceError when a step fails.
         """
         if not 0 < len(ids) <= self.limit_tokens:
-            raise RequestError(f"logits of {len(ids)} tokens were asked for, expected 1 to {self.limit_tokens}")
+            raise RequestError(f"the result at {len(ids)} tokens was asked for, expected 1 to {self.limit_tokens}")
         self._loop.check_ids(ids)
         try:
-            return self._call(lambda: self._loop.compute_logits(ids))
+            return self._call(lambda: self._loop.compute_logits(ids, at_once))
         except RuntimeError as error:  # of the step: a weight that could not be read
             raise _as_tenth_error(error) from error
 
@@ -213,12 +229,16 @@ class _Loop:
             max_sequences=_most_sequences(runtime, max_sequences),
             context_tokens=runtime.context_tokens,
             max_outputs=runtime.max_outputs,
+            whole=runtime.reads_whole,
+            to_generate=int(runtime.writes_text),
         )
         self.runtime = runtime
         self.speculation = speculation
         self.drafter = Drafter(runtime) if runtime.has_drafter else None
         self.masks = Masks(runtime.vocab_size)
-        self.scheduler = Scheduler(Pages(runtime.n_pages, prefix_reuse), limits, States(runtime.n_slots))
+        reuse = prefix_reuse and not runtime.reads_whole
+        states = States(runtime.n_slots, runtime.n_spare_slots)
+        self.scheduler = Scheduler(Pages(runtime.n_pages, reuse), limits, states)
         self.sequences: dict[Request, Sequence] = {}
         self.stats = EngineStats()
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()  # None: stop
@@ -304,7 +324,7 @@ class _Loop:
             return None
         started = time.perf_counter()
         try:
-            result = self._run(make_batch(chunks, self.masks.begin(chunks)))
+            result = self._run(self._batch(chunks))
         except Exception as error:
             self.stats.n_failed_steps += 1
             for sequence, *_ in chunks:
@@ -318,6 +338,11 @@ class _Loop:
         self.speculation.measured(chunks, seconds)
         return result
 
+    def _batch(self, chunks: list[Chunk]) -> Batch:
+        if self.runtime.writes_text:
+            return make_batch(chunks, self.masks.begin(chunks))
+        return make_reading(chunks, self.runtime.result_row == "first")
+
     def _run(self, batch: Batch) -> StepResult:
         """A step on states that are where they should be."""
         for source, target in self.scheduler.states.take_copies():
@@ -325,7 +350,14 @@ class _Loop:
         return self.runtime.step(batch)
 
     def _deliver(self, chunks: list[Chunk], result: StepResult) -> None:
-        """Hand out the tokens of a step: of each chunk the first, and one more for each guess that was right."""
+        """Hand out the tokens of a step: of each chunk the first, and one more for each guess that was right.
+
+        Of a model that writes no text, the vectors.
+        """
+        if result.vectors is not None:
+            for chunk, vector in zip(chunks, result.vectors, strict=True):
+                self._give(chunk.sequence.request, vector)
+            return
         first = 0
         for chunk in chunks:
             n_accepted = self._accept(chunk, result, first)
@@ -333,6 +365,12 @@ class _Loop:
             self.speculation.learn(chunk, n_accepted, len(chunks))
             if chunk.draft and chunk.sequence.request in self.sequences:
                 self.scheduler.trim(chunk.sequence)
+
+    def _give(self, request: Request, vector: F32) -> None:
+        assert request.take is not None, "nobody takes the result of a model that writes no text"
+        with self._failing(request):
+            request.take(vector)
+            self.end(request, "stop")
 
     def _accept(self, chunk: Chunk, result: StepResult, first: int) -> int:
         """Follow the tokens of a chunk, whose rows begin at ``first``, as far as they hold; how many guesses did."""
@@ -352,7 +390,7 @@ class _Loop:
                 goes_on = self._follow(sequence, token)
             if not goes_on or token.id != guess:
                 return n
-            self.scheduler.advance([Chunk(sequence, 1)])
+            self.scheduler.accept(sequence)
             counts.n_accepted += 1
             self.stats.n_accepted += 1
         raise AssertionError("a token equalled no guess and yet was accepted")
@@ -406,17 +444,18 @@ class _Loop:
         except Exception as error:
             self._fail(request, error)
 
-    def compute_logits(self, ids: list[int]) -> F32:
-        """Logits after every token, in chunks of as many rows as may have them."""
+    def compute_logits(self, ids: list[int], at_once: int) -> F32:
+        """Logits after every token, in chunks of as many rows as may have them, or fewer."""
         if self.drafter:
             self.drafter.hand_over()
+        most = min(self.runtime.max_outputs, self.runtime.max_rows, at_once or len(ids))
         tokens = np.array(ids, np.int32)
         pages, states = self.scheduler.make_room(pages_for(len(ids))), self.scheduler.states
         slots = np.array([states.take()] if states else [], np.int32)
         parts = []
         try:
-            for start in range(0, len(ids), min(self.runtime.max_outputs, self.runtime.max_rows)):
-                end = min(start + min(self.runtime.max_outputs, self.runtime.max_rows), len(ids))
+            for start in range(0, len(ids), most):
+                end = min(start + most, len(ids))
                 rows = np.arange(end - start, dtype=np.int32)
                 table = np.array(pages[: pages_for(end)], np.int32)
                 starts = np.array([0, end - start], np.int32)
@@ -437,9 +476,12 @@ class _Loop:
 
 
 def _most_sequences(runtime: StepRuntime, wanted: int) -> int:
-    """Sequences at work at a time: each needs logits, and a slot if the model keeps states, with one slot left over."""
-    most = min(wanted, runtime.max_outputs)
-    return min(most, runtime.n_slots - 1) if runtime.n_slots else most
+    """Sequences at work at a time: each needs logits, and a slot if the model keeps states, with one slot left over.
+
+    Texts that are only read leave soon: as many as can be.
+    """
+    most = min(wanted, runtime.max_outputs) if runtime.writes_text else runtime.max_outputs
+    return min(most, runtime.n_slots - runtime.n_spare_slots - 1) if runtime.n_slots else most
 
 
 def _token(result: StepResult, row: int) -> Token:

@@ -6,6 +6,7 @@ forced tokens and restarting after preemption are all the same thing: computing 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -114,7 +115,7 @@ class Request:
     """Token ids to go on from. ``max_tokens`` None: until a stop token or the end of the context.
 
     ``speculate``: guess at tokens where that is measured to be faster; the tokens are the same.
-    ``guide``: which tokens are allowed, if not all.
+    ``guide``: which tokens are allowed, if not all. ``take``: gets the result, once, of a model that writes no text.
     """
 
     prompt: SequenceOf[int]
@@ -125,6 +126,7 @@ class Request:
     speculate: bool = True
     speculated: Speculated = field(default_factory=Speculated)
     guide: Guide | None = None
+    take: Callable[[F32], None] | None = None
 
 
 class Sequence:
@@ -142,6 +144,7 @@ class Sequence:
         self.n_published = 0  # pages at the front that the prefix index knows
         self.pages: list[int] = []
         self.slot = -1  # of its recurrent state, while it runs
+        self.ahead: list[int] = []  # slots of its states behind guesses, in a step that computes some
         self.checkpoint_at = 0  # after so many tokens its state is worth a checkpoint
         self.last_checkpoint = 0  # identity of the page behind which the answer's last one was made
         self.was_started = False

@@ -6,9 +6,11 @@ when all its tokens and one more have pages; only one whose prompt goes on as th
 that part is known, so that it is computed once. When a running sequence finds no page, the youngest one gives up its
 pages and restarts later from its tokens: rows are bit-identical however they are computed, so its text does not change.
 
+A model that reads texts whole gets each in one step, several beside each other as they fit, in order of arrival.
+
 A model with recurrent state also needs a slot for each sequence at work (states.py), and a known prefix counts only as
 far as a checkpoint goes. There is one at the last full page of a prompt, where a chunk ends for its sake, and one at
-the last full page of what was generated. Nothing is guessed ahead: a state cannot be set back by a few tokens.
+the last full page of what was generated. Guesses take a spare slot each.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ class Limits:
     max_sequences: int  # sequences at work at a time
     context_tokens: int
     max_outputs: int = 32  # rows of a step whose next token can be chosen
+    whole: bool = False  # a sequence is computed in one step, or not at all
+    to_generate: int = 1  # tokens of a sequence that have to be left for what is generated
 
 
 class Chunk(NamedTuple):
@@ -92,6 +96,11 @@ class Scheduler:
         """Raise RequestError when a prompt of this length can never be computed."""
         if n_prompt == 0:
             raise RequestError("the prompt has no tokens", "give some text")
+        if not self.limits.to_generate:
+            if n_prompt > self.limit_tokens:
+                raise RequestError(f"the text has {n_prompt} tokens, the model reads at most {self.limit_tokens}",
+                                   "shorten the text, or allow it to be cut")
+            return
         if n_prompt >= self.limits.context_tokens:
             raise RequestError(
                 f"the prompt has {n_prompt} tokens, but the context holds {self.limits.context_tokens} "
@@ -121,6 +130,8 @@ class Scheduler:
         """The rows of the next step; empty when there is nothing to do. Pages for them are taken."""
         self._grow()
         self._admit()
+        if self.limits.whole:
+            return _whole(self.running, self.limits)
         decoding = [Chunk(s, 1) for s in self.running if s.n_pending == 1]
         prefilling = [s for s in self.running if s.n_pending > 1]
         chunks = decoding + _share(prefilling, self.limits.max_rows - len(decoding))
@@ -129,12 +140,13 @@ class Scheduler:
         return chunks
 
     def room(self, chunks: Iterable[Chunk]) -> int:
-        """How many more rows, each with a choice of the next token, fit in a step; none that a state would see."""
-        if self.states:
+        """How many more rows, each with a choice of the next token, fit in a step; with a slot for each, if need be."""
+        if not self.limits.to_generate:
             return 0
         n_rows = sum(chunk.n_all_rows for chunk in chunks)
         n_outputs = sum(1 + len(chunk.draft) for chunk in chunks if chunk.reaches_end)
-        return min(self.limits.max_rows - n_rows, self.limits.max_outputs - n_outputs)
+        room = min(self.limits.max_rows - n_rows, self.limits.max_outputs - n_outputs)
+        return min(room, self.states.n_ahead) if self.states else room
 
     def with_drafts(self, chunks: Iterable[Chunk], drafts: Mapping[Sequence, tuple[int, ...]]) -> list[Chunk]:
         """The chunks with guesses for some of their sequences, cut to what has pages: nobody is preempted for them."""
@@ -143,18 +155,32 @@ class Scheduler:
     def _fitting(self, sequence: Sequence, draft: tuple[int, ...]) -> tuple[int, ...]:
         missing = pages_for(sequence.n_tokens + len(draft)) - len(sequence.pages)
         sequence.pages += self.pages.take(min(max(0, missing), self.pages.n_available)) or []
-        return draft[: len(sequence.pages) * PAGE_TOKENS - sequence.n_tokens]
+        draft = draft[: len(sequence.pages) * PAGE_TOKENS - sequence.n_tokens]
+        if self.states:
+            draft = draft[: self.states.n_ahead]
+            sequence.ahead = self.states.take_ahead(len(draft))
+        return draft
+
+    def accept(self, sequence: Sequence) -> None:
+        """Note that the token behind what was computed is a guess that was right, so it is computed, too."""
+        if self.states:
+            self.states.release_ahead([sequence.slot])
+            sequence.slot = sequence.ahead.pop(0)
+        self.advance([Chunk(sequence, 1)])
 
     def trim(self, sequence: Sequence) -> None:
-        """Give back pages that were taken for guesses and hold none of the tokens."""
+        """Give back what was taken for guesses and holds none of the tokens: pages, and slots of states."""
+        self._release_ahead(sequence)
         n_pages = pages_for(sequence.n_tokens)
         self.pages.release(sequence.pages[n_pages:])
         del sequence.pages[n_pages:]
 
     def advance(self, chunks: Iterable[Chunk]) -> None:
         """Note that the known rows of a step were computed, and make pages that became full findable."""
-        for sequence, n_rows, _ in chunks:
+        for sequence, n_rows, draft in chunks:
             sequence.n_computed += n_rows
+            if draft and self.states:  # the sequence's slot has the state behind the last guess now
+                sequence.slot, *sequence.ahead = *sequence.ahead, sequence.slot
             while (sequence.n_published + 1) * PAGE_TOKENS <= sequence.n_computed:
                 i = sequence.n_published
                 parent = sequence.pages[i - 1] if i else None
@@ -255,7 +281,12 @@ class Scheduler:
         sequence.pages = []
         if self.states:
             self.states.release(sequence.slot)
+            self._release_ahead(sequence)
         sequence.n_computed = sequence.n_published = 0
+
+    def _release_ahead(self, sequence: Sequence) -> None:
+        self.states.release_ahead(sequence.ahead)
+        sequence.ahead = []
 
 
 def _share(sequences: list[Sequence], room: int) -> list[Chunk]:
@@ -268,10 +299,32 @@ def _share(sequences: list[Sequence], room: int) -> list[Chunk]:
     return [Chunk(s, chunks[s]) for s in sequences if chunks[s] > 0]
 
 
+def _whole(sequences: list[Sequence], limits: Limits) -> list[Chunk]:
+    """Whole sequences in order of arrival, until the next does not fit."""
+    chunks: list[Chunk] = []
+    room = limits.max_rows
+    for sequence in sequences[: limits.max_outputs]:
+        room -= sequence.n_pending
+        if room < 0:
+            break
+        chunks.append(Chunk(sequence, sequence.n_pending))
+    assert chunks or not sequences, "a sequence is longer than a step"
+    return chunks
+
+
 def _until_checkpoint(chunk: Chunk) -> Chunk:
     """The chunk, or the part of it that ends where a checkpoint is to be made."""
     left = chunk.sequence.checkpoint_at - chunk.sequence.n_computed
     return chunk._replace(n_rows=left) if 0 < left < chunk.n_rows else chunk
+
+
+def make_reading(chunks: list[Chunk], first_rows: bool) -> Batch:
+    """The flat arrays of a step that chooses no tokens: results of the last row of each sequence, or of the first."""
+    batch = make_batch(chunks)
+    batch.sampling = None
+    if first_rows:
+        batch.outputs = batch.row_starts[:-1].copy()
+    return batch
 
 
 def make_batch(chunks: list[Chunk], mask: Callable[[], U32] | None = None) -> Batch:
@@ -289,7 +342,16 @@ def make_batch(chunks: list[Chunk], mask: Callable[[], U32] | None = None) -> Ba
         outputs=np.array(outputs, np.int32),
         sampling=_sampling([(c, n) for c in chunks if c.reaches_end for n in range(1 + len(c.draft))], mask),
         slots=np.array([c.sequence.slot for c in chunks if c.sequence.slot >= 0], np.int32),
+        copies=_copies(chunks),
     )
+
+
+def _copies(chunks: list[Chunk]) -> I32:
+    """Where the state behind each row goes: of guesses, and of what is known before them, all but the last."""
+    if not any(chunk.sequence.ahead for chunk in chunks):
+        return np.zeros(0, np.int32)
+    rows = [([-1] * (c.n_rows - 1), c.sequence.ahead, [-1]) for c in chunks]
+    return np.array([slot for parts in rows for part in parts for slot in part], np.int32)
 
 
 def _sampling(rows: list[tuple[Chunk, int]], mask: Callable[[], U32] | None) -> Sampling:

@@ -96,7 +96,7 @@ def build(
     model = ARCHITECTURES[architecture]
     config = model.read_config(metadata)
     declared = model.tensors(config)
-    can_draft = drafts and has_drafter(config.n_layers, tensors)
+    can_draft = drafts and config.pooling is None and has_drafter(config.n_layers, tensors)
     drafting = model if can_draft and isinstance(model, Drafting) else None
     if drafting:
         declared = {name: shape for name, shape in declared.items() if name != f"blk.{config.n_layers}.*"}

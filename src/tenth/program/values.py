@@ -182,8 +182,8 @@ class Program:
 
     @property
     def takes_whole_sequences(self) -> bool:
-        """Whether a step has to have all tokens of a sequence: some op looks at those behind, too."""
-        return any(i.op in WHOLE_SEQUENCES for i in self.instructions)
+        """Whether a step needs all tokens of a sequence: some op looks at those behind, or the first row counts."""
+        return self.row != "last" or any(i.op in WHOLE_SEQUENCES for i in self.instructions)
 
     @property
     def output_width(self) -> int:

@@ -6,14 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from tenth.batch import F32, Batch, Sampling, StepResult
 from tenth.errors import ResourceError
 from tenth.program.values import Program
 from tenth.runtime.building import Limits, MatrixSource, PlanBuilder, Progress, Reading
-
-NOTHING = StepResult(np.zeros(0, np.int32), np.zeros(0, np.float32), [], [])
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,8 @@ class ExpertCounters:
 
     ``wanted``: slices that layers asked for; ``ready``: of these, in memory then; ``coming``: being read then.
     ``predicted``: slices read ahead; ``unused``: of these, replaced without being asked for. ``wait_seconds``: of all
-    workers together, for slices. ``direct``: whether reads go past the page cache.
+    workers together, for slices. ``dropped``: experts that tokens did without (lossy_drop). ``direct``: whether reads
+    go past the page cache.
     """
 
     wanted: int
@@ -62,6 +59,7 @@ class ExpertCounters:
     reads: int
     read_bytes: int
     wait_seconds: float
+    dropped: int
     slot_bytes: int
     buffer_bytes: int
     direct: bool
@@ -93,8 +91,11 @@ class Runtime:
     ):
         self.program, self.limits = program, limits
         self.max_rows, self.max_outputs = limits.max_rows, limits.max_outputs
-        self.n_pages, self.context_tokens, self.n_slots = limits.n_pages, limits.context_tokens, limits.n_slots
+        self.n_pages, self.context_tokens = limits.n_pages, limits.context_tokens
+        self.n_slots, self.n_spare_slots = limits.n_slots, limits.n_spare_slots
         self.vocab_size = program.vocab_size
+        self.reads_whole, self.result_row = program.takes_whole_sequences, program.row
+        self.writes_text = program.task == "generate"
         self._observers: list[Observer] = []
         try:
             builder = PlanBuilder(program, limits)
@@ -108,11 +109,17 @@ class Runtime:
     # ---- running
 
     def step(self, batch: Batch) -> StepResult:
-        """Compute one step. Without ``batch.sampling`` the result is empty and ``logits()`` has what was computed."""
-        self._plan.step(batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs, batch.slots)
+        """Compute one step. Without ``batch.sampling`` the result is empty and ``logits()`` has what was computed.
+
+        A program that writes no text gives the vectors of the output rows.
+        """
+        self._plan.step(
+            batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs, batch.slots, batch.copies)
         for observer in self._observers:
             observer.after_step(len(batch.tokens))
-        return self._chosen(batch.sampling) if batch.sampling and len(batch.outputs) else NOTHING
+        if not self.writes_text:
+            return StepResult.nothing(self.logits())
+        return self._chosen(batch.sampling) if batch.sampling and len(batch.outputs) else StepResult.nothing()
 
     def _chosen(self, how: Sampling) -> StepResult:
         tokens, logprobs, top_ids, top_logprobs = self._plan.sample(how.packed())
@@ -135,7 +142,7 @@ class Runtime:
         """
         self._plan.draft(batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs, batch.sources)
         if not len(batch.outputs):
-            return NOTHING
+            return StepResult.nothing()
         return self._chosen(Sampling.greedy(len(batch.outputs)))
 
     def copy_slot(self, source: int, target: int) -> None:
@@ -143,7 +150,7 @@ class Runtime:
         self._plan.copy_slot(source, target)
 
     def logits(self) -> F32:
-        """The logits [m, vocab] of the last step's output rows, copied."""
+        """The logits [m, vocab] (or vectors) of the last step's output rows, copied."""
         logits: F32 = self._plan.logits()
         return logits
 

@@ -129,7 +129,7 @@ _ROWS: dict[str, PreTokenizer] = {
     "default": PreTokenizer((split(r"[\p{P}\$\+<=>\^~\|]+"), split(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+"
                              r"| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"), split(r"\p{N}+"), split("[0-9][0-9][0-9]"), to_bytes)),
     **dict.fromkeys(("gpt-2", "phi-2", "gigachat", "a.x-4.0", "mellum", "jais", "trillion", "granite-docling",
-                     "exaone4"), _gpt2),
+                     "exaone4", "roberta-bpe"), _gpt2),
     **dict.fromkeys(("mpt", "olmo"), _gpt2_nfc),
     **dict.fromkeys(("starcoder", "refact", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"), _digits_gpt2),
     "command-r": PreTokenizer((digits(True), gpt2_words), nfc=True),

@@ -1,25 +1,29 @@
 """Text to token ids and back, as the model's own tokenizer does it, from the vocabulary inside a GGUF file.
 
 Special tokens are found first, so that text inside a prompt can never turn into a control token unless the caller
-asks for it (``parse_special``); what lies between goes to one of two encoders: merges (bpe.py) or scores (spm.py).
+asks for it (``parse_special``); what lies between goes to an encoder: merges (bpe.py), scores (spm.py), pieces of words
+(wordpiece.py) or the most likely pieces (unigram.py).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from tenth.errors import ModelFileError, RequestError
 from tenth.text.bpe import MergeEncoder
 from tenth.text.metadata import MetadataSource
 from tenth.text.pretokenizers import pretokenizer
 from tenth.text.spm import ScoreEncoder
+from tenth.text.unigram import UnigramEncoder
 from tenth.text.vocabulary import CONTROL, DAMAGED, SPACE, UNKNOWN, Vocabulary, read_vocabulary, token_id
-
-MODELS = ("gpt2", "llama", "gemma4")
+from tenth.text.wordpiece import WordPieceEncoder
 
 
 class _Encoder(Protocol):
@@ -77,6 +81,24 @@ class Tokenizer:
                 ids += self._encoder.encode(part, first=first)
             first = isinstance(part, int)
         return self._with_ends(ids, parsed=parse_special) if special else ids
+
+    def fill(self, template: str, places: re.Pattern[str], texts: Mapping[str, str]) -> list[int]:
+        """The ids of a template whose ``places`` (names in group 1) are filled with texts.
+
+        Control tokens are those of the template alone. Words are found across the borders of texts, as they were when
+        the model was trained.
+        """
+        for text in texts.values():
+            _check_unicode(text)
+        ids: list[int] = []
+        for part in self._all_special.cut(template):
+            if isinstance(part, str):
+                part = places.sub(lambda found: texts[found[1]], part)
+                for inner in self._user_defined.cut(part):
+                    ids += [inner] if isinstance(inner, int) else self._encoder.encode(inner, first=False)
+            else:
+                ids.append(part)
+        return self._with_ends(ids, parsed=True)
 
     def _with_ends(self, ids: list[int], *, parsed: bool) -> list[int]:
         if self.add_bos and self.bos_id is not None and not (parsed and ids[:1] == [self.bos_id]):
@@ -160,13 +182,13 @@ def build_tokenizer(metadata: MetadataSource, tokens: Sequence[str] | None = Non
                              hint="give token ids instead of text, or use a file with a vocabulary")
     if model not in MODELS:
         raise ModelFileError(f"tokenizer.ggml.model is {model!r}, expected one of {', '.join(MODELS)}",
-                             hint="WordPiece, Unigram and RWKV vocabularies are not supported; give token ids instead")
+                             hint="other kinds of vocabularies are not supported; give token ids instead")
     if tokens is None:
         tokens = metadata.get_strs("tokenizer.ggml.tokens")
-    return _scored(metadata, tokens) if model == "llama" else _merged(metadata, tokens, model)
+    return MODELS[model](metadata, tokens)
 
 
-def _merged(metadata: MetadataSource, tokens: Sequence[str], model: str) -> Tokenizer:
+def _merged(metadata: MetadataSource, tokens: Sequence[str], model: str = "gpt2") -> Tokenizer:
     name = metadata.get_str("tokenizer.ggml.pre", default="") or "default"
     row = pretokenizer("gemma4" if model == "gemma4" else name)
     vocabulary = read_vocabulary(metadata, tokens, byte_level=row.byte_level)
@@ -178,11 +200,7 @@ def _merged(metadata: MetadataSource, tokens: Sequence[str], model: str) -> Toke
 
 
 def _scored(metadata: MetadataSource, tokens: Sequence[str]) -> Tokenizer:
-    vocabulary = read_vocabulary(metadata, tokens, byte_level=False)
-    scores = np.asarray(metadata.get_floats("tokenizer.ggml.scores"), dtype=np.float32)
-    if len(scores) != len(tokens) or not np.isfinite(scores).all():
-        raise ModelFileError(f"tokenizer.ggml.scores has {len(scores)} entries, expected {len(tokens)} finite numbers",
-                             DAMAGED)
+    vocabulary, scores = read_vocabulary(metadata, tokens, byte_level=False), _scores(metadata, tokens)
     space_prefix = _flag(metadata, "add_space_prefix", True)
     unknown = token_id(metadata, "unknown_token_id", len(tokens))
     unknown = 0 if unknown is None and not metadata.has("tokenizer.ggml.unknown_token_id") else unknown
@@ -191,6 +209,44 @@ def _scored(metadata: MetadataSource, tokens: Sequence[str]) -> Tokenizer:
     return Tokenizer(vocabulary, encoder, add_bos=_flag(metadata, "add_bos_token", True),
                      add_eos=_flag(metadata, "add_eos_token", False), space_prefix=space_prefix,
                      strip_after=_strip_after(metadata, vocabulary), escaped_spaces=True)
+
+
+def _scores(metadata: MetadataSource, tokens: Sequence[str]) -> npt.NDArray[np.float32]:
+    scores = np.asarray(metadata.get_floats("tokenizer.ggml.scores"), dtype=np.float32)
+    if len(scores) != len(tokens) or not np.isfinite(scores).all():
+        raise ModelFileError(f"tokenizer.ggml.scores has {len(scores)} entries, expected {len(tokens)} finite numbers",
+                             DAMAGED)
+    return scores
+
+
+def _word_pieces(metadata: MetadataSource, tokens: Sequence[str]) -> Tokenizer:
+    """BERT's: [CLS] in front and [SEP] behind. The ids are bert-base-uncased's where an old file does not say."""
+    vocabulary, n = read_vocabulary(metadata, tokens, byte_level=False), len(tokens)
+    first = token_id(metadata, "cls_token_id", n) if vocabulary.bos_id is None else vocabulary.bos_id
+    ids = {"bos_token_id (or cls_token_id)": 101 if first is None else first}
+    for name, usual in (("seperator_token_id", 102), ("unknown_token_id", 100)):  # so spelt in GGUF
+        found = token_id(metadata, name, n)
+        ids[name] = usual if found is None else found
+    for name, i in ids.items():
+        if i >= n:
+            raise ModelFileError(f"tokenizer.ggml.{name} is missing, and the vocabulary has only {n} tokens", DAMAGED)
+    cls, sep, unknown = ids.values()
+    encoder = WordPieceEncoder(metadata, tokens, vocabulary.special.values(), unknown)
+    vocabulary = replace(vocabulary, bos_id=cls, eos_id=sep)
+    return Tokenizer(vocabulary, encoder, add_bos=True, add_eos=True, space_prefix=True, strip_after=frozenset(),
+                     escaped_spaces=False)
+
+
+def _most_likely(metadata: MetadataSource, tokens: Sequence[str]) -> Tokenizer:
+    """XLM-RoBERTa's: <s> in front and </s> behind."""
+    vocabulary = read_vocabulary(metadata, tokens, byte_level=False)
+    unknown = token_id(metadata, "unknown_token_id", len(tokens))
+    if unknown is None:
+        raise ModelFileError("tokenizer.ggml.unknown_token_id is missing", DAMAGED)
+    encoder = UnigramEncoder(metadata, tokens, _scores(metadata, tokens), vocabulary.types, unknown)
+    return Tokenizer(vocabulary, encoder, add_bos=_flag(metadata, "add_bos_token", True),
+                     add_eos=_flag(metadata, "add_eos_token", True), space_prefix=True, strip_after=frozenset(),
+                     escaped_spaces=False)
 
 
 def _flag(metadata: MetadataSource, name: str, default: bool) -> bool:
@@ -203,3 +259,10 @@ def _strip_after(metadata: MetadataSource, vocabulary: Vocabulary) -> frozenset[
     if "phi-3" not in name and "phi3" not in name:
         return frozenset()
     return frozenset(i for text, i in vocabulary.special.items() if text not in ("<unk>", "<s>", "<|endoftext|>"))
+
+
+# The names are those of tokenizer.ggml.model.
+MODELS: dict[str, Callable[[MetadataSource, Sequence[str]], Tokenizer]] = {
+    "gpt2": _merged, "llama": _scored, "gemma4": partial(_merged, model="gemma4"), "bert": _word_pieces,
+    "t5": _most_likely,
+}
