@@ -471,7 +471,8 @@ class Model:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """architecture, parameters, context_tokens (as loaded), and formats: weight format -> number of weights."""
+        """architecture, parameters, context_tokens (as loaded), and formats: weight format -> number of weights; lossy:
+        what changes its answers, if anything does."""
         tensors = self.loaded.header.tensors.values()
         formats: Counter[str] = Counter()
         for tensor in tensors:
@@ -481,6 +482,7 @@ class Model:
             "parameters": sum(formats.values()),
             "context_tokens": self.loaded.runtime.context_tokens,
             "formats": dict(formats.most_common()),
+            **({"lossy": self.lossy} if self.lossy else {}),
         }
 
     @property
