@@ -236,6 +236,7 @@ class _WeightThread:
         self.seconds = 0.0
         self._plan = plan
         self._error: BaseException | None = None
+        self._over = threading.Event()  # waited for before join, which Ctrl-C makes take the thread for ended
         self._thread = threading.Thread(target=self._read, name="tenth-weights")
 
     def __enter__(self) -> _WeightThread:
@@ -245,6 +246,7 @@ class _WeightThread:
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         if kind:
             self._plan.stop_reading()
+        self._over.wait()
         self._thread.join()
         if self._error and not kind:
             raise self._error
@@ -253,8 +255,7 @@ class _WeightThread:
         """Wait for the end, a moment at a time, so that it can be interrupted; tells how much of n_bytes is read."""
         is_over = False
         while not is_over:
-            self._thread.join(PROGRESS_S)
-            is_over = not self._thread.is_alive()
+            is_over = self._over.wait(PROGRESS_S)
             if progress:
                 progress("loading", self._plan.read_bytes, n_bytes)
 
@@ -268,6 +269,8 @@ class _WeightThread:
             self.seconds = time.perf_counter() - started
         except BaseException as error:  # raised in the thread that waits
             self._error = error
+        finally:
+            self._over.set()
 
 
 def _attributes(instruction: Instruction) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tokenizers import Tokenizer as LibraryTokenizer
@@ -77,8 +78,12 @@ def _pair(merge: str) -> tuple[str, str]:
 
 def _model(vocabulary: dict[str, int], merges: _Pairs, row: PreTokenizer) -> models.BPE:
     try:
-        return models.BPE(vocabulary, merges, ignore_merges=row.ignore_merges, byte_fallback=not row.byte_level,
-                          cache_capacity=_CACHED_WORDS)
+        # In a thread of its own Ctrl-C is raised here, not in what the library calls: it would hide it and go on.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(
+                models.BPE, vocabulary, merges, ignore_merges=row.ignore_merges, byte_fallback=not row.byte_level,
+                cache_capacity=_CACHED_WORDS,
+            ).result()
     except Exception as error:  # the library raises bare Exception, for a merge whose parts or result are no tokens
         if merges.problem is not None:
             raise merges.problem from None
