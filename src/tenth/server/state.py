@@ -64,36 +64,12 @@ class State:
     def __init__(self, where: Path | str) -> None:
         self.engine = open_engine(where)
         try:
-<<<<<<< HEAD
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
-            self._db.row_factory = sqlite3.Row
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-2000"):
-                self._db.execute(f"PRAGMA {pragma}")
-            self._migrate(path)
-        except (OSError, sqlite3.Error) as error:
-            raise ResourceError(f"{path}: the server's state cannot be opened: {error}",
-                                "is the disk full, or the folder not writable?") from None
-
-    def _migrate(self, path: Path) -> None:
-        (done,) = self._db.execute("PRAGMA user_version").fetchone()
-        if done > len(STEPS):
-            raise ResourceError(f"{path}: the server's state was written by a newer tenth (format {done}, expected "
-                                f"{len(STEPS)})", "use that one, or another TENTH_HOME")
-        for number, step in enumerate(STEPS[done:], done + 1):
-            self._db.executescript(f"BEGIN IMMEDIATE; {step}; PRAGMA user_version={number}; COMMIT;")
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-=======
             self.engine.migrate(STEPS)
         except BaseException:
             self.engine.close()
             raise
 
     def transaction(self) -> AbstractContextManager[Database]:
->>>>>>> chats
         """A transaction that is on the disk when the block has ended, or not there at all."""
         return self.engine.transaction()
 
