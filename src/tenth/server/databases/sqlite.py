@@ -54,8 +54,8 @@ class Sqlite:
         try:
             with self._writing:
                 if (done := self._done()) > len(steps):
-                    raise sqlite3.DatabaseError(f"it was written by a newer tenth (format {done}, expected "
-                                                f"{len(steps)})")
+                    raise ResourceError(f"{self._path}: the server's state was written by a newer tenth (format "
+                                        f"{done}, expected {len(steps)})", "use that one, or another TENTH_HOME")
                 for number, step in enumerate(steps, 1):
                     self._do(number, step if isinstance(step, str) else step[0])
         except sqlite3.Error as error:
