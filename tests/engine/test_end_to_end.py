@@ -360,8 +360,7 @@ def test_requests_in_one_step_share_each_read_of_an_expert():
     assert n_bytes < bytes_others < 4 * n_bytes
 
 
-# Ctrl-C once more while close() waits for a step that takes long. Native code on another thread does not survive the
-# end of Python.
+# Ctrl-C once more while close() waits for a step that takes long. Native code does not survive the end of Python.
 IMPATIENT = f"""
 import signal, threading
 import tenth

@@ -61,8 +61,8 @@ def test_ctrl_c_waits_for_the_reading_to_stop():
 
     plan, main = Plan(), threading.main_thread().ident
     ctrl_c = threading.Timer(0.1, lambda: signal.pthread_kill(main, signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt), _WeightThread(plan) as thread:  # noqa: PT012
-        ctrl_c.start()
+    ctrl_c.start()
+    with pytest.raises(KeyboardInterrupt), _WeightThread(plan) as thread:
         thread.wait(1, None)
     assert plan.ended
 

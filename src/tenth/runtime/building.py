@@ -20,6 +20,7 @@ from tenth.errors import ModelFileError, ResourceError
 from tenth.program.streaming import expert_layers, guessing
 from tenth.program.values import Instruction, Program, Value
 from tenth.runtime.kernels import KV_FORMATS, n_floats
+from tenth.runtime.levels import key_levels
 
 ARENA, MATRIX, VECTOR, TOKENS, POSITIONS, EXPERTS, SOURCES = range(7)  # native/plan/plan.h, Operand::Kind
 INPUTS = {"tokens": TOKENS, "positions": POSITIONS, "sources": SOURCES}
@@ -103,6 +104,8 @@ class PlanBuilder:
     def __init__(self, program: Program, limits: Limits):
         self.plan = _new_plan(program, limits)
         self._program = program
+        self._rounds_keys = limits.kv_format == "q8_0"
+        self._levels: dict[int, F32] = {}
         self._places: dict[str, tuple[int, int]] = {}  # of a weight: Operand::Kind and number
 
     def load(
@@ -111,6 +114,7 @@ class PlanBuilder:
     ) -> float:
         """Add everything and read the weights; the seconds that reading took. Raises as Runtime does."""
         self._add_vectors(vectors)
+        self._levels = key_levels(self._program, vectors) if self._rounds_keys else {}
         streamed = streamed_places(self._program)
         # In file order: a cold disk is read once from front to back. What has to be made is made and packed before.
         resident = matrices.keys() - streamed.keys()
@@ -190,7 +194,8 @@ class PlanBuilder:
 
     def _add_instructions(self) -> None:
         for layer in self._program.state:
-            self.plan.add_layer(layer.layer, layer.n_kv_heads, layer.head_dim, layer.latent)
+            levels = self._levels.get(layer.layer, np.zeros(0, np.float32))
+            self.plan.add_layer(layer.layer, layer.n_kv_heads, layer.head_dim, layer.latent, levels)
         for recurrence in self._program.recurrences:
             self.plan.add_recurrence(n_floats(recurrence))
         if self._program.hidden:

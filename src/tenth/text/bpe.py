@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -28,8 +27,6 @@ class MergeEncoder:
         normalizer = build_normalizer(row)
         if normalizer is not None:
             self._library.normalizer = normalizer
-        del vocabulary
-        _return_memory()
 
     def encode(self, text: str, *, first: bool) -> list[int]:
         """The ids of ``text``. ``first`` changes nothing here (see ScoreEncoder)."""
@@ -88,10 +85,3 @@ def _model(vocabulary: dict[str, int], merges: _Pairs, row: PreTokenizer) -> mod
         if merges.problem is not None:
             raise merges.problem from None
         raise ModelFileError(f"tokenizer.ggml.merges does not fit tokenizer.ggml.tokens: {error}", DAMAGED) from None
-
-
-def _return_memory() -> None:
-    """Gives the pages of the lists that building needed back to the system: 20 of 60 MB for 150 thousand tokens."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
-    if trim is not None:
-        trim(0)
