@@ -490,10 +490,8 @@ class Model:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """task, architecture, parameters, context_tokens (as loaded), formats: weight format -> number of weights.
-
-        lossy: what changes its answers, if anything does.
-        """
+        """task, architecture, parameters, context_tokens (as loaded), formats: weight format -> number of weights, and
+        lossy: what changes its answers, if anything does."""
         tensors = self.loaded.header.tensors.values()
         formats: Counter[str] = Counter()
         for tensor in tensors:

@@ -83,7 +83,7 @@ def test_direct_reading_reads_all_and_fails_at_an_early_end(tmp_path):
 @pytest.mark.parametrize(("arguments", "what"), [
     (["/nonexistent.gguf"], "there is no /nonexistent.gguf"), ([str(MOE), "--caps", "8 apples"], "--caps"),
     ([str(MOE), "--only", "ik"], "--only names ik"), ([str(MOE), "--out", "/nonexistent"], "there is no /nonexistent"),
-    ([str(MOE), "--peer", "x"], "LABEL=PATH"),
+    ([str(MOE), "--peer", "x"], "LABEL=PATH"), ([str(MOE), "--read-ahead", "set,x"], "--read-ahead has 'x'"),
 ])  # fmt: skip
 def test_a_wrong_command_line_is_refused(arguments, what):
     with pytest.raises(RequestError, match=what):
