@@ -223,6 +223,7 @@ def test_at_an_eighth_of_the_speed_the_page_stays_usable(visit):
     assert page.input_value("[data-action=write]") == "meanwhile"
     person.wait_text(5)
     page.keyboard.press("Escape")
-    person.until("() => /stopped|done/.test(document.querySelector('[data-role=assistant]').dataset.status)")
+    ended = "() => /stopped|done/.test(document.querySelector('[data-role=assistant]').dataset.status)"
+    person.until(ended, seconds=120)  # on a busy machine an eighth is little
     page.keyboard.press("Control+k")
     page.get_by_role("dialog", name="Search").wait_for()

@@ -93,7 +93,7 @@ class Visit:
         end = time.monotonic() + seconds
         while not page.evaluate(script, arg):
             assert time.monotonic() < end, f"it did not become true: {script}"
-            page.wait_for_timeout(40)
+            page.wait_for_timeout(60)
 
     def wait_done(self, answer, status="done"):
         self.until("([id, status]) => document.querySelector(`[data-message='${id}']`)?.dataset.status === status",
