@@ -28,14 +28,15 @@ def command(
     from tenth.server import logs
     from tenth.server.app import App
     from tenth.server.running import Server, listen
-    from tenth.server.state import state_file
+    from tenth.server.state import state_place
 
     sources = named(models or [default_model()])
     logs.set_up(server.log_level)
     settings = load_settings(engine)
     sock = listen(server)
     try:
-        app = App(sources, lambda source: load_model(source, **settings), server, state_file())
+        app = App(sources, lambda source: load_model(source, **settings), server,
+                  state_place(server.database))
         with showing_progress() as progress:
             first = load_model(sources[0][1], progress=progress, **settings)
         app.shelf.put(sources[0][0], first)
