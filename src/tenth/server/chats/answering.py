@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -43,6 +44,7 @@ class Answering:
         self.live: dict[str, Live] = {}
         self._saving = asyncio.Lock()  # what was saved last is what was made last
         self.server = server_name()
+        self.before_cost: Callable[[], None] = lambda: None  # has the energy until now shared out
 
     # ---- what routes ask for
 
@@ -153,11 +155,14 @@ class Answering:
             "SELECT content FROM attachments WHERE id = ? AND owner = ?", id, owner)}
 
     def _cost(self, live: Live) -> dict[str, Any] | None:
+        self.before_cost()
         before = live.message.get("cost") or {}
         if live.started_s is None:
             return before or None
         seconds = time.monotonic() - live.started_s + before.get("seconds", 0.0)
-        return {**before, "seconds": round(seconds, 3)}
+        joules = live.joules + (before.get("joules") or 0.0)
+        return {"seconds": round(seconds, 3), "joules": round(joules, 2),
+                "joules_are": "measured" if live.are_joules_measured else "estimated"}
 
     def _finish(self, live: Live, end: dict[str, Any]) -> None:
         changes = {**live.saved(), **end, "server": None}

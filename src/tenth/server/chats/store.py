@@ -95,7 +95,7 @@ class Chats:
         """Delete everything of an owner."""
         with self._state.transaction() as db:
             self._remove(db, owner, "chat_id IN (SELECT id FROM chats WHERE owner = ?)", owner)
-            for table in ("chats", "folders", "presets", "attachments"):
+            for table in ("chats", "folders", "presets", "attachments", "preferences"):
                 db.execute(f"DELETE FROM {table} WHERE owner = ?", (owner,))
         self.was_deleted.set()
 
