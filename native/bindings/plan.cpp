@@ -65,6 +65,8 @@ Attributes attributes_from(nb::dict d) {
     else if (name == "cap") a.cap = nb::cast<float>(value);
     else if (name == "alpha") a.alpha = nb::cast<float>(value);
     else if (name == "limit") a.limit = nb::cast<float>(value);
+    else if (name == "prefer") a.prefer = nb::cast<float>(value);
+    else if (name == "drop") a.drop = nb::cast<float>(value);
     else if (name == "softcap") a.softcap = nb::cast<float>(value);
     else if (name == "layer") a.layer = nb::cast<int>(value);
     else if (name == "n_kv_heads") a.n_kv_heads = nb::cast<int>(value);
@@ -122,10 +124,12 @@ class PyPlan {
     plan_.add_instruction(std::move(i), of_drafter ? Which::drafter : Which::model);
   }
 
-  void step(Ints tokens, Ints positions, Ints row_starts, nb::list pages, Ints outputs, Ints slots) {
+  void step(Ints tokens, Ints positions, Ints row_starts, nb::list pages, Ints outputs, Ints slots, Ints copies) {
     BatchView b = batch_from(tokens, positions, row_starts, pages, outputs);
     b.slots = slots.data();
     b.n_slots = int64_t(slots.shape(0));
+    b.copies = copies.data();
+    b.n_copies = int64_t(copies.shape(0));
     nb::gil_scoped_release unlocked;
     plan_.step(b);
   }
@@ -200,6 +204,7 @@ class PyPlan {
     d["reads"] = c.reads;
     d["read_bytes"] = c.read_bytes;
     d["wait_seconds"] = c.wait_seconds;
+    d["dropped"] = c.dropped;
     d["slot_bytes"] = plan_.store()->arena_bytes();
     d["buffer_bytes"] = plan_.store()->buffer_bytes();
     d["direct"] = plan_.store()->files().front().mode() == ReadMode::direct;
@@ -245,7 +250,9 @@ void bind_plan(nb::module_& m) {
       .def("restore_expert_usage", [](PyPlan& p, const std::vector<double>& shares) { if (p.plan_.store()) p.plan_.store()->restore_usage(shares); }, "shares"_a)
       .def("take_trace", [](PyPlan& p) { return p.plan_.take_trace(); })
       .def("add_vector", [](PyPlan& p, Floats v) { return p.plan_.add_vector(v.data(), int64_t(v.shape(0))); })
-      .def("add_layer", [](PyPlan& p, int layer, int n_kv_heads, int head_dim, int latent) { p.plan_.add_layer(layer, n_kv_heads, head_dim, latent); })
+      .def("add_layer", [](PyPlan& p, int layer, int n_kv_heads, int head_dim, int latent, Floats levels) {
+        p.plan_.add_layer(layer, n_kv_heads, head_dim, latent, std::vector<float>(levels.data(), levels.data() + levels.shape(0)));
+      }, "layer"_a, "n_kv_heads"_a, "head_dim"_a, "latent"_a, "levels"_a)
       .def("add_recurrence", [](PyPlan& p, int64_t n_floats) { p.plan_.add_recurrence(n_floats); })
       .def("add_instruction", &PyPlan::add_instruction, "op"_a, "inputs"_a, "outputs"_a, "attributes"_a, "is_guess"_a = false, "of_drafter"_a = false)
       .def("set_hidden", [](PyPlan& p, int64_t width) { p.plan_.set_hidden(width); })
@@ -253,7 +260,7 @@ void bind_plan(nb::module_& m) {
         const Operand of_drafter = drafted ? operand_from(*drafted) : Operand();
         p.plan_.finish(operand_from(logits), drafted ? &of_drafter : nullptr);
       }, "logits"_a, "drafted"_a = nb::none())
-      .def("step", &PyPlan::step, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a, "slots"_a)
+      .def("step", &PyPlan::step, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a, "slots"_a, "copies"_a)
       .def("draft", &PyPlan::draft, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a, "sources"_a)
       .def("copy_slot", [](PyPlan& p, int64_t from, int64_t to) {
         nb::gil_scoped_release unlocked;
@@ -270,6 +277,7 @@ void bind_plan(nb::module_& m) {
       .def_prop_ro("slot_bytes", [](PyPlan& p) { return p.plan_.slot_bytes(); })
       .def_prop_ro("weight_bytes", [](PyPlan& p) { return p.plan_.weight_bytes(); });
   m.def("physical_processors", [] { return physical_processors(); }, "Processors this process may use, one per physical core.");
+  m.def("first_of_cores", &first_of_cores, "allowed"_a, "root"_a, "Of these processors the first of each core, as the files under root say.");
   m.def("partial_sums_bytes", &partial_sums_bytes, "n_heads"_a, "head_dim"_a, "context_tokens"_a);
   m.def("page_bytes", [](const std::vector<std::tuple<int, int, int>>& layers, int kv_format) {
     expect(kv_format >= 0 && kv_format <= 2, "page_bytes: no such KV format");

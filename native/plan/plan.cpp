@@ -167,12 +167,14 @@ int Plan::add_vector(const float* data, int64_t n) {
   return int(vectors_.size()) - 1;
 }
 
-void Plan::add_layer(int layer, int n_kv_heads, int head_dim, int latent) {
+void Plan::add_layer(int layer, int n_kv_heads, int head_dim, int latent, std::vector<float> levels) {
   expect_building();
   expect(within(n_kv_heads, 1, kMostRows) && within(head_dim, 1, kMostRows) && !layers_.count(layer), "plan: layer " + std::to_string(layer));
   expect(limits_.kv_format != KvFormat::q8_0 || head_dim % 32 == 0, "plan: q8_0 keys need heads of a multiple of 32");
   expect(within(latent, 0, head_dim - 1) && (latent == 0 || n_kv_heads == 1), "plan: latents of layer " + std::to_string(layer));
-  layers_[layer] = LayerKv{KvShape{n_kv_heads, head_dim, limits_.kv_format, latent}, 0};
+  expect(levels.empty() || (!latent && int64_t(levels.size()) == int64_t(n_kv_heads) * head_dim), "plan: levels of layer " + std::to_string(layer));
+  for (float level : levels) expect(level > 0 && level <= 1e9f, "plan: a level is a positive number");
+  layers_[layer] = LayerKv{KvShape{n_kv_heads, head_dim, limits_.kv_format, latent}, 0, std::move(levels)};
 }
 
 void Plan::add_recurrence(int64_t n_floats) {
@@ -219,7 +221,7 @@ void Plan::add_instruction(Instruction instruction, Which which) {
     for (const Operand& o : *list) {
       check_operand(o, "plan: operand of " + name);
       if (o.kind == Operand::Kind::matrix && name != "embed") instruction.weight_bytes += matrices_[o.at].n_panels() * matrices_[o.at].panel_bytes();
-      if (o.kind == Operand::Kind::experts && instruction.in.size() > 1) instruction.weight_bytes += experts_[o.at].expert_bytes() * instruction.in[1].width;
+      if (o.kind == Operand::Kind::experts && name == "expert_linear") instruction.weight_bytes += experts_[o.at].expert_bytes() * instruction.in[1].width;
     }
   instruction.op->rule(instruction, parts());
   // Slots are filled in order of stages: products in another order would wait for each other's for ever.
@@ -250,6 +252,10 @@ void Plan::finish(const Operand& output, const Operand* drafted) {
     at = round_up(at + layer.shape.layer_bytes(), 64);
     expect(at <= kMostBytes, "plan: the pages would be too large");
     scratch = std::max(scratch, layer.shape.latent ? latent_scratch(layer.shape) : attention_scratch(layer.shape.head_dim));
+    if (!layer.levels.empty()) {  // levelled queries of a tile, behind the rest; or one levelled key
+      scratch = std::max(scratch, attention_scratch(layer.shape.head_dim) + kQueryTile * round_up_32(layer.shape.head_dim));
+      scratch = std::max(scratch, int64_t(layer.levels.size()));
+    }
   }
   for (const Listing& listing : listings_)
     for (const Instruction& i : listing.instructions)
@@ -328,12 +334,21 @@ void Plan::check_slots(const BatchView& b) const {
     expect(position == 0 || position == slot_tokens_[size_t(slot)],
            "step: slot " + std::to_string(slot) + " has not seen the tokens before position " + std::to_string(position));
   }
+  expect(b.n_copies == 0 || b.n_copies == b.n_rows, "step: a copy, or -1, for each row");
+  for (int64_t r = 0; r < b.n_copies; r++) {
+    if (b.copies[r] == -1) continue;
+    expect(within(b.copies[r], 0, limits_.n_slots - 1), "step: no slot " + std::to_string(b.copies[r]));
+    expect(!taken[size_t(b.copies[r])], "step: slot " + std::to_string(b.copies[r]) + " is used twice");
+    taken[size_t(b.copies[r])] = true;
+  }
 }
 
 void Plan::note_slots(const BatchView& b, bool done) {
   if (recurrences_.empty()) return;
   for (int64_t s = 0; s < b.n_sequences; s++)
     slot_tokens_[size_t(b.slots[s])] = done ? b.positions[b.row_starts[s + 1] - 1] + 1 : kUnknown;
+  for (int64_t r = 0; r < b.n_copies; r++)
+    if (b.copies[r] >= 0) slot_tokens_[size_t(b.copies[r])] = done ? b.positions[r] + 1 : kUnknown;
 }
 
 void Plan::copy_slot(int64_t from, int64_t to) {

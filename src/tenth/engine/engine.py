@@ -6,6 +6,7 @@ and the process go on.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import queue
 import threading
@@ -78,6 +79,10 @@ class StepRuntime(Protocol):
     def n_slots(self) -> int:
         """Places for recurrent states, more than sequences at work; 0 for a model that keeps none."""
 
+    @property
+    def n_spare_slots(self) -> int:
+        """Of these, for states behind guesses."""
+
     def copy_slot(self, source: int, target: int) -> None:
         """Copy the state in one place to another."""
 
@@ -134,8 +139,8 @@ class Engine:
     ) -> None:
         self._loop = _Loop(runtime, max_sequences, prefix_reuse, speculation or Speculation())
         thread = threading.Thread(target=self._loop.run, name="tenth-engine", daemon=True)
-        self._finalizer = weakref.finalize(self, _stop, self._loop, thread)
         thread.start()
+        self._finalizer = weakref.finalize(self, _stop, self._loop, thread)
 
     @property
     def stats(self) -> EngineStats:
@@ -168,17 +173,17 @@ class Engine:
         """End a request soon, in whatever phase it is. Nothing happens when it has ended already."""
         self._loop.post(lambda: self._loop.end(request, "cancelled"))
 
-    def logits(self, ids: list[int]) -> F32:
+    def logits(self, ids: list[int], at_once: int = 0) -> F32:
         """Logits [len(ids), vocab] (or vectors) at every token of a sequence; others wait or are set back meanwhile.
 
-        Raises RequestError when the sequence is empty, too long, or has an id outside the vocabulary, ResourceError
-        when a step fails.
+        ``at_once``: most tokens in a step; 0: as many as may have logits. Raises RequestError when the sequence is
+        empty, too long, or has an id outside the vocabulary, ResourceError when a step fails.
         """
         if not 0 < len(ids) <= self.limit_tokens:
             raise RequestError(f"the result at {len(ids)} tokens was asked for, expected 1 to {self.limit_tokens}")
         self._loop.check_ids(ids)
         try:
-            return self._call(lambda: self._loop.compute_logits(ids))
+            return self._call(lambda: self._loop.compute_logits(ids, at_once))
         except RuntimeError as error:  # of the step: a weight that could not be read
             raise _as_tenth_error(error) from error
 
@@ -211,8 +216,14 @@ def _closed() -> RequestError:
 
 def _stop(loop: _Loop, thread: threading.Thread) -> None:
     loop.post(None)
-    if thread is not threading.current_thread():
+    if thread is threading.current_thread():
+        return
+    try:
+        loop.over.wait()  # before join, which takes a thread for ended once Ctrl-C has interrupted it
         thread.join()
+    except BaseException:  # Ctrl-C while a step is computed: native code must have returned before Python ends
+        atexit.register(loop.over.wait)
+        raise
 
 
 class _Loop:
@@ -232,11 +243,13 @@ class _Loop:
         self.drafter = Drafter(runtime) if runtime.has_drafter else None
         self.masks = Masks(runtime.vocab_size)
         reuse = prefix_reuse and not runtime.reads_whole
-        self.scheduler = Scheduler(Pages(runtime.n_pages, reuse), limits, States(runtime.n_slots))
+        states = States(runtime.n_slots, runtime.n_spare_slots)
+        self.scheduler = Scheduler(Pages(runtime.n_pages, reuse), limits, states)
         self.sequences: dict[Request, Sequence] = {}
         self.stats = EngineStats()
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()  # None: stop
         self._is_open = True
+        self.over = threading.Event()  # the runtime is closed
         self._door = threading.RLock()  # after closing, nothing gets into the inbox; a finaliser may post inside a post
 
     def post(self, work: Callable[[], None] | None) -> bool:
@@ -256,7 +269,10 @@ class _Loop:
                 self._fail(request, _as_tenth_error(error))
             raise
         finally:
-            self._close()
+            try:
+                self._close()
+            finally:
+                self.over.set()
 
     def _close(self) -> None:
         with self._door:
@@ -383,7 +399,7 @@ class _Loop:
                 goes_on = self._follow(sequence, token)
             if not goes_on or token.id != guess:
                 return n
-            self.scheduler.advance([Chunk(sequence, 1)])
+            self.scheduler.accept(sequence)
             counts.n_accepted += 1
             self.stats.n_accepted += 1
         raise AssertionError("a token equalled no guess and yet was accepted")
@@ -437,17 +453,18 @@ class _Loop:
         except Exception as error:
             self._fail(request, error)
 
-    def compute_logits(self, ids: list[int]) -> F32:
-        """Logits after every token, in chunks of as many rows as may have them."""
+    def compute_logits(self, ids: list[int], at_once: int) -> F32:
+        """Logits after every token, in chunks of as many rows as may have them, or fewer."""
         if self.drafter:
             self.drafter.hand_over()
+        most = min(self.runtime.max_outputs, self.runtime.max_rows, at_once or len(ids))
         tokens = np.array(ids, np.int32)
         pages, states = self.scheduler.make_room(pages_for(len(ids))), self.scheduler.states
         slots = np.array([states.take()] if states else [], np.int32)
         parts = []
         try:
-            for start in range(0, len(ids), min(self.runtime.max_outputs, self.runtime.max_rows)):
-                end = min(start + min(self.runtime.max_outputs, self.runtime.max_rows), len(ids))
+            for start in range(0, len(ids), most):
+                end = min(start + most, len(ids))
                 rows = np.arange(end - start, dtype=np.int32)
                 table = np.array(pages[: pages_for(end)], np.int32)
                 starts = np.array([0, end - start], np.int32)
@@ -473,7 +490,7 @@ def _most_sequences(runtime: StepRuntime, wanted: int) -> int:
     Texts that are only read leave soon: as many as can be.
     """
     most = min(wanted, runtime.max_outputs) if runtime.writes_text else runtime.max_outputs
-    return min(most, runtime.n_slots - 1) if runtime.n_slots else most
+    return min(most, runtime.n_slots - runtime.n_spare_slots - 1) if runtime.n_slots else most
 
 
 def _token(result: StepResult, row: int) -> Token:
