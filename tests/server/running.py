@@ -38,7 +38,7 @@ class Running:
 
     def load(self, source):
         self.loads.append(source)
-        return tenth.load(source, **self.engine)
+        return tenth.load(source, **{"note_experts": True} | self.engine)
 
     def __enter__(self):
         return self

@@ -33,7 +33,7 @@ def command(
 
     sources = named(models or [])
     logs.set_up(server.log_level)
-    settings = load_settings(engine)
+    settings = load_settings(engine) | {"note_experts": True}  # the page shows which ran
     sock = listen(server)
     try:
         app = App(sources, lambda source: load_model(source, **settings), server,

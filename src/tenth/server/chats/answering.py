@@ -24,6 +24,7 @@ from tenth.server.asking import Ask
 from tenth.server.chats import prompts
 from tenth.server.chats.events import Hub
 from tenth.server.chats.live import Live, shown
+from tenth.server.chats.looking import Insides, inside
 from tenth.server.chats.store import Chats, Message
 from tenth.server.failures import Refused, failure_of
 from tenth.server.service import Service
@@ -41,6 +42,7 @@ class Answering:
 
     def __init__(self, service: Service, state: State, chats: Chats, hub: Hub) -> None:
         self._service, self._state, self._chats, self._hub = service, state, chats, hub
+        self._insides = Insides(state)
         self.live: dict[str, Live] = {}
         self._saving = asyncio.Lock()  # what was saved last is what was made last
         self.server = server_name()
@@ -134,6 +136,7 @@ class Answering:
             live.become("prompt", error=None, finish_reason=None)
             async for event in answer.events():
                 if isinstance(event, End):
+                    live.experts = answer.expert_counts()
                     return ("stopped" if live.is_stopped else "done"), live.end(event)
                 if live.message["status"] == "prompt":
                     live.become("running")
@@ -167,6 +170,8 @@ class Answering:
     def _finish(self, live: Live, end: dict[str, Any]) -> None:
         changes = {**live.saved(), **end, "server": None}
         self._chats.change_message(live.owner, live.message["chat_id"], live.id, changes)
+        if live.tokens and live.answer is not None:
+            self._insides.add(live.owner, live.id, inside(live.tokens, live.answer.model.tokenizer, live.experts))
 
     # ---- what runs beside
 

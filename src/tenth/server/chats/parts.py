@@ -13,6 +13,7 @@ from tenth.server.accounts import Accounts
 from tenth.server.chats.answering import Answering
 from tenth.server.chats.attachments import Attachments
 from tenth.server.chats.events import Hub
+from tenth.server.chats.looking import Insides
 from tenth.server.chats.preferences import Preferences
 from tenth.server.chats.pulls import Pulls
 from tenth.server.chats.search import Search, SqliteIndex, open_index
@@ -53,7 +54,7 @@ class ChatServer:
         self.watching = Watching(self.answering, service.shelf, self.hub, engine)
         self.answering.before_cost = self.watching.look
         self.stock, self.pulls = Stock(service.shelf, engine), Pulls(service.shelf, self.hub)
-        self.preferences = Preferences(state)
+        self.preferences, self.insides = Preferences(state), Insides(state)
 
     async def run(self) -> None:
         """What runs beside the requests."""
