@@ -55,6 +55,8 @@ class EngineConfig:
         True, "Guess tokens where that is faster: from the request's own text, and by the block for it that a model's "
         "file may have; same answers.")
 
+    note_experts: bool = _setting(False, "Count which experts each answer uses, for who looks inside it.")
+
     def __post_init__(self) -> None:
         bounds = {"threads": (0, 1024), "context_tokens": (0, 1 << 24), "chunk_tokens": (0, 8192),
                   "max_sequences": (1, 1024), "kv_tokens": (0, 1 << 28)}
@@ -69,7 +71,7 @@ class EngineConfig:
                 raise RequestError(f"setting {name} is {value!r}, expected a number from 0 to {most:g}")
         if self.disk not in ("auto", "direct", "buffered"):
             raise RequestError(f"setting disk is {self.disk!r}, expected auto, direct or buffered")
-        for name in ("prefix_reuse", "predict_experts", "speculate"):
+        for name in ("prefix_reuse", "predict_experts", "speculate", "note_experts"):
             if not isinstance(value := getattr(self, name), bool):
                 raise RequestError(f"setting {name} is {value!r}, expected True or False")
         if self.kv_format not in ("f16", "q8_0", "f32"):

@@ -85,7 +85,7 @@ def open_runtime(
     config = replace(config, chunk_tokens=config.chunk_tokens or placement.needs.chunk_tokens)
     program = running_program(layout.program, placement, config)
     experts, path = expert_weights(program), trace_path()
-    if path and experts:
+    if experts and (path or config.note_experts):
         program = trace_experts(program, experts)
     limits = plan_limits(program, replace(config, context_tokens=placement.needs.context_tokens))
     floats = kept_as_floats(program)
@@ -93,8 +93,13 @@ def open_runtime(
     matrices = {name: matrix_source(info, header, program) for name, info in used.items() if name not in floats}
     reading = reading_for(placement, config, budget)
     runtime = Runtime(program, matrices, vectors, limits, progress, meanwhile, reading)
-    if path and experts:
-        runtime.observe(Recorder(path, max(program.weights[name].shape[0] for name in experts), runtime.take_trace))
+    if experts and (path or config.note_experts):
+        n_experts = max(program.weights[name].shape[0] for name in experts)
+        if path:
+            runtime.observe(Recorder(path, n_experts, runtime.take_trace))
+        else:
+            n_layers = sum(instruction.op == "expert_trace" for instruction in program.instructions)
+            runtime.noted_experts = (n_layers, n_experts)
     runtime.observe(_Granted(runtime, placement.granted_bytes))
     require_unchanged(header)  # the header's checks hold for the weights only if they are of the same file
     return Loaded(runtime, header, program, config, placement)

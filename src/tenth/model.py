@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tenth.batch import F32, PAGE_TOKENS
 from tenth.config import EngineConfig
 from tenth.engine.engine import Engine, EngineStats
+from tenth.engine.experts import ExpertUse
 from tenth.engine.request import Request, TokenChoice
 from tenth.errors import ModelFileError, RequestError
 from tenth.gathering import Gathering, check_dimensions, scores, vectors
@@ -305,11 +306,13 @@ class Model:
         reader, budget = self._reading(prepared.asked, params)
         feed = Feed(reader, len(prepared.ids), budget, guide, encode)
         stop_ids = frozenset[int]() if params.ignore_eos else tokenizer.stop_ids
+        noted = self.loaded.runtime.noted_experts
         request = Request(prepared.ids, feed, _token_choice(params), params.max_tokens, stop_ids, self.speculate,
-                          guide=guide)
+                          guide=guide, experts=ExpertUse(*noted) if noted else None)
         self._engine.submit(request)
         engine = self._engine
-        return Stream(feed, lambda: engine.cancel(request), self._load_s, params.seed, request.speculated)
+        return Stream(feed, lambda: engine.cancel(request), self._load_s, params.seed, request.speculated,
+                      request.experts)
 
     def _reading(self, asked: Ask | None, params: SamplingParams) -> tuple[TokenReader, ThinkingBudget | None]:
         """How to read an answer, and what bounds its thinking; ``asked`` None: it is plain text."""

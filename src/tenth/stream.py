@@ -14,6 +14,7 @@ from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol
 
+from tenth.engine.experts import ExpertUse
 from tenth.engine.request import GO_ON, FinishReason, Guide, Reaction, Speculated, Token
 
 TextKind = Literal["content", "thinking"]
@@ -424,9 +425,9 @@ class Stream:
 
     def __init__(
         self, feed: Feed, cancel: Callable[[], None], load_s: float, seed: int | None = None,
-        speculated: Speculated | None = None,
+        speculated: Speculated | None = None, experts: ExpertUse | None = None,
     ) -> None:
-        self._feed, self._cancel, self._load_s = feed, cancel, load_s
+        self._feed, self._cancel, self._load_s, self._experts = feed, cancel, load_s, experts
         self._speculated = speculated or Speculated()
         self._next = 0
         self.seed = seed  # with it and the same settings the answer can be had again
@@ -576,6 +577,12 @@ class Stream:
         self.wait()
         counts = self._speculated
         return Speculation(counts.n_drafted, counts.n_accepted, counts.n_steps)
+
+    @property
+    def expert_counts(self) -> list[list[int]] | None:
+        """How many of its tokens used each expert, by layer; None unless the model was loaded with note_experts."""
+        self.wait()
+        return [[int(n) for n in layer] for layer in self._experts.counts] if self._experts is not None else None
 
     @property
     def timings(self) -> Timings:

@@ -65,6 +65,7 @@ class ToyRuntime:
     n_slots = n_spare_slots = 0
     writes_text, reads_whole, result_row = True, False, "last"
     has_drafter = False
+    noted_experts = None
 
     def __init__(self, n_pages=64, max_rows=64, max_outputs=8, context_tokens=1024):
         self.n_pages, self.max_rows, self.max_outputs, self.context_tokens = (

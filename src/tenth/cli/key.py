@@ -20,6 +20,7 @@ def command(
     )] = None,
     requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Most requests in a minute.")] = None,
     concurrent: Annotated[int | None, typer.Option(min=1, help="Most requests at work at a time.")] = None,
+    database: Annotated[str | None, typer.Option(help="As for tenth serve.", metavar="URL")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make, list or revoke keys to the server.
@@ -28,10 +29,10 @@ def command(
     to be started again for the first.
     """
     from tenth.server.keys import Keys
-    from tenth.server.state import State, state_file
+    from tenth.server.state import State, state_place
 
     what = _checked(action, name)
-    state = State(state_file())
+    state = State(state_place(database))
     try:
         keys = Keys(state)
         if what == "new":

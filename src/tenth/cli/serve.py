@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tenth.cli.flags import known_models, load_settings
-from tenth.cli.opening import default_model, load_model, showing_progress
+from tenth.cli.opening import load_model, showing_progress
 from tenth.cli.terminal import message
 from tenth.config import EngineConfig
 from tenth.errors import RequestError
@@ -23,25 +23,28 @@ def command(
 ) -> None:
     """Serve models to programs: OpenAI's, Anthropic's and Ollama's APIs.
 
-    The first model is opened at once, the others when a request names them. docs/server.md has the routes.
+    The first model is opened at once, the others when a request names them; without any, those of the library are.
+    docs/server.md has the routes.
     """
     from tenth.server import logs
     from tenth.server.app import App
     from tenth.server.running import Server, listen
-    from tenth.server.state import state_file
+    from tenth.server.state import state_place
 
-    sources = named(models or [default_model()])
+    sources = named(models or [])
     logs.set_up(server.log_level)
-    settings = load_settings(engine)
+    settings = load_settings(engine) | {"note_experts": True}  # the page shows which ran
     sock = listen(server)
     try:
-        app = App(sources, lambda source: load_model(source, **settings), server, state_file())
-        with showing_progress() as progress:
-            first = load_model(sources[0][1], progress=progress, **settings)
-        app.shelf.put(sources[0][0], first)
+        app = App(sources, lambda source: load_model(source, **settings), server,
+                  state_place(server.database), engine)
+        if sources:
+            with showing_progress() as progress:
+                first = load_model(sources[0][1], progress=progress, **settings)
+            app.shelf.put(sources[0][0], first)
         where = f"{server.scheme}://{server.host}:{sock.getsockname()[1]}"
         Server(app, sock, lambda: message(
-            f"serving {', '.join(name for name, _ in sources)} at {where} ({where}/docs)"
+            f"serving {', '.join(name for name, _ in sources) or 'the models of the library'} at {where} ({where}/docs)"
             + (", with keys" if app.needs_key() else ""))).run()
     finally:
         sock.close()

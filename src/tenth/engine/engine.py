@@ -22,6 +22,7 @@ import numpy as np
 
 from tenth.batch import F32, SAMPLE_NOT_A_NUMBER, Batch, StepResult, pages_for
 from tenth.engine.drafter import Drafter
+from tenth.engine.experts import count_experts
 from tenth.engine.masks import Masks
 from tenth.engine.pages import Pages
 from tenth.engine.request import FinishReason, Request, Sequence, Token
@@ -82,6 +83,13 @@ class StepRuntime(Protocol):
     @property
     def n_spare_slots(self) -> int:
         """Of these, for states behind guesses."""
+
+    @property
+    def noted_experts(self) -> tuple[int, int] | None:
+        """(layers, experts of each) where steps note which experts every row uses, for ``take_trace``; else None."""
+
+    def take_trace(self) -> list[list[int]]:
+        """What was noted since the last time, by layer."""
 
     def copy_slot(self, source: int, target: int) -> None:
         """Copy the state in one place to another."""
@@ -248,6 +256,7 @@ class _Loop:
         self.scheduler = Scheduler(Pages(runtime.n_pages, reuse), limits, states)
         self.sequences: dict[Request, Sequence] = {}
         self.stats = EngineStats()
+        self._noted: list[list[int]] = []  # which experts the last step used
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()  # None: stop
         self._is_open = True
         self.over = threading.Event()  # the runtime is closed
@@ -336,6 +345,8 @@ class _Loop:
         started = time.perf_counter()
         try:
             result = self._run(self._batch(chunks))
+            if self.runtime.noted_experts is not None:
+                count_experts(chunks, self._noted)
         except Exception as error:
             self.stats.n_failed_steps += 1
             for sequence, *_ in chunks:
@@ -358,7 +369,11 @@ class _Loop:
         """A step on states that are where they should be."""
         for source, target in self.scheduler.states.take_copies():
             self.runtime.copy_slot(source, target)
-        return self.runtime.step(batch)
+        try:
+            return self.runtime.step(batch)
+        finally:  # also of a step that nobody counts, or that failed: what it noted is not the next one's
+            if self.runtime.noted_experts is not None:
+                self._noted = self.runtime.take_trace()
 
     def _deliver(self, chunks: list[Chunk], result: StepResult) -> None:
         """Hand out the tokens of a step: of each chunk the first, and one more for each guess that was right.

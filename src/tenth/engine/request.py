@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from tenth.batch import F32, I32, PAGE_TOKENS, U32
+from tenth.engine.experts import ExpertUse
 
 FinishReason = Literal["stop", "length", "cancelled"]
 
@@ -116,6 +117,7 @@ class Request:
 
     ``speculate``: guess at tokens where that is measured to be faster; the tokens are the same.
     ``guide``: which tokens are allowed, if not all. ``take``: gets the result, once, of a model that writes no text.
+    ``experts``: counts those that the answer's tokens use, where a runtime notes them.
     """
 
     prompt: SequenceOf[int]
@@ -127,6 +129,7 @@ class Request:
     speculated: Speculated = field(default_factory=Speculated)
     guide: Guide | None = None
     take: Callable[[F32], None] | None = None
+    experts: ExpertUse | None = None
 
 
 class Sequence:

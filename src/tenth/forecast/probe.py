@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -87,7 +88,7 @@ def get_probe(file: Path | None, threads: int, again: bool = False,
     from tenth.library.store import library_folder
 
     threads = threads or read_machine().cores
-    kept = library_folder() / "probes" / f"{_key(file or library_folder(), threads)}.json"
+    kept = _kept_at(file, threads)
     if not again and (found := read_probe(kept)) is not None:
         return found
     probe = measure(file, library_folder(), threads, progress)
@@ -99,6 +100,17 @@ def get_probe(file: Path | None, threads: int, again: bool = False,
     except OSError:
         pass  # a full or read-only disk: the next plan measures again
     return probe
+
+
+def kept_probe(file: Path | None, threads: int) -> Probe | None:
+    """The probe that is kept, if there is one: nothing is measured."""
+    return read_probe(_kept_at(file, threads or read_machine().cores))
+
+
+def _kept_at(file: Path | None, threads: int) -> Path:
+    from tenth.library.store import library_folder
+
+    return library_folder() / "probes" / f"{_key(file or library_folder(), threads)}.json"
 
 
 def measure(file: Path | None, folder: Path, threads: int, progress: Callable[[str], None]) -> Probe:
@@ -156,3 +168,7 @@ def _key(place: Path, threads: int) -> str:
     machine = read_machine()
     what = (VERSION, machine.cpu, machine.cores, machine.memory_bytes, runtime.kernel_isa(), threads, device)
     return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+
+
+if __name__ == "__main__":  # python -m tenth.forecast.probe THREADS: measure, if nobody has
+    get_probe(None, int(sys.argv[1]))

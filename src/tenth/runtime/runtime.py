@@ -97,6 +97,7 @@ class Runtime:
         self.reads_whole, self.result_row = program.takes_whole_sequences, program.row
         self.writes_text = program.task == "generate"
         self._observers: list[Observer] = []
+        self.noted_experts: tuple[int, int] | None = None  # (layers, experts of each) for whoever takes the trace
         try:
             builder = PlanBuilder(program, limits)
             self._read_s = builder.load(matrices, vectors, reading or Reading(), progress, meanwhile)

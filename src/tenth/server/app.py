@@ -15,7 +15,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp
 
 import tenth
+from tenth.config import EngineConfig
 from tenth.errors import RequestError, TenthError
+from tenth.library import list_models
 from tenth.server import docs, own
 from tenth.server.accounts import Accounts
 from tenth.server.body import explain
@@ -47,12 +49,12 @@ DESCRIPTION = "Open-weight language models on this machine, in the dialects that
 class App:
     """A server without its socket. ``asgi`` is what uvicorn runs; the parts are there for tests and for shutting down.
 
-    ``sources``: (name in requests, what to open) of every model. Raises RequestError when the address needs a key and
-    there is none.
+    ``sources``: (name in requests, what to open) of every model; without any, the library's are served. ``engine``: how
+    they are opened. Raises RequestError when the address needs a key and there is none.
     """
 
     def __init__(self, sources: Sequence[tuple[str, str]], load: Load, config: ServerConfig,
-                 state: Path | str) -> None:
+                 state: Path | str, engine: EngineConfig | None = None) -> None:
         self.config, self.metrics, self.resumables = config, Metrics(), Resumables()
         self.state = State(state)
         self.keys, self.accounts = Keys(self.state), Accounts(self.state)
@@ -64,7 +66,8 @@ class App:
                                "make one with tenth key new NAME")
         # Decided once: revoking the last key of a running server must not open it.
         self._needs_key = has_keys or config.require_key or not config.is_loopback
-        self.shelf = Shelf(sources, load, waiting=config.waiting, idle_s=config.idle_unload)
+        self.shelf = Shelf(sources, load, waiting=config.waiting, idle_s=config.idle_unload,
+                           stock=None if sources else ready_models)
         self.metrics.add_shelf(self.shelf)
         self.service = Service(self.shelf, self.metrics, log_text=config.log_text)
         self.responses = Responses(self.state)
@@ -74,7 +77,7 @@ class App:
         self.worker = Worker(self.service, self.batches)
         self.meter, self.page = Meter(), Page()
         doors = Doors(self.keys, self.accounts, self.sessions, self.needs_key)
-        self.chats = ChatServer(self.service, self.state, doors)
+        self.chats = ChatServer(self.service, self.state, doors, engine or EngineConfig())
         self.fastapi = self._routes()
 
     def needs_key(self) -> bool:
@@ -133,6 +136,11 @@ class App:
             await self.resumables.close()
             await self.shelf.close()
             self.state.close()
+
+
+def ready_models() -> list[str]:
+    """Names of the library's models."""
+    return [entry.name for entry in list_models() if entry.state in ("ready", "changed")]
 
 
 _ERRORS: dict[int | str, dict[str, Any]] = {

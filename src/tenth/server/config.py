@@ -33,6 +33,9 @@ class ServerConfig:
     require_key: bool = _setting(False, "Need a key on loopback too, even if none was made.", names=("--require-key",))
     tls_cert: str | None = _setting(None, "Serve HTTPS with this certificate chain (PEM).", metavar="FILE")
     tls_key: str | None = _setting(None, "The certificate's private key (PEM).", metavar="FILE")
+    database: str | None = _setting(
+        None, "Keep chats, accounts and keys in PostgreSQL (also TENTH_DATABASE); default: a file in the data folder.",
+        metavar="URL")
     waiting: int = _setting(64, "Requests that may wait for a model; one more is told to come again (429).", min=1,
                             max=4096)
     idle_unload: float = _setting(0.0, "Close a model after so many seconds without requests; 0 means never.", min=0.0,

@@ -19,10 +19,9 @@ from tenth.server.sessions import Sessions, cookie_of
 
 OPEN_PATHS = frozenset({"/health"})
 LOGIN_PATH = "/api/session"  # tells and makes who is asking, so nobody can be asked to be somebody before
-FORM_PATHS = frozenset({"/v1/files", "/api/import"})  # POST takes a form there, as the official API does
-EITHER_PATHS = frozenset({"/api/attachments"})  # a form or JSON
 MOST_BODY_BYTES = 16 << 20
-MOST_FORM_BYTES = 64 << 20
+FORM_PATHS = {"/v1/files": 64 << 20, "/api/import": 512 << 20}  # POST takes a form there, of at most so many bytes
+EITHER_PATHS = {"/api/attachments": 64 << 20}  # a form or JSON
 MOST_PATH_BYTES = 2048
 
 # Beginning of the path -> the scope a key needs for it; the first that fits. Everything else needs "infer".
@@ -146,7 +145,7 @@ def _check_body(method: str, path: str, headers: dict[bytes, bytes]) -> int:
     """Check the content type and announced length of a request; gives how many bytes its body may have."""
     if len(path) > MOST_PATH_BYTES:
         raise Refused(414, "the path is too long")
-    most = MOST_FORM_BYTES if path in FORM_PATHS | EITHER_PATHS else MOST_BODY_BYTES
+    most = (FORM_PATHS | EITHER_PATHS).get(path, MOST_BODY_BYTES)
     if method not in ("GET", "HEAD", "OPTIONS", "DELETE"):
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         expected = b"multipart/form-data" if path in FORM_PATHS else b"application/json"

@@ -191,6 +191,10 @@ class Answer:
         for stream in self._streams:
             stream.cancel()
 
+    def expert_counts(self) -> list[list[int]] | None:
+        """How many tokens of the first choice used each expert, by layer, once it has ended; None where unknown."""
+        return self._streams[0].expert_counts if self._streams else None
+
     def stop(self) -> None:
         """End what is at work as it is: whoever reads it gets an end of reason "cancelled"."""
         self._is_stopped = True

@@ -43,21 +43,45 @@ class Borrowed:
 
 
 class Shelf:
-    """All models that requests may name. ``idle_s``: close what was not used for so long; 0: never."""
+    """All models that requests may name. ``idle_s``: close what was not used for so long; 0: never.
 
-    def __init__(self, sources: Sequence[tuple[str, str]], load: Load, *, waiting: int, idle_s: float = 0.0) -> None:
+    ``stock``: names of models that are served too, as they are at the moment: those of the library.
+    """
+
+    def __init__(self, sources: Sequence[tuple[str, str]], load: Load, *, waiting: int, idle_s: float = 0.0,
+                 stock: Callable[[], Sequence[str]] | None = None) -> None:
         self.models = {name: Served(name, source) for name, source in sources}
+        self._stock = stock
         self._load, self._waiting, self._idle_s = load, waiting, idle_s
         self._loading = asyncio.Lock()  # one at a time: each is measured against what the others have taken
         self._is_closed = False
 
     def find(self, name: str) -> Served:
         """The model of this name. Refuses one that is not served (404)."""
+        if name not in self.models:
+            self.refresh()
         served = self.models.get(name)
         if served is None:
-            raise Refused(404, f"there is no model {name!r} here", f"there are: {', '.join(self.models)}",
-                          param="model")
+            names = ", ".join(self.models)
+            raise Refused(404, f"there is no model {name!r} here", f"there are: {names}" if names else
+                          "there is none yet: tenth pull fetches one", param="model")
         return served
+
+    @property
+    def is_on_demand(self) -> bool:
+        """Whether models of the library are served without having been named at the start."""
+        return self._stock is not None
+
+    def refresh(self) -> None:
+        """Have the models that the library has now; one that is open stays."""
+        if self._stock is None:
+            return
+        names = list(self._stock())
+        for name in names:
+            self.models.setdefault(name, Served(name, name))
+        for name, served in list(self.models.items()):
+            if name not in names and served.model is None and not served.n_users:
+                del self.models[name]
 
     def only(self, name: str | None) -> str:
         """The name given, or that of the only model there is."""
@@ -67,6 +91,8 @@ class Shelf:
 
     def choose(self, name: str | None) -> str:
         """The name given, or that of the first model. Refuses one that is not served, or none at all."""
+        if name is None and not self.models:
+            self.refresh()
         if name is None and not self.models:
             raise Refused(409, "there is no model yet", "tenth pull fetches one", param="model")
         return self.find(next(iter(self.models)) if name is None else name).name

@@ -7,16 +7,18 @@ it is acknowledged; a full disk is a Refused with status 507, after which everyt
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tenth.library import library_folder
-from tenth.server.chats.schema import ACCOUNTS, CHATS, FOUND
+from tenth.server.chats.schema import ACCOUNTS, CHATS, FOUND, MORE
 from tenth.server.databases import Database, Step, open_engine
 
 T = TypeVar("T")
+VARIABLE = "TENTH_DATABASE"
 
 STEPS: tuple[Step, ...] = (
     """
@@ -50,12 +52,18 @@ STEPS: tuple[Step, ...] = (
     ACCOUNTS,
     CHATS,
     FOUND,
+    MORE,
 )
 
 
 def state_file() -> Path:
     """Where the state lies: beside the models."""
     return library_folder() / "server" / "state.db"
+
+
+def state_place(database: str | None = None) -> Path | str:
+    """Where the state lies: the database asked for, else that of TENTH_DATABASE, else the file."""
+    return database or os.environ.get(VARIABLE) or state_file()
 
 
 class State:

@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -23,6 +24,7 @@ from tenth.server.asking import Ask
 from tenth.server.chats import prompts
 from tenth.server.chats.events import Hub
 from tenth.server.chats.live import Live, shown
+from tenth.server.chats.looking import Insides, inside
 from tenth.server.chats.store import Chats, Message
 from tenth.server.failures import Refused, failure_of
 from tenth.server.service import Service
@@ -40,9 +42,11 @@ class Answering:
 
     def __init__(self, service: Service, state: State, chats: Chats, hub: Hub) -> None:
         self._service, self._state, self._chats, self._hub = service, state, chats, hub
+        self._insides = Insides(state)
         self.live: dict[str, Live] = {}
         self._saving = asyncio.Lock()  # what was saved last is what was made last
         self.server = server_name()
+        self.before_cost: Callable[[], None] = lambda: None  # has the energy until now shared out
 
     # ---- what routes ask for
 
@@ -132,6 +136,7 @@ class Answering:
             live.become("prompt", error=None, finish_reason=None)
             async for event in answer.events():
                 if isinstance(event, End):
+                    live.experts = answer.expert_counts()
                     return ("stopped" if live.is_stopped else "done"), live.end(event)
                 if live.message["status"] == "prompt":
                     live.become("running")
@@ -153,15 +158,20 @@ class Answering:
             "SELECT content FROM attachments WHERE id = ? AND owner = ?", id, owner)}
 
     def _cost(self, live: Live) -> dict[str, Any] | None:
+        self.before_cost()
         before = live.message.get("cost") or {}
         if live.started_s is None:
             return before or None
         seconds = time.monotonic() - live.started_s + before.get("seconds", 0.0)
-        return {**before, "seconds": round(seconds, 3)}
+        joules = live.joules + (before.get("joules") or 0.0)
+        return {"seconds": round(seconds, 3), "joules": round(joules, 2),
+                "joules_are": "measured" if live.are_joules_measured else "estimated"}
 
     def _finish(self, live: Live, end: dict[str, Any]) -> None:
         changes = {**live.saved(), **end, "server": None}
         self._chats.change_message(live.owner, live.message["chat_id"], live.id, changes)
+        if live.tokens and live.answer is not None:
+            self._insides.add(live.owner, live.id, inside(live.tokens, live.answer.model.tokenizer, live.experts))
 
     # ---- what runs beside
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from typing import Any
 
 from tenth.server.chats import extracting
+from tenth.server.chats.workers import command
 from tenth.server.failures import Refused
 from tenth.server.service import new_id
 from tenth.server.shelf import Shelf
@@ -109,8 +109,8 @@ async def _extracted(name: str, data: bytes) -> dict[str, Any]:
     if len(data) > extracting.MOST_BYTES:
         raise Refused(413, f"the file is larger than {extracting.MOST_BYTES >> 20} MiB", param="file")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", extracting.__name__, clean_name(name), stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL)
+        *command(extracting.__name__, clean_name(name)), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL)
     try:
         out, _ = await asyncio.wait_for(process.communicate(data), WAIT_S)
         return dict(json.loads(out))

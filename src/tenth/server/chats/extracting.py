@@ -1,7 +1,7 @@
-"""The text of a file, in a process of its own: ``python extracting.py NAME < FILE`` prints one JSON object.
+"""The text of a file, in a process of its own: ``python -m tenth.server.chats.extracting NAME < FILE``, as JSON.
 
 Files come from anywhere. The process has limits on memory, time and output, opens nothing, and starts nothing; the
-server only reads what it prints. It imports nothing of tenth, so that it starts quickly and stays small.
+server only reads what it prints.
 
 Printed is ``{"kind", "text", "is_cut"}`` or ``{"error", "hint"}``.
 """
@@ -13,11 +13,12 @@ import html.parser
 import io
 import json
 import re
-import resource
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
+
+from tenth.server.chats.workers import limit
 
 MOST_BYTES = 64 << 20  # of the file
 MOST_CHARACTERS = 4 << 20  # of the text; more is cut
@@ -39,13 +40,6 @@ class Unreadable(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
-
-
-def limit() -> None:
-    """Have this process be stopped when it takes too much."""
-    for what, most in ((resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_CPU, PROCESSOR_S),
-                       (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
-        resource.setrlimit(what, (most, most))
 
 
 def kind_of(name: str, data: bytes) -> str:
@@ -251,8 +245,7 @@ READERS: dict[str, Callable[[bytes], Iterator[str]]] = {"pdf": _pdf, "docx": _do
 
 def main() -> None:
     """Read, extract, print."""
-    limit()
-    sys.setrecursionlimit(2000)
+    limit(MEMORY_BYTES, PROCESSOR_S)
     data = sys.stdin.buffer.read(MOST_BYTES + 1)
     try:
         if len(data) > MOST_BYTES:

@@ -29,6 +29,7 @@ class Live:
     is_dirty: bool = False  # has more than the database
     ends_thinking: bool = False
     tokens: list[TokenLogprob] = field(default_factory=list)
+    experts: list[list[int]] | None = None  # of the model, once it has ended: how often each was used, by layer
     started_s: float | None = None
     joules: float = 0.0
     are_joules_measured: bool = False

@@ -8,13 +8,19 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from tenth.config import EngineConfig
 from tenth.server.accounts import Accounts
 from tenth.server.chats.answering import Answering
 from tenth.server.chats.attachments import Attachments
 from tenth.server.chats.events import Hub
+from tenth.server.chats.looking import Insides
+from tenth.server.chats.preferences import Preferences
+from tenth.server.chats.pulls import Pulls
 from tenth.server.chats.search import Search, SqliteIndex, open_index
 from tenth.server.chats.shelves import Shelves
+from tenth.server.chats.stock import Stock
 from tenth.server.chats.store import Chats
+from tenth.server.chats.watching import Watching
 from tenth.server.keys import Keys
 from tenth.server.service import Service
 from tenth.server.sessions import Sessions
@@ -36,8 +42,8 @@ class Doors:
 class ChatServer:
     """The parts. ``run`` goes on while the server does; ``stop`` ends the pages' streams, ``close`` the rest."""
 
-    def __init__(self, service: Service, state: State, doors: Doors) -> None:
-        self.service, self.state, self.doors = service, state, doors
+    def __init__(self, service: Service, state: State, doors: Doors, engine: EngineConfig) -> None:
+        self.service, self.state, self.doors, self.engine = service, state, doors, engine
         self.cookie = ""  # the name of this server's, once the port is known
         self.hub = Hub()
         self.index = open_index(state)
@@ -45,11 +51,16 @@ class ChatServer:
         self.attachments = Attachments(state, service.shelf)
         self.answering = Answering(service, state, self.chats, self.hub)
 
+        self.watching = Watching(self.answering, service.shelf, self.hub, engine)
+        self.answering.before_cost = self.watching.look
+        self.stock, self.pulls = Stock(service.shelf, engine), Pulls(service.shelf, self.hub)
+        self.preferences, self.insides = Preferences(state), Insides(state)
+
     async def run(self) -> None:
         """What runs beside the requests."""
         await self.state.run(self.answering.recover)
         await self.state.run(self.attachments.forget_orphans)
-        await asyncio.gather(self.answering.run(), self._erase())
+        await asyncio.gather(self.answering.run(), self.watching.run(), self._erase())
 
     async def _erase(self) -> None:
         """Remove the traces of what was deleted from the files, for ever."""
@@ -67,6 +78,8 @@ class ChatServer:
         """End what is left."""
         self.stop()
         await self.answering.close()
+        await self.pulls.close()
+        await self.stock.close()
 
 
 def erase(state: State) -> None:

@@ -25,7 +25,7 @@ def branch(messages: Sequence[Message], leaf: str | None) -> list[Message]:
     found = []
     while leaf is not None and leaf in of:
         found.append(of[leaf])
-        leaf = of[leaf]["parent_id"]
+        leaf = of[leaf].get("parent_id")
     return found[::-1]
 
 

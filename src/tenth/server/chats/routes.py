@@ -166,6 +166,14 @@ async def end_thinking(chat_id: str, message_id: str, request: Request) -> Json:
     return {"has_ended": desk.answering.end_thinking(live)}
 
 
+@router.get("/chats/{chat_id}/messages/{message_id}/tokens")
+async def look_inside(chat_id: str, message_id: str, request: Request) -> Json:
+    """The tokens of an answer with what else was likely, and how often each expert of each layer ran."""
+    desk, owner = parts(request), owner_of(request)
+    await desk.state.run(desk.chats.message, owner, chat_id, message_id)
+    return await desk.state.run(desk.insides.get, message_id)
+
+
 @router.patch("/chats/{chat_id}/messages/{message_id}")
 async def change_message(chat_id: str, message_id: str, body: bodies.MessageChange, request: Request) -> Json:
     """Change the text of a message, or how it is rated."""

@@ -70,3 +70,15 @@ CHATS = """
     ) STRICT;
     CREATE INDEX attached_by_attachment ON attached (attachment_id);
 """
+
+# What was set, and the tokens of answers, for who looks inside one.
+MORE = """
+    CREATE TABLE preferences (
+        owner TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (owner, name)
+    ) STRICT;
+    CREATE TABLE message_tokens (
+        message_id TEXT PRIMARY KEY REFERENCES messages (id) ON DELETE CASCADE, owner TEXT NOT NULL,
+        made_at REAL NOT NULL, data BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX message_tokens_by_time ON message_tokens (owner, made_at);
+"""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tenth.server.chats.search import Index, title_words
-from tenth.server.databases import Database
+from tenth.server.databases import Cursor, Database
 from tenth.server.failures import Refused
 from tenth.server.service import new_id
 from tenth.server.state import State
@@ -95,7 +95,7 @@ class Chats:
         """Delete everything of an owner."""
         with self._state.transaction() as db:
             self._remove(db, owner, "chat_id IN (SELECT id FROM chats WHERE owner = ?)", owner)
-            for table in ("chats", "folders", "presets", "attachments"):
+            for table in ("chats", "folders", "presets", "attachments", "preferences"):
                 db.execute(f"DELETE FROM {table} WHERE owner = ?", (owner,))
         self.was_deleted.set()
 
@@ -162,12 +162,36 @@ class Chats:
                 chat = _change(db, owner, chat_id, {"current_id": ids[-1], **title}, touch=True)
         return chat, [self.message(owner, chat_id, id) for id in ids]
 
+    def add_whole(self, owner: str, chat: Chat, messages: Sequence[Message]) -> Chat:
+        """A chat with all its messages, in one commit; ids are given here, parents and ``current_id`` name ``key``."""
+        with self._state.transaction() as db:
+            values = {"id": new_id("chat_"), "owner": owner, "title_words": title_words(chat["title"]), "rev": 1,
+                      "current_id": None, **chat, "is_pinned": int(chat["is_pinned"]),
+                      "settings": json.dumps(chat["settings"])}
+            current, ids = values.pop("current"), dict[str, str]()
+            _add(db, "chats", values)
+            for message in messages[:MOST_MESSAGES]:
+                fields = {name: value for name, value in message.items() if name not in ("key", "parent", "files")}
+                id = self._insert(db, owner, values["id"], {**fields, "parent_id": ids.get(message["parent"])})
+                ids[message["key"]] = id
+                for position, file in enumerate(message["files"]):
+                    row = {"id": new_id("file_"), "owner": owner, "created_at": message["created_at"], **file}
+                    _add(db, "attachments", row)
+                    _add(db, "attached", {"message_id": id, "attachment_id": row["id"], "position": position})
+            shown = ids.get(current, next(reversed(ids.values()), None))
+            db.execute("UPDATE chats SET current_id = ? WHERE id = ?", (shown, values["id"]))
+            return _find(db, owner, values["id"])
+
+    def ids(self, owner: str) -> list[str]:
+        """Every chat's id, oldest first."""
+        return [row["id"] for row in self._state.query(
+            "SELECT id FROM chats WHERE owner = ? ORDER BY created_at, id", owner)]
+
     def _insert(self, db: Database, owner: str, chat_id: str, message: Message) -> str:
         values = _stored({"content": "", "thinking": "", "status": "done", "settings": {}, "rating": 0,
                           "created_at": time.time(), **message})
         values = {"id": new_id("msg_"), "chat_id": chat_id, "facts": "{}", **values}
-        row = db.execute(f"INSERT INTO messages ({', '.join(values)}) VALUES ({', '.join('?' * len(values))}) "
-                         "RETURNING n", tuple(values.values())).fetchone()
+        row = _add(db, "messages", values, "RETURNING n").fetchone()
         if values["status"] not in AT_WORK:
             self._index.add(db, row["n"], owner, values["content"])
         return str(values["id"])
@@ -232,6 +256,11 @@ def title_of(content: str) -> str:
 def no_message(id: str) -> Refused:
     """There is no such message, or it is another's."""
     return Refused(404, f"there is no message {id!r}")
+
+
+def _add(db: Database, table: str, values: dict[str, Any], behind: str = "") -> Cursor:
+    return db.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join('?' * len(values))}) {behind}",
+                      tuple(values.values()))
 
 
 def _find(db: Database, owner: str, id: str) -> Chat:

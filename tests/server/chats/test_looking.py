@@ -1,0 +1,93 @@
+"""What an answer was made of: the tokens spell it, their probabilities are those that the API tells."""
+
+import math
+
+import gguf
+import pytest
+
+from tenth.server.chats import looking
+
+from ..running import DATA, Running
+from .conftest import ask, ended, messages, new_chat
+
+
+def tokens(running, message):
+    return running.get(f"/api/chats/{message['chat_id']}/messages/{message['id']}/tokens").json()
+
+
+def test_the_tokens_spell_the_answer_and_have_the_api_s_probabilities(real):
+    chat = new_chat(real)
+    _, answer = ask(real, chat, "Say hello in French, with an emoji.", settings={"max_tokens": 30, "temperature": 0})
+    done = ended(real, answer)
+    found = tokens(real, done)
+    assert "".join(token["text"] for token in found["tokens"]).strip() == done["content"].strip() != ""
+    assert found["experts"] is None
+    same = real.post("/v1/chat/completions", {
+        "model": "small", "temperature": 0, "max_tokens": 30, "logprobs": True, "top_logprobs": 5,
+        "messages": [{"role": "user", "content": "Say hello in French, with an emoji."}]}).json()
+    for token, other in zip(found["tokens"], same["choices"][0]["logprobs"]["content"], strict=True):
+        assert token["logprob"] == pytest.approx(other["logprob"], abs=2e-4)
+        assert [one["text"] for one in token["top"]] == [one["token"] for one in other["top_logprobs"]]
+        assert sum(math.exp(one["logprob"]) for one in token["top"]) <= 1.001
+        assert {"id", "kind"} < set(token)
+
+
+def test_what_was_gone_on_with_has_the_tokens_of_both_parts(desk):
+    chat = new_chat(desk)
+    _, answer = ask(desk, chat, settings={"max_tokens": 10, "temperature": 0})
+    ended(desk, answer)
+    assert len(tokens(desk, answer)["tokens"]) == 10
+    desk.post(f"/api/chats/{chat['id']}/messages/{answer['id']}/continue", {})
+    ended(desk, answer)
+    assert len(tokens(desk, answer)["tokens"]) == 20
+    question = next(one for one in messages(desk, chat).values() if one["role"] == "user")
+    assert tokens(desk, question) == {"tokens": None, "experts": None}
+    assert desk.get(f"/api/chats/{chat['id']}/messages/msg_no/tokens").status_code == 404
+
+
+def test_only_the_last_answers_are_kept(desk, monkeypatch):
+    monkeypatch.setattr(looking, "MOST_KEPT", 2)
+    chat = new_chat(desk)
+    answers = [ask(desk, chat, f"n {n}")[1] for n in range(4)]
+    for answer in answers:
+        ended(desk, answer)
+    kept = [tokens(desk, answer)["tokens"] is not None for answer in answers]
+    assert kept.count(True) == 2
+
+
+def chatting_moe(path):
+    """The golden mixture of experts, which has no tokenizer, with one of 128 tokens: ASCII's bytes."""
+    reader = gguf.GGUFReader(DATA / "golden_qwen3moe.gguf")
+    writer = gguf.GGUFWriter(path, "qwen3moe")
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            writer.add_key_value(name, field.contents(), field.types[0])
+    letters = [chr(code) for code in range(33, 127)] + ["Ġ", "Ċ"]
+    tokens = letters + [f"<{n}>" for n in range(128 - len(letters))]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.NORMAL if token in letters else gguf.TokenType.CONTROL for token in tokens])
+    writer.add_token_merges(["Ġ a"])
+    writer.add_eos_token_id(127)
+    writer.add_chat_template("{% for m in messages %}{{ m['content'] }}\n{% endfor %}")
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_experts_of_a_model_that_has_some(tmp_path):
+    file = tmp_path / "moe.gguf"
+    chatting_moe(file)
+    with Running({"moe": file}, tmp_path) as running:
+        chat = new_chat(running)
+        _, answer = ask(running, chat, settings={"max_tokens": 7})
+        done = ended(running, answer)
+        assert done["status"] == "done", done
+        found = tokens(running, done)
+        experts, n = found["experts"], done["usage"]["completion_tokens"]
+        assert (experts["n_layers"], len(experts["counts"])) == (2, 2)
+        assert all(sum(layer) == 3 * n for layer in experts["counts"])
