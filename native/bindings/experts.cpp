@@ -6,7 +6,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 #include "base/expect.h"
 #include "experts/store.h"
@@ -87,11 +89,12 @@ class PyStore {
   }
   static int64_t slot_bytes(int64_t n_rows, int64_t row_bytes) { return (n_rows * row_bytes + 63) / 64 * 64; }
 
-  nb::bytes multiply(int matrix, int64_t expert) {  // waits for a slice, copies it, says that it was used
+  nb::bytes multiply(int matrix, int64_t expert, double seconds) {  // waits for a slice, works so long, copies it, says that it was used
     const uint8_t* data;
     {
       nb::gil_scoped_release unlocked;
       data = store_.acquire(matrix, expert);
+      std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
     }
     nb::bytes copy(data, bytes_[matrix]);
     store_.finished(matrix, expert, 1);
@@ -142,6 +145,8 @@ void bind_experts(nb::module_& m) {
       .def("landed", &ExpertCache::landed, "slice"_a)
       .def("failed", &ExpertCache::failed, "slice"_a)
       .def("abandoned", &ExpertCache::abandoned, "slice"_a)
+      .def("use", &ExpertCache::use, "slice"_a)
+      .def("release", &ExpertCache::release, "slice"_a)
       .def("finished", &ExpertCache::finished, "slice"_a)
       .def("end_step", &ExpertCache::end_step)
       .def("first_slice", &ExpertCache::first_slice, "matrix"_a)
@@ -159,7 +164,7 @@ void bind_experts(nb::module_& m) {
       .def("want", [](PyStore& s, int layer, const std::vector<std::pair<int, int>>& experts) { s.store_.want(layer, touched_from(experts)); }, "layer"_a, "experts_and_rows"_a)
       .def("predict", [](PyStore& s, int layer, const std::vector<int32_t>& experts) { s.store_.predict(layer, experts); }, "layer"_a, "experts"_a)
       .def("order", &PyStore::order)
-      .def("multiply", &PyStore::multiply, "matrix"_a, "expert"_a)
+      .def("multiply", &PyStore::multiply, "matrix"_a, "expert"_a, "seconds"_a = 0.0)
       .def("end_step", [](PyStore& s) { s.store_.end_step(); })
       .def("restore_usage", [](PyStore& s, const std::vector<double>& shares) { s.store_.restore_usage(shares); }, "shares"_a)
       .def("counts", &PyStore::counts)

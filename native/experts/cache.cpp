@@ -220,6 +220,7 @@ void ExpertCache::predict(int number, const std::vector<int32_t>& experts) {
 
 int64_t ExpertCache::next_read() {
   uint64_t starved = 0;  // sizes that an earlier slice waits for: nothing may overtake it
+  is_starved_ = false;
   for (size_t i = next_wanted_; i < wanted_.size(); i++) {
     const int64_t slice = wanted_[i];
     const Slice& s = slices_[slice];
@@ -228,6 +229,7 @@ int64_t ExpertCache::next_read() {
     if (is_open && !(starved & size)) {
       if (begin_read(slice, true)) return slice;
       starved |= size;
+      is_starved_ = true;
     }
     if (!is_open && i == next_wanted_) next_wanted_++;
   }
@@ -291,11 +293,15 @@ int32_t ExpertCache::evict(int64_t slice) {
   return std::exchange(s.slot, -1);
 }
 
-// The ready slice that the running layer needs last, later than place `after`; -1: none.
-int64_t ExpertCache::last_wanted(int32_t size, int32_t after) const {
+// The ready slice that the running layer needs last, later than place `after`, and that no worker multiplies; it is absent
+// then. -1: none.
+int64_t ExpertCache::take_last_wanted(int32_t size, int32_t after) {
   for (size_t i = wanted_.size(); i-- > size_t(after) + 1;) {
-    const Slice& s = slices_[wanted_[i]];
-    if (s.wanted_at >= 0 && s.size == size && state(wanted_[i]) == SliceState::ready) return wanted_[i];
+    Slice& s = slices_[wanted_[i]];
+    if (s.wanted_at < 0 || s.size != size || state(wanted_[i]) != SliceState::ready) continue;
+    s.state.store(SliceState::absent);  // from here on no worker begins with it …
+    if (s.users.load() == 0) return wanted_[i];
+    s.state.store(SliceState::ready);  // … but one had begun
   }
   return -1;
 }
@@ -327,7 +333,7 @@ int32_t ExpertCache::find_slot(Slice& s, bool is_wanted) {
       return slices_[g].guarded && slices_[g].size == s.size && state(g) == SliceState::ready;
     });
     if (least >= 0) victim = least;
-    else victim = guarded != guarded_.rend() ? *guarded : last_wanted(s.size, s.wanted_at);
+    else victim = guarded != guarded_.rend() ? *guarded : take_last_wanted(s.size, s.wanted_at);
   }
   if (victim < 0) return -1;
   const int32_t slot = evict(victim);

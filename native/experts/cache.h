@@ -6,8 +6,8 @@
 //
 // What may be replaced, in this order: free slots; *passing* slices (read by prediction, or for experts too little used to
 // stay) in order of arrival; the kept slice of least value, if the new one has more; so a long prompt passes through a
-// small part of the slots and leaves what generation had gathered. Never replaced: slices that the running layer
-// still has to compute; and the slices predicted for the next layer only when there is no other way.
+// small part of the slots and leaves what generation had gathered. Never replaced: slices that a worker is multiplying;
+// and those that the running layer still has to compute, or that are predicted for the next, only when there is no other way.
 //
 // Layers come round in turn, once a step. The value of an expert is its use count as it will be when its layer comes next: an
 // expert of a layer that this step has passed will be one step older then than one of a layer that is still to come.
@@ -78,8 +78,20 @@ class ExpertCache {
   int64_t first_slice(int matrix) const { return matrices_[matrix].first_slice; }
   int matrix_of(int64_t slice) const;
   const std::vector<int>& matrices_of(int layer) const { return layers_[layer].matrices; }
-  // May be asked without the owner's lock: slices that are wanted stay ready until they are finished.
+  // These three may be called without the owner's lock.
   SliceState state(int64_t slice) const { return slices_[slice].state.load(std::memory_order_acquire); }
+  // A worker multiplies a wanted slice until it releases it; false: the slice is not ready. Sequentially consistent with
+  // take_last_wanted: it marks the slice as absent, then looks for users.
+  bool use(int64_t slice) {
+    Slice& s = slices_[slice];
+    s.users.fetch_add(1);
+    if (s.state.load() == SliceState::ready) return true;
+    s.users.fetch_sub(1);
+    return false;
+  }
+  void release(int64_t slice) { slices_[slice].users.fetch_sub(1); }
+  // Whether the last next_read left a wanted slice without a slot; one that is released may help.
+  bool is_starved() const { return is_starved_; }
   // Whether all slices of an expert are ready or being read; may be asked without the lock.
   bool is_here(int layer, int64_t expert) const;
   int64_t place(int64_t slice) const;  // of its slot: bytes from the start of the arena
@@ -100,6 +112,7 @@ class ExpertCache {
     int32_t size = 0;    // index into sizes_
     int32_t slot = -1;   // within its size
     std::atomic<SliceState> state{SliceState::absent};
+    std::atomic<int32_t> users{0};
     bool passing = false, guarded = false, predicted = false;
     int32_t wanted_at = -1;  // place in wanted_, or -1
     int64_t arrival = 0;     // of passing slices
@@ -131,7 +144,7 @@ class ExpertCache {
   bool begin_read(int64_t slice, bool is_wanted);
   int32_t find_slot(Slice& s, bool is_wanted);
   int32_t evict(int64_t slice);
-  int64_t last_wanted(int32_t size, int32_t after) const;
+  int64_t take_last_wanted(int32_t size, int32_t after);
   bool will_one_finish(const Slice& s) const;
   void set_passing(Slice& s, bool passing);
   void set_now(int layer);
@@ -146,6 +159,7 @@ class ExpertCache {
   std::vector<double> nearness_;  // by layer, as the step stands
   std::vector<int64_t> wanted_, predicted_, guarded_, preloaded_;
   size_t next_wanted_ = 0, next_predicted_ = 0, next_preloaded_ = 0;
+  bool is_starved_ = false;
   int64_t arrivals_ = 0, n_experts_ = 0, arena_bytes_ = 0, passing_slots_ = 0, n_tokens_ = 1;
   CacheCounts counts_;
 };

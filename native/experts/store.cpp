@@ -106,6 +106,12 @@ void ExpertStore::finished_all(int64_t slice) {
   if (n_idle_) work_.notify_one();  // which may have waited for a slot
 }
 
+// A slice that was in use is not any more, and readers may have waited for it.
+void ExpertStore::freed() {
+  std::lock_guard<std::mutex> guard(lock_);
+  wake_readers();
+}
+
 void ExpertStore::end_step() {
   std::lock_guard<std::mutex> guard(lock_);
   cache_.end_step();
@@ -134,11 +140,12 @@ void ExpertStore::wait_for(int64_t slice) {
   const int64_t start = now_ns();
   for (;;) {
     const uint32_t seen = landed_.value();
-    if (cache_.state(slice) == SliceState::ready) break;
+    if (cache_.use(slice)) break;
     {
       std::lock_guard<std::mutex> guard(lock_);
       if (!failure_.empty()) throw std::runtime_error(failure_);
-      if (cache_.state(slice) != SliceState::ready && !cache_.is_wanted(slice)) throw std::runtime_error("experts: a slice that nobody asked for");
+      if (cache_.state(slice) == SliceState::ready) continue;  // it was looked at for a moment, see take_last_wanted
+      if (!cache_.is_wanted(slice)) throw std::runtime_error("experts: a slice that nobody asked for");
     }
     landed_.wait_while(seen, kSpinNanoseconds);
   }
@@ -182,7 +189,10 @@ bool ExpertStore::next_piece(Piece& piece) {
   const auto is_predicted = [&](int64_t slice) { return !progress_[slice].is_idle; };
   auto at = first(is_wanted);
   if (at == partly_.end()) {
-    if (const int64_t slice = cache_.next_read(); slice >= 0) {
+    is_starved_ = true;
+    const int64_t slice = cache_.next_read();
+    is_starved_ = slice < 0 && cache_.is_starved();
+    if (slice >= 0) {
       begin(slice, false);
       slices_read_++;
     }

@@ -59,16 +59,20 @@ class ExpertStore {
   bool begin_step(int64_t n_tokens);
   void want(int layer, std::vector<TouchedExpert> touched);
   void predict(int layer, const std::vector<int32_t>& experts);
-  // The bytes of a wanted slice; waits until it has landed. They stay until `finished`. Throws std::runtime_error when it could not be read.
+  // The bytes of a wanted slice; waits until it has landed. They stay until this worker's `finished`. Throws std::runtime_error when it
+  // could not be read.
   const uint8_t* acquire(int matrix, int64_t expert) {
     const int64_t slice = cache_.first_slice(matrix) + expert;
-    if (cache_.state(slice) != SliceState::ready) wait_for(slice);
+    if (!cache_.use(slice)) wait_for(slice);
     return arena_.data() + cache_.place(slice);
   }
   // So many more parts of a wanted slice have been multiplied; after the last one it may be replaced.
   void finished(int matrix, int64_t expert, int64_t parts) {
     const int64_t slice = cache_.first_slice(matrix) + expert;
-    if (parts_left_[slice].fetch_sub(int32_t(parts), std::memory_order_acq_rel) == parts) finished_all(slice);
+    const bool was_last = parts_left_[slice].fetch_sub(int32_t(parts), std::memory_order_acq_rel) == parts;
+    cache_.release(slice);
+    if (was_last) finished_all(slice);
+    else if (is_starved_.load()) freed();
   }
   // The experts that the last `want` asked for, in the order in which they are best computed.
   const std::vector<TouchedExpert>& order() const { return order_; }
@@ -112,6 +116,7 @@ class ExpertStore {
   void piece_landed(const Piece& piece, const std::string& error);
   void wait_for(int64_t slice);
   void finished_all(int64_t slice);
+  void freed();
   void abandon_predictions();
   void wake_readers();
   int64_t rows_of_piece(const ExpertRows& m) const;
@@ -133,6 +138,7 @@ class ExpertStore {
   std::string failure_;  // why this step cannot be computed
   int n_idle_ = 0, n_in_flight_ = 0, n_idle_in_flight_ = 0;  // threads without work; pieces being read
   bool is_stopping_ = false;
+  std::atomic<bool> is_starved_{false};  // a reader found no slot for a wanted slice; set before it looks, so that no release is missed
   int64_t read_bytes_ = 0, reads_ = 0, wait_ns_ = 0;
   std::atomic<int64_t> dropped_{0};
   int64_t slices_read_ = 0, wanted_before_ = 0, slices_before_ = 0;

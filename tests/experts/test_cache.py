@@ -185,6 +185,26 @@ def test_predicted_experts_are_not_replaced_while_others_can_be() -> None:
     assert cache.state(second) == READY
 
 
+def test_a_slice_that_is_being_multiplied_is_not_replaced() -> None:
+    cache = _core.ExpertCache()
+    layer = cache.add_layer(2)
+    matrices = [cache.add_matrix(layer, 0, 64), cache.add_matrix(layer, 1, 128)]
+    cache.finish({64: 1, 128: 1}, 10, 1)
+    gate, down = map(cache.first_slice, matrices)
+    cache.begin_step(1)
+    cache.want(0, [(1, 1)])
+    assert cache.next_read() == gate + 1
+    cache.landed(gate + 1)
+    cache.begin_step(2)
+    assert cache.want(0, [(0, 1), (1, 1)]) == [0, 1]
+    assert cache.use(gate + 1)
+    assert cache.next_read() == down + 0, "the only slot of a gate is in use"
+    cache.release(gate + 1)
+    assert cache.next_read() == gate + 0
+    assert not cache.use(gate + 1)
+    cache.check()
+
+
 def test_a_failed_slice_is_read_again_in_the_next_step() -> None:
     cache = _core.ExpertCache()
     cache.add_matrix(cache.add_layer(2), 0, 64)

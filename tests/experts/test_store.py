@@ -6,6 +6,7 @@ import ctypes
 import mmap
 import os
 import random
+import threading
 import time
 from pathlib import Path
 
@@ -81,6 +82,39 @@ def test_slices_hold_the_bytes_of_the_file(tmp_path: Path, mode: int, n_readers:
     counts = opened.store.counts()
     assert counts["wanted"] > counts["ready"] > 0
     assert counts["read_bytes"] > 0
+
+
+def test_workers_that_take_turns_never_see_a_slice_replaced_under_them(tmp_path: Path) -> None:
+    opened, rng = Opened(tmp_path / "model", small=4, large=2), random.Random(1)
+    work: list[tuple[int, int, int]] = []
+    wrong: list[tuple[int, int, int]] = []
+
+    def worker() -> None:
+        while work:
+            try:
+                layer, which, expert = work.pop(0)
+            except IndexError:
+                return
+            got = opened.store.multiply(opened.matrices[layer][which], expert, rng.random() / 1000)
+            if got != opened.expected(layer, which, expert):
+                wrong.append((layer, which, expert))
+
+    for step in range(60):
+        opened.store.begin_step(1)
+        layer = step % 2
+        opened.store.want(layer, [(e, 1) for e in rng.sample(range(N_EXPERTS), rng.choice([2, 5, 8]))])
+        opened.store.predict(1 - layer, rng.sample(range(N_EXPERTS), rng.randint(0, N_EXPERTS)))
+        for stage in (0, 1):
+            work[:] = [(layer, which, e) for e in opened.store.order()
+                       for which, (its_stage, _, _) in enumerate(SHAPES) if its_stage == stage]
+            threads = [threading.Thread(target=worker) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(30)
+                assert not thread.is_alive(), "a worker waits for ever"
+        opened.store.end_step()
+    assert not wrong
 
 
 def cached_pages(path: Path) -> int:
