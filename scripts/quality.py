@@ -7,10 +7,7 @@ The reference is scripts/exact.py: the file's own weights, decoded, and float64 
 an engine's arithmetic costs, not what quantising the model cost. Text: the first 501 tokens of
 tests/data/ordinary_text.txt, that is 500 predictions, computed as one sequence in one call.
 
-    mean, median, max KL  Kullback-Leibler divergence of the engine from exact, nats per token
-    perplexity, ratio     of the text; ratio to exact's
-    ±                     standard error over the positions: a ratio this close to 1 says nothing
-    top-1                 share of positions where the likeliest token is the same
+What the figures are stands in src/tenth/bench/divergence.py.
 
 Engines: exact; int8, f16kv, int8+f16kv (exact with one or both of the roundings that engines use); llama.cpp (its
 defaults: float16 KV), llama.cpp-f32kv; tenth (its defaults: float16 KV), tenth-q8kv. Each engine's package is imported
@@ -26,30 +23,17 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).parents[1] / "src"))  # where tenth is not installed: this needs numpy alone
+from tenth.bench.divergence import compare
+
 TEXT = Path(__file__).parent.parent / "tests" / "data" / "ordinary_text.txt"
 N_PREDICTIONS = 500
-
-
-@dataclass(frozen=True)
-class Quality:
-    """One engine on one file, against exact."""
-
-    engine: str
-    mean_kl: float
-    mean_kl_error: float  # standard error over the positions, as the next one
-    median_kl: float
-    max_kl: float
-    perplexity: float
-    perplexity_ratio: float
-    perplexity_ratio_error: float
-    top1_agreement: float
-    n_predictions: int
 
 
 def exact(activations: str = "exact", kv: str = "exact") -> Callable[[Path, list[int]], np.ndarray]:
@@ -124,48 +108,6 @@ def read_logits(engine: str, path: Path, cache: Path) -> np.ndarray:
     return logits
 
 
-def compare(engine: str, found: np.ndarray, expected: np.ndarray, tokens: list[int]) -> Quality:
-    """The figures of one engine; all sums in float64."""
-    if found.shape != expected.shape or not np.isfinite(found).all():
-        raise SystemExit(f"{engine}: logits {found.shape} against {expected.shape}, or not all finite")
-    divergence, agrees, ours, exacts = [], [], [], []
-    for rows in pieces(len(expected)):
-        p, q = log_softmax(expected[rows]), log_softmax(found[rows])
-        divergence.append((np.exp(p) * (p - q)).sum(-1))
-        agrees.append(p.argmax(-1) == q.argmax(-1))
-        actual = np.array(tokens)[rows.start + 1 : rows.stop + 1]
-        ours.append(q[np.arange(len(q)), actual])
-        exacts.append(p[np.arange(len(p)), actual])
-    kl = np.concatenate(divergence)
-    surprise = -np.concatenate(ours)
-    excess = surprise + np.concatenate(exacts)
-    ratio = float(np.exp(excess.mean()))
-    return Quality(
-        engine=engine,
-        mean_kl=float(kl.mean()),
-        mean_kl_error=float(kl.std(ddof=1) / len(kl) ** 0.5),
-        median_kl=float(np.median(kl)),
-        max_kl=float(kl.max()),
-        perplexity=float(np.exp(surprise.mean())),
-        perplexity_ratio=ratio,
-        perplexity_ratio_error=float(ratio * excess.std(ddof=1) / len(excess) ** 0.5),
-        top1_agreement=float(np.concatenate(agrees).mean()),
-        n_predictions=len(kl),
-    )
-
-
-def pieces(n: int) -> Iterator[slice]:
-    """Slices of 50 rows: whole vocabularies of 500 rows in float64 would take gigabytes."""
-    yield from (slice(start, min(start + 50, n)) for start in range(0, n, 50))
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Float64 [n, vocab], natural logarithm."""
-    x = logits.astype(np.float64)
-    x -= x.max(-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(-1, keepdims=True))
-
-
 def main() -> int:
     """Measure and print a table, or JSON with --json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -191,7 +133,7 @@ def main() -> int:
     for r in rows:
         divergence = f"{r.mean_kl:9.2e} ± {r.mean_kl_error:6.0e} {r.median_kl:9.2e} {r.max_kl:9.2e}"
         perplexity = f"{r.perplexity:10.4f} {r.perplexity_ratio:7.4f} ± {r.perplexity_ratio_error:6.4f}"
-        print(f"{r.engine:16} {divergence} {perplexity} {100 * r.top1_agreement:6.1f}%")
+        print(f"{r.name:16} {divergence} {perplexity} {100 * r.top1_agreement:6.1f}%")
     return 0
 
 

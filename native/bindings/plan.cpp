@@ -65,6 +65,8 @@ Attributes attributes_from(nb::dict d) {
     else if (name == "cap") a.cap = nb::cast<float>(value);
     else if (name == "alpha") a.alpha = nb::cast<float>(value);
     else if (name == "limit") a.limit = nb::cast<float>(value);
+    else if (name == "prefer") a.prefer = nb::cast<float>(value);
+    else if (name == "drop") a.drop = nb::cast<float>(value);
     else if (name == "softcap") a.softcap = nb::cast<float>(value);
     else if (name == "layer") a.layer = nb::cast<int>(value);
     else if (name == "n_kv_heads") a.n_kv_heads = nb::cast<int>(value);
@@ -122,10 +124,12 @@ class PyPlan {
     plan_.add_instruction(std::move(i), of_drafter ? Which::drafter : Which::model);
   }
 
-  void step(Ints tokens, Ints positions, Ints row_starts, nb::list pages, Ints outputs, Ints slots) {
+  void step(Ints tokens, Ints positions, Ints row_starts, nb::list pages, Ints outputs, Ints slots, Ints copies) {
     BatchView b = batch_from(tokens, positions, row_starts, pages, outputs);
     b.slots = slots.data();
     b.n_slots = int64_t(slots.shape(0));
+    b.copies = copies.data();
+    b.n_copies = int64_t(copies.shape(0));
     nb::gil_scoped_release unlocked;
     plan_.step(b);
   }
@@ -200,6 +204,7 @@ class PyPlan {
     d["reads"] = c.reads;
     d["read_bytes"] = c.read_bytes;
     d["wait_seconds"] = c.wait_seconds;
+    d["dropped"] = c.dropped;
     d["slot_bytes"] = plan_.store()->arena_bytes();
     d["buffer_bytes"] = plan_.store()->buffer_bytes();
     d["direct"] = plan_.store()->files().front().mode() == ReadMode::direct;
@@ -253,7 +258,7 @@ void bind_plan(nb::module_& m) {
         const Operand of_drafter = drafted ? operand_from(*drafted) : Operand();
         p.plan_.finish(operand_from(logits), drafted ? &of_drafter : nullptr);
       }, "logits"_a, "drafted"_a = nb::none())
-      .def("step", &PyPlan::step, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a, "slots"_a)
+      .def("step", &PyPlan::step, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a, "slots"_a, "copies"_a)
       .def("draft", &PyPlan::draft, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a, "sources"_a)
       .def("copy_slot", [](PyPlan& p, int64_t from, int64_t to) {
         nb::gil_scoped_release unlocked;

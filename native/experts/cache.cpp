@@ -374,6 +374,14 @@ int ExpertCache::matrix_of(int64_t slice) const {
   return int(after - matrices_.begin()) - 1;
 }
 
+bool ExpertCache::is_here(int layer, int64_t expert) const {
+  const std::vector<int>& of_layer = layers_[layer].matrices;
+  return std::all_of(of_layer.begin(), of_layer.end(), [&](int m) {
+    const SliceState st = state(matrices_[m].first_slice + expert);
+    return st == SliceState::ready || st == SliceState::reading;
+  });
+}
+
 int64_t ExpertCache::place(int64_t slice) const {
   const Size& size = sizes_[slices_[slice].size];
   return size.base + slices_[slice].slot * size.slot_bytes;

@@ -80,6 +80,8 @@ class ExpertCache {
   const std::vector<int>& matrices_of(int layer) const { return layers_[layer].matrices; }
   // May be asked without the owner's lock: slices that are wanted stay ready until they are finished.
   SliceState state(int64_t slice) const { return slices_[slice].state.load(std::memory_order_acquire); }
+  // Whether all slices of an expert are ready or being read; may be asked without the lock.
+  bool is_here(int layer, int64_t expert) const;
   int64_t place(int64_t slice) const;  // of its slot: bytes from the start of the arena
   bool is_wanted(int64_t slice) const { return slices_[slice].wanted_at >= 0; }
   int64_t arena_bytes() const { return arena_bytes_; }

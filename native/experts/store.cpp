@@ -251,7 +251,7 @@ void ExpertStore::piece_landed(const Piece& piece, const std::string& error) {
 
 StoreCounts ExpertStore::counts() {
   std::lock_guard<std::mutex> guard(lock_);
-  return {cache_.counts(), read_bytes_, reads_, double(wait_ns_) * 1e-9};
+  return {cache_.counts(), read_bytes_, reads_, double(wait_ns_) * 1e-9, dropped_.load()};
 }
 
 void ExpertStore::reset_counts() {
@@ -259,6 +259,7 @@ void ExpertStore::reset_counts() {
   cache_.reset_counts();
   wanted_before_ = 0;
   read_bytes_ = reads_ = wait_ns_ = 0;
+  dropped_ = 0;
 }
 
 std::vector<double> ExpertStore::usage() {

@@ -40,6 +40,7 @@ struct StoreCounts {
   int64_t read_bytes = 0;   // asked for, of the files
   int64_t reads = 0;
   double wait_seconds = 0;  // of all workers together, for slices
+  int64_t dropped = 0;      // experts that rows did without, see route_lossy
 };
 
 class ExpertStore {
@@ -72,6 +73,11 @@ class ExpertStore {
   // The experts that the last `want` asked for, in the order in which they are best computed.
   const std::vector<TouchedExpert>& order() const { return order_; }
   void end_step();
+
+  // ---- what changes results (ops/route.cpp); asked by any worker while others read
+  // Whether an expert is in memory or on the way.
+  bool is_here(int layer, int64_t expert) const { return cache_.is_here(layer, expert); }
+  void count_dropped(int64_t n) { dropped_.fetch_add(n, std::memory_order_relaxed); }
 
   // ---- looking
   StoreCounts counts();
@@ -128,6 +134,7 @@ class ExpertStore {
   int n_idle_ = 0, n_in_flight_ = 0, n_idle_in_flight_ = 0;  // threads without work; pieces being read
   bool is_stopping_ = false;
   int64_t read_bytes_ = 0, reads_ = 0, wait_ns_ = 0;
+  std::atomic<int64_t> dropped_{0};
   int64_t slices_read_ = 0, wanted_before_ = 0, slices_before_ = 0;
   double read_share_ = 1;  // of the slices wanted lately, by wants and by guesses
   Signal landed_;

@@ -15,7 +15,7 @@
 namespace tenth {
 namespace {
 
-// The pairs (row, slot) of a step, numbered row * k + slot, by expert.
+// The pairs (row, slot) of a step, numbered row * k + slot, by expert. Pairs of expert kNone belong to nobody.
 struct Groups {
   int32_t* starts;   // [n_experts + 1]: pairs[starts[e] .. starts[e + 1]) are those of expert e
   int32_t* pairs;    // [n_pairs], rising within an expert
@@ -31,6 +31,7 @@ struct Groups {
     touched = pairs + n_pairs;
     std::fill_n(starts, n_experts + 1, 0);
     for (int64_t i = 0; i < n_pairs; i++) {
+      if (experts[i] == kNone) continue;
       if (uint32_t(experts[i]) >= uint32_t(n_experts)) throw std::runtime_error("a row was routed to no expert");
       starts[experts[i] + 1]++;
     }
@@ -39,7 +40,8 @@ struct Groups {
       if (starts[e + 1]) touched[n_touched++] = int32_t(e);
       starts[e + 1] += starts[e];
     }
-    for (int64_t i = 0; i < n_pairs; i++) pairs[starts[experts[i]]++] = int32_t(i);
+    for (int64_t i = 0; i < n_pairs; i++)
+      if (experts[i] != kNone) pairs[starts[experts[i]]++] = int32_t(i);
     for (int64_t e = n_experts; e > 0; e--) starts[e] = starts[e - 1];  // they had moved on by one expert each
     starts[0] = 0;
   }
@@ -95,6 +97,7 @@ class Call {
   }
 
   void run() {
+    clear_dropped();
     int64_t bytes_each = 0, panels_each = 0, total = 0;
     for (int w = 0; w < n_; w++) {
       bytes_each += s_.experts(i_.in[2 + w]).expert_bytes();
@@ -119,6 +122,16 @@ class Call {
   int64_t rows_of(int64_t expert) const { return groups_.starts[expert + 1] - groups_.starts[expert]; }
   // How long an expert's bytes take, in any unit: reading them, and multiplying by each row.
   int64_t cost(int64_t expert) const { return 4 + rows_of(expert); }
+
+  // What nobody computes counts nothing, and must be a number all the same.
+  void clear_dropped() {
+    const int32_t* experts = s_.numbers(i_.in[1]);
+    for (int64_t pair = thread_; pair < n_rows_ * k_; pair += s_.n_threads)
+      for (int w = 0; w < n_ && experts[pair] == kNone; w++) {
+        const int64_t width = i_.out[w].inner;
+        std::fill_n(s_.floats(i_.out[w]) + pair * width, width, 0.0f);
+      }
+  }
 
   // The part [from, to) of the axis, of one expert whose weights begin at `at`. A panel belongs to where it begins.
   void multiply(int64_t expert, int64_t at, int64_t from, int64_t to) {
@@ -196,7 +209,8 @@ class Call {
 std::vector<TouchedExpert> touched_experts(const Instruction& i, const Step& s) {
   std::vector<int32_t> rows(s.experts(i.in[1]).n_experts());
   const int32_t* experts = s.numbers(i.in[0]);
-  for (int64_t pair = 0, n = s.rows_of(i.in[0]) * i.in[0].width; pair < n; pair++) rows.at(experts[pair])++;
+  for (int64_t pair = 0, n = s.rows_of(i.in[0]) * i.in[0].width; pair < n; pair++)
+    if (experts[pair] != kNone) rows.at(experts[pair])++;
   std::vector<TouchedExpert> touched;
   for (size_t e = 0; e < rows.size(); e++)
     if (rows[e]) touched.push_back({int32_t(e), rows[e]});
@@ -217,7 +231,8 @@ void run_expert_predict(const Instruction& i, Step& s, int thread) {
   const int64_t k = i.in[0].width, n = s.rows_of(i.in[0]) * k;
   const int32_t* experts = s.numbers(i.in[0]);
   std::vector<int64_t> votes(s.experts(i.in[1]).n_experts());
-  for (int64_t pair = 0; pair < n; pair++) votes.at(experts[pair]) += k - pair % k;
+  for (int64_t pair = 0; pair < n; pair++)
+    if (experts[pair] != kNone) votes.at(experts[pair]) += k - pair % k;
   std::vector<int32_t> likely;
   for (size_t e = 0; e < votes.size(); e++)
     if (votes[e]) likely.push_back(int32_t(e));

@@ -32,10 +32,13 @@ void rule_hidden_load(const Instruction&, const Parts&);
 void rule_short_conv(const Instruction&, const Parts&);
 void rule_delta_net(const Instruction&, const Parts&);
 void rule_route(const Instruction&, const Parts&);
+void rule_route_lossy(const Instruction&, const Parts&);
 void rule_expert_linear(const Instruction&, const Parts&);
 void rule_experts_named(const Instruction&, const Parts&);  // expert_read, expert_predict
 void rule_expert_trace(const Instruction&, const Parts&);
 void rule_expert_sum(const Instruction&, const Parts&);
+
+constexpr int32_t kNone = -1;  // in place of an expert: the row does without one, see route_lossy
 
 // What each worker needs for itself.
 int64_t scratch_route(const Instruction&, const Parts&, int64_t rows);
@@ -82,6 +85,7 @@ void run_softcap(const Instruction&, Step&, int thread);
 void run_select_outputs(const Instruction&, Step&, int thread);
 void run_sequence_mean(const Instruction&, Step&, int thread);
 void run_route(const Instruction&, Step&, int thread);
+void run_route_lossy(const Instruction&, Step&, int thread);
 void run_expert_linear(const Instruction&, Step&, int thread);
 void run_expert_read(const Instruction&, Step&, int thread);
 void run_expert_predict(const Instruction&, Step&, int thread);

@@ -28,6 +28,9 @@ void run_short_conv(const Instruction& i, Step& s, int thread) {
       for (int64_t j = 0; j < taps; j++) inputs[j] = row_at(t + j);
       s.rows->short_conv(inputs, weight, width, int(taps), y + t * width, n);
     }
+    for (int64_t t = 0; t < n_rows; t++)
+      if (float* copy = s.copy_of(i.attributes.state, row + t))
+        for (int64_t r = 0; r < kept_rows; r++) std::memcpy(copy + first + r * width, row_at(t + 1 + r), size_t(n) * 4);
     for (int64_t r = 0; r < kept_rows; r++)  // upwards: a row that moves up was read before it is written
       std::memmove(kept + r * width, row_at(n_rows + r), size_t(n) * 4);
   }
@@ -46,7 +49,6 @@ void run_delta_net(const Instruction& i, Step& s, int thread) {
       const int64_t head = piece / groups, column = piece % groups * kStateColumns;
       const int64_t k_head = a.tiled ? head % k_heads : head / (v_heads / k_heads);
       DeltaRows rows;
-      rows.n_rows = s.batch->row_starts[sequence + 1] - row;
       rows.k_dim = k_dim;
       rows.qk_stride = q.width;
       rows.v_stride = v.width;
@@ -61,7 +63,17 @@ void run_delta_net(const Instruction& i, Step& s, int thread) {
       rows.n_columns = int(std::min<int64_t>(kStateColumns, v_dim - column));
       rows.scale = a.scale;
       if (s.is_first(sequence)) std::memset(rows.state, 0, size_t(k_dim) * kStateColumns * 4);
-      s.rows->delta_net(rows);
+      // In one go, or as far as the next row behind which the state is copied.
+      for (int64_t from = row, end = s.batch->row_starts[sequence + 1]; from < end; from += rows.n_rows) {
+        int64_t last = from;
+        while (last + 1 < end && !s.copy_of(a.state, last)) last++;
+        rows.n_rows = last + 1 - from;
+        s.rows->delta_net(rows);
+        if (float* copy = s.copy_of(a.state, last)) std::memcpy(copy + piece * k_dim * kStateColumns, rows.state, size_t(k_dim) * kStateColumns * 4);
+        rows.q += rows.n_rows * rows.qk_stride, rows.k += rows.n_rows * rows.qk_stride;
+        rows.v += rows.n_rows * rows.v_stride, rows.y += rows.n_rows * rows.v_stride;
+        rows.decay += rows.n_rows * rows.gate_stride, rows.beta += rows.n_rows * rows.gate_stride;
+      }
     }
   }
 }

@@ -64,14 +64,42 @@ void choose(const Attributes& a, const Room& room, int64_t n_experts, int32_t* e
     for (int64_t e = room.groups[j] * size, end = e + size; e < end; e++) best.offer(int32_t(e), room.ranks[e]);
 }
 
-}  // namespace
+// Which experts of a streamed layer are in memory or on the way, asked while others read.
+struct Here {
+  ExpertStore* store;
+  int layer;
+  bool operator()(int64_t expert) const { return store->is_here(layer, expert); }
+};
 
-int64_t scratch_route(const Instruction& i, const Parts&, int64_t) { return Room::bytes(i.in[0].width, i.attributes.n_groups); }
+// Makes experts that are here rank higher.
+void prefer(const Attributes& a, const Room& room, int64_t n_experts, const Here& is_here) {
+  const float more = 1 + a.prefer;
+  for (int64_t e = 0; e < n_experts; e++) {
+    float& rank = room.ranks[e];
+    if (is_here(e)) rank = a.score == Score::softmax_selected ? rank + std::log(more) : rank > 0 ? rank * more : rank / more;
+  }
+}
 
-void run_route(const Instruction& i, Step& s, int thread) {
+// Leaves out what is neither here nor of much weight; how many that were.
+int64_t drop(const Attributes& a, int32_t* experts, float* weights, const Here& is_here) {
+  float sum = 0, kept = 0;
+  for (int j = 0; j < a.k; j++) sum += weights[j];
+  const int64_t best = std::max_element(weights, weights + a.k) - weights;
+  const float least = a.drop * sum / float(a.k);
+  int64_t dropped = 0;
+  for (int j = 0; j < a.k; j++) {
+    if (j != best && weights[j] < least && !is_here(experts[j])) experts[j] = kNone, weights[j] = 0, dropped++;
+    kept += weights[j];
+  }
+  if (a.normalise && dropped)
+    for (int j = 0; j < a.k; j++) weights[j] *= sum / kept;
+  return dropped;
+}
+
+// `is_here` null: what is in memory plays no part.
+void route(const Instruction& i, Step& s, int thread, const float* bias, const Here* is_here) {
   const Attributes& a = i.attributes;
   const int64_t n_experts = i.in[0].width, k = a.k;
-  const float* bias = i.in.size() > 1 ? s.vector(i.in[1]) : nullptr;
   const Room room(s.scratch_of(thread), n_experts, a.n_groups);
   const Share share(s.rows_of(i.in[0]), thread, s.n_threads);
   for (int64_t r = share.begin; r < share.end; r++) {
@@ -83,6 +111,7 @@ void run_route(const Instruction& i, Step& s, int thread) {
     else std::copy_n(logits, n_experts, room.scores);
     if (bias) s.rows->add(room.scores, bias, room.ranks, n_experts);
     else std::copy_n(room.scores, n_experts, room.ranks);
+    if (is_here) prefer(a, room, n_experts, *is_here);
     choose(a, room, n_experts, experts);
     float sum = 0;
     for (int64_t j = 0; j < k; j++) sum += weights[j] = room.scores[experts[j]];
@@ -90,7 +119,22 @@ void run_route(const Instruction& i, Step& s, int thread) {
     if (a.normalise)
       for (int64_t j = 0; j < k; j++) weights[j] /= sum + 1e-20f;
     for (int64_t j = 0; j < k; j++) weights[j] *= a.scale;
+    const int64_t dropped = is_here ? drop(a, experts, weights, *is_here) : 0;
+    if (dropped && !i.is_guess) is_here->store->count_dropped(dropped);
   }
+}
+
+}  // namespace
+
+int64_t scratch_route(const Instruction& i, const Parts&, int64_t) { return Room::bytes(i.in[0].width, i.attributes.n_groups); }
+
+void run_route(const Instruction& i, Step& s, int thread) { route(i, s, thread, i.in.size() > 1 ? s.vector(i.in[1]) : nullptr, nullptr); }
+
+void run_route_lossy(const Instruction& i, Step& s, int thread) {
+  const StreamedFrom& from = s.experts(i.in[1]).from();
+  const Here is_here{from.store, from.layer};
+  const bool is_generating = s.batch->n_rows == s.batch->n_sequences;
+  route(i, s, thread, i.in.size() > 2 ? s.vector(i.in[2]) : nullptr, is_generating ? &is_here : nullptr);
 }
 
 void run_expert_sum(const Instruction& i, Step& s, int thread) {

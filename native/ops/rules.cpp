@@ -246,8 +246,7 @@ void rule_select_outputs(const Instruction& i, const Parts&) {
   need(i, is_floats(x) && is_floats(y) && x.rows == Rows::tokens && y.rows == Rows::outputs && x.width == y.width, "operands differ");
 }
 
-void rule_route(const Instruction& i, const Parts&) {
-  need_counts(i, 1, 2, 2);
+static void rule_routing(const Instruction& i, size_t bias_at) {
   const Attributes& a = i.attributes;
   const Operand &logits = i.in[0], &experts = i.out[0], &weights = i.out[1];
   const int64_t n = logits.width;
@@ -255,7 +254,21 @@ void rule_route(const Instruction& i, const Parts&) {
   need(i, a.k >= 1 && experts.width == a.k && is_alike(experts, weights) && experts.rows == logits.rows, "shape of the results");
   need(i, a.n_groups >= 1 && a.groups_used >= 1 && a.groups_used <= a.n_groups && n % a.n_groups == 0, "groups");
   need(i, a.k <= a.groups_used * (n / a.n_groups) && (a.n_groups == 1 || !a.group_top2 || n / a.n_groups >= 2), "size of the groups");
-  need(i, i.in.size() == 1 || (i.in[1].kind == Kind::vector && i.in[1].width == n), "the bias does not fit the logits");
+  need(i, i.in.size() == bias_at || (i.in[bias_at].kind == Kind::vector && i.in[bias_at].width == n), "the bias does not fit the logits");
+}
+
+void rule_route(const Instruction& i, const Parts&) {
+  need_counts(i, 1, 2, 2);
+  rule_routing(i, 1);
+}
+
+void rule_route_lossy(const Instruction& i, const Parts& p) {
+  need_counts(i, 2, 3, 2);
+  rule_routing(i, 2);
+  need(i, i.in[1].kind == Kind::experts, "kinds");
+  const ExpertMatrix& e = p.experts[i.in[1].at];
+  need(i, e.from().store && e.n_experts() == i.in[0].width, "the experts are not streamed, or of another number than the logits");
+  need(i, i.attributes.prefer >= 0 && i.attributes.drop >= 0 && i.attributes.drop <= 1, "how much is lost");
 }
 
 void rule_expert_linear(const Instruction& i, const Parts& p) {

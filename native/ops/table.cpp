@@ -44,6 +44,7 @@ static const OpRow kOps[] = {
     {"select_outputs", rule_select_outputs, run_select_outputs},
     {"sequence_mean", rule_select_outputs, run_sequence_mean},
     {"route", rule_route, run_route, scratch_route},
+    {"route_lossy", rule_route_lossy, run_route_lossy, scratch_route},
     {"expert_linear", rule_expert_linear, run_expert_linear, scratch_expert_linear},
     {"expert_read", rule_experts_named, run_expert_read},
     {"expert_predict", rule_experts_named, run_expert_predict},

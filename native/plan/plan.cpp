@@ -219,7 +219,7 @@ void Plan::add_instruction(Instruction instruction, Which which) {
     for (const Operand& o : *list) {
       check_operand(o, "plan: operand of " + name);
       if (o.kind == Operand::Kind::matrix && name != "embed") instruction.weight_bytes += matrices_[o.at].n_panels() * matrices_[o.at].panel_bytes();
-      if (o.kind == Operand::Kind::experts && instruction.in.size() > 1) instruction.weight_bytes += experts_[o.at].expert_bytes() * instruction.in[1].width;
+      if (o.kind == Operand::Kind::experts && name == "expert_linear") instruction.weight_bytes += experts_[o.at].expert_bytes() * instruction.in[1].width;
     }
   instruction.op->rule(instruction, parts());
   // Slots are filled in order of stages: products in another order would wait for each other's for ever.
@@ -328,12 +328,21 @@ void Plan::check_slots(const BatchView& b) const {
     expect(position == 0 || position == slot_tokens_[size_t(slot)],
            "step: slot " + std::to_string(slot) + " has not seen the tokens before position " + std::to_string(position));
   }
+  expect(b.n_copies == 0 || b.n_copies == b.n_rows, "step: a copy, or -1, for each row");
+  for (int64_t r = 0; r < b.n_copies; r++) {
+    if (b.copies[r] == -1) continue;
+    expect(within(b.copies[r], 0, limits_.n_slots - 1), "step: no slot " + std::to_string(b.copies[r]));
+    expect(!taken[size_t(b.copies[r])], "step: slot " + std::to_string(b.copies[r]) + " is used twice");
+    taken[size_t(b.copies[r])] = true;
+  }
 }
 
 void Plan::note_slots(const BatchView& b, bool done) {
   if (recurrences_.empty()) return;
   for (int64_t s = 0; s < b.n_sequences; s++)
     slot_tokens_[size_t(b.slots[s])] = done ? b.positions[b.row_starts[s + 1] - 1] + 1 : kUnknown;
+  for (int64_t r = 0; r < b.n_copies; r++)
+    if (b.copies[r] >= 0) slot_tokens_[size_t(b.copies[r])] = done ? b.positions[r] + 1 : kUnknown;
 }
 
 void Plan::copy_slot(int64_t from, int64_t to) {

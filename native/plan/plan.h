@@ -39,7 +39,7 @@ struct Operand {
 enum class Score : int { softmax = 0, sigmoid = 1, softmax_selected = 2 };  // of route
 
 struct Attributes {  // of all ops together; program/ops.py says which op uses which
-  float eps = 0, scale = 1, factor = 1, cap = 0, softcap = 0, alpha = 1, limit = 0;
+  float eps = 0, scale = 1, factor = 1, cap = 0, softcap = 0, alpha = 1, limit = 0, prefer = 0, drop = 0;
   int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0, n_heads = 0, first = 0, n_rows = 0, state = 0, router = 0, separator = -1;
   int k = 0, n_groups = 1, groups_used = 1;
   Score score = Score::softmax;
@@ -112,6 +112,8 @@ struct BatchView {
   std::vector<std::vector<int32_t>> pages;  // by sequence
   const int32_t* slots = nullptr;           // by sequence: where its recurrences are; n_slots of them, 0 for programs with none
   int64_t n_slots = 0;
+  const int32_t* copies = nullptr;          // by row: a slot that gets a copy of its sequence's recurrences behind it, or -1
+  int64_t n_copies = 0;                     // the rows, or 0: no copies
   const int32_t* sources = nullptr;         // of a drafter: by row, the kept row it goes on from; n_sources of them
   int64_t n_sources = 0;
 };
@@ -145,8 +147,13 @@ struct Step {
   int64_t rows_of(const Operand& o) const { return n_rows[int(o.rows)]; }
   const float* vector(const Operand& o) const { return (*vectors)[o.at].data(); }
   const Matrix& matrix(const Operand& o) const { return (*matrices)[o.at]; }
-  float* recurrent(int number, int64_t sequence) const {
-    return reinterpret_cast<float*>(slots + batch->slots[sequence] * slot_bytes + (*recurrences)[number].offset);
+  float* recurrent(int number, int64_t sequence) const { return recurrent_in(number, batch->slots[sequence]); }
+  float* recurrent_in(int number, int64_t slot) const {
+    return reinterpret_cast<float*>(slots + slot * slot_bytes + (*recurrences)[number].offset);
+  }
+  // Where the recurrence of a row's sequence is copied behind it; null for most rows.
+  float* copy_of(int number, int64_t row) const {
+    return batch->n_copies && batch->copies[row] >= 0 ? recurrent_in(number, batch->copies[row]) : nullptr;
   }
   bool is_first(int64_t sequence) const { return batch->positions[batch->row_starts[sequence]] == 0; }  // what is kept counts as 0
   const ExpertMatrix& experts(const Operand& o) const { return (*expert_matrices)[o.at]; }

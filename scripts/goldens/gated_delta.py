@@ -100,13 +100,13 @@ class GatedDelta(Architecture):
         writer.add_rope_dimension_sections([1, 1, 0, 0])
 
 
-def qwen35(formats: dict[str, str] | None = None) -> Case:
+def qwen35(formats: dict[str, str] | None = None, *, drafter: str = "") -> Case:
     config = transformers.Qwen3_5TextConfig(**(SMALL | HEADS | HYBRID))
-    return Case(GatedDelta("qwen35"), transformers.Qwen3_5ForCausalLM, config, formats or {})
+    return Case(GatedDelta("qwen35"), transformers.Qwen3_5ForCausalLM, config, formats or {}, drafter=drafter)
 
 
 CASES = {
-    "qwen35": qwen35(),
+    "qwen35": qwen35(drafter="shared"),
     "qwen35_quantised": qwen35(FORMATS),
     "qwen35moe": Case(
         GatedDelta("qwen35moe"), transformers.Qwen3_5MoeForCausalLM, transformers.Qwen3_5MoeTextConfig(**HYBRID_MOE)
@@ -115,5 +115,6 @@ CASES = {
         GatedDelta("qwen3next", by_groups=True),
         transformers.Qwen3NextForCausalLM,
         transformers.Qwen3NextConfig(**HYBRID_MOE),
+        drafter="copies",
     ),
 }

@@ -95,6 +95,8 @@ class Batch:
     outputs: I32  # [m] ascending numbers of the rows that need logits, or whose vectors are wanted
     sampling: Sampling | None = None  # None: no token is chosen
     slots: I32 = field(default_factory=lambda: np.zeros(0, np.int32))  # [s] where each one's recurrences are, if any
+    # [n] slots that get a copy of the recurrences behind a row, or -1; empty: none is copied
+    copies: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
     sources: I32 = field(default_factory=lambda: np.zeros(0, np.int32))  # [n] of a draft: rows of the step before it
 
 

@@ -45,6 +45,12 @@ class EngineConfig:
         "when they are needed. 0 means TENTH_MEMORY, or what is free.", parser=parse_bytes, metavar="SIZE")
     disk: str = _setting("auto", "How experts are read from the disk: direct, buffered, or auto (the faster).")
     predict_experts: bool = _setting(True, "Read ahead the experts that the next layer will probably use; same text.")
+    lossy_drop: float = _setting(
+        0.0, "CHANGES THE TEXT: while generating, do without experts that are not in memory and weigh less than this "
+        "share, at most 1, of the mean. 0 is exact.", metavar="SHARE")
+    lossy_prefer: float = _setting(
+        0.0, "CHANGES THE TEXT: while generating, choose experts that are in memory as if they scored higher by this "
+        "share. 0 is exact.", metavar="SHARE")
     speculate: bool = _setting(
         True, "Guess tokens where that is faster: from the request's own text, and by the block for it that a model's "
         "file may have; same answers.")
@@ -57,6 +63,10 @@ class EngineConfig:
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise RequestError(f"setting {name} is {value!r}, expected a whole number from {low} to {high}")
         object.__setattr__(self, "memory_bytes", parse_bytes(self.memory_bytes, "setting memory_bytes"))
+        for name, most in (("lossy_drop", 1.0), ("lossy_prefer", 1000.0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+                raise RequestError(f"setting {name} is {value!r}, expected a number from 0 to {most:g}")
         if self.disk not in ("auto", "direct", "buffered"):
             raise RequestError(f"setting disk is {self.disk!r}, expected auto, direct or buffered")
         for name in ("prefix_reuse", "predict_experts", "speculate"):

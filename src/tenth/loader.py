@@ -20,7 +20,7 @@ from tenth.models import build
 from tenth.placing import expert_weights, memory_needs, n_pages, reading_for
 from tenth.program import memory
 from tenth.program.passes import kept_as_floats, optimise
-from tenth.program.streaming import stream_experts
+from tenth.program.streaming import Lossy, stream_experts
 from tenth.program.tracing import trace_experts
 from tenth.program.values import Derived, Program, Sliced, Transposed, Value
 from tenth.program.values import Task as Task
@@ -50,6 +50,7 @@ LONG_CHUNKS, SLOTS_FOR_CHUNK = (2048, 1024, 512), 1 / 16  # where experts stream
 ALWAYS_STREAM = "TENTH_STREAM"  # set: experts stream although they fit, to measure what that costs
 OUTPUT_ROWS = 32  # rows that can have logits in one step: enough for a batch of sequences, small beside a chunk
 LEAST_CHECKPOINTS = 2  # copies of what recurrent layers keep: where the prompt ended, and a page of the answer
+SPARE_SLOTS = 3  # of what recurrent layers keep, behind so many guesses in a step until it is known which are right
 FLOAT_FORMATS = frozenset({"F32", "F16", "BF16"})  # their products read float32 activations, all others q8
 
 
@@ -88,7 +89,7 @@ def open_runtime(
     limits = plan_limits(program, replace(config, context_tokens=placement.needs.context_tokens))
     floats = kept_as_floats(program)
     vectors = {name: read_vector(used[name]) for name in floats}
-    matrices = {name: _source(info, header, program) for name, info in used.items() if name not in floats}
+    matrices = {name: matrix_source(info, header, program) for name, info in used.items() if name not in floats}
     reading = reading_for(placement, config, budget)
     runtime = Runtime(program, matrices, vectors, limits, progress, meanwhile, reading)
     if path and experts:
@@ -142,7 +143,8 @@ def running_program(program: Program, placement: Placement, config: EngineConfig
     """The program as it runs in a placement: with instructions that read experts when they are streamed."""
     if not placement.streams:
         return program
-    return stream_experts(program, expert_weights(program), config.predict_experts)
+    lossy = Lossy(config.lossy_drop, config.lossy_prefer)
+    return stream_experts(program, expert_weights(program), config.predict_experts, lossy)
 
 
 def place_with_chunk(layout: Layout, config: EngineConfig, budget_bytes: int, source: str) -> Placement:
@@ -247,15 +249,18 @@ def plan_limits(program: Program, config: EngineConfig) -> Limits:
     # Where nothing is kept, pages only count: each text of a step has one that is not full.
     kept = n_pages(config.kv_tokens or context) if program.state else pages_for(max_rows) + max_outputs
     arena_bytes = memory.plan(program, {"tokens": max_rows, "outputs": max_outputs})
+    spare = SPARE_SLOTS if program.recurrences and config.speculate else 0
     return Limits(
         n_threads=config.threads or len(physical_processors()), max_rows=max_rows, max_outputs=max_outputs,
         context_tokens=context, n_pages=kept, kv_format=config.kv_format,
         arena_bytes=arena_bytes,
-        n_slots=config.max_sequences + max(LEAST_CHECKPOINTS, config.max_sequences // 2) if program.recurrences else 0,
+        n_slots=config.max_sequences + max(LEAST_CHECKPOINTS, config.max_sequences // 2) + spare
+        if program.recurrences else 0, n_spare_slots=spare,
     )
 
 
-def _source(info: TensorInfo, header: ModelFile, program: Program) -> MatrixSource:
+def matrix_source(info: TensorInfo, header: ModelFile, program: Program) -> MatrixSource:
+    """Where a weight lies, and how one that lies nowhere is made."""
     how, make, expert_bytes = program.derived.get(info.name), None, prod(info.shape[-2:-1]) * info.row_bytes
     if isinstance(how, Transposed):
         make = partial(read_transposed, header.tensors[how.source], how.n_heads, how.first, how.n_rows)

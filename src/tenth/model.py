@@ -327,10 +327,11 @@ class Model:
         """The text of token ids; control tokens give none."""
         return self._text.tokenizer.decode(ids)
 
-    def logits(self, ids: list[int]) -> F32:
-        """Logits [len(ids), vocab] after every token. Needs no tokenizer."""
+    def logits(self, ids: list[int], *, at_once: int = 0) -> F32:
+        """Logits [len(ids), vocab] after every token. Needs no tokenizer. ``at_once``: most tokens in one step (0: no
+        such limit); the same numbers, but for lossy settings, which play a part only where it is 1."""
         self._check_task("generate")
-        return self._engine.logits(list(ids))
+        return self._engine.logits(list(ids), at_once)
 
     def embed(
         self, texts: str | Sequence[str | list[int]], *, dimensions: int | None = None, normalize: bool = True,
@@ -416,7 +417,15 @@ class Model:
     @property
     def notes(self) -> list[str]:
         """What to tell the user of how the model was loaded: little memory for experts, a file that was ignored."""
-        return [text for text in (self.loaded.placement.warning, self._note) if text]
+        lossy = ", ".join(f"{name} {value:g}" for name, value in self.lossy.items())
+        changed = f"{lossy}: answers are not the exact model's, and may differ from run to run" if lossy else None
+        return [text for text in (self.loaded.placement.warning, self._note, changed) if text]
+
+    @property
+    def lossy(self) -> dict[str, float]:
+        """The settings at work that change what the model answers; empty: nothing does."""
+        given = {"lossy_drop": self.config.lossy_drop, "lossy_prefer": self.config.lossy_prefer}
+        return {name: value for name, value in given.items() if value and self.loaded.placement.streams}
 
     def expert_read_bytes(self) -> int | None:
         """Bytes of streamed experts read so far, right guesses and wrong ones too; None when all are in memory."""
@@ -446,6 +455,7 @@ class Model:
             "waiting_share": round(waiting, 4),
             "computing_share": round(1 - waiting, 4),
             "direct_reads": counts.direct,
+            **({"dropped": counts.dropped} if self.lossy else {}),
         }
 
     @property

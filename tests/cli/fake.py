@@ -39,6 +39,7 @@ class FakeModel:
     """Plays the part of a Model: notes what it is asked and answers with ``pieces``."""
 
     name = "fake:1b"
+    lossy: dict[str, float] = {}  # noqa: RUF012
 
     def __init__(self):
         self.description = {"architecture": "fake", "parameters": 10**9, "context_tokens": 64,

@@ -274,7 +274,7 @@ def answers(start_engine, file, prompts, speculation=None, n=60, **choice):
     return said, requests
 
 
-@pytest.mark.parametrize("case", ["glm4moe", "deepseek3_quantised"])
+@pytest.mark.parametrize("case", ["glm4moe", "deepseek3_quantised", "qwen35", "qwen3next"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_real_drafter_changes_no_token_and_no_log_probability(start_engine, case, temperature):
     prompts = [np.random.default_rng(i).integers(0, 96, 40 + 20 * i).tolist() for i in range(3)]

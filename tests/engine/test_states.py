@@ -15,7 +15,8 @@ from tenth.loader import open_runtime
 from tenth.weights.gguf import read_header
 
 from .test_end_to_end import DATA, Heard, submit
-from .toy import Recorder, RepeatingRuntime, StatefulRuntime, ask, expected, prompt_of
+from .test_speculation import Guesses
+from .toy import Recorder, RepeatingRuntime, StatefulRuntime, ask, expected, prompt_of, repeating
 
 
 def test_sequences_get_slots_of_their_own_and_give_them_back():
@@ -137,14 +138,72 @@ def test_a_prompt_goes_on_after_its_pages_were_evicted(start):
         assert heard.cached == 0
 
 
-def test_nothing_is_guessed_ahead_of_a_state(start):
-    class Both(RepeatingRuntime, StatefulRuntime):
-        pass
+class RepeatingStates(RepeatingRuntime, StatefulRuntime):
+    """Text that can be guessed at, with a state."""
 
-    engine = start(Both())
+
+def test_without_spare_slots_nothing_is_guessed_ahead_of_a_state(start):
+    engine = start(RepeatingStates(n_slots=2), max_sequences=1, speculation=Guesses(), prefix_reuse=False)
     _, heard = ask(engine, prompt_of(9), 60)
-    assert len(heard.wait().tokens) == 60
+    assert heard.wait().tokens == repeating(prompt_of(9), 60)
     assert engine.stats.n_drafted == 0
+
+
+@pytest.mark.parametrize("wrong_every", [1, 2, 5, 1000])
+@pytest.mark.parametrize("n_prompt", [1, 31, 32, 33, 140])
+@pytest.mark.parametrize("n_spare", [1, 3, 7])
+def test_guesses_ahead_of_a_state_change_no_text(start, n_prompt, wrong_every, n_spare):
+    runtime = RepeatingStates(n_slots=5 + n_spare, n_spare_slots=n_spare)
+    engine = start(runtime, max_sequences=2, speculation=Guesses(wrong_every=wrong_every))
+    prompt = prompt_of(n_prompt)
+    for cached in (False, True):
+        request, heard = ask(engine, prompt, 150)
+        assert heard.wait().tokens == repeating(prompt, 150)
+        assert request.speculated.n_drafted > 0
+        assert (request.speculated.n_accepted == 0) == (wrong_every == 1)
+        assert not cached or n_prompt < 140 or heard.cached >= 128
+    scheduler = engine._loop.scheduler
+    engine.forget_prefixes()
+    assert scheduler.states.n_ahead == n_spare
+    assert len({scheduler.states.take() for _ in range(5 + n_spare)}) == 5 + n_spare  # every slot came back
+
+
+def test_checkpoints_leave_the_spare_slots_alone():
+    states = States(5, n_spare=2)
+    slot = states.take()
+    for identity in range(1, 6):
+        states.keep(identity, slot)
+    assert (states.n_checkpoints, states.n_ahead) == (2, 2)
+    ahead = states.take_ahead(2)
+    assert len({*ahead, slot}) == 3
+    states.keep(9, slot)  # in the place of the oldest
+    assert [states.has(identity) for identity in (4, 5, 9)] == [False, True, True]
+    states.release_ahead(ahead)
+    assert states.n_ahead == 2
+
+
+def test_random_traffic_with_guesses_and_states_gives_everyone_the_right_text(start):
+    rng = random.Random(13)
+    runtime = RepeatingStates(n_pages=14, max_rows=33, n_slots=9, n_spare_slots=3)
+    engine = start(runtime, max_sequences=4, speculation=Guesses(n=3))
+    for _ in range(5):
+        runtime.gate.clear()
+        jobs = []
+        for _ in range(6):
+            prompt = prompt_of(rng.choice((20, 140, 200)), seed=rng.randrange(3))
+            jobs.append((prompt, *ask(engine, prompt, rng.randint(1, 90))))
+        runtime.gate.set()
+        for i, (_, request, heard) in enumerate(jobs):
+            if i % 4 == 3:
+                heard.first.wait(10)
+                engine.cancel(request)
+        for prompt, _, heard in jobs:
+            heard.wait()
+            assert heard.error is None
+            assert heard.tokens == repeating(prompt, len(heard.tokens))
+    assert engine.stats.n_accepted > 0
+    engine.forget_prefixes()
+    assert len({engine._loop.scheduler.states.take() for _ in range(9)}) == 9
 
 
 def test_logits_of_a_text_disturb_nobody(start):

@@ -62,7 +62,7 @@ def expected(prompt, n, seed=0, next_token=next_token):
 class ToyRuntime:
     vocab_size = VOCAB
     next_token = staticmethod(next_token)
-    n_slots = 0
+    n_slots = n_spare_slots = 0
     writes_text, reads_whole, result_row = True, False, "last"
     has_drafter = False
 
@@ -143,9 +143,9 @@ class RepeatingRuntime(ToyRuntime):
 class StatefulRuntime(ToyRuntime):
     """A toy whose slots remember the digests of all rows they have seen: they have to be those of the pages."""
 
-    def __init__(self, n_slots=4, **options):
+    def __init__(self, n_slots=4, n_spare_slots=0, **options):
         super().__init__(**options)
-        self.n_slots = n_slots
+        self.n_slots, self.n_spare_slots = n_slots, n_spare_slots
         self.seen = [None] * n_slots  # of each slot: the digests of all rows of its sequence, or None
         self.n_copies = 0
 
@@ -165,6 +165,11 @@ class StatefulRuntime(ToyRuntime):
             assert seen == in_pages, "the slot has seen other tokens than those in the pages"
             new = [int(self.slots[table[p // PAGE_TOKENS], p % PAGE_TOKENS]) for p in batch.positions[rows].tolist()]
             self.seen[slot] = seen + new
+            copies = batch.copies[rows].tolist() if len(batch.copies) else []
+            for n, copy in enumerate(copies, 1):
+                if copy >= 0:
+                    assert copy not in batch.slots.tolist()
+                    self.seen[copy] = seen + new[:n]
         return result
 
 

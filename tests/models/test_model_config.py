@@ -91,7 +91,8 @@ HYBRID_CONTRADICTIONS = [
     ({"ssm.conv_kernel": 17}, "ssm.conv_kernel is 17, expected .*at most 16"),
     ({"full_attention_interval": 0}, "full_attention_interval is 0"),
     ({"nextn_predict_layers": 3}, "nextn_predict_layers is 3 of block_count 3"),
-    ({"attention.recurrent_layers": [True, True, False]}, "attention.recurrent_layers is there"),
+    ({"attention.recurrent_layers": [True, False, True]}, "attention.recurrent_layers has another order"),
+    ({"attention.recurrent_layers": [True, True, False, False]}, "recurrent_layers has 4 elements, expected 3"),
     ({"rope.dimension_count": 18}, "rope.dimension_count 18 is more than the head's 16"),
     ({"attention.sliding_window": 7}, "sliding_window is 7 with context_length 128"),
 ]

@@ -12,7 +12,7 @@ from tenth.program.reference import Batch, Cache, run
 from tenth.weights.gguf import read_header
 from tenth.weights.tensors import read_tensor
 
-CASES = ["glm4moe", "deepseek3_quantised"]
+CASES = ["glm4moe", "deepseek3_quantised", "qwen35", "qwen3next"]
 
 
 class Golden:
@@ -78,7 +78,7 @@ def test_it_goes_on_from_its_own_guess(golden):
     further.sources = np.array([0])
     again = run(golden.program.drafter, golden.weights, further, cache, np.float64)
     assert again.shape == (1, golden.program.vocab_size)
-    keys = cache.kv[len(golden.program.state) - 1, 0]
+    keys = cache.kv[golden.program.state[-1].layer, 0]
     assert keys.shape[1] == len(tokens)
     assert np.isfinite(keys).all()
 

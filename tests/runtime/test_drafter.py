@@ -7,7 +7,10 @@ from tenth.batch import Batch
 from tests.golden_files import nmse
 from tests.runtime.native import golden, i32, open_golden, step_logits
 
-CASES = {"glm4moe": ("drafted", 1e-11), "deepseek3_quantised": ("drafted_q8", 2e-5)}
+CASES = {
+    "glm4moe": ("drafted", 1e-11), "deepseek3_quantised": ("drafted_q8", 2e-5), "qwen35": ("drafted", 1e-9),
+    "qwen3next": ("drafted", 1e-9),
+}  # fmt: skip
 PAGES = i32([3, 1])
 
 

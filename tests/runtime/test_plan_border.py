@@ -76,11 +76,11 @@ def build(calls):
 
 
 def step(plan, tokens=(1, 2, 3, 4, 5), positions=(0, 1, 2, 0, 1), starts=(0, 3, 5), pages=((0,), (1,)), outputs=(2, 4),
-         slots=(3, 1), drafts=True):
+         slots=(3, 1), drafts=True, copies=()):
     if failure := plan.read_weights():  # of the matrices that have not been read
         raise RuntimeError(failure[1])
     pages = [i32(table) for table in pages]
-    plan.step(i32(tokens), i32(positions), i32(starts), pages, i32(outputs), i32(slots))
+    plan.step(i32(tokens), i32(positions), i32(starts), pages, i32(outputs), i32(slots), i32(copies))
     logits = plan.logits()
     try:
         if drafts:
@@ -148,7 +148,7 @@ def test_the_order_of_building_is_kept(recorded):
         step(build(calls[:-1]))
     plan = build(calls)
     with pytest.raises(ValueError, match="weights have not been read"):
-        plan.step(i32([1]), i32([0]), i32([0, 1]), [i32([0])], i32([0]), i32([0]))
+        plan.step(i32([1]), i32([0]), i32([0, 1]), [i32([0])], i32([0]), i32([0]), i32([]))
     for name, args in calls[1:]:
         with pytest.raises(ValueError, match="it is finished"):
             getattr(plan, name)(*args)
@@ -220,6 +220,11 @@ WRONG_SLOTS = {
     "a slot that has seen nothing": {"positions": (0, 1, 2, 4, 5), "slots": (3, 5)},
     "a slot that has seen too little": {"positions": (4, 5, 6, 2, 3)},
     "a slot that has seen too much": {"positions": (2, 3, 4, 2, 3)},
+    "too few copies": {"copies": (4, -1, -1)},
+    "a copy to no slot": {"copies": (4, -2, -1, -1, -1)},
+    "a copy to a slot outside": {"copies": (-1, -1, -1, 1 << 20, -1)},
+    "a copy to a slot in use": {"copies": (1, -1, -1, -1, -1)},
+    "two copies to one slot": {"copies": (4, 5, -1, 4, -1)},
 }
 
 
@@ -250,6 +255,19 @@ def test_a_copied_slot_goes_on_as_the_first_would(hybrid):
             hybrid.copy_slot(source, target)
 
 
+def test_a_copy_made_on_the_way_goes_on_as_the_state_would(hybrid):
+    whole = step(hybrid, outputs=(0, 1, 2, 4))
+    plain = step(hybrid, positions=(3, 4, 5, 0, 1)).tobytes()
+    assert step(hybrid, outputs=(0, 1, 2, 4), copies=(6, 7, 4, 5, -1)).tobytes() == whole.tobytes()
+    for n_seen, slot in ((1, 6), (2, 7), (3, 4)):  # the rest of the first three tokens, then as before
+        if n_seen < 3:
+            rest = [1, 2, 3][n_seen:]
+            hybrid.step(i32(rest), i32(range(n_seen, 3)), i32([0, len(rest)]), [i32([0])], i32(range(len(rest))),
+                        i32([slot]), i32([]))
+            assert hybrid.logits().tobytes() == whole[n_seen:3].tobytes()
+        assert step(hybrid, positions=(3, 4, 5, 0, 1), slots=(slot, 1)).tobytes() == plain
+
+
 def test_a_second_thread_is_told_and_the_plan_goes_on(hybrid):
     alone, batch, told = step(hybrid).tobytes(), [i32([1, 2, 3]), i32([0, 1, 2]), i32([0, 3])], []
 
@@ -257,7 +275,7 @@ def test_a_second_thread_is_told_and_the_plan_goes_on(hybrid):
         end = time.monotonic() + 20
         while not told and time.monotonic() < end:
             try:
-                hybrid.step(*batch, [i32([0])], i32([2]), i32([3]))
+                hybrid.step(*batch, [i32([0])], i32([2]), i32([3]), i32([]))
             except RuntimeError as error:
                 told.append(str(error))
 

@@ -36,11 +36,13 @@ class ControlGroup:
     def __init__(self, folder: Path, is_v1: bool):
         self.folder, self._is_v1 = folder, is_v1
 
+    def command(self, command: Sequence[str]) -> list[str]:
+        """A command line that runs the command in the group from its first instruction on."""
+        return ["sh", "-c", 'echo $$ > "$0" && exec "$@"', os.fspath(self.folder / "cgroup.procs"), *command]
+
     def start(self, command: Sequence[str], **how: object) -> subprocess.Popen[str]:
-        """A process that is in the group from its first instruction on."""
-        entry = self.folder / "cgroup.procs"
-        shell = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', os.fspath(entry), *command]
-        return subprocess.Popen(shell, text=True, **how)  # type: ignore[call-overload, no-any-return]
+        """A process in the group."""
+        return subprocess.Popen(self.command(command), text=True, **how)  # type: ignore[call-overload, no-any-return]
 
     def memory(self) -> GroupMemory:
         """What the kernel has counted so far."""

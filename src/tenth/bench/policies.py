@@ -16,16 +16,21 @@ Group = Sequence[int]  # experts of all layers, each with a number of its own
 
 def lru_hits(groups: Sequence[Group], n_slots: int) -> int:
     """Replaces the expert that was not needed for the longest time."""
+    return sum(map(len, groups)) - sum(map(len, lru_misses(groups, n_slots)))
+
+
+def lru_misses(groups: Sequence[Group], n_slots: int) -> list[list[int]]:
+    """Of every group, the experts that LRU has to read."""
     cache: OrderedDict[int, None] = OrderedDict()
-    hits = 0
+    misses = []
     for group in groups:
-        hits += sum(expert in cache for expert in group)
+        misses.append([expert for expert in group if expert not in cache])
         for expert in group:
             cache[expert] = None
             cache.move_to_end(expert)
         while len(cache) > n_slots:  # the group stands at the end
             cache.popitem(last=False)
-    return hits
+    return misses
 
 
 def lfu_hits(groups: Sequence[Group], n_slots: int) -> int:

@@ -50,7 +50,7 @@ def used_share(instruction: Instruction, weight: Value, rows: int) -> float:
     Of heads, the rows that are taken. Of experts, the share to expect when every expert is as likely as the others,
     whatever other rows use.
     """
-    if instruction.op in ("expert_read", "expert_predict"):  # these only name what products read
+    if instruction.op in ("expert_read", "expert_predict", "route_lossy"):  # these only name what products read
         return 0.0
     if instruction.op in ("embed", "embed_segments"):
         return rows / weight.shape[0]

@@ -132,6 +132,8 @@ def as_json(model: Model, stream: Stream, with_logprobs: bool) -> dict[str, Any]
     }
     if experts := model.expert_statistics():
         result["experts"] = experts
+    if lossy := model.lossy:
+        result["lossy"] = lossy
     if with_logprobs:
         result["logprobs"] = [asdict(choice) for choice in stream.logprobs]
     return result

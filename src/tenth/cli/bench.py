@@ -32,6 +32,9 @@ class BenchFlags:
     repetitions: int = flag(5, "Turns measured, after one to warm up.", min=1, metavar="N")
     speculation: bool = flag(False, "Measure instead what guessing at tokens gains, on texts that repeat their prompt.",
                              names=("--speculation",))
+    quality: Path | None = flag(None, "Measure instead what settings that change the text cost in quality: this text "  # noqa: RUF009
+                                "goes through the model token by token, exactly and with them.", metavar="FILE")
+    quality_tokens: int = flag(500, "Tokens of that text to predict.", min=2, metavar="N")
     json: bool = flag(False, "Print one JSON object.", names=("--json",))
 
 
@@ -57,6 +60,9 @@ def command(model: ModelArgument, flags: BenchFlags, peers: PeerFlags, engine: E
     machine = read_machine()
     if flags.speculation:
         show_speculation(model, flags, engine, machine)
+        return
+    if flags.quality:
+        show_quality(model, flags.quality, flags, engine)
         return
     shape = Shape(flags.prompt_tokens, flags.generate_tokens, flags.repetitions)
     engine = settled(engine, shape, machine)
@@ -88,6 +94,26 @@ def show_speculation(model: str, flags: BenchFlags, engine: EngineConfig, machin
     write_line(f"{machine.cpu}")
     write_line()
     write_line(table(speculation.lines(texts), right=frozenset(range(1, 7))))
+
+
+def show_quality(model: str, text: Path, flags: BenchFlags, engine: EngineConfig) -> None:
+    """Measures and prints what settings that change the text cost."""
+    from tenth.bench import quality
+
+    engine = dataclasses.replace(engine, context_tokens=engine.context_tokens or flags.quality_tokens + 1)
+    with open_model(model, quality.exact_settings(engine)) as opened:
+        name, ids = str(opened.name), quality.text_tokens(opened, text, flags.quality_tokens)
+        exact = quality.run_pass(opened, ids[:-1])
+    with open_model(model, engine) as opened:
+        result = quality.figures(name, exact, quality.run_pass(opened, ids[:-1]), ids)
+    if flags.json:
+        write_json({"model": name, "text": str(text)} | result)
+        return
+    changed = ", ".join(f"{setting} {value}" for setting, value in result["changed"]["settings"].items()
+                        if value != result["exact"]["settings"][setting])
+    write_line(f"{name}, {changed}")
+    for line in quality.lines(result):
+        write_line(line)
 
 
 def warn_if_busy() -> float:

@@ -78,6 +78,10 @@ class StepRuntime(Protocol):
     def n_slots(self) -> int:
         """Places for recurrent states, more than sequences at work; 0 for a model that keeps none."""
 
+    @property
+    def n_spare_slots(self) -> int:
+        """Of these, for states behind guesses."""
+
     def copy_slot(self, source: int, target: int) -> None:
         """Copy the state in one place to another."""
 
@@ -168,17 +172,17 @@ class Engine:
         """End a request soon, in whatever phase it is. Nothing happens when it has ended already."""
         self._loop.post(lambda: self._loop.end(request, "cancelled"))
 
-    def logits(self, ids: list[int]) -> F32:
+    def logits(self, ids: list[int], at_once: int = 0) -> F32:
         """Logits [len(ids), vocab] (or vectors) at every token of a sequence; others wait or are set back meanwhile.
 
-        Raises RequestError when the sequence is empty, too long, or has an id outside the vocabulary, ResourceError
-        when a step fails.
+        ``at_once``: most tokens in a step; 0: as many as may have logits. Raises RequestError when the sequence is
+        empty, too long, or has an id outside the vocabulary, ResourceError when a step fails.
         """
         if not 0 < len(ids) <= self.limit_tokens:
             raise RequestError(f"the result at {len(ids)} tokens was asked for, expected 1 to {self.limit_tokens}")
         self._loop.check_ids(ids)
         try:
-            return self._call(lambda: self._loop.compute_logits(ids))
+            return self._call(lambda: self._loop.compute_logits(ids, at_once))
         except RuntimeError as error:  # of the step: a weight that could not be read
             raise _as_tenth_error(error) from error
 
@@ -232,7 +236,8 @@ class _Loop:
         self.drafter = Drafter(runtime) if runtime.has_drafter else None
         self.masks = Masks(runtime.vocab_size)
         reuse = prefix_reuse and not runtime.reads_whole
-        self.scheduler = Scheduler(Pages(runtime.n_pages, reuse), limits, States(runtime.n_slots))
+        states = States(runtime.n_slots, runtime.n_spare_slots)
+        self.scheduler = Scheduler(Pages(runtime.n_pages, reuse), limits, states)
         self.sequences: dict[Request, Sequence] = {}
         self.stats = EngineStats()
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()  # None: stop
@@ -383,7 +388,7 @@ class _Loop:
                 goes_on = self._follow(sequence, token)
             if not goes_on or token.id != guess:
                 return n
-            self.scheduler.advance([Chunk(sequence, 1)])
+            self.scheduler.accept(sequence)
             counts.n_accepted += 1
             self.stats.n_accepted += 1
         raise AssertionError("a token equalled no guess and yet was accepted")
@@ -437,17 +442,18 @@ class _Loop:
         except Exception as error:
             self._fail(request, error)
 
-    def compute_logits(self, ids: list[int]) -> F32:
-        """Logits after every token, in chunks of as many rows as may have them."""
+    def compute_logits(self, ids: list[int], at_once: int) -> F32:
+        """Logits after every token, in chunks of as many rows as may have them, or fewer."""
         if self.drafter:
             self.drafter.hand_over()
+        most = min(self.runtime.max_outputs, self.runtime.max_rows, at_once or len(ids))
         tokens = np.array(ids, np.int32)
         pages, states = self.scheduler.make_room(pages_for(len(ids))), self.scheduler.states
         slots = np.array([states.take()] if states else [], np.int32)
         parts = []
         try:
-            for start in range(0, len(ids), min(self.runtime.max_outputs, self.runtime.max_rows)):
-                end = min(start + min(self.runtime.max_outputs, self.runtime.max_rows), len(ids))
+            for start in range(0, len(ids), most):
+                end = min(start + most, len(ids))
                 rows = np.arange(end - start, dtype=np.int32)
                 table = np.array(pages[: pages_for(end)], np.int32)
                 starts = np.array([0, end - start], np.int32)
@@ -473,7 +479,7 @@ def _most_sequences(runtime: StepRuntime, wanted: int) -> int:
     Texts that are only read leave soon: as many as can be.
     """
     most = min(wanted, runtime.max_outputs) if runtime.writes_text else runtime.max_outputs
-    return min(most, runtime.n_slots - 1) if runtime.n_slots else most
+    return min(most, runtime.n_slots - runtime.n_spare_slots - 1) if runtime.n_slots else most
 
 
 def _token(result: StepResult, row: int) -> Token:

@@ -144,6 +144,7 @@ class Sequence:
         self.n_published = 0  # pages at the front that the prefix index knows
         self.pages: list[int] = []
         self.slot = -1  # of its recurrent state, while it runs
+        self.ahead: list[int] = []  # slots of its states behind guesses, in a step that computes some
         self.checkpoint_at = 0  # after so many tokens its state is worth a checkpoint
         self.last_checkpoint = 0  # identity of the page behind which the answer's last one was made
         self.was_started = False

@@ -9,7 +9,7 @@ A model that reads texts whole gets each in one step, several beside each other 
 
 A model with recurrent state also needs a slot for each sequence at work (states.py), and a known prefix counts only as
 far as a checkpoint goes. There is one at the last full page of a prompt, where a chunk ends for its sake, and one at
-the last full page of what was generated. Nothing is guessed ahead: a state cannot be set back by a few tokens.
+the last full page of what was generated. Guesses take a spare slot each.
 """
 
 from __future__ import annotations
@@ -139,12 +139,13 @@ class Scheduler:
         return chunks
 
     def room(self, chunks: Iterable[Chunk]) -> int:
-        """How many more rows, each with a choice of the next token, fit in a step; none that a state would see."""
-        if self.states or not self.limits.to_generate:
+        """How many more rows, each with a choice of the next token, fit in a step; with a slot for each, if need be."""
+        if not self.limits.to_generate:
             return 0
         n_rows = sum(chunk.n_all_rows for chunk in chunks)
         n_outputs = sum(1 + len(chunk.draft) for chunk in chunks if chunk.reaches_end)
-        return min(self.limits.max_rows - n_rows, self.limits.max_outputs - n_outputs)
+        room = min(self.limits.max_rows - n_rows, self.limits.max_outputs - n_outputs)
+        return min(room, self.states.n_ahead) if self.states else room
 
     def with_drafts(self, chunks: Iterable[Chunk], drafts: Mapping[Sequence, tuple[int, ...]]) -> list[Chunk]:
         """The chunks with guesses for some of their sequences, cut to what has pages: nobody is preempted for them."""
@@ -153,18 +154,32 @@ class Scheduler:
     def _fitting(self, sequence: Sequence, draft: tuple[int, ...]) -> tuple[int, ...]:
         missing = pages_for(sequence.n_tokens + len(draft)) - len(sequence.pages)
         sequence.pages += self.pages.take(min(max(0, missing), self.pages.n_available)) or []
-        return draft[: len(sequence.pages) * PAGE_TOKENS - sequence.n_tokens]
+        draft = draft[: len(sequence.pages) * PAGE_TOKENS - sequence.n_tokens]
+        if self.states:
+            draft = draft[: self.states.n_ahead]
+            sequence.ahead = self.states.take_ahead(len(draft))
+        return draft
+
+    def accept(self, sequence: Sequence) -> None:
+        """Note that the token behind what was computed is a guess that was right, so it is computed, too."""
+        if self.states:
+            self.states.release_ahead([sequence.slot])
+            sequence.slot = sequence.ahead.pop(0)
+        self.advance([Chunk(sequence, 1)])
 
     def trim(self, sequence: Sequence) -> None:
-        """Give back pages that were taken for guesses and hold none of the tokens."""
+        """Give back what was taken for guesses and holds none of the tokens: pages, and slots of states."""
+        self._release_ahead(sequence)
         n_pages = pages_for(sequence.n_tokens)
         self.pages.release(sequence.pages[n_pages:])
         del sequence.pages[n_pages:]
 
     def advance(self, chunks: Iterable[Chunk]) -> None:
         """Note that the known rows of a step were computed, and make pages that became full findable."""
-        for sequence, n_rows, _ in chunks:
+        for sequence, n_rows, draft in chunks:
             sequence.n_computed += n_rows
+            if draft and self.states:  # the sequence's slot has the state behind the last guess now
+                sequence.slot, *sequence.ahead = *sequence.ahead, sequence.slot
             while (sequence.n_published + 1) * PAGE_TOKENS <= sequence.n_computed:
                 i = sequence.n_published
                 parent = sequence.pages[i - 1] if i else None
@@ -252,7 +267,12 @@ class Scheduler:
         sequence.pages = []
         if self.states:
             self.states.release(sequence.slot)
+            self._release_ahead(sequence)
         sequence.n_computed = sequence.n_published = 0
+
+    def _release_ahead(self, sequence: Sequence) -> None:
+        self.states.release_ahead(sequence.ahead)
+        sequence.ahead = []
 
 
 def _share(sequences: list[Sequence], room: int) -> list[Chunk]:
@@ -308,7 +328,16 @@ def make_batch(chunks: list[Chunk], mask: Callable[[], U32] | None = None) -> Ba
         outputs=np.array(outputs, np.int32),
         sampling=_sampling([(c, n) for c in chunks if c.reaches_end for n in range(1 + len(c.draft))], mask),
         slots=np.array([c.sequence.slot for c in chunks if c.sequence.slot >= 0], np.int32),
+        copies=_copies(chunks),
     )
+
+
+def _copies(chunks: list[Chunk]) -> I32:
+    """Where the state behind each row goes: of guesses, and of what is known before them, all but the last."""
+    if not any(chunk.sequence.ahead for chunk in chunks):
+        return np.zeros(0, np.int32)
+    rows = [([-1] * (c.n_rows - 1), c.sequence.ahead, [-1]) for c in chunks]
+    return np.array([slot for parts in rows for part in parts for slot in part], np.int32)
 
 
 def _sampling(rows: list[tuple[Chunk, int]], mask: Callable[[], U32] | None) -> Sampling:

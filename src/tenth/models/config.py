@@ -7,6 +7,7 @@ file adds one ``require`` per assumption of its own; whatever it cannot honour i
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, overload
 
@@ -45,6 +46,9 @@ class Metadata(Protocol):
     def get_bool(self, key: str) -> bool: ...
     @overload
     def get_bool(self, key: str, default: bool) -> bool: ...
+
+    def get_bools(self, key: str, *, count: int) -> Iterable[bool]:
+        """An array of so many."""
 
 
 def require(condition: bool, message: str, hint: str | None = None) -> None:

@@ -6,10 +6,10 @@ the first ``rope.dimension_count`` numbers, and its result is gated by a sigmoid
 beside each head. GGUF has the 1 of "1 + w" in all norms but ``ssm_norm``, and -exp(A_log) as ``ssm_a``. Text positions
 are the same in all parts of ``rope.dimension_sections``, so rope is the plain one and that key is not read.
 
-A file may end in blocks for predicting several tokens (``nextn_predict_layers``, "MTP"): known and ignored.
-Sources: transformers' modeling_qwen3_next.py and modeling_qwen3_5.py (5.23); names, order of heads and what conversion
-changes: llama.cpp's conversion/qwen.py and src/models/qwen35.cpp. q and k are normalised as transformers does it,
-x / sqrt(sum(x²) + 1e-6), whatever the norms' own epsilon is.
+A file may end in blocks for predicting several tokens (``nextn_predict_layers``, "MTP"): the first is a drafter
+(nextn.py) with attention. Sources: transformers' modeling_qwen3_next.py and modeling_qwen3_5.py (5.23); names, order of
+heads and what conversion changes: llama.cpp's conversion/qwen.py and src/models/qwen35.cpp. q and k are normalised as
+transformers does it, x / sqrt(sum(x²) + 1e-6), whatever the norms' own epsilon is.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from tenth.models.blocks import head_norms
 from tenth.models.config import MOST_LAYERS, MOST_WIDTH, Config, Metadata, read_dense, require
 from tenth.models.experts import MoeConfig, expert_tensors, read_moe, shared_tensors
+from tenth.models.nextn import nextn_tensors
 from tenth.models.tensors import Declared
 from tenth.program.builder import (
     Routing,
@@ -67,8 +68,8 @@ class HybridConfig(Config):
         return self.n_v_heads * self.v_dim
 
     def is_attention(self, i: int) -> bool:
-        """Whether layer i has attention."""
-        return (i + 1) % self.period == 0
+        """Whether layer i has attention, as all blocks behind the layers do."""
+        return (i + 1) % self.period == 0 or i >= self.n_layers
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,6 @@ class HybridMoeConfig(HybridConfig, MoeConfig):
 def read_hybrid(m: Metadata, prefix: str, experts: bool = False) -> HybridConfig:
     """Hyper-parameters that start with ``prefix``; ModelFileError names any that contradict each other."""
     c = read_dense(m, prefix, pairing="half", default_rope_base=1e7, experts=experts)
-    key = f"{prefix}.attention.recurrent_layers"
-    require(not m.has(key), f"{key} is there: layers in another order than one attention layer in so many",
-            "this variant is not supported yet")  # fmt: skip
     n_nextn = m.get_int(f"{prefix}.nextn_predict_layers", 0, low=0, high=MOST_LAYERS)
     require(n_nextn < c.n_layers, f"nextn_predict_layers is {n_nextn} of block_count {c.n_layers}")
     n_k_heads = m.get_int(f"{prefix}.ssm.group_count", low=1, high=MOST_WIDTH)
@@ -92,7 +90,7 @@ def read_hybrid(m: Metadata, prefix: str, experts: bool = False) -> HybridConfig
     require(inner % n_v_heads == 0, f"ssm.inner_size {inner} is not a multiple of {ranks}")
     k_dim = m.get_int(f"{prefix}.ssm.state_size", low=1, high=MOST_WIDTH)
     require(k_dim * n_k_heads <= MOST_WIDTH, f"ssm.state_size {k_dim} times ssm.group_count {n_k_heads} is too large")
-    return HybridConfig(
+    hybrid = HybridConfig(
         **{**vars(c), "n_layers": c.n_layers - n_nextn},
         n_nextn=n_nextn,
         period=m.get_int(f"{prefix}.full_attention_interval", 4, low=1, high=MOST_LAYERS),
@@ -102,6 +100,17 @@ def read_hybrid(m: Metadata, prefix: str, experts: bool = False) -> HybridConfig
         v_dim=inner // n_v_heads,
         taps=m.get_int(f"{prefix}.ssm.conv_kernel", low=2, high=MOST_TAPS),
     )
+    _check_order(m, f"{prefix}.attention.recurrent_layers", hybrid)
+    return hybrid
+
+
+def _check_order(m: Metadata, key: str, c: HybridConfig) -> None:
+    """Refuse a file that says that its layers stand in another order than one attention layer in so many."""
+    if m.has(key):
+        found = [bool(recurs) for recurs in m.get_bools(key, count=c.n_layers + c.n_nextn)]
+        usual = [not c.is_attention(i) for i in range(c.n_layers + c.n_nextn)]
+        require(found == usual, f"{key} has another order than one attention layer in {c.period}",
+                "this variant is not supported yet")  # fmt: skip
 
 
 def read_hybrid_moe(m: Metadata, prefix: str) -> HybridMoeConfig:
@@ -133,6 +142,11 @@ def mixer(c: HybridConfig, i: int) -> Declared:
         "ssm_norm.weight": (c.v_dim,),
         "ssm_out.weight": (c.dim, c.v_width),
     }
+
+
+def draft_block(c: HybridConfig, feed_forward: Declared) -> Declared:
+    """Shapes of the drafter's tensors."""
+    return mixer(c, c.n_layers) | feed_forward | nextn_tensors(c)
 
 
 def all_layers(c: HybridConfig, narrow: Declared, feed_forward: Declared) -> Declared:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from tenth.models.blocks import dense_ends, dense_feed_forward, gated_feed_forward, logits
 from tenth.models.config import Metadata
-from tenth.models.gated_delta import HybridConfig, all_layers, attend, read_hybrid, recur
+from tenth.models.gated_delta import HybridConfig, all_layers, attend, draft_block, read_hybrid, recur
+from tenth.models.nextn import draft_logits
 from tenth.models.tensors import Declared
 from tenth.program.builder import Value, Weights, embed, linear, rms_norm, rope_angles
 
@@ -21,6 +22,11 @@ def read_config(metadata: Metadata) -> HybridConfig:
 def tensors(c: HybridConfig) -> Declared:
     """Every tensor of the file; "?" marks those it may lack, "*" what is ignored."""
     return {**dense_ends(c), **all_layers(c, narrow(c), dense_feed_forward(c))}
+
+
+def draft_tensors(c: HybridConfig) -> Declared:
+    """Every tensor of the drafter."""
+    return draft_block(c, dense_feed_forward(c))
 
 
 def narrow(c: HybridConfig) -> Declared:
@@ -40,7 +46,17 @@ def forward(tokens: Value, positions: Value, w: Weights, c: HybridConfig) -> Val
     angles = rope_angles(positions, c.rope.inv_freq, c.rope.scale)
     x = embed(tokens, w.token_embd)
     for i in range(c.n_layers):
-        b = w.blk[i]
-        x = x + mix(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
-        x = x + gated_feed_forward(rms_norm(x, b.post_attention_norm, c.eps), b)
+        x = layer(x, angles, w.blk[i], c, i)
     return logits(x, w, c)
+
+
+def layer(x: Value, angles: Value, b: Weights, c: HybridConfig, i: int) -> Value:
+    """x: [n, dim] -> [n, dim]."""
+    x = x + mix(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
+    return x + gated_feed_forward(rms_norm(x, b.post_attention_norm, c.eps), b)
+
+
+def draft(tokens: Value, positions: Value, sources: Value, w: Weights, c: HybridConfig) -> Value:
+    """tokens: [n], sources: [n] -> the drafter's logits: [outputs, vocab]."""
+    angles, i = rope_angles(positions, c.rope.inv_freq, c.rope.scale), c.n_layers
+    return draft_logits(tokens, sources, w, c, lambda x: layer(x, angles, w.blk[i], c, i))

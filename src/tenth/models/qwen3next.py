@@ -9,7 +9,16 @@ from __future__ import annotations
 from tenth.models.blocks import dense_ends, logits
 from tenth.models.config import Metadata
 from tenth.models.experts import gated_shared_expert, sparse_feed_forward
-from tenth.models.gated_delta import HybridMoeConfig, all_layers, attend, read_hybrid_moe, recur, sparse_tensors
+from tenth.models.gated_delta import (
+    HybridMoeConfig,
+    all_layers,
+    attend,
+    draft_block,
+    read_hybrid_moe,
+    recur,
+    sparse_tensors,
+)
+from tenth.models.nextn import draft_logits
 from tenth.models.tensors import Declared
 from tenth.program.builder import Value, Weights, embed, flat, heads, linear, rms_norm, rope_angles, split
 
@@ -23,6 +32,11 @@ def tensors(c: HybridMoeConfig) -> Declared:
     """Every tensor of the file; "?" marks those it may lack, "*" what is ignored."""
     narrow: Declared = {"ssm_ba.weight": (2 * c.n_v_heads, c.dim)}
     return {**dense_ends(c), **all_layers(c, narrow, sparse_tensors(c))}
+
+
+def draft_tensors(c: HybridMoeConfig) -> Declared:
+    """Every tensor of the drafter."""
+    return draft_block(c, sparse_tensors(c))
 
 
 def mix(x: Value, angles: Value, w: Weights, c: HybridMoeConfig, i: int) -> Value:
@@ -39,8 +53,18 @@ def forward(tokens: Value, positions: Value, w: Weights, c: HybridMoeConfig) -> 
     angles = rope_angles(positions, c.rope.inv_freq, c.rope.scale)
     x = embed(tokens, w.token_embd)
     for i in range(c.n_layers):
-        b = w.blk[i]
-        x = x + mix(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
-        h = rms_norm(x, b.post_attention_norm, c.eps)
-        x = x + gated_shared_expert(h, b) + sparse_feed_forward(h, b, c)
+        x = layer(x, angles, w.blk[i], c, i)
     return logits(x, w, c)
+
+
+def layer(x: Value, angles: Value, b: Weights, c: HybridMoeConfig, i: int) -> Value:
+    """x: [n, dim] -> [n, dim]."""
+    x = x + mix(rms_norm(x, b.attn_norm, c.eps), angles, b, c, i)
+    h = rms_norm(x, b.post_attention_norm, c.eps)
+    return x + gated_shared_expert(h, b) + sparse_feed_forward(h, b, c)
+
+
+def draft(tokens: Value, positions: Value, sources: Value, w: Weights, c: HybridMoeConfig) -> Value:
+    """tokens: [n], sources: [n] -> the drafter's logits: [outputs, vocab]."""
+    angles, i = rope_angles(positions, c.rope.inv_freq, c.rope.scale), c.n_layers
+    return draft_logits(tokens, sources, w, c, lambda x: layer(x, angles, w.blk[i], c, i))

@@ -552,6 +552,26 @@ def _geglu_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Res
     return _q8(_same(*inputs))
 
 
+@_op("logits weight bias?", k=int, score=str, normalise=int, scale=float, n_groups=int, groups_used=int,
+     group_score=str, prefer=float, drop=float)
+def _route_lossy(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, E] -> i32 [n, k], [n, k]: route while all experts are in memory, else what needs less of the disk.
+
+    ``weight`` is one of the experts'. It changes results, and only where every sequence has one row: experts that are
+    in memory or on the way are chosen as if their score (plus bias) were 1 + ``prefer`` times what it is (more by log(1
+    + ``prefer``) with "softmax_selected"); their weights stay what they are. Of the chosen, those that are neither and
+    weigh less than ``drop`` times the mean are left out: -1 stands for them, with weight 0, and the results of an
+    expert_linear for it are 0. With ``normalise`` the other weights grow to the same sum.
+    """
+    logits, weight, *bias = inputs
+    expect(len(weight.shape) == 3 and weight.shape[0] == logits.shape[0], "route_lossy: a weight of these experts")
+    prefer, drop = attrs["prefer"], attrs["drop"]
+    assert isinstance(prefer, float), "route_lossy: prefer"
+    assert isinstance(drop, float), "route_lossy: drop"
+    expect(prefer >= 0 and 0 <= drop <= 1, f"route_lossy: prefer {prefer}, drop {drop}")
+    return _route((logits, *bias), attrs)
+
+
 @_op("experts:i32 weights*")
 def _expert_read(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """I32 [n, k] -> nothing: the experts that this step takes of weights [E, out, in] are needed in memory from now on.

@@ -4,6 +4,8 @@
 state of this layer, which changes little from layer to layer (right for 72 to 89 % of the experts of several published
 models): the disk is busy while attention is computed, and what will be needed is not evicted. Leaving the guesses out
 changes nothing but the time.
+
+Only where that was asked for, ``route_lossy`` takes the place of routers: it looks at what is in memory.
 """
 
 from __future__ import annotations
@@ -27,8 +29,20 @@ class Router:
     weights: tuple[Value, ...]
 
 
-def stream_experts(program: Program, streamed: AbstractSet[str], predict: bool = True) -> Program:
+@dataclass(frozen=True)
+class Lossy:
+    """What may change the text to read less: see route_lossy in ops.py. All 0: nothing may."""
+
+    drop: float = 0.0
+    prefer: float = 0.0
+
+
+def stream_experts(
+    program: Program, streamed: AbstractSet[str], predict: bool = True, lossy: Lossy | None = None
+) -> Program:
     """Insert expert_read and expert_predict for the weights named in ``streamed``. Runs after all other passes."""
+    if lossy and lossy != Lossy():
+        program = _with_lossy_routers(program, streamed, lossy)
     found = list(routers(program, streamed))
     inserted = {
         router.route: [Instruction("expert_read", (router.route.outputs[0], *router.weights), ())] for router in found
@@ -67,13 +81,24 @@ def routers(program: Program, streamed: AbstractSet[str]) -> Iterator[Router]:
     read_by = readers(program)
     made_by = {value: i for i in program.instructions for value in i.outputs}
     for route in program.instructions:
-        if route.op != "route":
+        if route.op not in ("route", "route_lossy"):
             continue
         products = [i for i in read_by[route.outputs[0]] if i.op == "expert_linear"]
         weights = tuple(v for i in products for v in i.inputs if v.kind == "weight" and v.name in streamed)
         if weights:
             maker = made_by[route.inputs[0].storage]
             yield Router(route, maker if maker.op == "linear" and not maker.attrs["residual"] else None, weights)
+
+
+def _with_lossy_routers(program: Program, streamed: AbstractSet[str], lossy: Lossy) -> Program:
+    attrs: dict[str, Attr] = {"drop": float(lossy.drop), "prefer": float(lossy.prefer)}
+    changed = {}
+    for router in routers(program, streamed):
+        logits, *bias = router.route.inputs
+        inputs = (logits, router.weights[0], *bias)
+        how = {**router.route.attrs, **attrs}
+        changed[router.route] = Instruction("route_lossy", inputs, router.route.outputs, how)
+    return replace(program, instructions=[changed.get(i, i) for i in program.instructions])
 
 
 def _prediction(router: Router, following: Router) -> list[Instruction]:
@@ -99,7 +124,7 @@ def _prediction(router: Router, following: Router) -> list[Instruction]:
     return [
         *instructions,
         Instruction("linear", (x, weight, *biases), (logits,), attrs),
-        Instruction("route", (logits, *following.route.inputs[1:]), tuple(chosen), dict(following.route.attrs)),
+        replace(following.route, inputs=(logits, *following.route.inputs[1:]), outputs=tuple(chosen)),
         Instruction("expert_predict", (chosen[0], *following.weights), ()),
     ]
 

@@ -58,6 +58,7 @@ class Limits:
     kv_format: str
     arena_bytes: int
     n_slots: int = 0  # sequences whose recurrences are kept at a time; 0 for programs that have none
+    n_spare_slots: int = 0  # of these, for the states behind guesses
 
 
 @dataclass(frozen=True)
@@ -281,7 +282,7 @@ def _attributes(instruction: Instruction) -> dict[str, Any]:
         del attributes["width"]  # that of its result
     if instruction.op == "delta_net":
         attributes["n_heads"] = instruction.inputs[0].shape[0]
-    if instruction.op == "route":
+    if instruction.op in ("route", "route_lossy"):
         attributes["score"] = SCORES[attributes["score"]]
         attributes["group_top2"] = attributes.pop("group_score") == "top2"
     for name in ("biases", "inv_freq", "sizes"):

@@ -47,7 +47,8 @@ class ExpertCounters:
 
     ``wanted``: slices that layers asked for; ``ready``: of these, in memory then; ``coming``: being read then.
     ``predicted``: slices read ahead; ``unused``: of these, replaced without being asked for. ``wait_seconds``: of all
-    workers together, for slices. ``direct``: whether reads go past the page cache.
+    workers together, for slices. ``dropped``: experts that tokens did without (lossy_drop). ``direct``: whether reads
+    go past the page cache.
     """
 
     wanted: int
@@ -58,6 +59,7 @@ class ExpertCounters:
     reads: int
     read_bytes: int
     wait_seconds: float
+    dropped: int
     slot_bytes: int
     buffer_bytes: int
     direct: bool
@@ -89,7 +91,8 @@ class Runtime:
     ):
         self.program, self.limits = program, limits
         self.max_rows, self.max_outputs = limits.max_rows, limits.max_outputs
-        self.n_pages, self.context_tokens, self.n_slots = limits.n_pages, limits.context_tokens, limits.n_slots
+        self.n_pages, self.context_tokens = limits.n_pages, limits.context_tokens
+        self.n_slots, self.n_spare_slots = limits.n_slots, limits.n_spare_slots
         self.vocab_size = program.vocab_size
         self.reads_whole, self.result_row = program.takes_whole_sequences, program.row
         self.writes_text = program.task == "generate"
@@ -110,7 +113,8 @@ class Runtime:
 
         A program that writes no text gives the vectors of the output rows.
         """
-        self._plan.step(batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs, batch.slots)
+        self._plan.step(
+            batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs, batch.slots, batch.copies)
         for observer in self._observers:
             observer.after_step(len(batch.tokens))
         if not self.writes_text:

@@ -1,0 +1,1 @@
+var e=`/assets/highlight.worker-BsJ2XdXi.js`;export{e as default};

@@ -1,0 +1,1 @@
+export{b as createPieServices}from"./mermaid-parser.core-CXbg24Sh.js";import"./chunk-FOHPRMQF-DhwWuAwv.js";

@@ -1,0 +1,1 @@
+export{m as createRailroadAbnfServices}from"./mermaid-parser.core-CXbg24Sh.js";import"./chunk-FOHPRMQF-DhwWuAwv.js";

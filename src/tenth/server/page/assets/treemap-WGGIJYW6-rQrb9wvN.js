@@ -1,0 +1,1 @@
+export{o as createTreemapServices}from"./mermaid-parser.core-CXbg24Sh.js";import"./chunk-FOHPRMQF-DhwWuAwv.js";

@@ -1,0 +1,61 @@
+"""What reads less at the price of another text: only where that was asked for, only what is not in memory, and told."""
+
+import numpy as np
+import pytest
+
+from tenth.config import EngineConfig
+from tenth.errors import RequestError
+from tests.runtime.native import all_logits, golden, open_golden, open_streamed
+
+CASES = ["qwen3moe", "deepseek3_quantised", "gpt_oss"]  # softmax, sigmoid with bias and groups, softmax of the chosen
+
+
+def least(needs):
+    return needs.least
+
+
+def all_slots(needs):
+    return needs.fixed + needs.experts - 1
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("lossy", [{"lossy_drop": 1.0}, {"lossy_prefer": 0.5}, {"lossy_drop": 0.5, "lossy_prefer": 2}])
+def test_prompts_are_exact_and_generation_reads_less(case, lossy):
+    tokens = golden(case)["tokens"]
+    exact = all_logits(open_golden(case), tokens)
+    plain, changed = (open_streamed(case, least, predict_experts=False, **how) for how in ({}, lossy))
+    assert np.array_equal(all_logits(changed, tokens, chunk=len(tokens)), exact), "a prompt"
+    for runtime in (plain, changed):
+        runtime.reset_profile()
+        one_by_one = all_logits(runtime, tokens, chunk=1)
+        assert np.array_equal(one_by_one, exact) is (runtime is plain)
+        assert np.isfinite(one_by_one).all()
+    assert changed.expert_counters().read_bytes < plain.expert_counters().read_bytes
+    assert plain.expert_counters().dropped == 0
+    if lossy.keys() == {"lossy_drop"}:
+        assert changed.expert_counters().dropped > 0
+
+
+def test_nothing_is_lost_of_what_is_in_memory():
+    tokens = golden("qwen3moe")["tokens"]
+    runtime = open_streamed("qwen3moe", all_slots, lossy_drop=1.0, lossy_prefer=1.0)
+    exact = all_logits(open_golden("qwen3moe"), tokens)
+    all_logits(runtime, tokens, chunk=len(tokens))  # exact, and brings in what it uses
+    runtime.reset_profile()
+    after = all_logits(runtime, tokens, chunk=1)
+    assert runtime.expert_counters().dropped <= 2
+    assert np.mean(np.all(after == exact, axis=1)) > 0.5
+
+
+def test_a_program_that_loses_something_says_so():
+    plain, lossy = (open_streamed("qwen3moe", least, **how) for how in ({}, {"lossy_drop": 0.5}))
+    ops = [{i.op for i in runtime.program.instructions} for runtime in (plain, lossy)]
+    assert "route_lossy" not in ops[0]
+    assert "route" not in ops[1]
+
+
+@pytest.mark.parametrize("wrong", [{"lossy_drop": 1.5}, {"lossy_drop": -1}, {"lossy_drop": float("nan")},
+                                   {"lossy_prefer": "x"}, {"lossy_prefer": True}])
+def test_shares_that_mean_nothing_are_refused(wrong):
+    with pytest.raises(RequestError, match=next(iter(wrong))):
+        EngineConfig(**wrong)

@@ -1,0 +1,72 @@
+// A message that changes while it is shown.
+
+import type { AttachmentInfo, Cost, Delta, Message, Role, Status, Timings, Usage } from '../types';
+
+export class LiveMessage {
+  readonly id: string;
+  readonly parent_id: string | null;
+  readonly role: Role;
+  readonly created_at: number;
+  content = $state('');
+  thinking = $state('');
+  thinking_s = $state<number | null>(null);
+  status = $state<Status>('done');
+  error = $state<string | null>(null);
+  attachments = $state.raw<AttachmentInfo[]>([]);
+  model = $state<string | null>(null);
+  usage = $state.raw<Usage | null>(null);
+  timings = $state.raw<Timings | null>(null);
+  cost = $state.raw<Cost | null>(null);
+  rating = $state<-1 | 0 | 1>(0);
+  finish_reason = $state<string | null>(null);
+  thinkingSince = 0; // ms; when this page saw the first thought
+
+  constructor(message: Message) {
+    this.id = message.id;
+    this.parent_id = message.parent_id;
+    this.role = message.role;
+    this.created_at = message.created_at;
+    this.set(message);
+  }
+
+  get isAtWork(): boolean {
+    return this.status === 'queued' || this.status === 'prompt' || this.status === 'running';
+  }
+
+  /** Whether it thinks just now. */
+  get isThinking(): boolean {
+    return this.status === 'running' && this.thinking !== '' && this.content === '' && this.thinking_s === null;
+  }
+
+  /** Take over what the server says. Text that came meanwhile is not lost: while at work the longer one counts. */
+  set(message: Message): void {
+    for (const kind of ['content', 'thinking'] as const) {
+      const isOlder = this.isAtWork && message.status === this.status && this[kind].startsWith(message[kind]);
+      if (isOlder) continue;
+      this[kind] = message[kind];
+    }
+    if (this.thinking && !this.thinkingSince) this.thinkingSince = Date.now();
+    this.thinking_s = message.thinking_s;
+    this.status = message.status;
+    this.error = message.error;
+    this.attachments = message.attachments;
+    this.model = message.model;
+    this.usage = message.usage;
+    this.timings = message.timings;
+    this.cost = message.cost;
+    this.rating = message.rating;
+    this.finish_reason = message.finish_reason;
+  }
+
+  /** New text. False when some before it is missing. */
+  add({ kind, from, text }: Delta): boolean {
+    const known = this[kind].length;
+    if (from > known) return false;
+    const more = text.slice(known - from);
+    if (!more) return true;
+    if (kind === 'thinking' && !this.thinkingSince) this.thinkingSince = Date.now();
+    if (this.status === 'prompt' || this.status === 'queued') this.status = 'running';
+    this[kind] += more;
+    return true;
+  }
+}

@@ -1,0 +1,63 @@
+// What the server is: who we are to it, the machine, its models and how it is doing.
+
+import { models as api, session as sessions, ApiError } from '../api';
+import type { Library, LibraryModel, Machine, Price, Pull, Session, Stats } from '../types';
+import { prefs } from './prefs.svelte';
+import { ui } from './ui.svelte';
+
+class Server {
+  session = $state.raw<Session | null>(null);
+  machine = $state.raw<Machine | null>(null);
+  library = $state.raw<Library | null>(null);
+  stats = $state.raw<Stats | null>(null);
+  pulls = $state<Record<string, Pull>>({});
+
+  readonly needsLogin = $derived(!!this.session?.needs_login && !this.session.user);
+  readonly isReady = $derived(!!this.session && !this.needsLogin);
+  readonly here = $derived((this.library?.models ?? []).filter((model) => model.is_here));
+  readonly price = $derived<Price | null>(prefs.price ?? this.machine?.price ?? null);
+
+  async connect(): Promise<void> {
+    try {
+      this.session = await sessions.get();
+      ui.isOnline = true;
+      if (this.isReady) await Promise.all([this.readMachine(), this.readLibrary()]);
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 0) ui.isOnline = false;
+      else throw error;
+    }
+  }
+
+  async readMachine(): Promise<void> {
+    this.machine = await api.machine();
+  }
+
+  async readLibrary(): Promise<void> {
+    this.library = await api.library();
+  }
+
+  model(name: string | null | undefined): LibraryModel | undefined {
+    return this.library?.models.find((model) => model.name === name);
+  }
+
+  /** The model of a chat that has none: the one last chosen, one that is loaded, or one that is here. */
+  get usualModel(): string | null {
+    const last = this.model(prefs.model);
+    if (last?.is_here) return last.name;
+    return (this.here.find((model) => model.is_loaded) ?? this.here[0])?.name ?? null;
+  }
+
+  onPull(pull: Pull): void {
+    this.pulls[pull.name] = pull;
+    if (pull.state === 'error') ui.say(pull.error ?? pull.name, { isError: true });
+    if (pull.state === 'running') return;
+    delete this.pulls[pull.name];
+    void this.readLibrary().catch((error: unknown) => ui.fail(error));
+  }
+}
+
+export const server = new Server();
+
+export function moneyOf(usage: { prompt_tokens: number; completion_tokens: number }, price: Price): number {
+  return (usage.prompt_tokens * price.in_per_million + usage.completion_tokens * price.out_per_million) / 1e6;
+}

@@ -1,0 +1,185 @@
+// One chat that is open: its tree of messages, the branch that is shown, and what can be done with them.
+
+import { SvelteMap } from 'svelte/reactivity';
+import { chats as chatApi, messages as api } from '../api';
+import type { AttachmentInfo, Chat, Delta, Message, Settings } from '../types';
+import { chats } from './chats.svelte';
+import { LiveMessage } from './message.svelte';
+import { attempt } from './ui.svelte';
+
+export class Thread {
+  chat = $state.raw<Chat>()!;
+  leaf = $state<string | null>(null);
+  isLoaded = $state(false);
+  isMissing = $state(false);
+  readonly messages = new SvelteMap<string, LiveMessage>();
+
+  readonly path = $derived(this.pathTo(this.leaf));
+  readonly running = $derived(this.path.find((message) => message.isAtWork));
+  private early: Delta[] = []; // came while the chat was being read
+  private reading: Promise<void> | null = null;
+
+  constructor(readonly id: string) {}
+
+  read(): Promise<void> {
+    this.reading ??= this.readNow().finally(() => (this.reading = null));
+    return this.reading;
+  }
+
+  private async readNow(): Promise<void> {
+    const { chat, messages } = await chatApi.get(this.id);
+    const known = new Set(messages.map((message) => message.id));
+    for (const id of [...this.messages.keys()]) if (!known.has(id)) this.messages.delete(id);
+    for (const message of messages) this.onMessage(message);
+    this.chat = chat;
+    this.leaf = this.deepest(chat.current_id ?? messages.at(-1)?.id ?? null);
+    this.isLoaded = true;
+    const early = this.early;
+    this.early = [];
+    for (const delta of early) this.onDelta(delta);
+  }
+
+  private pathTo(leaf: string | null): LiveMessage[] {
+    const path: LiveMessage[] = [];
+    for (let id = leaf; id && path.length <= this.messages.size; ) {
+      const message = this.messages.get(id);
+      if (!message) break;
+      path.unshift(message);
+      id = message.parent_id;
+    }
+    return path;
+  }
+
+  /** Other versions of a message, itself among them, oldest first. */
+  siblings(message: LiveMessage): LiveMessage[] {
+    return this.children(message.parent_id);
+  }
+
+  private children(parent: string | null): LiveMessage[] {
+    const found = [...this.messages.values()].filter((one) => one.parent_id === parent);
+    return found.sort((a, b) => a.created_at - b.created_at);
+  }
+
+  /** The newest leaf below a message. */
+  private deepest(id: string | null): string | null {
+    for (let depth = 0; id && depth <= this.messages.size; depth += 1) {
+      const next = this.children(id).at(-1);
+      if (!next) return id;
+      id = next.id;
+    }
+    return id;
+  }
+
+  onChat(chat: Chat): void {
+    if (this.chat && chat.rev < this.chat.rev) return;
+    const isMoved = chat.current_id !== this.chat?.current_id;
+    this.chat = chat;
+    if (isMoved && chat.current_id && this.messages.has(chat.current_id)) this.leaf = this.deepest(chat.current_id);
+  }
+
+  onMessage(message: Message): void {
+    const known = this.messages.get(message.id);
+    if (known) known.set(message);
+    else this.messages.set(message.id, new LiveMessage(message));
+    if (this.isLoaded && this.leaf === message.parent_id && !known) this.leaf = message.id;
+  }
+
+  onMessageDeleted(id: string): void {
+    const gone = this.messages.get(id);
+    if (!gone) return;
+    const isShown = this.path.includes(gone);
+    const rest = this.siblings(gone).filter((one) => one !== gone);
+    for (const one of this.below(id)) this.messages.delete(one);
+    if (isShown) this.leaf = this.deepest(rest.at(-1)?.id ?? gone.parent_id);
+  }
+
+  private below(id: string): string[] {
+    return [id, ...this.children(id).flatMap((child) => this.below(child.id))];
+  }
+
+  onDelta(delta: Delta): void {
+    const message = this.messages.get(delta.message_id);
+    if (!message || this.reading) this.early.push(delta);
+    if (message && !message.add(delta) && !this.reading) void attempt(() => this.read());
+  }
+
+  /** Ask. The question goes below what is shown, or below `parent`. */
+  async send(content: string, attachments: AttachmentInfo[], parent: string | null = this.leaf): Promise<boolean> {
+    const answered = await attempt(() =>
+      api.send(this.id, {
+        parent_id: parent,
+        content,
+        attachment_ids: attachments.map(({ id }) => id),
+        client_id: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`,
+      }),
+    );
+    if (!answered) return false;
+    this.show(answered.user, answered.answer);
+    return true;
+  }
+
+  private show(...messages: Message[]): void {
+    for (const message of messages) {
+      this.onMessage(message);
+      chats.onMessage(message);
+    }
+    this.leaf = this.deepest(messages.at(-1)?.id ?? this.leaf);
+  }
+
+  /** Ask the same question in other words: a branch beside it. */
+  edit(message: LiveMessage, content: string): Promise<boolean> {
+    return this.send(content, message.attachments, message.parent_id);
+  }
+
+  async regenerate(message: LiveMessage, model?: string): Promise<void> {
+    if (message.isAtWork) await this.stop(message);
+    const how = model ? { model } : {};
+    const made = await attempt(() => api.regenerate(this.id, message.id, how));
+    if (made) this.show(made.answer);
+  }
+
+  async resume(message: LiveMessage): Promise<void> {
+    const made = await attempt(() => api.resume(this.id, message.id));
+    if (made) this.show(made.answer);
+  }
+
+  async stop(message: LiveMessage | undefined = this.running): Promise<void> {
+    if (message) await attempt(() => api.stop(this.id, message.id));
+  }
+
+  async endThinking(message: LiveMessage | undefined = this.running): Promise<void> {
+    if (message) await attempt(() => api.endThinking(this.id, message.id));
+  }
+
+  async rate(message: LiveMessage, rating: -1 | 0 | 1): Promise<void> {
+    const before = message.rating;
+    message.rating = rating;
+    if (!(await attempt(() => api.change(this.id, message.id, { rating })))) message.rating = before;
+  }
+
+  async rewrite(message: LiveMessage, content: string): Promise<boolean> {
+    const changed = await attempt(() => api.change(this.id, message.id, { content }));
+    if (changed) message.set(changed);
+    return !!changed;
+  }
+
+  async remove(message: LiveMessage): Promise<void> {
+    await attempt(async () => {
+      await api.remove(this.id, message.id);
+      this.onMessageDeleted(message.id);
+    });
+  }
+
+  /** Walk to another branch; every page of this owner follows. */
+  async walk(message: LiveMessage): Promise<void> {
+    this.leaf = this.deepest(message.id);
+    await this.change({ current_id: this.leaf });
+  }
+
+  async change(change: { model?: string | null; settings?: Settings; current_id?: string | null; title?: string }): Promise<void> {
+    const changed = await attempt(() => chatApi.change(this.id, change));
+    if (!changed) return;
+    this.onChat(changed);
+    chats.onChat(changed);
+  }
+}
