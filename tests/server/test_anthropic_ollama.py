@@ -122,9 +122,9 @@ def test_ollama_lists_shows_and_refuses(llama):
     assert [model.model for model in llama.list().models] == ["tiny"]
     assert llama.ps().models[0].context_length == 256
     assert llama.show("tiny").modelinfo["general.architecture"] == "llama"
-    with pytest.raises(ollama.ResponseError, match="embeddings") as caught:
+    with pytest.raises(ollama.ResponseError, match="gives no vectors") as caught:
         llama.embed("tiny", "Hi")
-    assert caught.value.status_code == 501
+    assert caught.value.status_code == 400
     with pytest.raises(ollama.ResponseError, match="num_ctx"):
         llama.chat("tiny", HI, options={"num_ctx": 4096})
     for name in ("http://127.0.0.1/x.gguf", "../x", "/etc/passwd", "hf:a/b:Q4_0"):

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
+from tenth.gathering import Gathering
 from tenth.model import Model, Prepared
 from tenth.server.admission import EXPECTED_TOKENS, Need, Ticket
 from tenth.server.answers import Choice, Delta, End, Event, events_of, merged
@@ -28,6 +29,7 @@ class Service:
     def __init__(self, shelf: Shelf, metrics: Metrics) -> None:
         self.shelf, self.metrics = shelf, metrics
         self.answers: set[Answer] = set()  # that were accepted and have not ended
+        self.readings: set[Gathering] = set()  # texts that are read, not answered
         self.is_closing = False
 
     async def ask(self, *asks: Ask, owner: str, id: str | None = None) -> Answer:
@@ -67,10 +69,12 @@ class Service:
         self.is_closing = True
         self.shelf.close_gates()
         deadline = time.monotonic() + grace_s
-        while self.answers and time.monotonic() < deadline:
+        while (self.answers or self.readings) and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
         for answer in list(self.answers):
             answer.abort()
+        for reading in list(self.readings):
+            reading.cancel()
 
 
 def new_id(prefix: str) -> str:
