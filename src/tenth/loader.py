@@ -6,6 +6,7 @@ Header -> architecture -> program -> passes -> memory plan -> native plan with w
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,7 +34,7 @@ from tenth.runtime import (
     physical_processors,
 )
 from tenth.tracing import Recorder, trace_path
-from tenth.weights.budget import Budget, memory_budget
+from tenth.weights.budget import GRANTS, Budget, memory_budget
 from tenth.weights.formats import FORMATS
 from tenth.weights.gguf import (
     ModelFile,
@@ -94,8 +95,26 @@ def open_runtime(
     runtime = Runtime(program, matrices, vectors, limits, progress, meanwhile, reading)
     if path and experts:
         runtime.observe(Recorder(path, max(program.weights[name].shape[0] for name in experts), runtime.take_trace))
+    runtime.observe(_Granted(runtime, placement.granted_bytes))
     require_unchanged(header)  # the header's checks hold for the weights only if they are of the same file
     return Loaded(runtime, header, program, config, placement)
+
+
+class _Granted:
+    """Notes what a runtime was granted, from now until it is closed."""
+
+    def __init__(self, runtime: Runtime, n_bytes: int) -> None:
+        self._runtime = weakref.ref(runtime)
+        GRANTS.add(runtime, n_bytes)
+
+    def after_step(self, n_tokens: int) -> None:
+        """See Observer."""
+
+    def close(self) -> None:
+        """See Observer."""
+        runtime = self._runtime()
+        if runtime is not None:
+            GRANTS.remove(runtime)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from tenth.runtime import (
     partial_sums_bytes,
     slot_bytes,
 )
-from tenth.weights.budget import Budget, own_bytes
+from tenth.weights.budget import GRANTS, Budget
 from tenth.weights.formats import FORMATS
 from tenth.weights.gguf import TensorInfo
 from tenth.weights.placement import LEAST_CONTEXT, Needs, Placement
@@ -71,7 +71,7 @@ def memory_needs(
     making = MAKING_COPIES * max(made, default=0)
     sums, hidden = partial_sums_bytes(program, limits.context_tokens), 4 * program.hidden * limits.max_rows
     return Needs(
-        python=own_bytes() + PYTHON_GROWS_BYTES + LIBRARY_FILES_BYTES + TOKEN_BYTES * program.vocab_size,
+        python=GRANTS.own_bytes() + PYTHON_GROWS_BYTES + LIBRARY_FILES_BYTES + TOKEN_BYTES * program.vocab_size,
         trunk=sum(trunk_bytes(stored, program).values()),
         kv=page_bytes * limits.n_pages,
         workspace=max(limits.arena_bytes + limits.n_threads * per_thread + sums + hidden, making),

@@ -16,6 +16,7 @@ from tenth.engine.engine import Engine
 from tenth.engine.request import GO_ON, Request, TokenChoice
 from tenth.loader import open_runtime
 from tenth.weights.gguf import read_header
+from tests.runtime.native import open_streamed
 
 DATA = Path(__file__).parents[1] / "data"
 FILE = DATA / "golden_chat.gguf"
@@ -334,6 +335,29 @@ def test_unknown_settings_are_refused():
 def test_settings_of_the_wrong_kind_are_refused(name, value):
     with pytest.raises(tenth.RequestError, match=name):
         tenth.load(FILE, **{name: value})
+
+
+def test_requests_in_one_step_share_each_read_of_an_expert():
+    """Four of the same ask for the slices that one asks for, and read no more; four others for more than one."""
+    def counts(prompts):
+        runtime = open_streamed("qwen3moe", lambda needs: needs.least, threads=2)
+        engine, heard = Engine(runtime, prefix_reuse=False, max_sequences=4), [Heard() for _ in prompts]
+        for prompt, one in zip(prompts, heard, strict=True):
+            engine.submit(Request(prompt, one, max_tokens=20, speculate=False))
+        said = [one.wait() for one in heard]
+        found = runtime.expert_counters()
+        engine.close()
+        return said, found.wanted, found.read_bytes
+
+    prompt = [5, 9, 2]
+    (alone,), wanted, n_bytes = counts([prompt])
+    said, wanted_together, bytes_together = counts([prompt] * 4)
+    assert said == [alone] * 4
+    assert wanted_together == wanted
+    assert bytes_together < 1.2 * n_bytes  # what is read ahead depends on the time
+    _, wanted_others, bytes_others = counts([prompt, [7, 1, 3], [11, 2, 8], [4, 4, 4]])
+    assert wanted < wanted_others < 4 * wanted
+    assert n_bytes < bytes_others < 4 * n_bytes
 
 
 # Ctrl-C once more while close() waits for a step that takes long. Native code does not survive the end of Python.

@@ -122,6 +122,39 @@ def test_sequences_at_work_share_the_pages_of_a_known_prefix():
     assert one.pages[2] != two.pages[2]
 
 
+def test_what_two_prompts_share_is_computed_once_though_they_come_together():
+    s = scheduler(max_rows=64)
+    first, second = sequence(1, 300), sequence(2, 300)
+    second._buffer[290] = 7  # they differ after nine pages
+    for one in (first, second, sequence(3, 20, start=1000)):
+        s.add(one)
+    assert [set(step(s)) for _ in range(3)] == [{1, 3}, {1, 3}, {1, 3}]
+    while not second.pages:
+        step(s)
+    assert second.pages[:5] == first.pages[:5]  # the last 128 tokens are not waited for
+    assert second.n_published >= 5
+
+
+def test_who_waits_for_another_s_prefix_goes_on_when_that_one_is_gone():
+    s = scheduler(max_rows=64)
+    first, second = sequence(1, 300), sequence(2, 300)
+    s.add(first)
+    s.add(second)
+    step(s)
+    s.remove(first)
+    assert step(s) == {2: 64}
+    assert second.n_computed == 128  # what was computed for the first one
+
+
+def test_a_short_beginning_is_not_waited_for():
+    s = scheduler(max_rows=64)
+    second = sequence(2, 300)
+    second._buffer[100] = 7
+    for one in (sequence(1, 300), second):
+        s.add(one)
+    assert set(step(s)) == {1, 2}
+
+
 def test_two_that_compute_the_same_prefix_at_once_end_up_sharing_it():
     s = scheduler(max_rows=200)
     s.add(sequence(1, 70))

@@ -46,7 +46,14 @@ def test_a_batch_answers_every_line(server, tiny):
         (bad,) = [json.loads(line) for line in client.files.content(batch.error_file_id).text.splitlines()]
         assert (bad["custom_id"], bad["response"]["status_code"]) == ("wrong", 400)
         assert "messages" in bad["response"]["body"]["error"]["message"]
-        assert batch.id in [b.id for b in client.batches.list()]
+        more = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+        client.batches.cancel(more.id)
+        listed = [b.id for b in client.batches.list(limit=1)]  # the client turns the pages
+        assert listed.index(more.id) < listed.index(batch.id)
+        files = [f.id for f in client.files.list(limit=1, order="asc")]
+        assert files == [f.id for f in client.files.list(limit=1000)][::-1]
+        assert file.id in [f.id for f in client.files.list(purpose="batch")]
+        assert file.id not in [f.id for f in client.files.list(purpose="batch_output")]
         client.files.delete(file.id)
         with pytest.raises(openai.NotFoundError):
             client.files.content(file.id)
@@ -61,6 +68,8 @@ def test_a_file_that_is_no_batch_is_a_400(server, content):
             client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
         with pytest.raises(openai.BadRequestError):
             client.files.create(file=("x", b"x"), purpose="assistants")
+        with pytest.raises(openai.BadRequestError, match="expires_after"):
+            client.files.create(file=("x", b"x"), purpose="batch", expires_after={"anchor": "created_at", "seconds": 1})
 
 
 def test_another_owner_s_files_and_batches_are_a_404(tmp_path):

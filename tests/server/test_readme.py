@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,12 +28,25 @@ def example(line):
     return shlex.split(line)[1:]
 
 
+def own_library(file, home):
+    """A library with the model of this file, so that the server's state is the test's own too."""
+    models = next(folder for folder in Path(file).parents if folder.name == "models")
+    model = Path(file).relative_to(models).parts[0]
+
+    def link(source, target):
+        try:
+            os.link(source, target)
+        except OSError:  # another file system
+            shutil.copy(source, target)
+
+    shutil.copytree(models / model, Path(home) / "models" / model, copy_function=link)
+
+
 @pytest.mark.model
 def test_serve_curl_and_the_openai_client(real, tmp_path, shell_env):
-    home = next(folder.parent for folder in Path(real.served.source).parents if folder.name == "models")
-    env = shell_env | {"TENTH_HOME": str(home)}
+    own_library(real.served.source, shell_env["TENTH_HOME"])
     command = [sys.executable, "-m", "tenth", *example("tenth serve smollm2:135m"), "--port", "0"]
-    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=shell_env, stderr=subprocess.PIPE, text=True)
     lines = []
     try:
         for line in process.stderr:

@@ -1,16 +1,21 @@
 """A real model under several clients: cancelling in every phase, fairness, resuming, stopping, idle models."""
 
 import asyncio
+import logging
 import threading
 import time
 
 import httpx2
 import pytest
 
+import tenth
 from tenth.errors import ResourceError
+from tenth.loader import ALWAYS_STREAM
 from tenth.server import streams
 from tenth.server.admission import Need
+from tenth.weights.budget import GRANTS
 
+from . import moe
 from .running import TINY, Running, events
 
 TEXT = "The quick brown fox jumps over the lazy dog while the sun sets slowly behind the old stone bridge. "
@@ -214,6 +219,28 @@ def test_models_open_on_demand_close_when_idle_and_make_room_for_each_other(tmp_
         assert running.app.shelf.models["two"].model is None
 
 
+def test_models_share_one_budget_of_memory(tmp_path):
+    """The keys and values of each are granted, though nobody has touched them yet."""
+    with tenth.load(TINY):  # whatever loading the first model brings into this process
+        pass
+    engine = {"kv_tokens": 1 << 20}  # 268 MB, of which nothing is used
+    with tenth.load(TINY, **engine) as model:
+        kv_bytes = model.memory()["kv_bytes"]
+    memory = GRANTS.own_bytes() + int(1.8 * kv_bytes)
+    with Running({"one": TINY, "two": TINY}, tmp_path, {**engine, "memory": memory}) as running:
+        models = running.app.shelf.models
+        for name, other in (("one", "two"), ("two", "one"), ("one", "two")):
+            assert running.chat(name, max_tokens=1).status_code == 200
+            assert (models[name].model is not None, models[other].model) == (True, None)
+        assert len(running.loads) == 5  # the second and third found no room at first, and the other was closed
+        before = running.app.shelf.models["one"].n_users
+        running.app.shelf.models["one"].n_users = before + 1  # somebody is at work with it
+        answer = running.chat("two", max_tokens=1)
+        running.app.shelf.models["one"].n_users = before
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "30")
+        assert models["one"].model is not None
+
+
 def test_a_model_that_cannot_be_loaded_is_a_503_without_its_path(tmp_path):
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(TINY.read_bytes()[:1000])
@@ -232,6 +259,19 @@ def test_metrics_tell_times_tokens_and_memory(server):
         assert name in text, name
 
 
+def test_metrics_tell_of_the_cache_and_of_experts_that_are_read(tmp_path, monkeypatch):
+    monkeypatch.setenv(ALWAYS_STREAM, "1")
+    file = moe.write(tmp_path / "moe.gguf")
+    with Running({"experts": file}, tmp_path) as running:
+        for _ in range(2):
+            assert running.chat("experts", content="a" * 80, max_tokens=8).status_code == 200
+        told = {line.split()[0]: float(line.split()[1]) for line in running.get("/metrics").text.splitlines()
+                if not line.startswith("#")}
+        assert 0 < told['tenth_expert_hit_rate{model="experts"}'] <= 1  # all, where reading ahead was in time
+        assert 0.3 < told['tenth_prefix_hit_rate{model="experts"}'] < 0.5  # all but the end of the second prompt
+        assert told['tenth_cached_prompt_tokens_total{model="experts"}'] >= 64
+
+
 def test_the_docs_page_loads_nothing_from_elsewhere(server):
     page = server.get("/docs")
     assert "/v1/chat/completions" in page.text
@@ -239,20 +279,33 @@ def test_the_docs_page_loads_nothing_from_elsewhere(server):
     assert not any(mark in page.text for mark in ("http://", "https://", "<script", "src="))
 
 
-def test_logs_have_no_prompt_text(server, caplog):
-    import logging
-
-    secret = "nobody may read this"
+@pytest.fixture
+def log(caplog, monkeypatch):
+    """What the server logs, as text."""
     logger = logging.getLogger("tenth.server")
-    logger.propagate, level = True, logger.level
-    logger.setLevel("DEBUG")
-    try:
-        with caplog.at_level("DEBUG"):
-            server.chat(content=secret, max_tokens=1)
-            server.chat(content=secret, nonsense=secret)
-            wait_until(lambda: len(caplog.records) >= 2)
-    finally:
+    monkeypatch.setattr(logger, "propagate", True)
+    level = logger.level
+    with caplog.at_level("DEBUG"):
+        logger.setLevel("DEBUG")
+        yield lambda: " ".join(str(record.__dict__) for record in caplog.records)
         logger.setLevel(level)
-    told = " ".join(str(record.__dict__) for record in caplog.records)
-    assert "/v1/chat/completions" in told
-    assert secret not in told
+
+
+SECRET = "nobody may read this"
+
+
+def test_logs_have_no_prompt_text(server, log):
+    server.chat(content=SECRET, max_tokens=1)
+    server.chat(content=SECRET, nonsense=SECRET)
+    server.chat(content=SECRET, reasoning_effort=SECRET)
+    wait_until(lambda: log().count("/v1/chat/completions") >= 3)
+    assert SECRET not in log()
+
+
+def test_logs_have_the_text_where_that_is_asked_for(tmp_path, log):
+    with Running({"tiny": TINY}, tmp_path, log_text=True) as running:
+        logging.getLogger("tenth.server").setLevel("INFO")
+        said = running.chat(content=SECRET, max_tokens=12).json()
+        assert SECRET in log()
+        assert repr(said["choices"][0]["message"]["content"]) in log()
+        assert log().count(said["id"]) == 2

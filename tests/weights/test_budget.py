@@ -77,7 +77,7 @@ def test_the_setting_goes_before_the_variable_and_the_variable_before_what_is_fr
 def test_a_tight_control_group_is_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(budget.VARIABLE, raising=False)
     monkeypatch.setattr(budget, "group_limits", lambda: [(10_000_000, 4_000_000)])
-    monkeypatch.setattr(budget, "own_bytes", lambda: 1_000_000)
+    monkeypatch.setattr(budget, "resident_bytes", lambda: 1_000_000)
     found = budget.memory_budget(0)
     assert found.source == "the control group's limit"
     assert found.n_bytes == 1_000_000 + 6_000_000 - 500_000

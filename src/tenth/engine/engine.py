@@ -117,7 +117,8 @@ class EngineStats:
 
     n_steps: int = 0
     n_rows: int = 0
-    n_cached_tokens: int = 0
+    n_prompt_tokens: int = 0  # of requests whose work has begun
+    n_cached_tokens: int = 0  # of these, known already
     n_requests: int = 0
     n_failed_steps: int = 0
     n_preemptions: int = 0
@@ -315,6 +316,7 @@ class _Loop:
         for sequence, *_ in chunks:
             if not sequence.was_started:
                 sequence.was_started = True
+                self.stats.n_prompt_tokens += sequence.n_prompt
                 self.stats.n_cached_tokens += sequence.n_computed
                 with self._failing(sequence.request):
                     sequence.request.listener.started(sequence.n_computed)

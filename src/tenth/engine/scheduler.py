@@ -2,8 +2,9 @@
 
 Sequences that have one token to compute come first; the rest of the step is shared out evenly among those that are
 still at their prompt (or restarting), so that neither waits for the other. A sequence is admitted, in order of arrival,
-when all its tokens and one more have pages. When a running sequence finds no page, the youngest one gives up its pages
-and restarts later from its tokens: rows are bit-identical however they are computed, so its text does not change.
+when all its tokens and one more have pages; only one whose prompt goes on as that of a running one does waits until
+that part is known, so that it is computed once. When a running sequence finds no page, the youngest one gives up its
+pages and restarts later from its tokens: rows are bit-identical however they are computed, so its text does not change.
 
 A model that reads texts whole gets each in one step, several beside each other as they fit, in order of arrival.
 
@@ -221,10 +222,14 @@ class Scheduler:
 
     def _admit(self) -> None:
         at_most = min(self.limits.max_sequences, self.limits.max_rows)
-        while self.waiting and len(self.running) < at_most:
-            sequence = self.waiting[0]
+        for sequence in self.waiting[: 2 * at_most]:
+            if len(self.running) == at_most:
+                return
             usable = (sequence.n_tokens - 1) // PAGE_TOKENS  # the last token is computed anew: its logits are needed
             pages = self._match(sequence, usable)
+            if self._is_at_work_on(sequence, pages):
+                self.pages.release(pages)
+                continue
             # One more token than there is, unless that is the last one: else it would be preempted at once.
             wanted = pages_for(min(sequence.n_tokens + 1, self.limit_tokens)) - len(pages)
             if wanted > self.pages.n_available:
@@ -235,8 +240,17 @@ class Scheduler:
             sequence.n_computed, sequence.n_published = len(pages) * PAGE_TOKENS, len(pages)
             sequence.pages = pages + taken
             self._take_slot(sequence, usable * PAGE_TOKENS)
-            self.waiting.pop(0)
+            self.waiting.remove(sequence)
             insort(self.running, sequence, key=lambda s: s.arrival)
+
+    def _is_at_work_on(self, sequence: Sequence, known: list[int]) -> bool:
+        """Whether a running sequence is about to compute what follows the known pages: then it is worth waiting for."""
+        if self.states or not self.pages.reuses:
+            return False
+        first, end = len(known) * PAGE_TOKENS, len(known) * PAGE_TOKENS + LEAST_SAVED_TOKENS
+        return end < sequence.n_tokens and any(
+            first <= other.n_computed < end <= other.n_prompt and other.pages[: len(known)] == known
+            and np.array_equal(other.tokens[first:end], sequence.tokens[first:end]) for other in self.running)
 
     def _match(self, sequence: Sequence, n_pages: int) -> list[int]:
         """The pages of the longest known prefix of at most so many pages from which the sequence can go on."""

@@ -33,6 +33,7 @@ from tenth.server.guard import OPEN_PATHS, Allowed, Guard, Visitors
 from tenth.server.keys import Keys, Meter
 from tenth.server.logs import AccessLog
 from tenth.server.metrics import Metrics
+from tenth.server.replies import Failed
 from tenth.server.responses import Responses
 from tenth.server.service import Service
 from tenth.server.sessions import Sessions, cookie_name
@@ -50,7 +51,8 @@ class App:
     there is none.
     """
 
-    def __init__(self, sources: Sequence[tuple[str, str]], load: Load, config: ServerConfig, state: Path) -> None:
+    def __init__(self, sources: Sequence[tuple[str, str]], load: Load, config: ServerConfig,
+                 state: Path | str) -> None:
         self.config, self.metrics, self.resumables = config, Metrics(), Resumables()
         self.state = State(state)
         self.keys, self.accounts = Keys(self.state), Accounts(self.state)
@@ -64,7 +66,7 @@ class App:
         self._needs_key = has_keys or config.require_key or not config.is_loopback
         self.shelf = Shelf(sources, load, waiting=config.waiting, idle_s=config.idle_unload)
         self.metrics.add_shelf(self.shelf)
-        self.service = Service(self.shelf, self.metrics)
+        self.service = Service(self.shelf, self.metrics, log_text=config.log_text)
         self.responses = Responses(self.state)
         self.background = Background(self.service, self.responses)
         self.files = Files(self.state)
@@ -138,8 +140,9 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"description": "A key is needed."}, 403: {"description": "Not from here, or not with this key."},
     404: {"description": "There is no such thing, or it is not yours."}, 413: {"description": "Too large."},
     415: {"description": "Not JSON."}, 429: {"description": "Too much is waiting; see Retry-After."},
-    503: {"description": "Not now; see Retry-After."},
+    503: {"description": "Not now; see Retry-After."}, 507: {"description": "The disk is full: nothing was stored."},
 }
+_ERRORS = {status: {**error, "model": Failed} for status, error in _ERRORS.items()}
 
 
 def refusal(path: str, failure: Failure) -> Response:

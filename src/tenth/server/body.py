@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, get_args
 
 import pydantic_core
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -45,7 +47,31 @@ class _JsonRequest(Request):
         return parse(await self.body())
 
 
-class JsonRoute(APIRoute):
+class StrictRoute(APIRoute):
+    """A route that refuses parameters of the address which it does not know, naming them."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """See fastapi."""
+        handle = super().get_route_handler()
+        known = set(_parameters(self.dependant))
+
+        async def strict(request: Request) -> Response:
+            for name in request.query_params:
+                if name not in known:
+                    raise Refused(400, f"there is no parameter {name[:100]!r} here", param=name[:100])
+            return await handle(request)
+
+        return strict
+
+
+def _parameters(dependant: Dependant) -> Iterator[str]:
+    """The address's parameters that a route and what it depends on ask for."""
+    yield from (field.alias for field in dependant.query_params)
+    for inner in dependant.dependencies:
+        yield from _parameters(inner)
+
+
+class JsonRoute(StrictRoute):
     """A route whose JSON is parsed within bounds."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -76,13 +102,27 @@ class Body(BaseModel):
     def _refuse_unsupported(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        cls._check_type(value.get("type"))
         for name, why in cls.unsupported.items():
             if name not in value:
                 continue
             given = value[name]
             if given is not None and not (name in cls.harmless and given == cls.harmless[name]):
-                raise Refused(400, f"{name} is not supported: {why}", param=name)
+                raise _unsupported(name, f"{name} is not supported: {why}")
         return {name: given for name, given in value.items() if name not in cls.unsupported}
+
+    @classmethod
+    def _check_type(cls, given: Any) -> None:
+        """Refuse what is meant to be something else by its type, before its fields are told to be unknown."""
+        field = cls.model_fields.get("type")
+        branches = [field.annotation, *get_args(field.annotation)] if field else []
+        known = [word for branch in branches for word in get_args(branch) if isinstance(word, str)]
+        if known and isinstance(given, str) and given not in known:
+            raise _unsupported("type", f"the type {given[:100]!r} is not supported, expected {' or '.join(known)}")
+
+
+def _unsupported(name: str, message: str) -> PydanticCustomError:
+    return PydanticCustomError("unsupported", "{message}", {"message": message, "name": name})
 
 
 def number(name: str) -> Any:
@@ -142,11 +182,20 @@ def explain(error: RequestValidationError) -> Refused:
 
 def wrong_field(errors: Sequence[Mapping[str, Any]]) -> Refused:
     """One of pydantic's errors as one sentence: the innermost, which is of the branch of a union that was meant."""
-    first = max(errors, key=lambda one: len(one["loc"]))
+    first = max(errors, key=lambda one: (one["type"] == "unsupported", len(one["loc"])))
     path = ".".join(str(part) for part in first["loc"] if not _is_type(part)) or "body"
+    if first["type"] == "unsupported":
+        name = first["ctx"]["name"]
+        if path == "body":
+            return Refused(400, first["msg"], param=name)
+        return Refused(400, f"{first['msg']} (in {path})", param=f"{path}.{name}")
     if first["type"] == "extra_forbidden":
         return Refused(400, f"there is no field {path!r} here", param=path)
-    return Refused(400, f"{path}: {first['msg']}", param=path)
+    if first["type"] == "union_tag_invalid":
+        known = f"{first['ctx']['tag']!r} is not supported, expected {first['ctx']['expected_tags']}"
+        return Refused(400, f"{path}: the type {known}", param=path)
+    given = f", not {first['input']!r:.100}" if first["type"] == "literal_error" else ""
+    return Refused(400, f"{path}: {first['msg']}{given}", param=path)
 
 
 def _is_type(part: object) -> bool:

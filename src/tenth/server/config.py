@@ -39,6 +39,8 @@ class ServerConfig:
                                   metavar="SECONDS")
     grace: float = _setting(30.0, "When told to stop, let answers at work finish for so many seconds.", min=0.0,
                             metavar="SECONDS")
+    log_text: bool = _setting(False, "Also log what is asked and answered; else no log has any of it.",
+                              names=("--log-text",))
     log_level: str = _setting("info", "How much is logged: debug, info, warning or error.")
 
     def __post_init__(self) -> None:

@@ -1,4 +1,7 @@
-"""Structured logs: one JSON object a line on standard error, without prompts, answers, keys or ids of stored things."""
+"""Structured logs: one JSON object a line on standard error, without prompts, answers, keys or ids of stored things.
+
+Only where the one who starts the server asks for it (--log-text), what is asked and answered is in them too.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tenth.server.answers import Choice
 from tenth.server.metrics import Metrics
 
 log = logging.getLogger("tenth.server")
@@ -35,6 +39,19 @@ def set_up(level: str) -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(at)
+
+
+def asked(id: str, owner: str, prompt: object) -> None:
+    """Note what an answer goes on from: text, as the model's template has it, or token ids."""
+    log.info("asked", extra={"fields": {"id": id, "owner": owner, "prompt": prompt}})
+
+
+def answered(id: str, index: int, choice: Choice) -> None:
+    """Note what was answered, as far as it went."""
+    calls = [{"name": call.name, "arguments": call.arguments} for call in choice.calls]
+    log.info("answered", extra={"fields": {
+        "id": id, "choice": index, "text": choice.text, "thinking": choice.thinking, "calls": calls,
+        "reason": choice.end.reason if choice.end else "unfinished"}})
 
 
 class AccessLog:

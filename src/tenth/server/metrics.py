@@ -105,6 +105,7 @@ class _ShelfCollector:
         loaded = gauge("tenth_model_loaded", "Whether a model is open.")
         waiting = gauge("tenth_queue_waiting", "Requests that wait for their turn.")
         at_work = gauge("tenth_requests_at_work", "Requests that are computed.")
+        known = gauge("tenth_prefix_hit_rate", "Share of all prompts' tokens that were known already.")
         hits = gauge("tenth_expert_hit_rate", "Share of expert slices found in memory; only where they are streamed.")
         memory = gauge("tenth_memory_bytes", "Memory by kind.", "kind")
         for served in self._shelf.models.values():
@@ -114,8 +115,9 @@ class _ShelfCollector:
                 continue
             waiting.add_metric([name], gate.n_waiting)
             at_work.add_metric([name], gate.n_at_work)
+            known.add_metric([name], model.stats.n_cached_tokens / max(1, model.stats.n_prompt_tokens))
             if statistics := model.expert_statistics():
                 hits.add_metric([name], float(statistics["hit_rate"]))
             for kind, n_bytes in model.memory().items():
                 memory.add_metric([name, kind.removesuffix("_bytes")], n_bytes)
-        yield from (loaded, waiting, at_work, hits, memory)
+        yield from (loaded, waiting, at_work, known, hits, memory)

@@ -54,11 +54,11 @@ class Responses:
                               (body["status"], json.dumps(body), json.dumps(list(messages)), id))
             return bool(done.rowcount)
 
-    def get(self, id: str, owner: str) -> Stored:
-        """A response. Refuses (404) what is not there, or not theirs."""
+    def get(self, id: str, owner: str, param: str | None = None) -> Stored:
+        """A response. Refuses (404) what is not there, or not theirs; ``param``: the field that named it."""
         rows = self._state.query("SELECT * FROM responses WHERE id = ? AND owner = ?", id, owner)
         if not rows:
-            raise Refused(404, f"there is no response {id!r}")
+            raise Refused(404, f"there is no response {id!r}", param=param)
         return _stored(rows[0])
 
     def delete(self, id: str, owner: str) -> None:
@@ -72,7 +72,7 @@ class Responses:
         turns: list[list[Message]] = []
         n_messages = 0
         while id is not None:
-            stored = self.get(id, owner)
+            stored = self.get(id, owner, "previous_response_id")
             if stored.status not in ("completed", "incomplete"):
                 raise Refused(400, f"the response {id!r} is {stored.status}, so nothing can go on from it",
                               param="previous_response_id")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
 from tenth.gathering import Gathering
 from tenth.model import Model, Prepared
+from tenth.server import logs
 from tenth.server.admission import EXPECTED_TOKENS, Need, Ticket
 from tenth.server.answers import Choice, Delta, End, Event, events_of, merged
 from tenth.server.asking import MAX_CHOICES, Ask
@@ -26,8 +27,8 @@ SHUTTING_DOWN = "the server is shutting down"
 class Service:
     """What the routes call."""
 
-    def __init__(self, shelf: Shelf, metrics: Metrics) -> None:
-        self.shelf, self.metrics = shelf, metrics
+    def __init__(self, shelf: Shelf, metrics: Metrics, *, log_text: bool = False) -> None:
+        self.shelf, self.metrics, self.log_text = shelf, metrics, log_text
         self.answers: set[Answer] = set()  # that were accepted and have not ended
         self.readings: set[Gathering] = set()  # texts that are read, not answered
         self.is_closing = False
@@ -52,6 +53,8 @@ class Service:
             answer = Answer(self, id or new_id("answer_"), borrowed, ticket)
             for one, ask in zip(prepared, asks, strict=True):
                 answer.add(one, ask.n)
+                if self.log_text:
+                    logs.asked(answer.id, owner, one.asked.prompt if one.asked else ask.prompt)
             self.answers.add(answer)
             stack.callback(self.answers.discard, answer)
             answer.stack = stack.pop_all()
@@ -142,6 +145,8 @@ class Answer:
         try:
             async with self._gate.turn(self._ticket):
                 streams = events_of(self._starts[0](), 0) if len(self._starts) == 1 else merged(self._starts)
+                if self._service.log_text:
+                    streams = self._logged(streams)
                 async for event in streams:
                     if isinstance(event, Delta):
                         watch.delta(event.index, len(event.logprobs))
@@ -155,6 +160,17 @@ class Answer:
             for stream in self._streams:
                 stream.cancel()
             watch.done()
+
+    async def _logged(self, events: AsyncIterator[Event]) -> AsyncGenerator[Event, None]:
+        """The same events, with what each choice says in the log when it ends, or is left."""
+        choices = [Choice() for _ in self._starts]
+        try:
+            async for event in events:
+                choices[event.index].add(event)
+                yield event
+        finally:
+            for index, choice in enumerate(choices):
+                logs.answered(self.id, index, choice)
 
     async def whole(self) -> list[Choice]:
         """Every choice when all are complete."""

@@ -1,39 +1,24 @@
-"""What survives a restart: one SQLite file, in WAL mode, with every commit on the disk before it is acknowledged.
+"""What survives a restart: one SQLite file, or a PostgreSQL database.
 
-Its tables are made by numbered steps (``STEPS``, counted in ``user_version``), which are never changed once released.
-A full disk is a Refused with status 507, after which the file is what it was before.
+Its tables are made by numbered steps (``STEPS``), which are never changed once released. A commit is on the disk before
+it is acknowledged; a full disk is a Refused with status 507, after which everything is what it was before.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import sqlite3
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from tenth.errors import ResourceError
 from tenth.library import library_folder
-from tenth.server.chats.schema import ACCOUNTS, CHATS
-from tenth.server.failures import Refused
+from tenth.server.chats.schema import ACCOUNTS, CHATS, FOUND
+from tenth.server.databases import Database, Step, open_engine
 
 T = TypeVar("T")
 
-
-class Database(Protocol):
-    """What a transaction gives: statements with "?" for values."""
-
-    def execute(self, sql: str, parameters: Any = (), /) -> Any:
-        """A cursor, whose rows are had by name or number."""
-
-    def executemany(self, sql: str, parameters: Any, /) -> Any:
-        """One statement for many rows of values."""
-
-
-STEPS = (
+STEPS: tuple[Step, ...] = (
     """
     CREATE TABLE keys (
         id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, hash BLOB NOT NULL UNIQUE, scopes TEXT NOT NULL,
@@ -64,6 +49,7 @@ STEPS = (
     """,
     ACCOUNTS,
     CHATS,
+    FOUND,
 )
 
 
@@ -73,60 +59,28 @@ def state_file() -> Path:
 
 
 class State:
-    """The open file. Methods may be called from any thread; ``run`` from the event loop."""
+    """The open database. Methods may be called from any thread; ``run`` from the event loop."""
 
-    def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, where: Path | str) -> None:
+        self.engine = open_engine(where)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
-            self._db.row_factory = sqlite3.Row
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-2000"):
-                self._db.execute(f"PRAGMA {pragma}")
-            self._migrate()
-        except (OSError, sqlite3.Error) as error:
-            raise ResourceError(f"{path}: the server's state cannot be opened: {error}",
-                                "is the disk full, or the folder not writable?") from None
+            self.engine.migrate(STEPS)
+        except BaseException:
+            self.engine.close()
+            raise
 
-    def _migrate(self) -> None:
-        (done,) = self._db.execute("PRAGMA user_version").fetchone()
-        if done > len(STEPS):
-            raise sqlite3.DatabaseError(f"it was written by a newer tenth (format {done}, expected {len(STEPS)})")
-        for number, step in enumerate(STEPS[done:], done + 1):
-            self._db.executescript(f"BEGIN IMMEDIATE; {step}; PRAGMA user_version={number}; COMMIT;")
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> AbstractContextManager[Database]:
         """A transaction that is on the disk when the block has ended, or not there at all."""
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException as error:
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
-                if isinstance(error, sqlite3.Error):
-                    raise _refused(error) from error
-                raise
+        return self.engine.transaction()
 
-    def query(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+    def query(self, sql: str, *values: Any) -> list[Any]:
         """Rows of a SELECT."""
-        with self._lock:
-            return self._db.execute(sql, values).fetchall()
+        return self.engine.query(sql, values)
 
     async def run(self, work: Callable[..., T], *values: Any) -> T:
         """The result of something that uses this state, without stopping the event loop."""
         return await asyncio.to_thread(work, *values)
 
     def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._db.close()
-
-
-def _refused(error: sqlite3.Error) -> Exception:
-    if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
-        return Refused(507, "the disk is full: nothing was stored")
-    return error
+        """Close it."""
+        self.engine.close()

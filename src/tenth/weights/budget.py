@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +39,45 @@ def memory_budget(asked_bytes: int) -> Budget:
         return Budget(parse_bytes(text, VARIABLE), VARIABLE, True)
     free, total, source = _free()
     reserve = min(int(RESERVE_SHARE * total), MOST_RESERVE)
-    return Budget(max(own_bytes() + free - reserve, 0), source, False)
+    return Budget(max(resident_bytes() + free - reserve, 0), source, False)
 
 
-def own_bytes() -> int:
+def resident_bytes() -> int:
     """What this process has in memory now."""
     return int(psutil.Process().memory_info().rss)
+
+
+class Grants:
+    """What the models that are open in this process were granted, whether they have touched all of it yet or not.
+
+    Keys and values are touched as they are needed, so that the resident size alone would grant them twice.
+    """
+
+    def __init__(self) -> None:
+        self._open: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
+        self._before = 0  # resident when no model was open
+        self._door = threading.Lock()
+
+    def own_bytes(self) -> int:
+        """What this process has in memory now, or will once its models have touched everything."""
+        with self._door:
+            resident = resident_bytes()
+            if not self._open:
+                self._before = resident
+            return max(resident, self._before + sum(self._open.values()))
+
+    def add(self, model: object, n_bytes: int) -> None:
+        """A model has opened with so much."""
+        with self._door:
+            self._open[model] = n_bytes
+
+    def remove(self, model: object) -> None:
+        """It has closed. Nothing happens when it was not here."""
+        with self._door:
+            self._open.pop(model, None)
+
+
+GRANTS = Grants()  # one, as the process's memory is one
 
 
 def _free() -> tuple[int, int, str]:

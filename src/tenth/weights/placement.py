@@ -79,6 +79,13 @@ class Placement:
         return sum(size * n for size, n in self.n_slots.items())
 
     @property
+    def granted_bytes(self) -> int:
+        """Bytes of everything but Python."""
+        needs = self.needs
+        experts = self.slot_bytes + needs.stream_workspace if self.streams else needs.experts
+        return needs.fixed - needs.python + experts
+
+    @property
     def tokens_held(self) -> float:
         """How many times the experts that one token uses fit into the slots."""
         return self.slot_bytes / max(self.needs.token_bytes, 1)

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from tenth.sampling import MAX_STOP_STRINGS
+from tenth.server import replies
 from tenth.server.answers import Choice, Delta, End
 from tenth.server.asking import Ask, Thinking
 from tenth.server.body import Body, JsonRoute, count, effort, number
 from tenth.server.dialects.openai_chat import MOST_TOKENS, TEXT_ONLY, asked_tools, get_service
 from tenth.server.failures import Failure, Refused
 from tenth.server.service import Answer, ends, new_id, prepare
-from tenth.server.streams import Wire, dumps, event, stream, whole
+from tenth.server.streams import EVENTS, Wire, dumps, event, stream, whole
 from tenth.text.messages import MAX_MESSAGES
 from tenth.text.tools.request import MAX_TOOLS
 
@@ -41,8 +42,11 @@ def error_event(failure: Failure) -> bytes:
     return event(error_body(failure), "error")
 
 
+CACHED = "Accepted: equal beginnings are always found, for as long as there is room."
+
+
 class CacheControl(Body):
-    """Accepted: equal beginnings are always found, for as long as there is room."""
+    """Where a beginning ends that will come again."""
 
     type: Literal["ephemeral"]
     ttl: Literal["5m"] | None = None
@@ -57,12 +61,13 @@ class Block(Body):
     input: dict[str, Any] | None = None
     tool_use_id: str | None = Field(default=None, max_length=256)
     content: str | list[Block] | None = None
-    is_error: bool | None = Field(default=None, description="Told to the model only by what the content says.")
-    caller: dict[Literal["type"], Literal["direct"]] | None = None
+    is_error: bool | None = Field(default=None, description="Accepted; the model sees what the content says.")
+    caller: dict[Literal["type"], Literal["direct"]] | None = Field(default=None, description=(
+        "Accepted: calls are made by the model only."))
     text: str | None = None
     thinking: str | None = None
-    signature: str | None = None
-    cache_control: CacheControl | None = None
+    signature: str | None = Field(default=None, description="Accepted: none is checked.")
+    cache_control: CacheControl | None = Field(default=None, description=CACHED)
     unsupported: ClassVar[dict[str, str]] = {
         "source": TEXT_ONLY, "citations": "this server cites nothing",
     }
@@ -139,7 +144,7 @@ class Tool(Body):
     input_schema: dict[str, Any]
     type: Literal["custom"] | None = None
     strict: bool | None = None
-    cache_control: CacheControl | None = None
+    cache_control: CacheControl | None = Field(default=None, description=CACHED)
     eager_input_streaming: bool | None = Field(default=None, description="Accepted: arguments always stream.")
 
     def as_openai(self) -> dict[str, Any]:
@@ -170,7 +175,7 @@ class CountRequest(Body):
     system: str | list[Block] | None = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
-    cache_control: CacheControl | None = None
+    cache_control: CacheControl | None = Field(default=None, description=CACHED)
     speed: Literal["standard"] | None = None
     tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: ToolChoice | None = None
@@ -214,7 +219,8 @@ class MessagesRequest(CountRequest):
     stop_sequences: list[str] | None = Field(default=None, max_length=MAX_STOP_STRINGS)
     stream: bool | None = None
     metadata: Metadata | None = None
-    service_tier: Literal["auto", "standard_only"] | None = None
+    service_tier: Literal["auto", "standard_only"] | None = Field(default=None, description=(
+        "Accepted: there is one tier."))
 
     def ask(self) -> Ask:
         """What it asks for."""
@@ -225,8 +231,11 @@ class MessagesRequest(CountRequest):
                    tools=self.asked_tools())
 
 
-@router.post("/v1/messages", response_model=None)
-async def create(body: MessagesRequest, request: Request) -> Response:
+Beta = Annotated[bool | None, Query(description="Accepted: the client's beta methods send it.")]
+
+
+@router.post("/v1/messages", response_model=None, responses=replies.of(replies.AnthropicMessage, EVENTS))
+async def create(body: MessagesRequest, request: Request, beta: Beta = None) -> Response:
     """Answer a conversation."""
     answer = await get_service(request).ask(body.ask(), owner=request.state.owner, id=new_id("msg_"))
     if body.stream:
@@ -235,7 +244,7 @@ async def create(body: MessagesRequest, request: Request) -> Response:
 
 
 @router.post("/v1/messages/count_tokens")
-async def count_tokens(body: CountRequest, request: Request) -> dict[str, int]:
+async def count_tokens(body: CountRequest, request: Request, beta: Beta = None) -> dict[str, int]:
     """How many tokens a conversation has."""
     ask = Ask(body.model, body.conversation(), thinking=body.how_to_think(), tools=body.asked_tools())
     async with get_service(request).shelf.borrow(body.model) as borrowed:

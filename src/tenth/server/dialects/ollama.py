@@ -22,6 +22,7 @@ import tenth
 from tenth.errors import TenthError
 from tenth.library import CATALOGUE, pull
 from tenth.sampling import MAX_TOP_LOGPROBS
+from tenth.server import replies
 from tenth.server.answers import Choice, Delta, End
 from tenth.server.asking import Ask, Thinking
 from tenth.server.body import Body, JsonRoute, SamplingBody, number
@@ -196,7 +197,7 @@ def named(request: Request, name: str) -> str:
     return plain if plain in get_service(request).shelf.models else name
 
 
-@router.post("/api/chat", response_model=None)
+@router.post("/api/chat", response_model=None, responses=replies.of(replies.OllamaAnswer, LINES))
 async def chat(body: ChatRequest, request: Request) -> Response:
     """Answer a conversation."""
     ask = Ask(named(request, body.model), [message.plain() for message in body.messages], settings=body.settings(),
@@ -212,7 +213,7 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     return await _answer(request, body, ask, part)
 
 
-@router.post("/api/generate", response_model=None)
+@router.post("/api/generate", response_model=None, responses=replies.of(replies.OllamaAnswer, LINES))
 async def generate(body: GenerateRequest, request: Request) -> Response:
     """Answer one prompt."""
     def part(text: str, thinking: str, _: Sequence[ToolCall] = ()) -> dict[str, Any]:
@@ -301,14 +302,14 @@ def _row(served: Served) -> dict[str, Any]:
     return {"name": served.name, "model": served.name, "size": size, "digest": "", "details": _details(served)}
 
 
-@router.get("/api/tags")
+@router.get("/api/tags", responses=replies.of(replies.OllamaModels))
 async def tags(request: Request) -> dict[str, Any]:
     """The models that requests may name."""
     models = get_service(request).shelf.models.values()
     return {"models": [_row(served) | {"modified_at": _iso(served.opened_at)} for served in models]}
 
 
-@router.get("/api/ps")
+@router.get("/api/ps", responses=replies.of(replies.OllamaModels))
 async def ps(request: Request) -> dict[str, Any]:
     """The models that are open."""
     models = [served for served in get_service(request).shelf.models.values() if served.model is not None]
@@ -331,6 +332,8 @@ class NameRequest(Body):
     def given(self) -> str:
         """Whichever was given."""
         found = self.model or self.name
+        if self.name not in (None, found):
+            raise Refused(400, "model and name differ", param="name")
         if not found:
             raise Refused(400, "the model has to be named", param="model")
         return found
@@ -339,7 +342,7 @@ class NameRequest(Body):
 class ShowRequest(NameRequest):
     """The body of show."""
 
-    verbose: bool | None = None
+    verbose: bool | None = Field(default=None, description="Accepted: all that is known is told.")
     unsupported: ClassVar[dict[str, str]] = {"system": "it comes with a request", "template": "it comes with the model",
                                              "options": "they come with a request"}
 

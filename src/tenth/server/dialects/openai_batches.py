@@ -7,19 +7,21 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, ClassVar, Literal
 
-from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from pydantic import Field, ValidationError
 from starlette.responses import Response
 
 from tenth.errors import TenthError
-from tenth.server.body import Body, JsonRoute, parse, wrong_field
+from tenth.server import replies
+from tenth.server.body import Body, JsonRoute, StrictRoute, parse, wrong_field
 from tenth.server.dialects import openai_chat, openai_completions, openai_embeddings
 from tenth.server.dialects.openai import error_body
 from tenth.server.failures import Refused, failure_of
 from tenth.server.files import MOST_LINES, Batches, Files
+from tenth.server.pages import OrderedPaging, Paging
 from tenth.server.service import Service, new_id
 
-forms = APIRouter(tags=["OpenAI"])
+forms = APIRouter(route_class=StrictRoute, tags=["OpenAI"])
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
 
 AT_ONCE = 4  # lines of one batch; the queue gives others their turns between them
@@ -123,25 +125,29 @@ def _batches(request: Request) -> Batches:
     return batches
 
 
-@forms.post("/v1/files")
+@forms.post("/v1/files", responses=replies.of(replies.StoredFile))
 async def upload(request: Request, file: Annotated[UploadFile, File()], purpose: Annotated[str, Form()]
                  ) -> dict[str, Any]:
     """Store a file of requests, at most 64 MiB. Its name is kept as a label only."""
     if purpose != "batch":
         raise Refused(400, f"the purpose is {purpose[:100]!r}, expected batch", param="purpose")
+    if extra := set(await request.form()) - {"file", "purpose"}:
+        raise Refused(400, f"{min(extra)[:100]} is not supported: files are kept until they are deleted",
+                      param=min(extra)[:100])
     name = (file.filename or "")[:256]
     content = await file.read()
     return await asyncio.to_thread(_files(request).add, request.state.owner, name, purpose, content)
 
 
-@router.get("/v1/files")
-async def list_files(request: Request) -> dict[str, Any]:
-    """All files."""
-    return {"object": "list", "data": await asyncio.to_thread(_files(request).all, request.state.owner),
-            "has_more": False}
+@router.get("/v1/files", responses=replies.of(replies.Files))
+async def list_files(request: Request, paging: Annotated[OrderedPaging, Depends()],
+                     purpose: Annotated[str | None, Query(max_length=64)] = None) -> dict[str, Any]:
+    """All files, newest first, or those of one purpose."""
+    files = await asyncio.to_thread(_files(request).all, request.state.owner)
+    return paging.page([file for file in files if purpose in (None, file["purpose"])])
 
 
-@router.get("/v1/files/{file_id}")
+@router.get("/v1/files/{file_id}", responses=replies.of(replies.StoredFile))
 async def get_file(file_id: str, request: Request) -> dict[str, Any]:
     """What is known of a file."""
     return await asyncio.to_thread(_files(request).get, file_id, request.state.owner)
@@ -154,14 +160,14 @@ async def get_content(file_id: str, request: Request) -> Response:
     return Response(content, media_type="application/octet-stream", headers={"x-content-type-options": "nosniff"})
 
 
-@router.delete("/v1/files/{file_id}")
+@router.delete("/v1/files/{file_id}", responses=replies.of(replies.Deleted))
 async def delete_file(file_id: str, request: Request) -> dict[str, Any]:
     """Delete a file."""
     await asyncio.to_thread(_files(request).delete, file_id, request.state.owner)
     return {"id": file_id, "object": "file", "deleted": True}
 
 
-@router.post("/v1/batches")
+@router.post("/v1/batches", responses=replies.of(replies.StoredBatch))
 async def create(body: BatchRequest, request: Request) -> dict[str, Any]:
     """Answer every line of a file. It is stored before this is answered, and goes on after a stop."""
     owner, batches = request.state.owner, _batches(request)
@@ -196,20 +202,19 @@ def read_lines(content: bytes, endpoint: str) -> list[tuple[str, dict[str, Any]]
     return list(found.items())
 
 
-@router.get("/v1/batches")
-async def list_batches(request: Request) -> dict[str, Any]:
-    """All batches."""
-    return {"object": "list", "data": await asyncio.to_thread(_batches(request).all, request.state.owner),
-            "has_more": False}
+@router.get("/v1/batches", responses=replies.of(replies.StoredBatches))
+async def list_batches(request: Request, paging: Annotated[Paging, Depends()]) -> dict[str, Any]:
+    """All batches, newest first."""
+    return paging.page(await asyncio.to_thread(_batches(request).all, request.state.owner))
 
 
-@router.get("/v1/batches/{batch_id}")
+@router.get("/v1/batches/{batch_id}", responses=replies.of(replies.StoredBatch))
 async def get(batch_id: str, request: Request) -> dict[str, Any]:
     """A batch, with how far it is."""
     return await asyncio.to_thread(_batches(request).get, batch_id, request.state.owner)
 
 
-@router.post("/v1/batches/{batch_id}/cancel")
+@router.post("/v1/batches/{batch_id}/cancel", responses=replies.of(replies.StoredBatch))
 async def cancel(batch_id: str, request: Request) -> dict[str, Any]:
     """End a batch; what was answered stays."""
     batches, owner = _batches(request), request.state.owner

@@ -14,13 +14,14 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from tenth.sampling import COUNTS, MAX_TOP_LOGPROBS
+from tenth.server import replies
 from tenth.server.answers import Choice, Delta, End, reason_of
 from tenth.server.asking import MAX_CHOICES, Ask, Thinking
 from tenth.server.body import Body, JsonRoute, SamplingBody, effort
 from tenth.server.dialects.openai import DONE, error_event, timings, token_logprob, usage
 from tenth.server.failures import Refused
 from tenth.server.service import Answer, Service, ends, new_id
-from tenth.server.streams import Wire, event, stream, whole
+from tenth.server.streams import EVENTS, Wire, event, stream, whole
 from tenth.stream import CallPart
 from tenth.text.messages import MAX_MESSAGES
 from tenth.text.tools.request import MAX_TOOLS
@@ -103,8 +104,8 @@ class Message(Body):
 class StreamOptions(Body):
     """What a stream tells beside the text."""
 
-    include_usage: bool = False
-    include_obfuscation: bool = False
+    include_usage: bool | None = None
+    include_obfuscation: Literal[False] | None = None
 
 
 class ThinkingOption(Body):
@@ -187,13 +188,13 @@ class ChatRequest(SamplingBody):
     tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: Literal["auto", "none", "required"] | NamedTool | AllowedTools | None = None
     parallel_tool_calls: bool | None = None
-    modalities: list[Literal["text"]] | None = Field(default=None, max_length=1)
+    modalities: list[Literal["text"]] | None = Field(default=None, max_length=1, description="Accepted: text is all.")
     metadata: dict[str, str] | None = Field(default=None, max_length=16)
     user: str | None = Field(default=None, max_length=512, description="Accepted; this server keeps no users.")
     safety_identifier: str | None = Field(default=None, max_length=512, description="Accepted; nothing is reported.")
     prompt_cache_key: str | None = Field(default=None, max_length=512, description=(
         "Accepted; equal beginnings are always found."))
-    service_tier: Literal["auto", "default"] | None = None
+    service_tier: Literal["auto", "default"] | None = Field(default=None, description="Accepted: there is one tier.")
     store: Literal[False] | None = None
     unsupported: ClassVar[dict[str, str]] = {
         "audio": TEXT_ONLY, "moderation": "this server judges no text", "prediction": "guesses are made by themselves",
@@ -245,7 +246,7 @@ def get_service(request: Request) -> Service:
     return service
 
 
-@router.post("/v1/chat/completions", response_model=None)
+@router.post("/v1/chat/completions", response_model=None, responses=replies.of(replies.ChatCompletion, EVENTS))
 async def create(body: ChatRequest, request: Request) -> Response:
     """Answer a conversation."""
     answer = await get_service(request).ask(body.ask(), owner=request.state.owner, id=new_id("chatcmpl-"))
@@ -294,7 +295,7 @@ def _logprobs(tokens: list[Any], answer: Answer, body: ChatRequest) -> dict[str,
 
 async def _wire(answer: Answer, body: ChatRequest) -> Wire:
     """A stream: the role, deltas, the end of each choice, usage if it was asked for, and [DONE]."""
-    with_usage = body.stream_options is not None and body.stream_options.include_usage
+    with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
     head = _head(answer, body, "chat.completion.chunk") | ({"usage": None} if with_usage else {})
 
     def chunk(index: int, delta: dict[str, Any], logprobs: list[Any], **more: Any) -> bytes:

@@ -9,6 +9,7 @@ from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from tenth.sampling import MAX_TOP_LOGPROBS
+from tenth.server import replies
 from tenth.server.answers import Delta, End
 from tenth.server.asking import MAX_CHOICES, Ask
 from tenth.server.body import JsonRoute, SamplingBody
@@ -16,7 +17,7 @@ from tenth.server.dialects.openai import DONE, error_event, finite, timings, usa
 from tenth.server.dialects.openai_chat import MOST_TOKENS, StreamOptions, get_service
 from tenth.server.failures import Refused
 from tenth.server.service import Answer, ends, new_id
-from tenth.server.streams import Wire, event, stream, whole
+from tenth.server.streams import EVENTS, Wire, event, stream, whole
 from tenth.stream import TokenLogprob
 
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
@@ -68,7 +69,7 @@ class CompletionRequest(SamplingBody):
         return list(self.prompt)  # type: ignore[arg-type]
 
 
-@router.post("/v1/completions", response_model=None)
+@router.post("/v1/completions", response_model=None, responses=replies.of(replies.Completion, EVENTS))
 async def create(body: CompletionRequest, request: Request) -> Response:
     """Go on from a text."""
     answer = await get_service(request).ask(*body.asks(), owner=request.state.owner, id=new_id("cmpl-"))
@@ -113,7 +114,7 @@ def _logprobs(tokens: list[TokenLogprob], offset: int, answer: Answer, body: Com
 
 async def _wire(answer: Answer, body: CompletionRequest) -> Wire:
     """A stream: the echo if it was asked for, text, the end of each choice, usage, [DONE]."""
-    with_usage = body.stream_options is not None and body.stream_options.include_usage
+    with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
     head = _head(answer) | ({"usage": None} if with_usage else {})
     offsets = [0] * len(answer.prompts)
 

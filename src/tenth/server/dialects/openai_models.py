@@ -6,19 +6,21 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from tenth.server import replies
+from tenth.server.body import StrictRoute
 from tenth.server.dialects.openai_chat import get_service
 from tenth.server.shelf import Served
 
-router = APIRouter(tags=["OpenAI"])
+router = APIRouter(route_class=StrictRoute, tags=["OpenAI"])
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses=replies.of(replies.ModelRows))
 async def list_models(request: Request) -> dict[str, Any]:
     """The models that requests may name."""
     return {"object": "list", "data": [_row(served) for served in get_service(request).shelf.models.values()]}
 
 
-@router.get("/v1/models/{name:path}")
+@router.get("/v1/models/{name:path}", responses=replies.of(replies.ModelRow))
 async def show(name: str, request: Request) -> dict[str, Any]:
     """One of them."""
     return _row(get_service(request).shelf.find(name))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import JSONResponse, Response
 
+from tenth.server import replies
 from tenth.server.body import JsonRoute
 from tenth.server.dialects.openai_chat import get_service
 from tenth.server.dialects.response_output import Maker, Output, error_event
@@ -26,9 +27,10 @@ from tenth.server.dialects.response_request import (
     text_of,
 )
 from tenth.server.failures import Failure, Refused, failure_of
+from tenth.server.pages import OrderedPaging
 from tenth.server.responses import AT_WORK, Message, Responses, Stored
 from tenth.server.service import Answer, Service, new_id
-from tenth.server.streams import Wire, stream, whole
+from tenth.server.streams import EVENTS, Wire, stream, whole
 
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
 
@@ -149,7 +151,7 @@ def _responses(request: Request) -> Responses:
     return responses
 
 
-@router.post("/v1/responses", response_model=None)
+@router.post("/v1/responses", response_model=None, responses=replies.of(replies.Response, EVENTS))
 async def create(body: ResponseRequest, request: Request) -> Response:
     """Answer, and store the answer."""
     body.check()
@@ -170,14 +172,14 @@ async def create(body: ResponseRequest, request: Request) -> Response:
     return JSONResponse(await whole(request, answer, turn.run))
 
 
-@router.get("/v1/responses/{response_id}")
+@router.get("/v1/responses/{response_id}", responses=replies.of(replies.Response))
 async def get(response_id: str, request: Request) -> dict[str, Any]:
     """A stored response."""
     stored = await asyncio.to_thread(_responses(request).get, response_id, request.state.owner)
     return stored.body
 
 
-@router.delete("/v1/responses/{response_id}")
+@router.delete("/v1/responses/{response_id}", responses=replies.of(replies.Deleted))
 async def delete(response_id: str, request: Request) -> dict[str, Any]:
     """Delete a stored response; one that is at work is cancelled."""
     await asyncio.to_thread(_responses(request).get, response_id, request.state.owner)
@@ -186,7 +188,7 @@ async def delete(response_id: str, request: Request) -> dict[str, Any]:
     return {"id": response_id, "object": "response", "deleted": True}
 
 
-@router.post("/v1/responses/{response_id}/cancel")
+@router.post("/v1/responses/{response_id}/cancel", responses=replies.of(replies.Response))
 async def cancel(response_id: str, request: Request) -> dict[str, Any]:
     """Cancel a background response."""
     stored = await asyncio.to_thread(_responses(request).get, response_id, request.state.owner)
@@ -197,14 +199,15 @@ async def cancel(response_id: str, request: Request) -> dict[str, Any]:
     return (await asyncio.to_thread(_responses(request).get, response_id, request.state.owner)).body
 
 
-@router.get("/v1/responses/{response_id}/input_items")
-async def input_items(response_id: str, request: Request) -> dict[str, Any]:
-    """What the request of a stored response added to the conversation."""
+@router.get("/v1/responses/{response_id}/input_items", responses=replies.of(replies.Items))
+async def input_items(response_id: str, request: Request, paging: Annotated[OrderedPaging, Depends()]
+                      ) -> dict[str, Any]:
+    """What the request of a stored response added to the conversation, the last first."""
     stored = await asyncio.to_thread(_responses(request).get, response_id, request.state.owner)
     asked = ResponseRequest.model_validate(stored.request)
     items = [MessageItem(role="user", content=asked.input)] if isinstance(asked.input, str) else asked.input
     data = [_listed(item, item.id or f"{response_id}_{i}") for i, item in enumerate(items)]
-    return {"object": "list", "data": data, "has_more": False, "first_id": data[0]["id"], "last_id": data[-1]["id"]}
+    return paging.page(data[::-1])
 
 
 def _listed(item: MessageItem | ReasoningItem | CallItem | ResultItem, id: str) -> dict[str, Any]:

@@ -165,11 +165,11 @@ class Maker:
             "tool_choice": choice if isinstance(choice, str) else choice.model_dump(),
             "tools": [tool.model_dump() for tool in body.tools or ()],
             "previous_response_id": body.previous_response_id, "temperature": body.temperature, "top_p": body.top_p,
-            "top_logprobs": body.top_logprobs or 0, "user": body.user, "safety_identifier": body.safety_identifier,
-            "prompt_cache_key": body.prompt_cache_key,
+            "top_logprobs": body.top_logprobs or 0, **body.model_dump(
+                include={"user", "safety_identifier", "prompt_cache_key"}, exclude_none=True),
             "reasoning": {"effort": body.reasoning.effort if body.reasoning else None, "summary": None},
             "text": {"format": (body.text and body.text.format) or {"type": "text"}}, "truncation": "disabled",
-            "service_tier": "default", "store": body.store is not False, "usage": _usage(end) if end else None,
+            "service_tier": "default", "store": body.store is not False, **({"usage": _usage(end)} if end else {}),
         }
 
     def finished(self, output: Output) -> dict[str, Any]:

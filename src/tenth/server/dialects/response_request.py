@@ -91,7 +91,10 @@ class ResultItem(Body):
 
 
 def _kind(item: Any) -> str:
-    kind = item.get("type", "message") if isinstance(item, dict) else getattr(item, "type", "message")
+    """Which class an item is of; what has neither a type nor more than an id is the official API's item_reference."""
+    kind = item.get("type") if isinstance(item, dict) else getattr(item, "type", None)
+    if kind is None:
+        return "item_reference" if isinstance(item, dict) and set(item) <= {"id", "type"} else "message"
     return kind if isinstance(kind, str) else repr(kind)
 
 
@@ -233,6 +236,8 @@ class ResponseRequest(SamplingBody):
                 thought = {"reasoning_content": reasoning} if reasoning and role == "assistant" else {}
                 messages.append({"role": role, "content": text_of(item.content), **thought})
                 reasoning = ""
+        if not messages:
+            raise Refused(400, "input has reasoning only, expected a message", param="input")
         return messages
 
     def chat_tools(self) -> list[dict[str, Any]] | None:

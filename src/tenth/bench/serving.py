@@ -1,0 +1,258 @@
+"""tenth's server and its peers' under the same load, in turn, as Markdown and JSON.
+
+    python -m tenth.bench.serving FILE --repetitions 3 \\
+        --peer "llama.cpp=PATH/llama-server -m {model} --port {port} -t 2 -np 8 -c 16384 -fa on" \\
+        --peer "ik=PATH/llama-server -m {model} --port {port} -t 2 -np 8 -c 16384 -fa off"
+
+Several commands of one label are several sets of flags, of which the best one counts in each test. Every turn starts
+every server anew, runs a test and ends it, so that nothing is cached and nobody idles beside another; every second turn
+goes backwards. tenth guesses no tokens, since its peers do not. Nothing else should run on the machine.
+
+Tests: 1, 4 and 8 clients, 128 tokens in and 128 out, two requests each; ``shared``: 8 clients whose prompts share their
+first 1,000 tokens; ``newcomer``: a request of 16 tokens half a second after one of 4,000; ``alone``: one answer of 256
+tokens, beside the same from the engine in Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import shlex
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tenth.bench.process import LineProcess
+from tenth.bench.report import summary
+from tenth.bench.serving_load import Ask, Timed, clients, newcomer
+from tenth.errors import RequestError, ResourceError, TenthError
+
+CONTEXT, SEQUENCES, KV_TOKENS = 8192, 8, 16384
+IN, OUT, SHARED, LONG, SHORT, ALONE = 128, 128, 1000, 4000, 16, 256
+ROUNDS = 2
+START_S = 120
+LEAST_ID, MOST_ID = 1000, 20000  # token ids of ordinary text in every vocabulary that is measured
+OURS = "tenth"
+TESTS = ("1", "4", "8", "shared", "newcomer", "alone")
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A server: how it is called and started."""
+
+    label: str
+    command: str
+
+    def arguments(self, model: str, port: int) -> list[str]:
+        """The command line."""
+        return [part.replace("{model}", model).replace("{port}", str(port)) for part in shlex.split(self.command)]
+
+
+def ours() -> Contender:
+    """tenth's server."""
+    return Contender(OURS, f"{shlex.quote(sys.executable)} -m tenth serve bench={{model}} --port {{port}} "
+                     f"--context {CONTEXT} --kv-tokens {KV_TOKENS} --max-sequences {SEQUENCES} --no-speculate "
+                     "--log-level error")
+
+
+@contextmanager
+def running(contender: Contender, model: Path) -> Iterator[int]:
+    """The port of a server that has loaded its model; it is ended with the block. Raises ResourceError."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(contender.arguments(str(model), port), stdout=log, stderr=log, cwd=home,
+                                   env=os.environ | {"TENTH_HOME": home})
+        try:
+            _wait(contender, process, port)
+            yield port
+        finally:
+            process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+            process.wait()
+
+
+def _wait(contender: Contender, process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
+            if answer.status == 200:
+                return
+        time.sleep(0.05)
+    raise ResourceError(f"{contender.label} did not start", contender.command)
+
+
+class Prompts:
+    """Prompts of random tokens, different ones in every turn, the same for every server of a turn."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def ids(self, n: int) -> list[int]:
+        """So many token ids."""
+        return [self._random.randrange(LEAST_ID, MOST_ID) for _ in range(n)]
+
+
+def together(port: int, prompts: Prompts, n_clients: int, shared: int = 0) -> Figures:
+    """All clients' tokens per second, the median time to the first one, and the median time between two."""
+    beginning = prompts.ids(shared)
+    asks = [[Ask([*beginning, *prompts.ids(IN - (IN - 28) * bool(shared))], OUT) for _ in range(ROUNDS)]
+            for _ in range(n_clients)]
+    start_s = time.perf_counter()
+    found = asyncio.run(clients(port, "bench", asks))
+    seconds = time.perf_counter() - start_s
+    return {"tokens_per_second": OUT * len(found) / seconds,
+            "first_s": statistics.median(timed.first_s for timed in found),
+            "first_high_s": max(timed.first_s for timed in found),
+            "between_s": statistics.median((timed.last_s - timed.first_s) / (OUT - 1) for timed in found)}
+
+
+def come_in(port: int, prompts: Prompts) -> Figures:
+    """How long somebody waits who comes during a long prompt, and how long that takes."""
+    long, short = asyncio.run(newcomer(port, "bench", Ask(prompts.ids(LONG), 1), Ask(prompts.ids(SHORT), SHORT), 0.5))
+    return {"first_s": short.first_s, "long_s": long.first_s, "chunk_s": long.first_s * 256 / LONG}
+
+
+def alone(port: int, prompts: Prompts) -> Figures:
+    """One answer by itself."""
+    (timed,) = asyncio.run(clients(port, "bench", [[Ask(prompts.ids(IN), ALONE)]]))
+    return {"tokens_per_second": _rate(timed), "first_s": timed.first_s, "events": float(len(timed.came_s))}
+
+
+def _rate(timed: Timed) -> float:
+    return (ALONE - 1) / (timed.last_s - timed.first_s)
+
+
+def measure(test: str, port: int, seed: int) -> Figures:
+    """The figures of one test on a running server."""
+    prompts = Prompts(seed)
+    if test == "newcomer":
+        return come_in(port, prompts)
+    if test == "alone":
+        return alone(port, prompts)
+    return together(port, prompts, 8 if test == "shared" else int(test), SHARED if test == "shared" else 0)
+
+
+def engine_rate(model: Path) -> float:
+    """Tokens per second of one answer from the engine, in a process of its own without a server."""
+    command = [sys.executable, "-m", "tenth.bench.tenth_driver", str(model), "0", str(CONTEXT), str(KV_TOKENS)]
+    with LineProcess("tenth", command) as driver:
+        question = {"do": "generation", "tokens": ALONE, "depth": IN}
+        driver.ask(question)
+        return float(driver.ask(question)["tokens_per_second"])
+
+
+Measured = dict[str, dict[str, list[Figures]]]  # test -> command of the contender -> its turns
+
+
+def take_turns(model: Path, contenders: Sequence[Contender], tests: Sequence[str], repetitions: int,
+               tell: Callable[[str], None]) -> Measured:
+    """Every contender in every test, in turns."""
+    found: Measured = {test: {} for test in tests}
+    for turn in range(repetitions):
+        for test in tests:
+            for contender in contenders if turn % 2 == 0 else reversed(contenders):
+                try:
+                    with running(contender, model) as port:
+                        figures = measure(test, port, 1000 * turn + TESTS.index(test))
+                except ResourceError as error:
+                    if contender.label == OURS:
+                        raise
+                    tell(f"{test} {contender.label} failed: {error.message} ({contender.command})")
+                    continue
+                found[test].setdefault(contender.command, []).append(figures)
+                tell(f"{test} {contender.label}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
+            if test == "alone":
+                rate = engine_rate(model)
+                found[test].setdefault("engine", []).append({"tokens_per_second": rate})
+                tell(f"{test} engine: {rate:.4g}")
+    return found
+
+
+def result(measured: Measured, contenders: Sequence[Contender]) -> dict[str, Any]:
+    """Medians and spreads: of each test, of each label the command with the best median."""
+    labels = {contender.command: contender.label for contender in contenders}
+    tests: dict[str, Any] = {}
+    for test, runs in measured.items():
+        rows: dict[str, Any] = {}
+        for command, turns in runs.items():
+            figures = {name: summary([turn[name] for turn in turns]) for name in turns[0]}
+            label = labels.get(command, command)
+            row = {"command": command, **figures}
+            if label not in rows or _merit(row) > _merit(rows[label]):
+                rows[label] = row
+        tests[test] = rows
+    return tests
+
+
+def _merit(row: dict[str, Any]) -> float:
+    """What decides which flags are a server's best: speed, where there is one, else the wait."""
+    if "tokens_per_second" in row:
+        return float(row["tokens_per_second"]["median"])
+    return -float(row["first_s"]["median"])
+
+
+def table(tests: dict[str, Any]) -> str:
+    """The result as Markdown: median (low to high)."""
+    lines = ["| test | server | tokens/s together | first token, median s | slowest s | between tokens, ms |",
+             "|---|---|---|---|---|---|"]
+    for test, rows in tests.items():
+        for label, row in rows.items():
+            cells = [_cell(row.get(name), factor) for name, factor in (
+                ("tokens_per_second", 1.0), ("first_s", 1.0), ("first_high_s", 1.0), ("between_s", 1000.0))]
+            lines.append(f"| {test} | {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(figure: dict[str, Any] | None, factor: float) -> str:
+    if figure is None:
+        return ""
+    median, low, high = (figure[name] * factor for name in ("median", "low", "high"))
+    return f"{median:.3g} ({low:.3g} to {high:.3g})"
+
+
+def main() -> None:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--peer", action="append", default=[], metavar="LABEL=COMMAND")
+    parser.add_argument("--tests", default=",".join(TESTS))
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="also write the figures here, as JSON")
+    arguments = parser.parse_args()
+    try:
+        tests = arguments.tests.split(",")
+        if unknown := set(tests) - set(TESTS):
+            raise RequestError(f"there is no test {min(unknown)!r}", f"there are: {', '.join(TESTS)}")
+        peers = [Contender(*text.split("=", 1)) for text in arguments.peer]
+        contenders = [ours(), *peers]
+        measured = take_turns(arguments.model, contenders, tests, arguments.repetitions,
+                              lambda line: print(line, file=sys.stderr, flush=True))
+    except TenthError as error:
+        raise SystemExit(f"{error}") from None
+    found = result(measured, contenders)
+    print(table(found))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Clients of a server, as little work each as can be: they share the machine with what they measure.
+
+One asyncio thread, plain sockets, POST /v1/completions with token ids, streamed. Times are those at which the first and
+the last text came in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tenth.errors import ResourceError
+
+PATIENCE_S = 600
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request: token ids in, so many tokens out."""
+
+    prompt: Sequence[int]
+    max_tokens: int
+
+    def body(self, model: str) -> dict[str, Any]:
+        """As tenth, llama.cpp's server and ik_llama.cpp's take it."""
+        return {"model": model, "prompt": list(self.prompt), "max_tokens": self.max_tokens, "stream": True,
+                "ignore_eos": True, "temperature": 0.0}
+
+
+@dataclass
+class Timed:
+    """When things happened, in seconds of time.perf_counter."""
+
+    asked_s: float
+    came_s: list[float] = field(default_factory=list)  # of every event with text
+
+    @property
+    def first_s(self) -> float:
+        """From the request to its first text."""
+        return self.came_s[0] - self.asked_s
+
+    @property
+    def last_s(self) -> float:
+        """From the request to its last text."""
+        return self.came_s[-1] - self.asked_s
+
+
+async def ask(port: int, model: str, wanted: Ask) -> Timed:
+    """One request to its end. Raises ResourceError when it was not answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    data = json.dumps(wanted.body(model)).encode()
+    head = (f"POST /v1/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
+            f"connection: close\r\ncontent-length: {len(data)}\r\n\r\n").encode()
+    timed = Timed(time.perf_counter())
+    writer.write(head + data)
+    first = await reader.readline()
+    if b" 200 " not in first:
+        raise ResourceError(f"the server answered {first.decode().strip()}: {(await reader.read(1000)).decode()}")
+    try:
+        async for line in reader:
+            if line.startswith(b"data: {") and _has_text(line[6:]):
+                timed.came_s.append(time.perf_counter())
+    finally:
+        writer.close()
+    if not timed.came_s:
+        raise ResourceError("the server answered nothing")
+    return timed
+
+
+def _has_text(data: bytes) -> bool:
+    value = json.loads(data)
+    if "error" in value:
+        raise ResourceError(f"the server failed: {value['error']}")
+    return any(choice.get("text") for choice in value.get("choices", ())) or bool(value.get("content"))
+
+
+async def clients(port: int, model: str, asks: Sequence[Sequence[Ask]]) -> list[Timed]:
+    """What several clients see, each of which makes its requests one after the other."""
+    async def one(mine: Sequence[Ask]) -> list[Timed]:
+        return [await ask(port, model, wanted) for wanted in mine]
+
+    async with asyncio.timeout(PATIENCE_S):
+        found = await asyncio.gather(*map(one, asks))
+    return [timed for mine in found for timed in mine]
+
+
+async def newcomer(port: int, model: str, long: Ask, short: Ask, after_s: float) -> tuple[Timed, Timed]:
+    """A long prompt, and a short one that comes while it is computed: (long, short)."""
+    async with asyncio.timeout(PATIENCE_S):
+        first = asyncio.create_task(ask(port, model, long))
+        await asyncio.sleep(after_s)
+        second = await ask(port, model, short)
+        return await first, second
