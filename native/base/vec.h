@@ -233,6 +233,9 @@ TENTH_INLINE I32 lookup16(const void* table, I32 index) { return {_mm256_shuffle
 TENTH_INLINE I32 gather(const uint32_t* table, I32 index) { return {_mm256_i32gather_epi32((const int*)table, index.v, 4)}; }
 // Pairs of products are summed in 16 bits: exact for w <= 127 (127*127*2 < 32768). Larger w is split into w & 127 and
 // its top bit, which are both small.
+#if defined(TENTH_AVXVNNI)
+template <bool SMALL> TENTH_INLINE I32 dot4(I32 acc, I32 w, I32 x) { return {_mm256_dpbusd_avx_epi32(acc.v, w.v, x.v)}; }
+#else
 template <bool SMALL> TENTH_INLINE I32 dot4(I32 acc, I32 w, I32 x) {
   const __m256i ones = _mm256_set1_epi16(1);
   if constexpr (SMALL) {
@@ -245,6 +248,7 @@ template <bool SMALL> TENTH_INLINE I32 dot4(I32 acc, I32 w, I32 x) {
     return {_mm256_add_epi32(acc.v, _mm256_add_epi32(s, t))};
   }
 }
+#endif
 TENTH_INLINE I32 dot2(I32 acc, I32 a, I32 b) { return {_mm256_add_epi32(acc.v, _mm256_madd_epi16(a.v, b.v))}; }
 TENTH_INLINE I32 even_i8(I32 a) { return {_mm256_srai_epi16(_mm256_slli_epi16(a.v, 8), 8)}; }
 TENTH_INLINE I32 odd_i8(I32 a) { return {_mm256_srai_epi16(a.v, 8)}; }

@@ -16,6 +16,7 @@ namespace tenth {
 namespace scalar { extern const KernelTable TABLE; }
 namespace avx2 { extern const KernelTable TABLE; }
 namespace avx512 { extern const KernelTable TABLE; }
+namespace avxvnni { extern const OtherProducts PRODUCTS; }
 namespace vbmi { extern const OtherProducts PRODUCTS; }
 namespace amx { extern const OtherProducts PRODUCTS; }
 
@@ -23,7 +24,7 @@ namespace {
 
 // What the CPU has and the operating system saves across task switches.
 struct Cpu {
-  bool sse42 = false, avx2 = false, avx512 = false, vbmi = false, amx = false;
+  bool sse42 = false, avx2 = false, avxvnni = false, avx512 = false, vbmi = false, amx = false;
 
   Cpu() {
     unsigned a, b, c, d;
@@ -36,6 +37,9 @@ struct Cpu {
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return;
     constexpr unsigned YMM = 0x06, ZMM = 0xe6;  // xcr0 bits: SSE and AVX; those and the three parts of AVX-512
     avx2 = (low & YMM) == YMM && fma && f16c && (b & bit_AVX2) && (b & bit_BMI2);
+    constexpr unsigned AVX_VNNI = 1u << 4;  // in leaf 7, 1
+    unsigned a1, b1, c1, d1;
+    avxvnni = avx2 && __get_cpuid_count(7, 1, &a1, &b1, &c1, &d1) && (a1 & AVX_VNNI);
     avx512 = avx2 && (low & ZMM) == ZMM && (b & bit_AVX512F) && (b & bit_AVX512BW) && (b & bit_AVX512VL) &&
              (b & bit_AVX512DQ) && (c & bit_AVX512VNNI);
     vbmi = avx512 && (c & bit_AVX512VBMI);
@@ -66,6 +70,12 @@ std::vector<FormatKernels> laid_over(const KernelTable& table, const OtherProduc
   return rows;
 }
 
+const KernelTable& avxvnni_table() {
+  static const std::vector<FormatKernels> formats = laid_over(avx2::TABLE, avxvnni::PRODUCTS);
+  static const KernelTable table = {"avxvnni", formats.data(), static_cast<int>(formats.size()), avx2::TABLE.quantize};
+  return table;
+}
+
 const KernelTable& amx_table() {
   static const std::vector<FormatKernels> formats = laid_over(vbmi_table(), amx::PRODUCTS);
   static const KernelTable table = {"amx", formats.data(), static_cast<int>(formats.size()), avx512::TABLE.quantize};
@@ -79,11 +89,12 @@ struct Isa {
 };
 
 // From slowest to fastest.
-constexpr int N_ISAS = 5;
+constexpr int N_ISAS = 6;
 struct Isas { Isa list[N_ISAS]; };
 Isas isas() {
   return {{{&scalar::TABLE, cpu().sse42, "SSE4.2"},
            {&avx2::TABLE, cpu().avx2, "AVX2, FMA, F16C and BMI2"},
+           {&avxvnni_table(), cpu().avxvnni, "AVX-VNNI beside AVX2, FMA, F16C and BMI2"},
            {&avx512::TABLE, cpu().avx512, "AVX-512 F, BW, VL, DQ and VNNI"},
            {&vbmi_table(), cpu().vbmi, "AVX-512 VBMI beside F, BW, VL, DQ and VNNI"},
            {&amx_table(), cpu().amx, "AMX int8 with AVX-512 VBMI, or this process may not use its tiles"}}};

@@ -19,7 +19,7 @@ const OpKernels& op_kernels(const char* isa) {
   }();
   if (!std::strcmp(isa, "amx")) return amx;
   if (!std::strcmp(isa, "avx512") || !std::strcmp(isa, "vbmi")) return avx512::op_kernels;
-  if (!std::strcmp(isa, "avx2")) return avx2::op_kernels;
+  if (!std::strcmp(isa, "avx2") || !std::strcmp(isa, "avxvnni")) return avx2::op_kernels;
   return scalar::op_kernels;
 }
 

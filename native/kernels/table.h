@@ -56,7 +56,7 @@ struct FormatKernels {
 };
 
 struct KernelTable {
-  const char* isa;  // "scalar", "avx2", "avx512", "vbmi", "amx"
+  const char* isa;  // "scalar", "avx2", "avxvnni", "avx512", "vbmi", "amx"
   const FormatKernels* formats;
   int n_formats;
   // Rounds tiles [tile_begin, tile_end) of n_rows float32 rows (x_stride floats apart, k values) into a q8 buffer. Tile t

@@ -18,6 +18,7 @@
 namespace tenth {
 namespace scalar { extern const LimitLoops limit_loops; }
 namespace avx2 { extern const LimitLoops limit_loops; }
+namespace avxvnni { extern const LimitLoops limit_loops; }
 namespace avx512 { extern const LimitLoops limit_loops; }
 
 namespace {
@@ -97,6 +98,7 @@ std::vector<double> timed_passes(int n_threads, double seconds, const Interrupte
 struct Isa { const char* name; const LimitLoops* loops; };
 constexpr Isa ISAS[] = {{"scalar", &scalar::limit_loops},
                         {"avx2", &avx2::limit_loops},
+                        {"avxvnni", &avxvnni::limit_loops},
                         {"avx512", &avx512::limit_loops},
                         {"vbmi", &avx512::limit_loops},
                         {"amx", &avx512::limit_loops}};  // the rate of vectors, not of tiles: shares stay comparable

@@ -154,7 +154,7 @@ Passes choose_passes() {
   if ((may("avx512") || may("vbmi") || may("amx")) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
     return {block_maxima_avx512, block_sums_avx512, weigh_avx512};
-  if (may("avx2") && __builtin_cpu_supports("avx2")) return {block_maxima_avx2, block_sums_avx2, weigh_avx2};
+  if ((may("avx2") || may("avxvnni")) && __builtin_cpu_supports("avx2")) return {block_maxima_avx2, block_sums_avx2, weigh_avx2};
   return {block_maxima_plain, block_sums_plain, weigh_plain};
 }
 

@@ -10,6 +10,7 @@ import functools
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import gguf
 import numpy as np
@@ -339,6 +340,14 @@ def test_an_environment_variable_chooses_the_instruction_set(isa: str) -> None:
 
 def test_the_best_instruction_set_is_the_default() -> None:
     assert chosen_isa(None).stdout.strip() == ISAS[-1]
+
+
+def test_instruction_sets_stand_from_slowest_to_fastest() -> None:
+    """The last that a CPU has is used: AVX-VNNI before AVX2, but only without AVX-512."""
+    assert [isa for isa in ("scalar", "avx2", "avxvnni", "avx512", "vbmi", "amx") if isa in ISAS] == ISAS
+    flags = Path("/proc/cpuinfo").read_text().split()
+    for isa, flag in (("avx2", "avx2"), ("avxvnni", "avx_vnni"), ("avx512", "avx512_vnni"), ("vbmi", "avx512vbmi")):
+        assert (isa in ISAS) == (flag in flags), isa
 
 
 def test_an_unknown_instruction_set_is_a_resource_error_with_a_hint() -> None:

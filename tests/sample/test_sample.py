@@ -249,7 +249,7 @@ def test_every_instruction_set_gives_the_same_bits():
         "for n in t.FILTERS: t.same(t.rows(3, 999, 5), t.settings(3, **t.FILTERS[n], n_top=9))"
     )
     root = Path(__file__).parents[2]
-    for isa in ("scalar", "avx2", "avx512", "vbmi", "amx"):
+    for isa in ("scalar", "avx2", "avxvnni", "avx512", "vbmi", "amx"):
         environment = {**os.environ, "TENTH_ISA": isa}
         done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, (isa, done.stderr)

@@ -47,7 +47,8 @@ TENTH_INLINE void add_block(const I32 (*w)[8], const Scales* s, const uint8_t* q
       TENTH_UNROLL(2)
       for (int p = 0; p < P; p++) isum[p][g] = start;
     }
-    dot_columns<Format::MAX_WEIGHT, N, P, G>(isum, w, N * part, q + 4 * N * part);
+    dot_columns<Format::MAX_WEIGHT, N, P, G>(isum, [&](int p, int i) __attribute__((always_inline)) { return w[p][i]; },
+                                             N * part, q + 4 * N * part);
     TENTH_UNROLL(2)
     for (int p = 0; p < P; p++) {
       TENTH_UNROLL(4)
@@ -193,8 +194,8 @@ template <class Format> void few_rows_product(const Product& p) {
 }
 
 template <class Format> void linear_product(const Product& p) {
-  if constexpr (!SCALAR_TWIN && LANES == PANEL_ROWS) {
-    const Product rest = strips_product<Format, VectorKernel<Format::SCALES == 2 ? 2 : 3>>(p);
+  if constexpr (!SCALAR_TWIN) {
+    const Product rest = strips_product<Format, VectorKernel<Format>>(p);
     if (rest.n_rows) few_rows_product<Format>(rest);
   } else {
     few_rows_product<Format>(p);

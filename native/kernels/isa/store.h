@@ -5,9 +5,9 @@
 
 namespace tenth::TENTH_ISA {
 
-// One column of a whole panel, still in one register (LANES == PANEL_ROWS).
-TENTH_INLINE void store_column(const Product& p, int64_t panel, int64_t row, F32 v) {
-  const int64_t out0 = panel * PANEL_ROWS;
+// One column of LANES rows from `lane` of a whole panel, still in a register.
+TENTH_INLINE void store_column(const Product& p, int64_t panel, int lane, int64_t row, F32 v) {
+  const int64_t out0 = panel * PANEL_ROWS + lane;
   if (p.bias) v = addf(v, loadf(p.bias + out0));
   if (p.residual) v = addf(v, loadf(p.residual + row * p.residual_stride + out0));
   storef(p.y + (p.y_rows ? p.y_rows[row] : row) * p.y_stride + out0, v);

@@ -96,7 +96,7 @@ void multiply_strips(const Product& p, int64_t first, int n_panels, int64_t tile
         float* sums = y[n_strips == 1 ? 0 : t][i];  // nothing to keep from strip to strip: stay in L1
         const bool finishes = Kernel::FINISHES && last && (first + i + at_once) * PANEL_ROWS <= p.out_rows;
         if (last) prefetch_output(p, first + i, at_once, row);
-        Kernel::template add<Format>(w[i], at_once, blocks, x, {sums, strip == 0, finishes ? &p : nullptr, first + i, row});
+        Kernel::add(w[i], at_once, blocks, x, {sums, strip == 0, finishes ? &p : nullptr, first + i, row});
         if (last && !finishes)
           for (int j = 0; j < at_once; j++) store_panel(p, first + i + j, row, TILE_ROWS, sums + j * TILE_FLOATS);
       }

@@ -20,7 +20,7 @@ error. `--debug` anywhere shows the whole trace when something fails.
 |---|---|
 | `TENTH_HOME` | The data folder: models, the chat's history. `tenth doctor` says which it is. |
 | `TENTH_MEMORY` | The memory budget where `--memory` gives none, such as 8GB. |
-| `TENTH_ISA` | Use these kernels: scalar, avx2, avx512, vbmi or amx. For diagnosis: the text is the same. |
+| `TENTH_ISA` | Use these kernels: scalar, avx2, avxvnni, avx512, vbmi or amx. For diagnosis: the text is the same. |
 | `TENTH_TRACE` | A file to record which experts every token used, for `python -m tenth.bench.replay`. |
 | `TENTH_STREAM` | Set: experts go through the store although they fit. For diagnosis: the text is the same. |
 | `NO_COLOR` | No colours. |
