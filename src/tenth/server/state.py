@@ -1,14 +1,16 @@
 """What survives a restart: one SQLite file, in WAL mode, with every commit on the disk before it is acknowledged.
 
 Its tables are made by numbered steps (``STEPS``, counted in ``user_version``), which are never changed once released.
-A full disk is a Refused with status 507, after which the file is what it was before.
+A full disk is a Refused with status 507, a failing one with 503, after which the file is what it was before.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from tenth.server.chats.schema import ACCOUNTS, CHATS
 from tenth.server.failures import Refused
 
 T = TypeVar("T")
+log = logging.getLogger("tenth.server")
 
 
 class Database(Protocol):
@@ -76,7 +79,7 @@ class State:
     """The open file. Methods may be called from any thread; ``run`` from the event loop."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._path = threading.Lock(), path
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
@@ -109,7 +112,7 @@ class State:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error):
-                    raise _refused(error) from error
+                    raise self._refused(error) from error
                 raise
 
     def query(self, sql: str, *values: Any) -> list[sqlite3.Row]:
@@ -121,13 +124,28 @@ class State:
         """The result of something that uses this state, without stopping the event loop."""
         return await asyncio.to_thread(work, *values)
 
+    def _refused(self, error: sqlite3.Error) -> Exception:
+        """507 for a full disk, 503 for one that fails; what is our own mistake stays as it is."""
+        code = getattr(error, "sqlite_errorcode", 0)
+        if code == sqlite3.SQLITE_FULL or (code & 0xFF in _FAILURES and self._is_full()):
+            return Refused(507, "the disk is full: nothing was stored")
+        if code & 0xFF in _FAILURES:
+            log.error("cannot write %s: %s", self._path, error)
+            return Refused(503, "the disk fails: nothing was stored", "the server's log says more", retry_after_s=5)
+        return error
+
+    def _is_full(self) -> bool:
+        try:
+            return shutil.disk_usage(self._path.parent).free < _LITTLE_BYTES
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:
             self._db.close()
 
 
-def _refused(error: sqlite3.Error) -> Exception:
-    if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
-        return Refused(507, "the disk is full: nothing was stored")
-    return error
+# What SQLite says when a disk fails, or somebody else keeps the file to himself for long.
+_FAILURES = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+_LITTLE_BYTES = 1 << 16  # a disk with less is full: the failure may come from syncing, where it has no name of its own
