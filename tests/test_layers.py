@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "bench": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream", "runtime", "program",
               "batch", "placing", "tracing"},
     "forecast": {"bench", "loader", "placing", "library", "weights", "runtime", "program"},
-    "server": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream"},
+    "server": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream", "gathering", "batch"},
     "cli": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream", "runtime", "program",
             "batch", "bench", "evals", "server", "models", "forecast"},
     "__main__": {"cli"},

@@ -20,6 +20,10 @@ from tenth.errors import RequestError, ResourceError
 AT_ONCE = 32  # texts of one caller with the engine: a step has results of so many
 
 
+class GivenUp(RequestError):
+    """Texts that were not read because somebody cancelled them, or closed the model."""
+
+
 class Submitting(Protocol):
     """What this needs of tenth.engine.Engine."""
 
@@ -53,6 +57,11 @@ class Gathering:
         """Whether ``rows`` would not wait."""
         return self._done.is_set()
 
+    @property
+    def was_given_up(self) -> bool:
+        """Whether it ended because somebody cancelled it, or closed the model."""
+        return isinstance(self._error, GivenUp)
+
     def rows(self) -> F32:
         """The results [n, width] in order; waits for them. Raises what failed, the first of several."""
         self._done.wait()
@@ -66,7 +75,7 @@ class Gathering:
 
     def cancel(self) -> None:
         """Give up what is not done. May be called at any time, more than once."""
-        self._fail(RequestError("the texts were given up"))
+        self._fail(GivenUp("the texts were given up"))
 
     def _hand_over(self) -> None:
         """Submit the next text, if there is one and nothing has failed."""
@@ -130,7 +139,7 @@ class _One:
 
     def finished(self, reason: FinishReason, n_generated: int) -> None:
         """See Listener."""
-        given_up = RequestError("the texts were given up, or the model was closed") if reason == "cancelled" else None
+        given_up = GivenUp("the texts were given up, or the model was closed") if reason == "cancelled" else None
         self._gathering.ended(self._number, given_up)
 
     def failed(self, error: Exception) -> None:
@@ -138,13 +147,16 @@ class _One:
         self._gathering.ended(self._number, error)
 
 
+def check_dimensions(dimensions: int | None, width: int) -> None:
+    """Raise RequestError for dimensions that vectors of this width cannot be cut to."""
+    is_number = isinstance(dimensions, int) and not isinstance(dimensions, bool)
+    if dimensions is not None and not (is_number and 1 <= dimensions <= width):
+        raise RequestError(f"dimensions is {dimensions!r}, expected 1 to {width}", "leave it out to get all of them")
+
+
 def vectors(rows: F32, dimensions: int | None = None, *, normalize: bool = True) -> F32:
     """Rows [n, width] as a user wants them: the first ``dimensions`` numbers of each, of length 1."""
-    if dimensions is not None:
-        width = rows.shape[1]
-        if isinstance(dimensions, bool) or not isinstance(dimensions, int) or not 1 <= dimensions <= width:
-            raise RequestError(f"dimensions is {dimensions!r}, expected 1 to {width}")
-        rows = rows[:, :dimensions]
+    rows = rows[:, :dimensions]
     if not normalize:
         return rows
     lengths = np.sqrt((rows.astype(np.float64) ** 2).sum(-1, keepdims=True))

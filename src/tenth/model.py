@@ -19,7 +19,7 @@ from tenth.config import EngineConfig
 from tenth.engine.engine import Engine, EngineStats
 from tenth.engine.request import Request, TokenChoice
 from tenth.errors import ModelFileError, RequestError
-from tenth.gathering import Gathering, scores, vectors
+from tenth.gathering import Gathering, check_dimensions, scores, vectors
 from tenth.sampling import SamplingParams, make_params, recommended
 from tenth.stream import Feed, Stream, ThinkingBudget, TokenReader
 
@@ -343,7 +343,8 @@ class Model:
         normalize: make their length 1. truncate: cut what is too long, which else is refused.
         """
         given: Any = [texts] if isinstance(texts, str) else texts
-        return vectors(self.begin(self.prepare_texts(given, truncate=truncate)).rows(), dimensions, normalize=normalize)
+        prompts = self.prepare_texts(given, dimensions=dimensions, truncate=truncate)
+        return vectors(self.begin(prompts).rows(), dimensions, normalize=normalize)
 
     def embed_tokens(self, text: str | list[int]) -> F32:
         """A vector [n, width] for each token of a text, of a model whose file pools none of them."""
@@ -356,9 +357,12 @@ class Model:
         """How well each document answers a query, 0 to 1, in the order given. truncate: cut what is too long."""
         return scores(self.begin(self.prepare_pairs(query, documents, truncate=truncate)).rows())
 
-    def prepare_texts(self, texts: Sequence[str | list[int]], *, truncate: bool = False) -> list[list[int]]:
+    def prepare_texts(
+        self, texts: Sequence[str | list[int]], *, dimensions: int | None = None, truncate: bool = False
+    ) -> list[list[int]]:
         """What ``embed`` would read, checked and turned into tokens."""
         self._check_task("embed")
+        check_dimensions(dimensions, self.loaded.program.output_width)
         if self.loaded.program.row == "every":
             raise RequestError(f"{self.name} gives a vector for each token, its file does not say how to pool them",
                                "use embed_tokens, or a file that has the key pooling_type")
@@ -378,16 +382,20 @@ class Model:
         most = self._engine.limit_tokens
         return prompt if len(prompt) <= most else [*prompt[: most - 1], prompt[-1]]
 
-    def prepare_pairs(self, query: str, documents: Sequence[str], *, truncate: bool = True) -> list[list[int]]:
-        """What ``rerank`` would read, checked and turned into tokens."""
+    def prepare_pairs(
+        self, query: str, documents: Sequence[str], *, truncate: bool = True, most_document_tokens: int | None = None
+    ) -> list[list[int]]:
+        """What ``rerank`` would read, checked and turned into tokens; of each document the first so many."""
         self._check_task("rerank")
         if isinstance(documents, str) or not isinstance(documents, Sequence) or not documents:
             raise RequestError("there are no documents", "give a list of texts")
         for text in (query, *documents):
             if not isinstance(text, str):
                 raise RequestError(f"a query or document is {text!r}, expected a string")
-        most = self._engine.limit_tokens
-        return [self._pairs.encode(query, document, most, truncate=truncate) for document in documents]
+        most, pairs = self._engine.limit_tokens, self._pairs
+        if most_document_tokens is not None:
+            documents = [pairs.cut(document, most_document_tokens) for document in documents]
+        return [pairs.encode(query, document, most, truncate=truncate) for document in documents]
 
     def begin(self, prompts: Sequence[list[int]], when_done: Callable[[], None] | None = None) -> Gathering:
         """Have prepared texts read; the results come when they come."""
@@ -471,12 +479,13 @@ class Model:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """architecture, parameters, context_tokens (as loaded), and formats: weight format -> number of weights."""
+        """task, architecture, parameters, context_tokens (as loaded), formats: weight format -> number of weights."""
         tensors = self.loaded.header.tensors.values()
         formats: Counter[str] = Counter()
         for tensor in tensors:
             formats[tensor.format] += int(np.prod(tensor.shape, dtype=np.int64))
         return {
+            "task": self.task,
             "architecture": self.loaded.header.metadata.architecture,
             "parameters": sum(formats.values()),
             "context_tokens": self.loaded.runtime.context_tokens,

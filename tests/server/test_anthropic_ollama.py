@@ -108,7 +108,7 @@ def test_ollama_lists_shows_and_refuses(llama):
     assert [model.model for model in llama.list().models] == ["tiny"]
     assert llama.ps().models[0].context_length == 256
     assert llama.show("tiny").modelinfo["general.architecture"] == "llama"
-    with pytest.raises(ollama.ResponseError, match="embeddings") as caught:
+    with pytest.raises(ollama.ResponseError, match="gives no vectors") as caught:
         llama.embed("tiny", "Hi")
     assert caught.value.status_code == 400
     with pytest.raises(ollama.ResponseError, match="num_ctx"):

@@ -28,6 +28,8 @@ COMMANDS = {
     "show": "Show what a model is.",
     "rm": "Remove a model from this machine.",
     "verify": "Check that a model's file is what it should be.",
+    "embed": "Turn lines of standard input into vectors of length 1.",
+    "rerank": "Sort lines of standard input by how well they answer a question.",
     "tokenize": "Turn text from standard input into token ids.",
     "plan": "Say whether a model would run here, and how fast, without loading it.",
     "inspect": "Show how a model is computed: its program, its kernels, its profile.",

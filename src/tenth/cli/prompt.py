@@ -32,6 +32,14 @@ def read_input() -> str:
     return decoded(buffer.read(MOST_INPUT_BYTES + 1), "standard input")
 
 
+def read_lines() -> list[str]:
+    """The lines of standard input that are not empty. Raises RequestError when there are none, and as read_input."""
+    lines = [line for line in read_input().split("\n") if line.strip()]
+    if not lines:
+        raise RequestError("there are no lines on standard input", "pipe in a text file, one text a line")
+    return lines
+
+
 def read_text_file(path: str, what: str) -> str:
     """A whole text file. Raises RequestError when it cannot be read or is not UTF-8."""
     try:

@@ -34,12 +34,19 @@ class Metrics:
         self.tokens = Counter("tenth_generated_tokens", "Tokens of answers.", model, registry=self.registry)
         self.ended = Counter("tenth_answers", "Answers by how they ended.", ["model", "reason"],
                              registry=self.registry)
+        self.texts = Counter("tenth_read_texts", "Texts of which a vector or a score was made.", model,
+                             registry=self.registry)
         self.requests = Counter("tenth_http_requests", "Requests by route and status.", ["route", "status"],
                                 registry=self.registry)
 
     def watch(self, model: str, asked_s: float) -> Watch:
         """A stopwatch for one request."""
         return Watch(self, model, asked_s)
+
+    def read(self, model: str, n_tokens: int, n_texts: int) -> None:
+        """Texts were read, not answered."""
+        self.prompt_tokens.labels(model).inc(n_tokens)
+        self.texts.labels(model).inc(n_texts)
 
     def add_shelf(self, shelf: Shelf) -> None:
         """Also tell of the models of a shelf."""

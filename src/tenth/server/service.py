@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
+from tenth.gathering import Gathering
 from tenth.model import Model, Prepared
 from tenth.server import logs
 from tenth.server.admission import EXPECTED_TOKENS, Need, Ticket
@@ -29,6 +30,7 @@ class Service:
     def __init__(self, shelf: Shelf, metrics: Metrics, *, log_text: bool = False) -> None:
         self.shelf, self.metrics, self.log_text = shelf, metrics, log_text
         self.answers: set[Answer] = set()  # that were accepted and have not ended
+        self.readings: set[Gathering] = set()  # texts that are read, not answered
         self.is_closing = False
 
     async def ask(self, *asks: Ask, owner: str, id: str | None = None) -> Answer:
@@ -70,10 +72,12 @@ class Service:
         self.is_closing = True
         self.shelf.close_gates()
         deadline = time.monotonic() + grace_s
-        while self.answers and time.monotonic() < deadline:
+        while (self.answers or self.readings) and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
         for answer in list(self.answers):
             answer.abort()
+        for reading in list(self.readings):
+            reading.cancel()
 
 
 def new_id(prefix: str) -> str:

@@ -7,6 +7,7 @@ llama.cpp's converter for Qwen3's rerankers); without one as BERT's and RoBERTa'
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from tenth.errors import ModelFileError, RequestError
 from tenth.text.metadata import MetadataSource
@@ -36,15 +37,17 @@ class Pairs:
         if not truncate:
             raise RequestError(f"question and document have {len(ids)} tokens, the model reads at most {most}",
                                "shorten the document, or allow it to be cut")
-        short, long = 0, len(document)  # characters that fit, and that do not
         if len(self._joined(query, "")) > most:
             raise RequestError(f"the question leaves no room for a document in the {most} tokens that the model reads",
                                "shorten the question")
-        while long - short > 1:
-            middle = (short + long) // 2
-            fits = len(self._joined(query, document[:middle])) <= most
-            short, long = (middle, long) if fits else (short, middle)
-        return self._joined(query, document[:short])
+        return self._joined(query, _longest(document, lambda text: len(self._joined(query, text)) <= most))
+
+    def cut(self, document: str, most: int) -> str:
+        """The longest front of a document that has at most so many tokens."""
+        def fits(text: str) -> bool:
+            return len(self._tokenizer.encode(text, special=False)) <= most
+
+        return document if fits(document) else _longest(document, fits)
 
     def _joined(self, query: str, document: str) -> list[int]:
         tokenizer = self._tokenizer
@@ -54,3 +57,12 @@ class Pairs:
         parts = (tokenizer.encode(text, special=False) for text in (query, document))
         q, d = parts
         return [*first, *q, *self._between, *d, *self._between[:1]]
+
+
+def _longest(text: str, fits: Callable[[str], bool]) -> str:
+    """The longest front of a text that fits, where nothing does and the whole text does not."""
+    short, long = 0, len(text)
+    while long - short > 1:
+        middle = (short + long) // 2
+        short, long = (middle, long) if fits(text[:middle]) else (short, middle)
+    return text[:short]

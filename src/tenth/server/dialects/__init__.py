@@ -12,11 +12,14 @@ from tenth.server.chats import PATHS
 from tenth.server.dialects import (
     anthropic,
     ollama,
+    ollama_embed,
     openai_batches,
     openai_chat,
     openai_completions,
+    openai_embeddings,
     openai_models,
     openai_responses,
+    rerank,
     tokens,
 )
 from tenth.server.dialects.openai import error_body
@@ -36,13 +39,16 @@ DIALECTS = (
     Dialect(openai_models.router),
     Dialect(openai_chat.router),
     Dialect(openai_completions.router),
+    Dialect(openai_embeddings.router),
     Dialect(openai_responses.router),
     Dialect(openai_batches.forms),
     Dialect(openai_batches.router),
     Dialect(tokens.router),
+    Dialect(rerank.router),
     Dialect(anthropic.router, ("/v1/messages",), anthropic.error_body),
     Dialect(APIRouter(), PATHS),  # before Ollama's, whose paths begin in the same way
     Dialect(ollama.router, ("/api/",), ollama.error_body),
+    Dialect(ollama_embed.router),
 )
 
 

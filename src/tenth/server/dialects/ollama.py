@@ -1,4 +1,4 @@
-"""Ollama's API: POST /api/chat, /api/generate, /api/show, /api/pull, /api/embed; GET /api/tags, /api/ps, /api/version.
+"""Ollama's API: POST /api/chat, /api/generate, /api/show, /api/pull; GET /api/tags, /api/ps, /api/version.
 
 Field names: the ollama package's types, 0.6.3. Answers stream as JSON lines unless ``stream`` is false. Options that
 set up an engine (num_ctx, num_gpu, …) belong to the command line here and are refused. A pull downloads models of
@@ -38,6 +38,7 @@ from tenth.text.tools.request import MAX_TOOLS
 
 router = APIRouter(route_class=JsonRoute, tags=["Ollama"])
 
+CAPABILITIES = {"generate": ["completion"], "embed": ["embedding"], "rerank": ["rerank"]}  # by Model.task
 AT_START = "it is a setting of tenth serve"
 
 
@@ -352,7 +353,7 @@ async def show(body: ShowRequest, request: Request) -> dict[str, Any]:
     shelf = get_service(request).shelf
     async with shelf.borrow(named(request, body.given())) as borrowed:
         about = borrowed.model.description
-        return {"details": _details(shelf.models[borrowed.name]), "capabilities": ["completion"],
+        return {"details": _details(shelf.models[borrowed.name]), "capabilities": CAPABILITIES[borrowed.model.task],
                 "model_info": {"general.architecture": about["architecture"],
                                "general.parameter_count": about["parameters"],
                                f"{about['architecture']}.context_length": about["context_tokens"]},
@@ -406,21 +407,3 @@ async def _pulling(name: str) -> Wire:
         yield line({"status": "success"})
     finally:
         is_left = True
-
-
-class EmbedRequest(Body):
-    """The body of embed."""
-
-    model: str = Field(min_length=1, max_length=512)
-    input: str | list[str]
-    truncate: bool | None = None
-    dimensions: int | None = Field(default=None, ge=1, le=1 << 16)
-    options: Options | None = None
-    keep_alive: Literal[-1] | None = None
-
-
-@router.post("/api/embed")
-async def embed(body: EmbedRequest, request: Request) -> dict[str, Any]:
-    """Vectors of texts: no model that can is served yet."""
-    served = get_service(request).shelf.find(named(request, body.model))
-    raise Refused(400, f"the model {served.name!r} makes no embeddings", param="model")

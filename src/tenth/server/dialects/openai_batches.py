@@ -14,7 +14,7 @@ from starlette.responses import Response
 from tenth.errors import TenthError
 from tenth.server import replies
 from tenth.server.body import Body, JsonRoute, StrictRoute, parse, wrong_field
-from tenth.server.dialects import openai_chat, openai_completions
+from tenth.server.dialects import openai_chat, openai_completions, openai_embeddings
 from tenth.server.dialects.openai import error_body
 from tenth.server.failures import Refused, failure_of
 from tenth.server.files import MOST_LINES, Batches, Files
@@ -50,9 +50,15 @@ async def _complete(service: Service, value: dict[str, Any], owner: str) -> dict
         await answer.close()
 
 
+async def _embed(service: Service, value: dict[str, Any], owner: str) -> dict[str, Any]:
+    body = openai_embeddings.EmbeddingRequest.model_validate(value)
+    return await openai_embeddings.embeddings(service, body, owner)
+
+
 ENDPOINTS: dict[str, Callable[[Service, dict[str, Any], str], Awaitable[dict[str, Any]]]] = {
     "/v1/chat/completions": _chat,
     "/v1/completions": _complete,
+    "/v1/embeddings": _embed,
 }
 
 
@@ -60,7 +66,7 @@ class BatchRequest(Body):
     """The body of a batch."""
 
     input_file_id: str = Field(max_length=128)
-    endpoint: Literal["/v1/chat/completions", "/v1/completions"]
+    endpoint: Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
     completion_window: Literal["24h"] = Field(description="Accepted: it is done as soon as it can be.")
     metadata: dict[str, str] | None = Field(default=None, max_length=16)
     unsupported: ClassVar[dict[str, str]] = {"output_expires_after": "files are kept until they are deleted"}
