@@ -148,6 +148,13 @@ class Engine:
         return self._loop.stats
 
     @property
+    def pages(self) -> dict[str, int]:
+        """How many pages of the KV cache are free, kept for reuse, and used by sequences; as rough as ``stats``."""
+        pages = self._loop.scheduler.pages
+        n_free, n_cached = pages.n_available - pages.n_cached, pages.n_cached
+        return {"free": n_free, "cached": n_cached, "used": self._loop.runtime.n_pages - n_free - n_cached}
+
+    @property
     def limit_tokens(self) -> int:
         """Most tokens that one sequence can have, prompt and answer together."""
         return self._loop.scheduler.limit_tokens
