@@ -20,7 +20,8 @@ from pathlib import Path
 from tests.text.vocabularies import published
 
 from tenth.errors import RequestError
-from tenth.text.grammar import Grammar, Grammars
+from tenth.text.grammar import Grammar
+from tenth.text.matching import Grammars
 from tenth.text.tokenizer import Tokenizer
 
 MAX_ORDERS = 120

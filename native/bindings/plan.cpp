@@ -250,7 +250,9 @@ void bind_plan(nb::module_& m) {
       .def("restore_expert_usage", [](PyPlan& p, const std::vector<double>& shares) { if (p.plan_.store()) p.plan_.store()->restore_usage(shares); }, "shares"_a)
       .def("take_trace", [](PyPlan& p) { return p.plan_.take_trace(); })
       .def("add_vector", [](PyPlan& p, Floats v) { return p.plan_.add_vector(v.data(), int64_t(v.shape(0))); })
-      .def("add_layer", [](PyPlan& p, int layer, int n_kv_heads, int head_dim, int latent) { p.plan_.add_layer(layer, n_kv_heads, head_dim, latent); })
+      .def("add_layer", [](PyPlan& p, int layer, int n_kv_heads, int head_dim, int latent, Floats levels) {
+        p.plan_.add_layer(layer, n_kv_heads, head_dim, latent, std::vector<float>(levels.data(), levels.data() + levels.shape(0)));
+      }, "layer"_a, "n_kv_heads"_a, "head_dim"_a, "latent"_a, "levels"_a)
       .def("add_recurrence", [](PyPlan& p, int64_t n_floats) { p.plan_.add_recurrence(n_floats); })
       .def("add_instruction", &PyPlan::add_instruction, "op"_a, "inputs"_a, "outputs"_a, "attributes"_a, "is_guess"_a = false, "of_drafter"_a = false)
       .def("set_hidden", [](PyPlan& p, int64_t width) { p.plan_.set_hidden(width); })
@@ -275,6 +277,7 @@ void bind_plan(nb::module_& m) {
       .def_prop_ro("slot_bytes", [](PyPlan& p) { return p.plan_.slot_bytes(); })
       .def_prop_ro("weight_bytes", [](PyPlan& p) { return p.plan_.weight_bytes(); });
   m.def("physical_processors", [] { return physical_processors(); }, "Processors this process may use, one per physical core.");
+  m.def("first_of_cores", &first_of_cores, "allowed"_a, "root"_a, "Of these processors the first of each core, as the files under root say.");
   m.def("partial_sums_bytes", &partial_sums_bytes, "n_heads"_a, "head_dim"_a, "context_tokens"_a);
   m.def("page_bytes", [](const std::vector<std::tuple<int, int, int>>& layers, int kv_format) {
     expect(kv_format >= 0 && kv_format <= 2, "page_bytes: no such KV format");

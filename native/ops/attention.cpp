@@ -13,7 +13,13 @@ void run_kv_store(const Instruction& i, Step& s, int thread) {
   for (int64_t r = share.begin; r < share.end; r++) {
     while (s.batch->row_starts[sequence + 1] <= r) sequence++;
     const int position = s.batch->positions[r];
-    s.rows->kv_store(s.floats(i.in[0]) + r * width, s.floats(i.in[1]) + r * width,
+    const float* key = s.floats(i.in[0]) + r * width;
+    if (!layer.levels.empty()) {
+      float* levelled = s.scratch_of(thread);
+      for (int64_t d = 0; d < width; d++) levelled[d] = key[d] / layer.levels[size_t(d)];
+      key = levelled;
+    }
+    s.rows->kv_store(key, s.floats(i.in[1]) + r * width,
                      s.pages[sequence][position / kPageTokens] + layer.offset, layer.shape, position % kPageTokens);
   }
 }
@@ -111,7 +117,7 @@ class Work {
     tile.n_queries = int(std::min(size, n_queries(sequence) - t * size));
     for (int q = 0; q < tile.n_queries; q++) {
       const int64_t row = first_row(sequence) + (t * size + q) / group_, query_head = head * group_ + (t * size + q) % group_;
-      tile.queries[q] = s_.floats(i_.in[0]) + row * width + query_head * head_dim_;
+      tile.queries[q] = levelled(s_.floats(i_.in[0]) + row * width + query_head * head_dim_, head, q);
       tile.outputs[q] = s_.floats(i_.out[0]) + row * width + query_head * head_dim_;
       tile.positions[q] = s_.batch->positions[row];
       if (i_.in.size() > 1) tile.sinks[q] = s_.vector(i_.in[1])[query_head];
@@ -128,6 +134,15 @@ class Work {
     tile.partials = nullptr;
     tile.scratch = s_.scratch_of(thread_);
     return tile;
+  }
+
+  // The query as it meets the keys of the layer, which may be divided by levels.
+  const float* levelled(const float* query, int64_t head, int q) {
+    if (layer_.levels.empty()) return query;
+    float* to = s_.scratch_of(thread_) + attention_scratch(head_dim_) + q * round_up_32(head_dim_);
+    const float* levels = layer_.levels.data() + head * head_dim_;
+    for (int64_t d = 0; d < head_dim_; d++) to[d] = query[d] * levels[d];
+    return to;
   }
 
   const Instruction& i_;

@@ -167,12 +167,14 @@ int Plan::add_vector(const float* data, int64_t n) {
   return int(vectors_.size()) - 1;
 }
 
-void Plan::add_layer(int layer, int n_kv_heads, int head_dim, int latent) {
+void Plan::add_layer(int layer, int n_kv_heads, int head_dim, int latent, std::vector<float> levels) {
   expect_building();
   expect(within(n_kv_heads, 1, kMostRows) && within(head_dim, 1, kMostRows) && !layers_.count(layer), "plan: layer " + std::to_string(layer));
   expect(limits_.kv_format != KvFormat::q8_0 || head_dim % 32 == 0, "plan: q8_0 keys need heads of a multiple of 32");
   expect(within(latent, 0, head_dim - 1) && (latent == 0 || n_kv_heads == 1), "plan: latents of layer " + std::to_string(layer));
-  layers_[layer] = LayerKv{KvShape{n_kv_heads, head_dim, limits_.kv_format, latent}, 0};
+  expect(levels.empty() || (!latent && int64_t(levels.size()) == int64_t(n_kv_heads) * head_dim), "plan: levels of layer " + std::to_string(layer));
+  for (float level : levels) expect(level > 0 && level <= 1e9f, "plan: a level is a positive number");
+  layers_[layer] = LayerKv{KvShape{n_kv_heads, head_dim, limits_.kv_format, latent}, 0, std::move(levels)};
 }
 
 void Plan::add_recurrence(int64_t n_floats) {
@@ -250,6 +252,10 @@ void Plan::finish(const Operand& output, const Operand* drafted) {
     at = round_up(at + layer.shape.layer_bytes(), 64);
     expect(at <= kMostBytes, "plan: the pages would be too large");
     scratch = std::max(scratch, layer.shape.latent ? latent_scratch(layer.shape) : attention_scratch(layer.shape.head_dim));
+    if (!layer.levels.empty()) {  // levelled queries of a tile, behind the rest; or one levelled key
+      scratch = std::max(scratch, attention_scratch(layer.shape.head_dim) + kQueryTile * round_up_32(layer.shape.head_dim));
+      scratch = std::max(scratch, int64_t(layer.levels.size()));
+    }
   }
   for (const Listing& listing : listings_)
     for (const Instruction& i : listing.instructions)

@@ -76,6 +76,8 @@ struct Instruction {
 struct LayerKv {
   KvShape shape;
   int64_t offset;
+  // Keys are divided by these before they are rounded, queries multiplied: powers of two, n_kv_heads * head_dim of them, or none.
+  std::vector<float> levels = {};
 };
 
 // Numbers that an op keeps of each sequence between steps, in the sequence's slot. The op alone knows their order.
@@ -216,7 +218,7 @@ class Plan {
   int add_streamed(uint32_t gguf_id, int file, int64_t offset, int64_t stride, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage);
   void finish_store(const StoreLimits& limits);  // after the last add_streamed
   int add_vector(const float* data, int64_t n);
-  void add_layer(int layer, int n_kv_heads, int head_dim, int latent);
+  void add_layer(int layer, int n_kv_heads, int head_dim, int latent, std::vector<float> levels = {});
   void add_recurrence(int64_t n_floats);  // numbered from 0
   void set_hidden(int64_t width);         // before the instructions
   void add_instruction(Instruction instruction, Which which = Which::model);

@@ -85,7 +85,7 @@ class Plan:
 
     def add_vector(self, arg: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], /) -> int: ...
 
-    def add_layer(self, arg0: int, arg1: int, arg2: int, arg3: int, /) -> None: ...
+    def add_layer(self, layer: int, n_kv_heads: int, head_dim: int, latent: int, levels: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> None: ...
 
     def add_recurrence(self, arg: int, /) -> None: ...
 
@@ -128,6 +128,11 @@ class Plan:
 
 def physical_processors() -> list[int]:
     """Processors this process may use, one per physical core."""
+
+def first_of_cores(allowed: Sequence[int], root: str) -> list[int]:
+    """
+    Of these processors the first of each core, as the files under root say.
+    """
 
 def partial_sums_bytes(n_heads: int, head_dim: int, context_tokens: int) -> int: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from tenth.loader import Loaded, Task
     from tenth.text.asking import Ask
     from tenth.text.begun import Begun
-    from tenth.text.grammar import Grammar, Grammars
+    from tenth.text.grammar import Grammar
     from tenth.text.guide import Guide
+    from tenth.text.matching import Grammars
     from tenth.text.pairs import Pairs
     from tenth.text.template import ChatTemplate
     from tenth.text.tokenizer import Tokenizer
@@ -104,7 +106,16 @@ def _read_text(metadata: Metadata, template: str | None = None) -> _Text:
     tokens = metadata.get_strs("tokenizer.ggml.tokens")  # once for both: reading 260 thousand takes 0.07 s
     tokenizer = Tokenizer.from_metadata(metadata, tokens)
     chat_template = ChatTemplate.from_metadata(metadata, template, vocabulary=tokens)
+    del tokens
+    _return_memory()
     return _Text(tokenizer, chat_template, time.perf_counter() - started)
+
+
+def _return_memory() -> None:
+    """Give what building needed back to the system: 19 of 117 MB for 260 thousand tokens."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+    if trim is not None:
+        trim(0)
 
 
 def _text_if_any(metadata: Metadata, template: str | None) -> _Text | None:
@@ -232,7 +243,7 @@ class Model:
         self._check_task("generate")
         if not isinstance(prompt, (str, list)):
             raise RequestError(f"the prompt is {prompt!r}, expected a text or token ids")
-        if grammar is not None and not hasattr(grammar, "source"):
+        if grammar is not None and not hasattr(grammar, "is_json"):
             raise RequestError(f"grammar is {grammar!r}, expected a tenth.Grammar")
         ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
         return self._checked(Prepared(ids, make_params(sampling).completed(self.defaults), grammar))
@@ -256,8 +267,8 @@ class Model:
         """What keeps an answer to a grammar. Raises RequestError for a grammar that cannot be used."""
         if grammar is None:
             return None
-        from tenth.text.grammar import Grammars
         from tenth.text.guide import Guide
+        from tenth.text.matching import Grammars
 
         if self._grammars is None:
             self._grammars = Grammars(self._text.tokenizer)

@@ -6,7 +6,6 @@ of a thinking budget, and wakes whoever reads. Readers may be plain iterators or
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import threading
 import time
@@ -477,6 +476,8 @@ class Stream:
 
     async def _changed(self) -> bool:
         """Whether there is something to take; waits for one change if not."""
+        import asyncio  # here, for it takes 3 MB that plain iterating does not need
+
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from tenth.bench import speculation
-from tenth.bench.speculation import TEXTS, lines, measure
+from tenth.bench.speculation import TEXTS, lines, many_seeds, measure
 from tenth.errors import ResourceError
 
 
@@ -66,6 +66,21 @@ def test_an_answer_that_guessing_changed_is_an_error():
     model.changes_text = True
     with pytest.raises(ResourceError, match="differs"):
         measure(model, 40, 1)
+
+
+def test_many_seeds_are_asked_in_turn_and_their_seconds_summed():
+    model = Model()
+    result = many_seeds(model, 4, 40)
+    assert (result["n_seeds"], result["n_tokens"]) == (4, 160)
+    assert result["plain_seconds"] == pytest.approx(16)
+    assert result["slower"] == result["slower_median"] == pytest.approx(-0.5)
+    seeds = [settings["seed"] for _, _, settings in model.asked[2:]]
+    assert seeds == [0, 0, 1, 1, 2, 2, 3, 3]
+    order = [speculate for _, speculate, _ in model.asked[2:6]]
+    assert order in ([True, False, False, True], [False, True, True, False])
+    model.changes_text = True
+    with pytest.raises(ResourceError, match="differs"):
+        many_seeds(model, 1, 40)
 
 
 def test_the_table_has_a_row_for_each_text():

@@ -118,6 +118,14 @@ def test_save_and_load(chat, model, tmp_path):
     assert len(chat(f"/load {file}").talk.messages) == 2
 
 
+@pytest.mark.parametrize("failure", [ResourceError("out of pages"), KeyboardInterrupt()])
+def test_a_retry_that_fails_keeps_the_answer(chat, model, failure):
+    answers = [list(model.pieces), [failure]]
+    real, model.chat = model.chat, lambda *args, **how: setattr(model, "pieces", answers.pop(0)) or real(*args, **how)
+    said = [m["content"] for m in chat("Why?", "/retry").talk.messages]
+    assert said == ["Why?", "It is Rayleigh scattering."]
+
+
 @pytest.mark.parametrize("line", ["/nope", "/save", "/load", "/retry", "/set nope 1", "/load /nonexistent"])
 def test_a_wrong_command_is_told_and_asks_nothing(chat, model, line, capsys):
     chat(line)

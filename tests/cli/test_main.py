@@ -90,6 +90,7 @@ def test_every_failure_has_its_exit_code_and_no_trace(tenth, model, error, code)
     result = tenth("run", "m", "hi")
     assert result.code == code
     assert "Traceback" not in result.err
+    assert ("hint: " in result.err) == (code not in (130, 141))
     assert len(result.err.splitlines()) <= 2
     assert model.closed == 1
 
@@ -110,7 +111,7 @@ def test_debug_after_two_dashes_is_text(tenth, model):
 
 def test_messages_stay_on_one_line_and_carry_no_control_characters(capfd):
     assert failure.report(ModelFileError("bad\nname \x1b]0;title\x07"), None) == 3
-    assert capfd.readouterr().err == "tenth: bad name ␛]0;title␇\n"
+    assert capfd.readouterr().err.startswith("tenth: bad name ␛]0;title␇\nhint: ")
 
 
 def test_a_reader_that_goes_away_ends_the_command_silently(shell_env):
@@ -125,7 +126,7 @@ def test_a_full_disk_is_told(shell_env):
     with open("/dev/full", "w") as full:
         done = subprocess.run([*COMMAND, "--help"], env=shell_env, stdout=full, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 4
-    assert done.stderr == b"tenth: cannot write to standard output: No space left on device\n"
+    assert done.stderr.startswith(b"tenth: cannot write to standard output: No space left on device\nhint: ")
 
 
 def test_a_closed_output_is_told(shell_env):
@@ -146,6 +147,13 @@ def test_aliases_lead_to_commands():
     assert not set(ALIASES) & set(COMMANDS)
     assert "ls" in ALIASES
     assert "exit codes" in help_text()
+
+
+def test_a_shell_that_cannot_be_completed_is_refused_with_those_that_can(tenth):
+    result = tenth("completion", "tcsh")
+    assert (result.code, result.err.splitlines()[0]) == (
+        2, "tenth: Invalid value for 'SHELL': 'tcsh' is not one of 'bash', 'zsh', 'fish'")
+    assert tenth("completion").err.startswith("tenth: Missing argument 'SHELL'. Choose from: bash, zsh, fish\n")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

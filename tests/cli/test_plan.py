@@ -92,5 +92,10 @@ def test_inspect_prints_the_placement(tenth):
     placed = json.loads(tenth("inspect", MOE, "--memory", "8GB", "--json").out)["placement"]
     assert placed["budget_bytes"] == 8 * 10**9
     assert placed["streams"] is False
+    shown = next(line for line in tenth("inspect", MOE, "--memory", "8GB").out.splitlines() if "placement" in line)
+    assert "budget 8 GB" in shown
+    assert "all in memory" in shown
+    assert "False" not in shown
+    assert "{}" not in shown
     refused = json.loads(tenth("inspect", MOE, "--memory", "1MB", "--json").out)["placement"]
     assert "at least" in refused["does_not_fit"]

@@ -2,6 +2,8 @@
 work is cut up; and the public API from a chat message to an answer."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -356,3 +358,34 @@ def test_requests_in_one_step_share_each_read_of_an_expert():
     _, wanted_others, bytes_others = counts([prompt, [7, 1, 3], [11, 2, 8], [4, 4, 4]])
     assert wanted < wanted_others < 4 * wanted
     assert n_bytes < bytes_others < 4 * n_bytes
+
+
+# Ctrl-C once more while close() waits for a step that takes long. Native code does not survive the end of Python.
+IMPATIENT = f"""
+import signal, threading
+import tenth
+from tenth.runtime import read_bandwidth
+
+model = tenth.load({str(FILE)!r}, threads=1)
+runtime, at_work, main = model.loaded.runtime, threading.Event(), threading.main_thread().ident
+step = runtime.step
+
+def long_step(batch):
+    at_work.set()
+    read_bandwidth(1, 1.0, 1 << 20)
+    return step(batch)
+
+runtime.step = long_step
+stream = model.generate([1, 2, 3], max_tokens=2)
+at_work.wait()
+threading.Timer(0.1, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
+try:
+    model.close()
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_step_may_end_before_the_process_does_when_closing_is_interrupted():
+    done = subprocess.run([sys.executable, "-c", IMPATIENT], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")

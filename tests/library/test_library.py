@@ -67,6 +67,13 @@ def test_a_name_that_means_nothing_is_a_request_error_with_a_hint(name):
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["ftp://host/model.gguf", "s3://bucket/model.gguf", "file:///model.gguf"])
+def test_an_address_of_another_kind_is_not_taken_for_a_path(name):
+    with pytest.raises(RequestError, match="kind that is not known") as refused:
+        resolve(name)
+    assert "https://" in str(refused.value.hint)
+
+
 def test_a_close_name_is_suggested():
     with pytest.raises(RequestError, match=r"did you mean smollm2:135m\?"):
         resolve("smolm2:135m")

@@ -16,6 +16,8 @@ SHAPES = {
 SCALE = 0.0625
 TOKENS = np.random.default_rng(3).integers(0, VOCAB, N)
 
+NO_LEVELS = np.zeros(0, np.float32)
+
 
 def weights():
     rng = np.random.default_rng(5)
@@ -83,7 +85,7 @@ def test_a_layer_of_latents_has_latents_shorter_than_its_rows_and_one_head():
     def plan():
         return _core.Plan(1, 4, 4, 8, 64, 4096, 2, 0, 1)
 
-    plan().add_layer(0, 1, 48, 32)
+    plan().add_layer(0, 1, 48, 32, NO_LEVELS)
     for heads, dim, latent in ((2, 48, 32), (1, 48, 48), (1, 48, -1)):
         with pytest.raises(ValueError, match="plan: latents of layer 0"):
-            plan().add_layer(0, heads, dim, latent)
+            plan().add_layer(0, heads, dim, latent, NO_LEVELS)

@@ -1,12 +1,15 @@
 """Weights are read in the background, by all workers, in the order of the file."""
 
+import signal
 import threading
+import time
 
 import pytest
 
 from tenth.config import EngineConfig
 from tenth.errors import ModelFileError
 from tenth.loader import open_runtime
+from tenth.runtime.building import _WeightThread
 from tenth.weights.gguf import read_header
 
 from .native import DATA
@@ -40,6 +43,28 @@ def test_an_interrupted_report_of_progress_ends_the_reading():
     with pytest.raises(KeyboardInterrupt):
         open_runtime(read_header(KQUANTS), settings(), progress)
     assert not reading_threads()
+
+
+def test_ctrl_c_waits_for_the_reading_to_stop():
+    class Plan:
+        """Reads until it is told to stop, and then a moment longer."""
+
+        read_bytes, told, ended = 0, threading.Event(), False
+
+        def read_weights(self):
+            self.told.wait(10)
+            time.sleep(0.1)
+            self.ended = True
+
+        def stop_reading(self):
+            self.told.set()
+
+    plan, main = Plan(), threading.main_thread().ident
+    ctrl_c = threading.Timer(0.1, lambda: signal.pthread_kill(main, signal.SIGINT))
+    ctrl_c.start()
+    with pytest.raises(KeyboardInterrupt), _WeightThread(plan) as thread:
+        thread.wait(1, None)
+    assert plan.ended
 
 
 def test_progress_ends_with_all_bytes_of_the_weights():

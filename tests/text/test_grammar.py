@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tenth.errors import RequestError
-from tenth.text import grammar as grammar_module
-from tenth.text.grammar import BYTES_EACH, Grammar, Grammars, response_grammar
+from tenth.text import matching
+from tenth.text.grammar import Grammar, response_grammar
+from tenth.text.matching import BYTES_EACH, Grammars
 from tenth.text.tokenizer import Tokenizer
 
 from .vocabularies import published, scored
@@ -188,7 +189,7 @@ def test_a_hostile_grammar_is_an_error_soon(grammars, case):
 
 
 def test_a_grammar_that_takes_too_long_is_given_up(grammars, monkeypatch):
-    monkeypatch.setattr(grammar_module, "TRY_S", 1.0)
+    monkeypatch.setattr(matching, "TRY_S", 1.0)
     meeting = {"allOf": [{"type": "string", "pattern": f"^(.*a.{{{i}}}b.*)$"} for i in range(40)]}
     with pytest.raises(RequestError, match="to compile"):
         grammars.matcher(Grammar.json_schema(meeting))

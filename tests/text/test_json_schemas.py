@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from scripts.check_schemas import completes
 
-from tenth.text.grammar import Grammar, Grammars
+from tenth.text.grammar import Grammar
+from tenth.text.matching import Grammars
 from tenth.text.tokenizer import Tokenizer
 
 from .vocabularies import published

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import signal
+import threading
 from itertools import pairwise
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from tenth.errors import ModelFileError, RequestError
 from tenth.text import TextStream, Tokenizer
+from tenth.text.bpe import MergeEncoder
 from tenth.text.pretokenizers import build_steps, pretokenizer, supported
 from tests.text.vocabularies import PUBLISHED, SPECIAL, TEXTS, Metadata, published, scored
 
@@ -142,3 +145,13 @@ def test_what_is_no_unicode_or_no_token_is_refused() -> None:
     with pytest.raises(RequestError, match="outside the vocabulary"):
         tokenizer.decode([10**6])
     assert len(SPECIAL) == 3
+
+
+def test_ctrl_c_is_not_lost_while_the_library_takes_the_merges() -> None:
+    class Merges(list[str]):
+        def __len__(self) -> int:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            return super().__len__()
+
+    with pytest.raises(KeyboardInterrupt):
+        MergeEncoder(["a", "b", "ab"], Merges(["a b"]), pretokenizer("gpt-2"))

@@ -8,7 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tenth.errors import RequestError
-from tenth.text.grammar import Grammar, Grammars
+from tenth.text.grammar import Grammar
+from tenth.text.matching import Grammars
 from tenth.text.messages import plain_messages
 from tenth.text.tokenizer import Tokenizer
 from tenth.text.tools import FORMATS, GENERIC, CallParser, format_of, read_tools

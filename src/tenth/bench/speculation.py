@@ -1,12 +1,19 @@
-"""What guessing at tokens gains: four fixed texts, each answered plainly and with guesses in turn, in one process."""
+"""What guessing at tokens gains: four fixed texts, each answered plainly and with guesses in turn, in one process.
+
+``tenth bench MODEL --speculation`` shows it. What guessing costs where there is nothing to gain is smaller than the
+noise of one text: ``python -m tenth.bench.speculation MODEL...`` takes the last one with many seeds.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import tenth
 from tenth.bench.report import summary
 from tenth.errors import ResourceError
 
@@ -123,12 +130,12 @@ def measure(
     return results
 
 
-def ask(model: Any, text: Text, n_generate: int, speculate: bool) -> Answer:
+def ask(model: Any, text: Text, n_generate: int, speculate: bool, seed: int = SEED) -> Answer:
     """One turn."""
     before, model.speculate = model.speculate, speculate
     try:
         stream = model.chat([{"role": "user", "content": text.prompt}], temperature=text.temperature, top_p=1.0,
-                            top_k=0, seed=SEED, max_tokens=n_generate)
+                            top_k=0, seed=max(seed, 0), max_tokens=n_generate)
     finally:
         model.speculate = before
     for _ in stream:
@@ -163,3 +170,43 @@ def lines(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
                      f"{r['speculating']['median']:.1f}", f"{r['tokens_per_step']:.2f}", acceptance,
                      f"{100 * r['gain']:+.0f} %"))
     return rows
+
+
+def many_seeds(model: Any, n_seeds: int, n_generate: int) -> dict[str, Any]:
+    """What guessing costs on text that does not repeat itself: the sampled story with many seeds, plain and guessing.
+
+    Each pair of turns runs in the other order than the one before. ``slower``: by the sums of all seconds, less one.
+    """
+    pairs: list[tuple[Answer, Answer]] = []
+    for seed in range(-1, n_seeds):  # the first one warms up
+        order = (False, True) if seed % 2 else (True, False)
+        turn = {speculate: ask(model, TEXTS[-1], n_generate, speculate, seed) for speculate in order}
+        if turn[True].tokens != turn[False].tokens:
+            raise ResourceError(f"seed {seed}: the answer with guesses differs from the plain one")
+        if seed >= 0:
+            pairs.append((turn[False], turn[True]))
+    plain_s, guessing_s = (sum(len(pair[i].tokens) / pair[i].tokens_per_second for pair in pairs) for i in (0, 1))
+    ratios = sorted(plain.tokens_per_second / guessed.tokens_per_second for plain, guessed in pairs)
+    return {
+        "n_seeds": n_seeds, "n_tokens": sum(len(plain.tokens) for plain, _ in pairs),
+        "drafted": sum(guessed.drafted for _, guessed in pairs), "accepted": sum(g.accepted for _, g in pairs),
+        "plain_seconds": plain_s, "guessing_seconds": guessing_s, "slower": guessing_s / plain_s - 1,
+        "slower_median": statistics.median(ratios) - 1, "slower_quartiles": [
+            ratios[len(ratios) // 4] - 1, ratios[3 * len(ratios) // 4] - 1],
+    }
+
+
+def main() -> None:
+    """``python -m tenth.bench.speculation MODEL...``: prints one JSON object for each model."""
+    parser = argparse.ArgumentParser(prog="python -m tenth.bench.speculation", description=many_seeds.__doc__)
+    parser.add_argument("models", nargs="+", metavar="MODEL")
+    parser.add_argument("--seeds", type=int, default=20, metavar="N")
+    parser.add_argument("--tokens", type=int, default=128, metavar="N")
+    settings = parser.parse_args()
+    for name in settings.models:
+        with tenth.load(name, context_tokens=1024) as model:
+            print(json.dumps({"model": model.name, **many_seeds(model, settings.seeds, settings.tokens)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,7 @@ from tenth.bench.report import figures, lines
 from tenth.bench.work import count
 from tenth.cli.flags import ModelArgument, flag
 from tenth.cli.opening import StatusLine, open_model
-from tenth.cli.terminal import in_units, message, table, write_json, write_line
+from tenth.cli.terminal import figure, in_units, message, table, write_json, write_line
 from tenth.config import EngineConfig
 from tenth.errors import RequestError
 
@@ -224,7 +224,7 @@ def prediction_line(result: dict[str, Any]) -> str:
     predicted, parts = result["predicted"], []
     for part in ("prompt", "generation"):
         ratio = predicted[part] / max(result[part]["tokens_per_second"]["median"], 1e-9)
-        parts.append(f"{part} {predicted[part]:.3g} tokens/s ({100 * (ratio - 1):+.0f} %, bound by "
+        parts.append(f"{part} {figure(predicted[part])} tokens/s ({100 * (ratio - 1):+.0f} %, bound by "
                      f"{predicted[part + '_bound']})")
     if predicted["measured_hit_rate"] is not None:
         seen = predicted["measured_hit_rate"]

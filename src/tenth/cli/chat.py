@@ -173,7 +173,13 @@ class Chat:
 
     def retry(self, _: str) -> None:
         """/retry"""
-        self.ask(self.talk.take_back())
+        before, question = list(self.talk.messages), self.talk.take_back()
+        n_kept = len(self.talk.messages)
+        try:
+            self.ask(question)
+        finally:
+            if len(self.talk.messages) == n_kept:  # no answer came in place of the old one
+                self.talk.messages = before
 
     def clear(self, _: str) -> str:
         """/clear"""

@@ -39,7 +39,7 @@ class Shell(StrEnum):
     fish = "fish"
 
 
-def command(shell: Annotated[Shell, typer.Argument(help="Which shell.")]) -> None:
+def command(shell: Annotated[Shell, typer.Argument(help="Which shell.", metavar="SHELL")]) -> None:
     """Print the script that completes tenth's commands in a shell.
 
     bash: eval "$(tenth completion bash)" in ~/.bashrc. zsh: the same in ~/.zshrc, after compinit.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +19,6 @@ from tenth.cli.opening import StatusLine
 from tenth.cli.terminal import in_units, table, write_json, write_line
 from tenth.errors import ResourceError, TenthError
 
-PACKAGES = ("numpy", "tokenizers", "jinja2", "huggingface_hub", "httpx2", "rich", "platformdirs", "psutil")
 LITTLE_DISK_BYTES = 2 << 30
 
 
@@ -60,8 +61,10 @@ def command(
 
 def examine(machine: Machine, folder: Path) -> Iterator[Finding]:
     """What can be told without measuring."""
-    for package in PACKAGES:
-        if find_spec(package) is None:
+    for package in needed_packages():
+        try:
+            metadata.version(package)
+        except metadata.PackageNotFoundError:
             yield Finding(f"the package {package} is not installed", "install tenth again: pip install tenth", True)
     if find_spec("tenth._core") is None:
         yield Finding("tenth's native core is not built", "install tenth again: pip install tenth", True)
@@ -75,6 +78,15 @@ def examine(machine: Machine, folder: Path) -> Iterator[Finding]:
     if machine.available_bytes < 1 << 30:
         yield Finding(f"only {in_units(machine.available_bytes)} of memory are free", "close other programs")
     yield from examine_folder(folder)
+
+
+def needed_packages() -> list[str]:
+    """The packages that tenth's own metadata asks for, without those of its extras."""
+    try:
+        lines = metadata.requires("tenth") or []
+    except metadata.PackageNotFoundError:  # run from its sources
+        return []
+    return [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines if "extra ==" not in line]
 
 
 def examine_folder(folder: Path) -> Iterator[Finding]:

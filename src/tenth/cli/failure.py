@@ -6,11 +6,15 @@ import os
 import sys
 
 from tenth.cli.terminal import message
-from tenth.errors import ResourceError, TenthError
+from tenth.errors import ModelFileError, RequestError, ResourceError, TenthError
 
 INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 OUTPUT_CLOSED = 141  # 128 + SIGPIPE
+
+DOCTOR = "tenth doctor shows what this machine has, and what is missing"
+# Where an error says no way out of its own. What a command takes is added by its name.
+USUAL_HINTS = {ModelFileError: "the file may be damaged or incomplete: get it again", ResourceError: DOCTOR}
 
 
 def report(error: BaseException, command: str | None) -> int:
@@ -33,18 +37,21 @@ def report(error: BaseException, command: str | None) -> int:
 
 def explain(error: BaseException, command: str | None) -> tuple[str, str | None, int]:
     """(message, hint, exit code) of any exception."""
+    usage = f"tenth {command} --help says what it takes" if command else "tenth --help lists the commands"
     if isinstance(error, TenthError):
-        return error.message, error.hint, error.exit_code
+        usual = usage if command and isinstance(error, RequestError) else USUAL_HINTS.get(type(error))
+        return error.message, error.hint or usual, error.exit_code
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":  # typer's name for Ctrl-C and Ctrl-D
         return "interrupted", None, INTERRUPTED
     if hasattr(error, "format_message"):  # a wrong option or argument, found by typer
-        target = f"tenth {command} --help" if command else "tenth --help"
-        return str(error.format_message()).rstrip("."), f"{target} says what it takes", 2
+        # Typer indents a list of choices by tabs; pydantic begins what a check said with "Value error, ".
+        said = " ".join(str(error.format_message()).split()).replace("Value error, ", "")
+        return said.rstrip("."), usage, 2
     if isinstance(error, MemoryError):
         return "not enough memory", "close other programs, or use a smaller model or context", ResourceError.exit_code
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}", None, ResourceError.exit_code
+        return f"{where}{error.strerror or error}", DOCTOR, ResourceError.exit_code
     what = f"internal error: {type(error).__name__}: {error}"
     return what, "this is a fault of tenth: run again with --debug and report what it prints", INTERNAL
 

@@ -124,8 +124,9 @@ def _layers(program: Any) -> set[str]:
 def _shown(key: str, value: Any) -> str:
     if key == "placement":
         parts = [(name.removesuffix("_bytes").replace("_", " "), in_units(n) if name.endswith("_bytes") else n)
-                 for name, n in value.items() if n is not None]
-        return ", ".join(f"{name} {amount}" for name, amount in parts)
+                 for name, n in value.items() if n or name == "streams"]
+        return ", ".join("experts streamed" if amount is True else "all in memory" if amount is False
+                         else f"{name} {amount}" for name, amount in parts)
     if key == "formats":
         return ", ".join(f"{name} {in_units(n)}" for name, n in value.items())
     if isinstance(value, dict):

@@ -65,7 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         from tenth.cli.failure import report
 
-        return report(error, _name(args))
+        code = report(error, _name(args))
+        if argv is None and isinstance(error, KeyboardInterrupt):
+            import signal
+
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a step may have to end first; Ctrl-C again does not wait
+        return code
 
 
 def _take_debug(args: list[str]) -> bool:

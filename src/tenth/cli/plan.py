@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tenth.bench.machine import QUIET_SHARE
 from tenth.cli.flags import ModelArgument, flag
 from tenth.cli.opening import StatusLine
-from tenth.cli.terminal import in_units, message, table, write_json, write_line
+from tenth.cli.terminal import figure, in_units, message, table, write_json, write_line
 from tenth.config import EngineConfig
 from tenth.errors import RequestError, ResourceError
 
@@ -219,8 +219,8 @@ def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
         ("first token", f"{prompt['first_token_s']:.2g} s after a prompt of {prompt['n_tokens']} tokens "
          f"({prompt['first_token_least_s']:.2g} to {prompt['first_token_most_s']:.2g}), bound by "
          f"{REASONS[prompt['bound']]}"),
-        ("generation", f"{generation['tokens_per_second']:.3g} tokens/s ({generation['low']:.3g} to "
-         f"{generation['high']:.3g}), bound by {REASONS[generation['bound']]}"),
+        ("generation", f"{figure(generation['tokens_per_second'])} tokens/s ({figure(generation['low'])} to "
+         f"{figure(generation['high'])}), bound by {REASONS[generation['bound']]}"),
     ]
     if result["warning"]:
         found.append(("note", result["warning"]))
@@ -232,7 +232,7 @@ def show_quantisations(choices: list[dict[str, Any]]) -> None:
     write_line("\nquantisations (* estimated from the shapes)")
     cells: list[tuple[str, ...]] = [("", "file", "bits a weight", "tokens/s", "")]
     for choice in choices:
-        speed = f"{choice['tokens_per_second']:.3g}" if choice["fits"] else "does not fit"
+        speed = figure(choice["tokens_per_second"]) if choice["fits"] else "does not fit"
         notes = [words for words, holds in (("reads experts from disk", choice["streams"]),
                                             ("best here", choice["best"])) if holds]
         cells.append((choice["name"] + (" *" if choice["estimate"] else ""), in_units(choice["file_bytes"]),

@@ -97,6 +97,11 @@ def table(rows: Sequence[tuple[str, ...]], right: frozenset[int] = frozenset()) 
     return "\n".join(lines)
 
 
+def figure(value: float) -> str:
+    """A number in three digits, or whole where that takes more: ``0.0312``, ``45.6``, ``1,610``."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
+
+
 def in_units(n_bytes: float) -> str:
     """Bytes for people, in powers of 1000: ``1.42 GB``."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

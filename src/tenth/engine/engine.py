@@ -6,6 +6,7 @@ and the process go on.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import queue
 import threading
@@ -139,8 +140,8 @@ class Engine:
     ) -> None:
         self._loop = _Loop(runtime, max_sequences, prefix_reuse, speculation or Speculation())
         thread = threading.Thread(target=self._loop.run, name="tenth-engine", daemon=True)
-        self._finalizer = weakref.finalize(self, _stop, self._loop, thread)
         thread.start()
+        self._finalizer = weakref.finalize(self, _stop, self._loop, thread)
 
     @property
     def stats(self) -> EngineStats:
@@ -223,8 +224,14 @@ def _closed() -> RequestError:
 
 def _stop(loop: _Loop, thread: threading.Thread) -> None:
     loop.post(None)
-    if thread is not threading.current_thread():
+    if thread is threading.current_thread():
+        return
+    try:
+        loop.over.wait()  # before join, which takes a thread for ended once Ctrl-C has interrupted it
         thread.join()
+    except BaseException:  # Ctrl-C while a step is computed: native code must have returned before Python ends
+        atexit.register(loop.over.wait)
+        raise
 
 
 class _Loop:
@@ -250,6 +257,7 @@ class _Loop:
         self.stats = EngineStats()
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()  # None: stop
         self._is_open = True
+        self.over = threading.Event()  # the runtime is closed
         self._door = threading.RLock()  # after closing, nothing gets into the inbox; a finaliser may post inside a post
 
     def post(self, work: Callable[[], None] | None) -> bool:
@@ -269,7 +277,10 @@ class _Loop:
                 self._fail(request, _as_tenth_error(error))
             raise
         finally:
-            self._close()
+            try:
+                self._close()
+            finally:
+                self.over.set()
 
     def _close(self) -> None:
         with self._door:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from tenth.errors import ModelFileError, RequestError
@@ -58,6 +59,9 @@ def interpret(name: str) -> Source | Path:
     source = sources.parse(name)
     if source is not None:
         return source
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):
+        raise RequestError(f"{name[:80]!r} is an address of a kind that is not known",
+                           "https:// and http:// addresses are; hf:org/repo:QUANT names a model of the hub")
     if is_path(name):
         return Path(name).expanduser()
     raise RequestError(f"no model is called {name!r}", _suggestion(name))

@@ -20,6 +20,7 @@ from tenth.errors import ModelFileError, ResourceError
 from tenth.program.streaming import expert_layers, guessing
 from tenth.program.values import Instruction, Program, Value
 from tenth.runtime.kernels import KV_FORMATS, n_floats
+from tenth.runtime.levels import key_levels
 
 ARENA, MATRIX, VECTOR, TOKENS, POSITIONS, EXPERTS, SOURCES = range(7)  # native/plan/plan.h, Operand::Kind
 INPUTS = {"tokens": TOKENS, "positions": POSITIONS, "sources": SOURCES}
@@ -103,6 +104,8 @@ class PlanBuilder:
     def __init__(self, program: Program, limits: Limits):
         self.plan = _new_plan(program, limits)
         self._program = program
+        self._rounds_keys = limits.kv_format == "q8_0"
+        self._levels: dict[int, F32] = {}
         self._places: dict[str, tuple[int, int]] = {}  # of a weight: Operand::Kind and number
 
     def load(
@@ -111,6 +114,7 @@ class PlanBuilder:
     ) -> float:
         """Add everything and read the weights; the seconds that reading took. Raises as Runtime does."""
         self._add_vectors(vectors)
+        self._levels = key_levels(self._program, vectors) if self._rounds_keys else {}
         streamed = streamed_places(self._program)
         # In file order: a cold disk is read once from front to back. What has to be made is made and packed before.
         resident = matrices.keys() - streamed.keys()
@@ -190,7 +194,8 @@ class PlanBuilder:
 
     def _add_instructions(self) -> None:
         for layer in self._program.state:
-            self.plan.add_layer(layer.layer, layer.n_kv_heads, layer.head_dim, layer.latent)
+            levels = self._levels.get(layer.layer, np.zeros(0, np.float32))
+            self.plan.add_layer(layer.layer, layer.n_kv_heads, layer.head_dim, layer.latent, levels)
         for recurrence in self._program.recurrences:
             self.plan.add_recurrence(n_floats(recurrence))
         if self._program.hidden:
@@ -236,6 +241,7 @@ class _WeightThread:
         self.seconds = 0.0
         self._plan = plan
         self._error: BaseException | None = None
+        self._over = threading.Event()  # waited for before join, which Ctrl-C makes take the thread for ended
         self._thread = threading.Thread(target=self._read, name="tenth-weights")
 
     def __enter__(self) -> _WeightThread:
@@ -245,6 +251,7 @@ class _WeightThread:
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         if kind:
             self._plan.stop_reading()
+        self._over.wait()
         self._thread.join()
         if self._error and not kind:
             raise self._error
@@ -253,8 +260,7 @@ class _WeightThread:
         """Wait for the end, a moment at a time, so that it can be interrupted; tells how much of n_bytes is read."""
         is_over = False
         while not is_over:
-            self._thread.join(PROGRESS_S)
-            is_over = not self._thread.is_alive()
+            is_over = self._over.wait(PROGRESS_S)
             if progress:
                 progress("loading", self._plan.read_bytes, n_bytes)
 
@@ -268,6 +274,8 @@ class _WeightThread:
             self.seconds = time.perf_counter() - started
         except BaseException as error:  # raised in the thread that waits
             self._error = error
+        finally:
+            self._over.set()
 
 
 def _attributes(instruction: Instruction) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tokenizers import Tokenizer as LibraryTokenizer
@@ -27,8 +27,6 @@ class MergeEncoder:
         normalizer = build_normalizer(row)
         if normalizer is not None:
             self._library.normalizer = normalizer
-        del vocabulary
-        _return_memory()
 
     def encode(self, text: str, *, first: bool) -> list[int]:
         """The ids of ``text``. ``first`` changes nothing here (see ScoreEncoder)."""
@@ -77,16 +75,13 @@ def _pair(merge: str) -> tuple[str, str]:
 
 def _model(vocabulary: dict[str, int], merges: _Pairs, row: PreTokenizer) -> models.BPE:
     try:
-        return models.BPE(vocabulary, merges, ignore_merges=row.ignore_merges, byte_fallback=not row.byte_level,
-                          cache_capacity=_CACHED_WORDS)
+        # In a thread of its own Ctrl-C is raised here, not in what the library calls: it would hide it and go on.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(
+                models.BPE, vocabulary, merges, ignore_merges=row.ignore_merges, byte_fallback=not row.byte_level,
+                cache_capacity=_CACHED_WORDS,
+            ).result()
     except Exception as error:  # the library raises bare Exception, for a merge whose parts or result are no tokens
         if merges.problem is not None:
             raise merges.problem from None
         raise ModelFileError(f"tokenizer.ggml.merges does not fit tokenizer.ggml.tokens: {error}", DAMAGED) from None
-
-
-def _return_memory() -> None:
-    """Gives the pages of the lists that building needed back to the system: 20 of 60 MB for 150 thousand tokens."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
-    if trim is not None:
-        trim(0)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tenth.errors import RequestError
-from tenth.text.grammar import Matcher
+from tenth.text.matching import Matcher
 
 U32 = npt.NDArray[np.uint32]
 

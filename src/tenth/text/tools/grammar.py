@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import re
 
-import llguidance
-
 from tenth.errors import RequestError
 from tenth.text.grammar import Grammar
 from tenth.text.tokenizer import Tokenizer
@@ -83,5 +81,7 @@ def _inside(answer: Grammar) -> str:
     if answer.is_json:
         return f"%json {answer.text}"
     if answer.kind == "regex":
+        import llguidance  # here, for it takes 5 MB
+
         return f"/{llguidance.regex_to_lark(answer.text, '')}/"
     raise RequestError("a Lark grammar cannot be combined with tools", "put it into a tool's parameters as a schema")
