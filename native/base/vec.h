@@ -71,6 +71,7 @@ TENTH_INLINE I32 ori(I32 a, I32 b) { return {_mm512_or_si512(a.v, b.v)}; }
 TENTH_INLINE I32 xori(I32 a, I32 b) { return {_mm512_xor_si512(a.v, b.v)}; }
 TENTH_INLINE I32 addi(I32 a, I32 b) { return {_mm512_add_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 subi(I32 a, I32 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+TENTH_INLINE I32 sub8(I32 a, I32 b) { return {_mm512_sub_epi8(a.v, b.v)}; }  // byte by byte
 TENTH_INLINE I32 muli(I32 a, I32 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 maxi(I32 a, I32 b) { return {_mm512_max_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 mini(I32 a, I32 b) { return {_mm512_min_epi32(a.v, b.v)}; }
@@ -180,6 +181,7 @@ TENTH_INLINE I32 ori(I32 a, I32 b) { return {_mm256_or_si256(a.v, b.v)}; }
 TENTH_INLINE I32 xori(I32 a, I32 b) { return {_mm256_xor_si256(a.v, b.v)}; }
 TENTH_INLINE I32 addi(I32 a, I32 b) { return {_mm256_add_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 subi(I32 a, I32 b) { return {_mm256_sub_epi32(a.v, b.v)}; }
+TENTH_INLINE I32 sub8(I32 a, I32 b) { return {_mm256_sub_epi8(a.v, b.v)}; }
 TENTH_INLINE I32 muli(I32 a, I32 b) { return {_mm256_mullo_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 maxi(I32 a, I32 b) { return {_mm256_max_epi32(a.v, b.v)}; }
 TENTH_INLINE I32 mini(I32 a, I32 b) { return {_mm256_min_epi32(a.v, b.v)}; }
@@ -305,6 +307,14 @@ TENTH_INLINE I32 ori(I32 a, I32 b) { TENTH_EACH a.v[i] |= b.v[i]; return a; }
 TENTH_INLINE I32 xori(I32 a, I32 b) { TENTH_EACH a.v[i] ^= b.v[i]; return a; }
 TENTH_INLINE I32 addi(I32 a, I32 b) { TENTH_EACH a.v[i] = (int32_t)((uint32_t)a.v[i] + (uint32_t)b.v[i]); return a; }
 TENTH_INLINE I32 subi(I32 a, I32 b) { TENTH_EACH a.v[i] = (int32_t)((uint32_t)a.v[i] - (uint32_t)b.v[i]); return a; }
+TENTH_INLINE I32 sub8(I32 a, I32 b) {
+  uint8_t x[64], y[64];
+  std::memcpy(x, a.v, 64);
+  std::memcpy(y, b.v, 64);
+  for (int i = 0; i < 64; i++) x[i] = (uint8_t)(x[i] - y[i]);
+  std::memcpy(a.v, x, 64);
+  return a;
+}
 TENTH_INLINE I32 muli(I32 a, I32 b) { TENTH_EACH a.v[i] = (int32_t)((uint32_t)a.v[i] * (uint32_t)b.v[i]); return a; }
 TENTH_INLINE I32 maxi(I32 a, I32 b) { TENTH_EACH a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return a; }
 TENTH_INLINE I32 mini(I32 a, I32 b) { TENTH_EACH a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return a; }

@@ -17,9 +17,11 @@ class Axis {
       : step_(step), instruction_(instruction), thread_(thread), n_parts_(in_order ? 1 : step.n_threads), total_(total),
         pieces_(step.n_threads == 1 ? 1 : pieces_per_worker * (in_order ? step.n_threads : 1)) {}
 
-  // Pieces that keep the workers busy together: with few rows, which wait for memory, of 64 KiB or more.
-  static int64_t pieces_of(int64_t n_rows, int64_t bytes_per_worker) {
-    return n_rows > 4 ? 8 : std::clamp<int64_t>(bytes_per_worker >> 16, 1, 32);
+  // Pieces that keep the workers busy together: with few rows, which wait for memory, of 64 KiB or more; with many, of the
+  // dozen panels that are unpacked together (kernels/isa/linear_many.h).
+  static int64_t pieces_of(int64_t n_rows, int64_t bytes_per_worker, int64_t panels_per_worker) {
+    if (n_rows <= 4) return std::clamp<int64_t>(bytes_per_worker >> 16, 1, 32);
+    return n_rows < 32 ? 8 : std::clamp<int64_t>(panels_per_worker / 12, 1, 8);
   }
 
   // The next piece [from, to); false when all are taken.

@@ -98,11 +98,14 @@ class Call {
 
   void run() {
     clear_dropped();
-    int64_t bytes_each = 0, total = 0;
-    for (int w = 0; w < n_; w++) bytes_each += s_.experts(i_.in[2 + w]).expert_bytes();
+    int64_t bytes_each = 0, panels_each = 0, total = 0;
+    for (int w = 0; w < n_; w++) {
+      bytes_each += s_.experts(i_.in[2 + w]).expert_bytes();
+      panels_each += s_.experts(i_.in[2 + w]).shape().n_panels();
+    }
     for (int64_t t = 0; t < groups_.n_touched; t++) total += bytes_each * cost(groups_.touched[t]);
     const bool in_order = s_.experts(i_.in[2]).from().store;  // experts that are still being read stand last
-    Axis axis(s_, i_, thread_, total, Axis::pieces_of(n_rows_, bytes_each * groups_.n_touched / s_.n_threads), in_order);
+    Axis axis(s_, i_, thread_, total, Axis::pieces_of(n_rows_, bytes_each * groups_.n_touched / s_.n_threads, panels_each * groups_.n_touched / s_.n_threads), in_order);
     for (int64_t from, to; axis.next(from, to);) {
       int64_t at = 0;
       for (int64_t t = 0; t < groups_.n_touched && at < to; t++) {

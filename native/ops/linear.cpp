@@ -33,9 +33,12 @@ void run_linear(const Instruction& i, Step& s, int thread) {
   const int n = i.attributes.n_weights;
   const int64_t n_rows = s.rows_of(i.in[0]);
   if (!n_rows) return;
-  int64_t total = 0;
-  for (int w = 0; w < n; w++) total += s.matrix(i.in[1 + w]).n_panels() * s.matrix(i.in[1 + w]).panel_bytes();
-  Axis axis(s, i, thread, total, Axis::pieces_of(n_rows, total / s.n_threads));
+  int64_t total = 0, n_panels = 0;
+  for (int w = 0; w < n; w++) {
+    n_panels += s.matrix(i.in[1 + w]).n_panels();
+    total += s.matrix(i.in[1 + w]).n_panels() * s.matrix(i.in[1 + w]).panel_bytes();
+  }
+  Axis axis(s, i, thread, total, Axis::pieces_of(n_rows, total / s.n_threads, n_panels / s.n_threads));
   for (int64_t from, to; axis.next(from, to);) {
     // The axis: the bytes of all weights one after the other; a panel belongs to the piece its start lies in.
     int64_t at = 0;

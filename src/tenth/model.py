@@ -495,7 +495,8 @@ class Model:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """task, architecture, parameters, context_tokens (as loaded), formats: weight format -> number of weights."""
+        """task, architecture, parameters, context_tokens (as loaded), formats: weight format -> number of weights, and
+        lossy: what changes its answers, if anything does."""
         tensors = self.loaded.header.tensors.values()
         formats: Counter[str] = Counter()
         for tensor in tensors:
@@ -506,6 +507,7 @@ class Model:
             "parameters": sum(formats.values()),
             "context_tokens": self.loaded.runtime.context_tokens,
             "formats": dict(formats.most_common()),
+            **({"lossy": self.lossy} if self.lossy else {}),
         }
 
     @property

@@ -3,9 +3,11 @@
 import itertools
 import json
 import os
+import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from tests.moe_file import write_moe
 
 DATA = Path(__file__).parents[1] / "data"
 MOE = DATA / "golden_qwen3moe.gguf"
+CHART = Path(__file__).parents[2] / "scripts" / "budget_chart.py"
 
 
 def test_pieces_are_the_bytes_of_the_experts():
@@ -80,7 +83,7 @@ def test_direct_reading_reads_all_and_fails_at_an_early_end(tmp_path):
 @pytest.mark.parametrize(("arguments", "what"), [
     (["/nonexistent.gguf"], "there is no /nonexistent.gguf"), ([str(MOE), "--caps", "8 apples"], "--caps"),
     ([str(MOE), "--only", "ik"], "--only names ik"), ([str(MOE), "--out", "/nonexistent"], "there is no /nonexistent"),
-    ([str(MOE), "--peer", "x"], "LABEL=PATH"),
+    ([str(MOE), "--peer", "x"], "LABEL=PATH"), ([str(MOE), "--read-ahead", "set,x"], "--read-ahead has 'x'"),
 ])  # fmt: skip
 def test_a_wrong_command_line_is_refused(arguments, what):
     with pytest.raises(RequestError, match=what):
@@ -167,3 +170,8 @@ def test_everything_is_measured_and_runs_add_up(tmp_path, monkeypatch, capsys):
     page = (tmp_path / "budgets.md").read_text()
     assert page == markdown(kept)
     assert "| 600MB | llama.cpp | 128 KB | 0.25 |" in page
+    picture = tmp_path / "budgets.svg"
+    subprocess.run([sys.executable, CHART, tmp_path / "budgets.json", picture], check=True)
+    words = "".join(ElementTree.parse(picture).getroot().itertext())
+    assert "llama.cpp, read-ahead 128 KB" in words
+    assert "most that the disk allows" in words

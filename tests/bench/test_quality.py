@@ -57,6 +57,7 @@ def test_a_model_that_streams_is_compared_with_itself(monkeypatch):
     for lossy in ({}, {"lossy_drop": 1.0}):
         with tenth.load(MODEL, **lossy) as model:
             assert model.lossy == lossy
+            assert model.description.get("lossy", {}) == lossy
             assert any("lossy_drop 1" in note for note in model.notes) is bool(lossy)
             passes.append(quality.run_pass(model, ids[:-1]))
     result = quality.figures("small", *passes, ids)

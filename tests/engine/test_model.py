@@ -67,6 +67,7 @@ def test_a_file_without_a_tokenizer_says_so_when_text_is_wanted(toy, use):
 
 def test_the_description_counts_weights_by_format(toy):
     assert toy.description == {
+        "task": "generate",
         "architecture": "toy",
         "parameters": 31,
         "context_tokens": 1024,

@@ -17,6 +17,7 @@ from tenth.loader import ALWAYS_STREAM, open_runtime
 from tenth.model import Model
 from tenth.weights.gguf import read_header
 from tenth.weights.placement import place
+from tests.moe_file import write_moe
 from tests.runtime.native import DATA, all_logits, golden, open_golden, open_streamed, step_logits
 
 CASES = ["qwen3moe", "moe_quantised", "olmoe", "qwen2moe", "mixtral", "glm4moe", "deepseek3_quantised",
@@ -53,20 +54,26 @@ def test_every_budget_gives_the_logits_of_resident_experts(case, budget):
         runtime.close()
 
 
+KINDS = ["qwen3moe", "gpt_oss_quantised", "deepseek3_quantised", "qwen35moe", "qwen3next"]
+
+
 @pytest.mark.parametrize("disk", ["auto", "direct", "buffered"])
 @pytest.mark.parametrize("predict", [True, False])
-def test_the_way_of_reading_changes_nothing(disk, predict):
-    tokens = golden("qwen3moe")["tokens"]
-    resident = all_logits(open_golden("qwen3moe"), tokens)
-    runtime = open_streamed("qwen3moe", half, disk=disk, predict_experts=predict)
+@pytest.mark.parametrize("case", KINDS)
+def test_the_way_of_reading_changes_nothing(case, disk, predict):
+    tokens = golden(case)["tokens"]
+    resident = all_logits(open_golden(case), tokens)
+    runtime = open_streamed(case, half, disk=disk, predict_experts=predict)
     assert np.array_equal(resident, all_logits(runtime, tokens, chunk=1))
-    assert (runtime.expert_counters().predicted > 0) is predict
+    assert runtime.expert_counters().read_bytes > 0
+    assert predict or runtime.expert_counters().predicted == 0
 
 
-def test_batch_mates_change_nothing():
-    tokens = golden("moe_quantised")["tokens"]
-    alone = all_logits(open_golden("moe_quantised"), tokens)
-    runtime, other = open_streamed("moe_quantised", least), tokens[::-1]
+@pytest.mark.parametrize("case", ["moe_quantised", *KINDS])
+def test_batch_mates_change_nothing(case):
+    tokens = golden(case)["tokens"]
+    alone = all_logits(open_golden(case), tokens)
+    runtime, other = open_streamed(case, least), tokens[::-1]
     step_logits(runtime, [(tokens[:7], 0, [5, 1]), (other[:4], 0, [2, 3])])
     together = step_logits(runtime, [(other[4:9], 4, [2, 3]), (tokens[7:20], 7, [5, 1])])
     assert np.array_equal(together[5:], alone[7:20])
@@ -263,3 +270,28 @@ def test_a_chunk_is_longer_where_experts_stream_and_its_workspace_costs_few_slot
     monkeypatch.setattr("tenth.loader.SLOTS_FOR_CHUNK", share)
     assert open_streamed("qwen3moe", half, **settings).max_rows == rows
     assert open_golden("qwen3moe", **settings).max_rows == settings.get("chunk_tokens", 256)
+
+
+@pytest.fixture(scope="module")
+def moe_with_words(tmp_path_factory):
+    return write_moe(tmp_path_factory.mktemp("moe") / "moe.gguf")
+
+
+@pytest.mark.parametrize("disk", ["direct", "buffered"])
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_greedy_text_is_the_same_at_every_budget_alone_and_together(budget, disk, moe_with_words, monkeypatch):
+    prompts = ["The sky is blue because", "Memory is", "One, two, three, four, five, six, seven, eight", "x"]
+    settings = {"max_tokens": 24, "temperature": 0.0, "ignore_eos": True}
+
+    def place_within(needs, *_):
+        needs = replace(needs, stream_workspace=0)
+        return place(needs, BUDGETS[budget](needs))
+
+    with tenth.load(moe_with_words, context=256, threads=2) as model:
+        expected = [model.generate(prompt, **settings).wait().text for prompt in prompts]
+    monkeypatch.setattr("tenth.loader.place", place_within)
+    with tenth.load(moe_with_words, context=256, threads=1, disk=disk) as model:
+        assert [model.generate(prompt, **settings).wait().text for prompt in prompts] == expected
+        assert [stream.wait().text for stream in model.generate(prompts, **settings)] == expected
+        assert model.expert_read_bytes() > 0
+    assert len(set(expected)) == len(prompts)

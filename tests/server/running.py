@@ -20,12 +20,12 @@ TINY = DATA / "golden_chat.gguf"
 class Running:
     """``with Running({"tiny": TINY}, folder) as server: server.post("/v1/…", {...})``."""
 
-    def __init__(self, models, folder, engine=None, **config):
+    def __init__(self, models, folder, engine=None, place=None, **config):
         self.config = ServerConfig(**({"port": 0, "log_level": "error", "grace": 5.0} | config))
         self.engine = {"kv_tokens": 4096, "max_sequences": 4} | (engine or {})
-        self.loads = []
+        self.loads, self.place = [], place or Path(folder) / "state.db"
         self.app = App([(name, str(source)) for name, source in models.items()], self.load, self.config,
-                       Path(folder) / "state.db")
+                       self.place)
         self.sock = listen(self.config)
         self.port = self.sock.getsockname()[1]
         ready = threading.Event()

@@ -139,7 +139,8 @@ def test_a_full_disk_is_a_507_and_leaves_the_state_whole(tmp_path):
     responses = Responses(state)
     responses.add(Stored("resp_1", "local", None, "completed", {}, [], {"id": "resp_1"}))
     (pages,) = state.query("PRAGMA page_count")[0]
-    state.query(f"PRAGMA max_page_count = {pages + 1}")
+    with state.transaction() as db:
+        db.execute(f"PRAGMA max_page_count = {pages + 1}")
     with pytest.raises(Refused) as caught:
         responses.add(Stored("resp_2", "local", None, "completed", {}, [], {"text": "x" * 100_000}))
     assert caught.value.status == 507
@@ -154,7 +155,8 @@ def test_a_file_of_a_newer_tenth_is_refused(tmp_path):
     from tenth.errors import ResourceError
 
     state = State(tmp_path / "state.db")
-    state.query("PRAGMA user_version = 1000")
+    with state.transaction() as db:
+        db.execute("PRAGMA user_version = 1000")
     state.close()
     with pytest.raises(ResourceError, match="newer"):
         State(tmp_path / "state.db")

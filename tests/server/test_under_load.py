@@ -267,7 +267,7 @@ def test_metrics_tell_of_the_cache_and_of_experts_that_are_read(tmp_path, monkey
             assert running.chat("experts", content="a" * 80, max_tokens=8).status_code == 200
         told = {line.split()[0]: float(line.split()[1]) for line in running.get("/metrics").text.splitlines()
                 if not line.startswith("#")}
-        assert 0 < told['tenth_expert_hit_rate{model="experts"}'] < 1
+        assert 0 < told['tenth_expert_hit_rate{model="experts"}'] <= 1  # all, where reading ahead was in time
         assert 0.3 < told['tenth_prefix_hit_rate{model="experts"}'] < 0.5  # all but the end of the second prompt
         assert told['tenth_cached_prompt_tokens_total{model="experts"}'] >= 64
 

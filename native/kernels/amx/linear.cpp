@@ -9,48 +9,12 @@
 
 #include <array>
 
-
 #include "formats/all.h"
 #include "kernels/amx/tiles.h"
-#include "kernels/isa/store.h"
+#include "kernels/isa/strips.h"
 #include "kernels/products.h"
 
 namespace tenth::TENTH_ISA {
-
-// Below this, unpacking costs more than tiles save (16 rows: 0.8 to 0.95 of the AVX-512 speed; 32: 1.0 to 1.2).
-constexpr int LEAST_ROWS = 32;
-
-// A piece of work: PANELS panels, STRIP blocks of 32 k of them unpacked (in L2), times TILES tiles of activations, whose
-// 39 KB of the same k stay in L1. Half the panels lost a tenth at k = 8960, where activations come from further away.
-// Unpacked weights and sums take up to 560 KB of stack.
-constexpr int STRIP = 48, PANELS = 8, TILES = 32;
-
-// 32 weights of 16 rows, ready to multiply: signed bytes, scales, minimums.
-template <class Format> struct alignas(64) Unpacked {
-  int8_t w[8][64];
-  float scale[Format::SCALES][PANEL_ROWS];
-  float min[Format::MINS ? Format::MINS : 1][PANEL_ROWS];
-};
-
-// Blocks [first, first + n) of 32 k of one panel.
-template <class Format>
-__attribute__((noinline)) void unpack(const uint8_t* panel, int64_t first, int n, Unpacked<Format>* out) {
-  constexpr int SUBS = Format::WEIGHTS / 32, SUB_BYTES = Format::PANEL_BYTES / SUBS, AHEAD = 2048;  // as PREFETCH_MANY in isa/linear.h
-  const __m512i offset = _mm512_set1_epi8((char)(Format::OFFSET_SHIFT == NO_OFFSET ? 0 : 1 << (Format::OFFSET_SHIFT & 31)));
-  for (int i = 0; i < n; i++, out++) {
-    const uint8_t* p = panel + (first + i) / SUBS * Format::PANEL_BYTES;
-    const int sub = (int)((first + i) % SUBS);
-    TENTH_UNROLL(16)
-    for (int j = 0; j < SUB_BYTES; j += 64) __builtin_prefetch(p + sub * SUB_BYTES + AHEAD + j);
-    I32 w[8];
-    Format::weights(p, 0, sub, w);
-    TENTH_UNROLL(8)
-    for (int j = 0; j < 8; j++) _mm512_store_si512(out->w[j], _mm512_sub_epi8(w[j].v, offset));
-    const Scales s = Format::scales(Format::head(p, 0), p, 0, sub);
-    for (int j = 0; j < Format::SCALES; j++) storef(out->scale[j], s.scale[j]);
-    for (int j = 0; j < Format::MINS; j++) storef(out->min[j], s.min[j]);
-  }
-}
 
 template <class Format> using Sums = int32_t[Format::SCALES][TILE_ROWS][PANEL_ROWS];
 
@@ -123,59 +87,23 @@ __attribute__((noinline)) void add_strip(const Unpacked<Format>* w, int n, const
   for (int c = 0; c < TILE_ROWS; c++) storef(sums_y + PANEL_ROWS * c, y[c]);
 }
 
-// Asks for the lines that the sums of a panel and a tile will be written to, about 1 us before (waiting for them took
-// 15 % of a product with k = 1536).
-TENTH_INLINE void prefetch_output(const Product& p, int64_t panel, int64_t row0) {
-  for (int c = 0; c < TILE_ROWS; c++) {
-    __builtin_prefetch(p.y + (p.y_rows ? p.y_rows[row0 + c] : row0 + c) * p.y_stride + panel * PANEL_ROWS, 1);
-    if (p.residual) __builtin_prefetch(p.residual + (row0 + c) * p.residual_stride + panel * PANEL_ROWS);
+// 48 blocks of one tile of activations, 39 KB, stay in L1. Half the panels lost a tenth at k = 8960, where activations come
+// from further away. At 16 rows unpacking costs more than tiles save (0.8 to 0.95 of the AVX-512 speed; 32: 1.0 to 1.2).
+struct TileKernel {
+  static constexpr int STRIP = 48, PANELS = 8, TILES = 32, LEAST_ROWS = 32, AT_ONCE = 1;
+  static constexpr bool SIGNED = true, FINISHES = false;
+  template <class Format> static void add(const Unpacked<Format>* w, int, int n, const uint8_t* x, const TileSums& to) {
+    add_strip<Format>(w, n, x, to.first, to.y);
   }
-}
-
-// Panels [first, first + n_panels) times tiles [tile, tile + n_tiles).
-template <class Format>
-void product_block(const Product& p, int64_t first, int n_panels, int64_t tile, int n_tiles) {
-  const int64_t panel_bytes = p.n_blocks * Format::PANEL_BYTES, n = p.n_blocks * (Format::WEIGHTS / 32);
-  const int64_t x_step = TILE_ROWS * Q8_BYTES, tile_bytes = n * x_step;
-  Unpacked<Format> w[PANELS][STRIP];
-  alignas(64) float y[TILES][PANELS][TILE_ROWS * PANEL_ROWS];
-  const int64_t n_strips = (n + STRIP - 1) / STRIP;
-  for (int64_t strip = 0; strip < n_strips; strip++) {
-    const int64_t from = n * strip / n_strips;
-    const int blocks = (int)(n * (strip + 1) / n_strips - from);
-    for (int i = 0; i < n_panels; i++) unpack<Format>(p.panels + (first + i) * panel_bytes, from, blocks, w[i]);
-    for (int t = 0; t < n_tiles; t++) {
-      const uint8_t* x = (const uint8_t*)p.x + (tile + t) * tile_bytes + from * x_step;
-      const int64_t row = (tile + t) * TILE_ROWS;
-      const bool last = strip + 1 == n_strips;
-      for (int i = 0; i < n_panels; i++) {
-        float* sums = y[n_strips == 1 ? 0 : t][i];  // nothing to keep from strip to strip: stay in L1
-        if (last) prefetch_output(p, first + i, row);
-        add_strip<Format>(w[i], blocks, x, strip == 0, sums);
-        if (last) store_panel(p, first + i, row, TILE_ROWS, sums);
-      }
-    }
-  }
-}
+};
 
 template <class Format> void product(const Product& p) {
-  const int64_t n_tiles = p.n_rows < LEAST_ROWS ? 0 : p.n_rows / TILE_ROWS;
-  if (n_tiles) {
+  Product rest = p;
+  if (p.n_rows >= TileKernel::LEAST_ROWS) {
     const TileConfig config(32 / Format::SCALES);
-    for (int64_t tile = 0; tile < n_tiles; tile += TILES)
-      for (int64_t panel = p.first_panel; panel < p.last_panel; panel += PANELS)
-        product_block<Format>(p, panel, (int)(p.last_panel - panel < PANELS ? p.last_panel - panel : PANELS), tile,
-                              (int)(n_tiles - tile < TILES ? n_tiles - tile : TILES));
+    rest = strips_product<Format, TileKernel>(p);
   }
-  if (const int64_t done = n_tiles * TILE_ROWS; done < p.n_rows) {
-    Product rest = p;
-    rest.n_rows -= done;
-    rest.x = (const uint8_t*)p.x + done * p.n_blocks * (Format::WEIGHTS / Q8_BLOCK) * Q8_BYTES;
-    if (p.y_rows) rest.y_rows += done;
-    else rest.y += done * p.y_stride;
-    if (rest.residual) rest.residual += done * p.residual_stride;
-    find_format(vbmi_table(), Format::GGUF_ID)->product(rest);
-  }
+  if (rest.n_rows) find_format(vbmi_table(), Format::GGUF_ID)->product(rest);
 }
 
 template <class... Formats> constexpr auto rows(FormatList<Formats...>) {

@@ -8,6 +8,7 @@
 #pragma once
 #include "formats/lanes.h"
 #include "kernels/isa/dot.h"
+#include "kernels/isa/linear_many.h"
 #include "kernels/isa/store.h"
 
 namespace tenth::TENTH_ISA {
@@ -172,7 +173,7 @@ TENTH_INLINE int tile_product(const uint8_t* p, int64_t panel_bytes, int64_t n_p
   return 1;
 }
 
-template <class Format> void linear_product(const Product& p) {
+template <class Format> void few_rows_product(const Product& p) {
   const int64_t panel_bytes = p.n_blocks * Format::PANEL_BYTES;
   const int64_t tile_bytes = p.n_blocks * (Format::WEIGHTS / 32) * Q8_BYTES * TILE_ROWS;
   alignas(64) float y[PANELS_AT_ONCE<Format> * TILE_ROWS * PANEL_ROWS];
@@ -188,6 +189,15 @@ template <class Format> void linear_product(const Product& p) {
         panel += done;
       }
     }
+  }
+}
+
+template <class Format> void linear_product(const Product& p) {
+  if constexpr (!SCALAR_TWIN && LANES == PANEL_ROWS) {
+    const Product rest = strips_product<Format, VectorKernel<Format::SCALES == 2 ? 2 : 3>>(p);
+    if (rest.n_rows) few_rows_product<Format>(rest);
+  } else {
+    few_rows_product<Format>(p);
   }
 }
 

@@ -5,6 +5,14 @@
 
 namespace tenth::TENTH_ISA {
 
+// One column of a whole panel, still in one register (LANES == PANEL_ROWS).
+TENTH_INLINE void store_column(const Product& p, int64_t panel, int64_t row, F32 v) {
+  const int64_t out0 = panel * PANEL_ROWS;
+  if (p.bias) v = addf(v, loadf(p.bias + out0));
+  if (p.residual) v = addf(v, loadf(p.residual + row * p.residual_stride + out0));
+  storef(p.y + (p.y_rows ? p.y_rows[row] : row) * p.y_stride + out0, v);
+}
+
 TENTH_INLINE void store_panel(const Product& p, int64_t panel, int64_t row0, int n_columns, const float* sums) {
   const int64_t out0 = panel * PANEL_ROWS;
   const int64_t n_out = p.out_rows - out0 < PANEL_ROWS ? p.out_rows - out0 : PANEL_ROWS;

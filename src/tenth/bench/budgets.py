@@ -5,8 +5,8 @@
 For each of --caps every engine runs in turn in a control group with that limit, page cache included, beginning with a
 cold file; "none" has no limit and measures what is in memory altogether. tenth says when it is ready, computes a
 prompt of 16 tokens and generates 128 behind it, then a prompt of 128. Beside that the disk is read directly, and the
-routing of that very run goes through a simulated LRU cache (ideal.py). Peers run with their file mapped, as shipped and
-with the disk's read-ahead set to --read-ahead kilobytes, which is put back afterwards. FOLDER gets budgets.json and
+routing of that very run goes through a simulated LRU cache (ideal.py). Peers run with their file mapped, and with
+each --read-ahead of the disk in turn, which is put back afterwards. FOLDER gets budgets.json and
 budgets.md; runs are added to those that are there, so that long measurements can be taken in pieces (--only). Needs
 root, and a machine where nothing else runs.
 """
@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -68,7 +69,7 @@ class Settings:
     turns: int
     threads: int
     peer_tokens: int
-    read_ahead_kb: int
+    read_aheads: tuple[int | None, ...]  # kilobytes; None: as the machine is set
     only: tuple[str, ...]
 
     def takes(self, who: str) -> bool:
@@ -218,7 +219,7 @@ def take_turns(settings: Settings) -> Iterator[dict[str, Any]]:
             jobs: list[tuple[str, Any]] = [(TENTH, lambda cap=cap: run_tenth(settings, experts, cap))]
             for peer in settings.peers:
                 for flags in peer.flag_sets if cap.n_bytes is None else mapped(peer):
-                    for kilobytes in [None, settings.read_ahead_kb] if cap.n_bytes else [None]:
+                    for kilobytes in settings.read_aheads if cap.n_bytes else [None]:
                         jobs.append((peer.label, lambda cap=cap, peer=peer, flags=flags, kilobytes=kilobytes: run_peer(
                             settings, cap, peer, flags, kilobytes)))
             for who, job in jobs if turn % 2 == 0 else reversed(jobs):
@@ -237,7 +238,8 @@ def settings_from(arguments: Sequence[str] | None) -> tuple[Settings, Path | Non
     parser.add_argument("--turns", type=int, default=3, metavar="N", help="of everything (3)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="of everyone; default: physical cores")
     parser.add_argument("--peer-tokens", type=int, default=6, metavar="N", help="a capped peer generates (6)")
-    parser.add_argument("--read-ahead", type=int, default=128, metavar="KB", help="of the second runs of peers (128)")
+    parser.add_argument("--read-ahead", default="set,128", metavar="KB,...",
+                        help="of the disk while peers run, in turn; set: as the machine is set (%(default)s)")
     parser.add_argument("--only", default="", metavar="LABELS", help=f"of {TENTH} and the peers' labels")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where budgets.json and budgets.md are kept")
     options = parser.parse_args(arguments)
@@ -250,13 +252,22 @@ def settings_from(arguments: Sequence[str] | None) -> tuple[Settings, Path | Non
     if unknown := [name for name in only if name not in (TENTH, *(peer.label for peer in peers))]:
         raise RequestError(f"--only names {unknown[0]}, which is neither {TENTH} nor a peer")
     threads = options.threads or read_machine().cores
-    return Settings(options.model, caps, peers, options.turns, threads, options.peer_tokens, options.read_ahead,
-                    only), options.out
+    return Settings(options.model, caps, peers, options.turns, threads, options.peer_tokens,
+                    _read_aheads(options.read_ahead), only), options.out
+
+
+def _read_aheads(text: str) -> tuple[int | None, ...]:
+    words = [word for word in text.split(",") if word]
+    if wrong := [word for word in words if word != "set" and not word.isdecimal()]:
+        raise RequestError(f"--read-ahead has {wrong[0]!r}, expected kilobytes, or set")
+    return tuple(None if word == "set" else int(word) for word in words)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, writing after each run what there is; Markdown goes to standard output."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments is None:  # what was set on this machine is put back
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         settings, out = settings_from(arguments)
         kept = out / "budgets.json" if out else None

@@ -1,7 +1,7 @@
 """Accounts: people with a name and a password, made by an admin. Their keys and sessions see the same things.
 
 Passwords are kept as Argon2id hashes with OWASP's parameters for 19 MiB; one is computed at a time, so that logins
-cannot take the machine's memory. The first account takes over what was there before there were accounts.
+cannot take the machine's memory. The first account is the owner of what was there before there were accounts.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from tenth.errors import RequestError
+from tenth.server.databases import Database
 from tenth.server.failures import Refused
 from tenth.server.keys import LOCAL, SCOPES_OF, Caller, Role
 from tenth.server.service import new_id
-from tenth.server.state import Database, State
+from tenth.server.state import State
 
 LEAST_PASSWORD, MOST_PASSWORD = 8, 1024
 ROLES = ("admin", "member")
-OWNED = ("chats", "folders", "presets", "attachments", "responses", "files", "batches")  # tables with an owner
+OWNED = ("responses", "files", "batches")  # tables with an owner, beside those of chats
 # The hash of nothing that anybody has: checking it takes as long as checking a real one.
 NOBODY = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$oaCWKVCJ4aEy4UUmDR1MI3vOkqZ/8SbHkUKuAvxwoAo"
 
@@ -74,7 +75,6 @@ class Accounts:
         if role not in ROLES:
             raise RequestError(f"the role {role!r}, expected {' or '.join(ROLES)}")
         hashed = self._hash(password) if password is not None else None
-        id = new_id("user_")
         with self._state.transaction() as db:
             n, taken = db.execute("SELECT count(*), coalesce(sum(CASE WHEN name = ? THEN 1 ELSE 0 END), 0) FROM users",
                                   (name,)).fetchone()
@@ -82,12 +82,10 @@ class Accounts:
                 raise RequestError(f"there is an account {name!r} already", "tenth user list shows them")
             if not n and role != "admin":
                 raise RequestError("the first account has to be an admin's", "add --admin")
+            id = new_id("user_") if n else LOCAL
             db.execute("INSERT INTO users (id, name, role, password, requests_per_minute, concurrent, created_at) "
                        "VALUES (?, ?, ?, ?, ?, ?, ?)",
                        (id, name, role, hashed, requests_per_minute, concurrent, time.time()))
-            if not n:
-                for table in OWNED:
-                    db.execute(f"UPDATE {table} SET owner = ? WHERE owner = ?", (id, LOCAL))
         return self.get(id)
 
     def change(self, id: str, changes: dict[str, Any]) -> User:
@@ -107,7 +105,7 @@ class Accounts:
         return self.get(user.id)
 
     def remove(self, id: str) -> User:
-        """Delete an account with everything that it owns."""
+        """Delete an account with everything that it owns but chats, which ``Chats.delete_all`` deletes."""
         user = self.get(id)
         with self._state.transaction() as db:
             db.execute("DELETE FROM batch_lines WHERE batch IN (SELECT id FROM batches WHERE owner = ?)", (user.id,))

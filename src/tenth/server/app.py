@@ -51,7 +51,8 @@ class App:
     there is none.
     """
 
-    def __init__(self, sources: Sequence[tuple[str, str]], load: Load, config: ServerConfig, state: Path) -> None:
+    def __init__(self, sources: Sequence[tuple[str, str]], load: Load, config: ServerConfig,
+                 state: Path | str) -> None:
         self.config, self.metrics, self.resumables = config, Metrics(), Resumables()
         self.state = State(state)
         self.keys, self.accounts = Keys(self.state), Accounts(self.state)

@@ -7,11 +7,11 @@ has none. Every look-up takes the owner.
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tenth.server.databases import Database
 from tenth.server.failures import Refused
 from tenth.server.service import new_id
 from tenth.server.state import State
@@ -30,7 +30,7 @@ class Files:
 
     def add(self, owner: str, name: str, purpose: str, content: bytes) -> dict[str, Any]:
         """Store a file. Refuses (507) what is more than an owner may keep."""
-        n, total = self._state.query("SELECT count(*), total(bytes) FROM files WHERE owner = ?", owner)[0]
+        n, total = self._state.query("SELECT count(*), coalesce(sum(bytes), 0) FROM files WHERE owner = ?", owner)[0]
         if n >= MOST_FILES or total + len(content) > MOST_STORED_BYTES:
             raise Refused(507, f"{n} files with {int(total)} bytes are stored already", "delete some")
         row = (new_id("file-"), owner, time.time(), name, purpose, len(content), content)
@@ -64,7 +64,7 @@ class Files:
                 raise Refused(404, f"there is no file {id!r}")
 
 
-def _file(row: sqlite3.Row) -> dict[str, Any]:
+def _file(row: Any) -> dict[str, Any]:
     return {"id": row["id"], "object": "file", "bytes": row["bytes"], "created_at": int(row["created_at"]),
             "filename": row["name"], "purpose": row["purpose"], "status": "processed"}
 
@@ -119,7 +119,7 @@ class Batches:
             db.execute("UPDATE batches SET status = ?, ended_at = ?, output_file = ?, error_file = ? WHERE id = ?",
                        (status, time.time(), *files, id))
 
-    def _store(self, db: sqlite3.Connection, owner: str, name: str, lines: Iterable[str]) -> str | None:
+    def _store(self, db: Database, owner: str, name: str, lines: Iterable[str]) -> str | None:
         content = "".join(lines).encode()
         if not content:
             return None
@@ -140,22 +140,22 @@ class Batches:
             raise Refused(404, f"there is no batch {id!r}")
         return self._batch(rows[0])
 
-    def _batch(self, row: sqlite3.Row) -> dict[str, Any]:
+    def _batch(self, row: Any) -> dict[str, Any]:
         total, done, failed = self._state.query(
-            "SELECT count(*), count(code), coalesce(sum(code >= 400), 0) FROM batch_lines WHERE batch = ?",
-            row["id"])[0]
+            "SELECT count(*), count(code), coalesce(sum(CASE WHEN code >= 400 THEN 1 ELSE 0 END), 0) FROM batch_lines "
+            "WHERE batch = ?", row["id"])[0]
         ended = int(row["ended_at"]) if row["ended_at"] is not None else None
         return {
             "id": row["id"], "object": "batch", "endpoint": row["endpoint"], "input_file_id": row["input_file"],
             "completion_window": "24h", "status": row["status"], "created_at": int(row["created_at"]),
             **{f"{what}_file_id": row[f"{what}_file"] for what in ("output", "error") if row[f"{what}_file"]},
             "metadata": json.loads(row["metadata"]),
-            "request_counts": {"total": total, "completed": done - failed, "failed": failed},
+            "request_counts": {"total": total, "completed": done - int(failed), "failed": int(failed)},
             **({f"{row['status']}_at": ended} if ended else {}),
         }
 
 
-def _line(batch: str, row: sqlite3.Row) -> str:
+def _line(batch: str, row: Any) -> str:
     answer = {"status_code": row["code"], "request_id": f"{batch}_{row['n']}", "body": json.loads(row["answer"])}
     value = {"id": f"{batch}_{row['n']}", "custom_id": row["custom"], "response": answer, "error": None}
     return json.dumps(value) + "\n"

@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-import sqlite3
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from tenth.errors import RequestError
+from tenth.server.databases import Conflict
 from tenth.server.failures import Refused
 from tenth.server.state import State
 
@@ -85,7 +85,7 @@ class Keys:
             with self._state.transaction() as db:
                 db.execute("INSERT INTO keys (id, name, hash, scopes, requests_per_minute, concurrent, created_at, "
                            "user_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-        except sqlite3.IntegrityError:
+        except Conflict:
             raise RequestError(f"there is a key named {name!r} already", "tenth key list shows them") from None
         return secret
 
@@ -118,7 +118,7 @@ def hash_of(secret: str) -> bytes:
     return hashlib.sha256(secret.encode(errors="surrogatepass")).digest()
 
 
-def _key(row: sqlite3.Row) -> Key:
+def _key(row: Any) -> Key:
     return Key(row["id"], row["name"], tuple(row["scopes"].split()), row["requests_per_minute"], row["concurrent"],
                row["created_at"], row["revoked_at"], row["user_id"])
 

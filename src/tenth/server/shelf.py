@@ -112,6 +112,8 @@ class Shelf:
         served.model, served.opened_at, served.last_used_s = model, time.time(), time.monotonic()
         served.gate = Gate(Room(model.config.max_sequences, model.kv_tokens, self._waiting))
         log.info("loaded", extra={"fields": {"model": name}})
+        for note in getattr(model, "notes", ()):
+            log.warning("note: %s", note, extra={"fields": {"model": name}})
 
     async def _make_room(self) -> bool:
         """Close the model that nobody has used for longest. False: all are in use."""

@@ -1,42 +1,24 @@
-"""What survives a restart: one SQLite file, in WAL mode, with every commit on the disk before it is acknowledged.
+"""What survives a restart: one SQLite file, or a PostgreSQL database.
 
-Its tables are made by numbered steps (``STEPS``, counted in ``user_version``), which are never changed once released.
-A full disk is a Refused with status 507, a failing one with 503, after which the file is what it was before.
+Its tables are made by numbered steps (``STEPS``), which are never changed once released. A commit is on the disk before
+it is acknowledged; a full disk is a Refused with status 507, after which everything is what it was before.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import os
-import shutil
-import sqlite3
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from tenth.errors import ResourceError
 from tenth.library import library_folder
-from tenth.server.chats.schema import ACCOUNTS, CHATS
-from tenth.server.failures import Refused
+from tenth.server.chats.schema import ACCOUNTS, CHATS, FOUND
+from tenth.server.databases import Database, Step, open_engine
 
 T = TypeVar("T")
-log = logging.getLogger("tenth.server")
 
-
-class Database(Protocol):
-    """What a transaction gives: statements with "?" for values."""
-
-    def execute(self, sql: str, parameters: Any = (), /) -> Any:
-        """A cursor, whose rows are had by name or number."""
-
-    def executemany(self, sql: str, parameters: Any, /) -> Any:
-        """One statement for many rows of values."""
-
-
-STEPS = (
+STEPS: tuple[Step, ...] = (
     """
     CREATE TABLE keys (
         id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, hash BLOB NOT NULL UNIQUE, scopes TEXT NOT NULL,
@@ -67,6 +49,7 @@ STEPS = (
     """,
     ACCOUNTS,
     CHATS,
+    FOUND,
 )
 
 
@@ -76,76 +59,28 @@ def state_file() -> Path:
 
 
 class State:
-    """The open file. Methods may be called from any thread; ``run`` from the event loop."""
+    """The open database. Methods may be called from any thread; ``run`` from the event loop."""
 
-    def __init__(self, path: Path) -> None:
-        self._lock, self._path = threading.Lock(), path
+    def __init__(self, where: Path | str) -> None:
+        self.engine = open_engine(where)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
-            self._db.row_factory = sqlite3.Row
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-2000"):
-                self._db.execute(f"PRAGMA {pragma}")
-            self._migrate(path)
-        except (OSError, sqlite3.Error) as error:
-            raise ResourceError(f"{path}: the server's state cannot be opened: {error}",
-                                "is the disk full, or the folder not writable?") from None
+            self.engine.migrate(STEPS)
+        except BaseException:
+            self.engine.close()
+            raise
 
-    def _migrate(self, path: Path) -> None:
-        (done,) = self._db.execute("PRAGMA user_version").fetchone()
-        if done > len(STEPS):
-            raise ResourceError(f"{path}: the server's state was written by a newer tenth (format {done}, expected "
-                                f"{len(STEPS)})", "use that one, or another TENTH_HOME")
-        for number, step in enumerate(STEPS[done:], done + 1):
-            self._db.executescript(f"BEGIN IMMEDIATE; {step}; PRAGMA user_version={number}; COMMIT;")
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> AbstractContextManager[Database]:
         """A transaction that is on the disk when the block has ended, or not there at all."""
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException as error:
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
-                if isinstance(error, sqlite3.Error):
-                    raise self._refused(error) from error
-                raise
+        return self.engine.transaction()
 
-    def query(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+    def query(self, sql: str, *values: Any) -> list[Any]:
         """Rows of a SELECT."""
-        with self._lock:
-            return self._db.execute(sql, values).fetchall()
+        return self.engine.query(sql, values)
 
     async def run(self, work: Callable[..., T], *values: Any) -> T:
         """The result of something that uses this state, without stopping the event loop."""
         return await asyncio.to_thread(work, *values)
 
-    def _refused(self, error: sqlite3.Error) -> Exception:
-        """507 for a full disk, 503 for one that fails; what is our own mistake stays as it is."""
-        code = getattr(error, "sqlite_errorcode", 0)
-        if code == sqlite3.SQLITE_FULL or (code & 0xFF in _FAILURES and self._is_full()):
-            return Refused(507, "the disk is full: nothing was stored")
-        if code & 0xFF in _FAILURES:
-            log.error("cannot write %s: %s", self._path, error)
-            return Refused(503, "the disk fails: nothing was stored", "the server's log says more", retry_after_s=5)
-        return error
-
-    def _is_full(self) -> bool:
-        try:
-            return shutil.disk_usage(self._path.parent).free < _LITTLE_BYTES
-        except OSError:
-            return False
-
     def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._db.close()
-
-
-# What SQLite says when a disk fails, or somebody else keeps the file to himself for long.
-_FAILURES = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
-_LITTLE_BYTES = 1 << 16  # a disk with less is full: the failure may come from syncing, where it has no name of its own
+        """Close it."""
+        self.engine.close()

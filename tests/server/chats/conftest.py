@@ -11,12 +11,29 @@ import httpx2
 import pytest
 
 from ..running import TINY, Running
+from .cluster import Cluster
+
+
+@pytest.fixture(scope="package", params=["sqlite", "postgres"])
+def place(request, tmp_path_factory):
+    """Where a state may lie: a file, and a database of PostgreSQL."""
+    if request.param == "sqlite":
+        yield tmp_path_factory.mktemp("chats") / "state.db"
+    else:
+        yield request.getfixturevalue("postgres").new_database()
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """PostgreSQL from the system's packages, in a folder of its own; skipped where there is none."""
+    with Cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="package")
-def desk(tmp_path_factory):
+def desk(place):
     """A server without keys, with the tiny model."""
-    with Running({"tiny": TINY}, tmp_path_factory.mktemp("chats")) as running:
+    with Running({"tiny": TINY}, "", place=place) as running:
         yield running
 
 

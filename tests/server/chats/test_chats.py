@@ -1,8 +1,8 @@
 """Chats over HTTP against the real server and a real, tiny model."""
 
-import sqlite3
-
 import pytest
+
+from tenth.server.databases import open_engine
 
 from .conftest import ask, ended, listening, messages, new_chat, wait_for
 
@@ -10,13 +10,12 @@ LONG = {"max_tokens": 1500, "temperature": 0, "system": "Write a very long story
 
 
 def stored(running, sql, *values):
-    """Rows that another process would read in the server's file now."""
-    (path,) = [row[2] for row in running.app.state.query("PRAGMA database_list") if row[1] == "main"]
-    db = sqlite3.connect(path)
+    """Rows that another process would read in the server's database now."""
+    engine = open_engine(running.place)
     try:
-        return db.execute(sql, values).fetchall()
+        return [tuple(row) for row in engine.query(sql, values)]
     finally:
-        db.close()
+        engine.close()
 
 
 def test_a_question_is_answered_as_the_api_would_answer_it(desk):

@@ -160,7 +160,8 @@ class Answering:
         return {**before, "seconds": round(seconds, 3)}
 
     def _finish(self, live: Live, end: dict[str, Any]) -> None:
-        self._chats.change_message(live.message["chat_id"], live.id, {**live.saved(), **end, "server": None})
+        changes = {**live.saved(), **end, "server": None}
+        self._chats.change_message(live.owner, live.message["chat_id"], live.id, changes)
 
     # ---- what runs beside
 
@@ -185,9 +186,9 @@ class Answering:
 
     def recover(self) -> None:
         """Answers whose server is gone were interrupted."""
-        for _, chat_id, id, server in self._chats.at_work():
+        for owner, chat_id, id, server in self._chats.at_work():
             if id not in self.live and not is_alive(server):
-                self._chats.change_message(chat_id, id, {"status": "interrupted", "server": None})
+                self._chats.change_message(owner, chat_id, id, {"status": "interrupted", "server": None})
 
     async def close(self) -> None:
         """End everything; answers at work are saved as interrupted."""

@@ -10,13 +10,17 @@ from starlette.requests import Request
 
 from tenth.server.accounts import Accounts
 from tenth.server.chats.answering import Answering
+from tenth.server.chats.attachments import Attachments
 from tenth.server.chats.events import Hub
+from tenth.server.chats.search import Search, SqliteIndex, open_index
 from tenth.server.chats.shelves import Shelves
 from tenth.server.chats.store import Chats
 from tenth.server.keys import Keys
 from tenth.server.service import Service
 from tenth.server.sessions import Sessions
 from tenth.server.state import State
+
+ERASE_S = 5.0  # after a deletion, at most
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,24 @@ class ChatServer:
         self.service, self.state, self.doors = service, state, doors
         self.cookie = ""  # the name of this server's, once the port is known
         self.hub = Hub()
-        self.chats, self.shelves = Chats(state), Shelves(state)
+        self.index = open_index(state)
+        self.chats, self.shelves, self.search = Chats(state, self.index), Shelves(state), Search(state, self.index)
+        self.attachments = Attachments(state, service.shelf)
         self.answering = Answering(service, state, self.chats, self.hub)
 
     async def run(self) -> None:
         """What runs beside the requests."""
         await self.state.run(self.answering.recover)
-        await asyncio.gather(self.answering.run())
+        await self.state.run(self.attachments.forget_orphans)
+        await asyncio.gather(self.answering.run(), self._erase())
+
+    async def _erase(self) -> None:
+        """Remove the traces of what was deleted from the files, for ever."""
+        while True:
+            await asyncio.sleep(ERASE_S)
+            if self.chats.was_deleted.is_set():
+                self.chats.was_deleted.clear()
+                await self.state.run(erase, self.state)
 
     def stop(self) -> None:
         """Let nobody listen any more."""
@@ -52,6 +67,15 @@ class ChatServer:
         """End what is left."""
         self.stop()
         await self.answering.close()
+
+
+def erase(state: State) -> None:
+    """Leave nothing in the files of what was deleted: in the index, and in the database's log."""
+    index = open_index(state)
+    if isinstance(index, SqliteIndex):
+        while index.merge():
+            pass
+    state.engine.forget()
 
 
 def parts(request: Request) -> ChatServer:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from tenth.server.body import JsonRoute
 from tenth.server.chats import bodies
 from tenth.server.chats.parts import ChatServer, parts
+from tenth.server.chats.search import MOST_HITS
 from tenth.server.chats.store import AT_WORK, MOST_PAGE, Chat, Message
 from tenth.server.dialects.openai import error_body
 from tenth.server.failures import Failure, Refused
@@ -32,6 +33,14 @@ async def events(request: Request, last_event_id: Annotated[str | None, Header(m
         return event(error_body(failure), "error")
 
     return StreamResponse(parts(request).hub.open(owner_of(request), last_event_id), fail, nothing)
+
+
+@router.get("/search")
+async def search(request: Request, q: Annotated[str, Query(max_length=500)],
+                 limit: Annotated[int, Query(ge=1, le=MOST_HITS)] = 50) -> Json:
+    """Chats and messages that have every word of ``q``; words in quotation marks have to follow each other."""
+    desk = parts(request)
+    return {"hits": await desk.state.run(desk.search.hits, owner_of(request), q, limit)}
 
 
 # ---- chats
@@ -126,7 +135,7 @@ async def go_on(chat_id: str, message_id: str, request: Request) -> Json:
         raise Refused(409, "only an answer that has ended can be gone on with")
     desk.answering.check_room(owner)
     changes = {"status": "queued", "error": None}
-    await desk.state.run(desk.chats.change_message, chat_id, message_id,
+    await desk.state.run(desk.chats.change_message, owner, chat_id, message_id,
                          {**changes, "server": desk.answering.server})
     if message_id in desk.answering.live:
         raise Refused(409, "somebody else goes on with it")
@@ -166,7 +175,7 @@ async def change_message(chat_id: str, message_id: str, body: bodies.MessageChan
         raise Refused(409, "the answer is being made", "stop it first")
     changes = body.model_dump(exclude_none=True)
     if changes:
-        await desk.state.run(desk.chats.change_message, chat_id, message_id, changes)
+        await desk.state.run(desk.chats.change_message, owner, chat_id, message_id, changes)
         if message_id in desk.answering.live:
             desk.answering.live[message_id].message |= changes
     message = desk.answering.message({**old, **changes})

@@ -4,6 +4,19 @@ Ids are unguessable texts; ``n`` gives messages their order and the search index
 with it (ON DELETE CASCADE). JSON is kept as text that SQL never looks into.
 """
 
+# What search finds: words of titles and messages, as words.py takes them from texts, with their owner. SQLite's index
+# keeps no texts of its own (content=''), so taking something out needs the words that were put in.
+FOUND = (
+    """
+    CREATE VIRTUAL TABLE found USING fts5(owner, words, content='',
+        tokenize="unicode61 remove_diacritics 0 categories 'L* N* Co M*'");
+    """,
+    """
+    CREATE TABLE found (n BIGINT PRIMARY KEY REFERENCES messages (n) ON DELETE CASCADE, words TSVECTOR NOT NULL);
+    CREATE INDEX found_words ON found USING gin (words);
+    """,
+)
+
 ACCOUNTS = """
     CREATE TABLE users (
         id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, role TEXT NOT NULL, password TEXT, requests_per_minute INTEGER,
@@ -30,7 +43,7 @@ CHATS = """
     ) STRICT;
     CREATE INDEX presets_by_owner ON presets (owner);
     CREATE TABLE chats (
-        id TEXT PRIMARY KEY, owner TEXT NOT NULL, title TEXT NOT NULL,
+        id TEXT PRIMARY KEY, owner TEXT NOT NULL, title TEXT NOT NULL, title_words TEXT NOT NULL,
         folder_id TEXT REFERENCES folders (id) ON DELETE SET NULL, is_pinned INTEGER NOT NULL, created_at REAL NOT NULL,
         updated_at REAL NOT NULL, model TEXT, settings TEXT NOT NULL, current_id TEXT, rev INTEGER NOT NULL
     ) STRICT;
@@ -47,7 +60,8 @@ CHATS = """
     CREATE UNIQUE INDEX messages_by_client ON messages (chat_id, client_id) WHERE client_id IS NOT NULL;
     CREATE TABLE attachments (
         id TEXT PRIMARY KEY, owner TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, n_chars INTEGER NOT NULL,
-        n_tokens INTEGER, is_cut INTEGER NOT NULL, created_at REAL NOT NULL, content TEXT NOT NULL
+        n_tokens INTEGER NOT NULL, is_counted INTEGER NOT NULL, is_cut INTEGER NOT NULL, created_at REAL NOT NULL,
+        content TEXT NOT NULL
     ) STRICT;
     CREATE TABLE attached (
         message_id TEXT NOT NULL REFERENCES messages (id) ON DELETE CASCADE,

@@ -7,13 +7,16 @@ objects of docs/chats.md.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tenth.server.chats.search import Index, title_words
+from tenth.server.databases import Database
 from tenth.server.failures import Refused
 from tenth.server.service import new_id
-from tenth.server.state import Database, State
+from tenth.server.state import State
 
 Chat = dict[str, Any]
 Message = dict[str, Any]
@@ -32,8 +35,9 @@ def no_chat(id: str) -> Refused:
 class Chats:
     """The chats of a state."""
 
-    def __init__(self, state: State) -> None:
-        self._state = state
+    def __init__(self, state: State, index: Index) -> None:
+        self._state, self._index = state, index
+        self.was_deleted = threading.Event()  # something was, of which traces are left in the files
 
     def all(self, owner: str, limit: int = 100, before: float | None = None, folder_id: str | None = None,
             pinned: bool | None = None) -> list[Chat]:
@@ -57,9 +61,9 @@ class Chats:
         now, id = time.time(), new_id("chat_")
         with self._state.transaction() as db:
             _own_folder(db, owner, folder_id)
-            db.execute("INSERT INTO chats (id, owner, title, folder_id, is_pinned, created_at, updated_at, model, "
-                       "settings, current_id, rev) VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, NULL, 1)",
-                       (id, owner, title, folder_id, now, now, model, json.dumps(settings)))
+            db.execute("INSERT INTO chats (id, owner, title, title_words, folder_id, is_pinned, created_at, "
+                       "updated_at, model, settings, current_id, rev) VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?, ?, NULL, 1)",
+                       (id, owner, title, title_words(title), folder_id, now, now, model, json.dumps(settings)))
             return _find(db, owner, id)
 
     def get(self, owner: str, id: str) -> Chat:
@@ -82,8 +86,30 @@ class Chats:
     def delete(self, owner: str, id: str) -> None:
         """Delete a chat with all that it holds."""
         with self._state.transaction() as db:
-            if not db.execute("DELETE FROM chats WHERE id = ? AND owner = ?", (id, owner)).rowcount:
-                raise no_chat(id)
+            _find(db, owner, id)
+            self._remove(db, owner, "chat_id = ?", id)
+            db.execute("DELETE FROM chats WHERE id = ?", (id,))
+        self.was_deleted.set()
+
+    def delete_all(self, owner: str) -> None:
+        """Delete everything of an owner."""
+        with self._state.transaction() as db:
+            self._remove(db, owner, "chat_id IN (SELECT id FROM chats WHERE owner = ?)", owner)
+            for table in ("chats", "folders", "presets", "attachments"):
+                db.execute(f"DELETE FROM {table} WHERE owner = ?", (owner,))
+        self.was_deleted.set()
+
+    def _remove(self, db: Database, owner: str, where: str, *values: Any) -> None:
+        """Take messages out of the index and delete them, with attachments that no other message has."""
+        for row in db.execute(f"SELECT n, content, status FROM messages WHERE {where}", values).fetchall():
+            if row["status"] not in AT_WORK:
+                self._index.remove(db, row["n"], owner, row["content"])
+        attached = db.execute("SELECT DISTINCT attachment_id FROM attached JOIN messages ON messages.id = message_id "
+                              f"WHERE {where}", values).fetchall()
+        db.execute(f"DELETE FROM messages WHERE {where}", values)
+        for row in attached:
+            db.execute("DELETE FROM attachments WHERE id = ? AND NOT EXISTS (SELECT 1 FROM attached WHERE "
+                       "attachment_id = attachments.id)", (row["attachment_id"],))
 
     def messages(self, owner: str, chat_id: str) -> list[Message]:
         """All messages of a chat, in the order in which they were made."""
@@ -101,14 +127,14 @@ class Chats:
 
     def _with_attachments(self, chat_id: str, messages: list[Message]) -> list[Message]:
         rows = self._state.query(
-            "SELECT message_id, attachments.id, name, kind, attachments.n_chars, n_tokens, is_cut FROM attached "
+            "SELECT message_id, attachments.id, name, kind, n_chars, n_tokens, is_counted, is_cut FROM attached "
             "JOIN attachments ON attachments.id = attachment_id JOIN messages ON messages.id = message_id "
             "WHERE chat_id = ? ORDER BY position", chat_id)
         of: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
             of.setdefault(row["message_id"], []).append(
                 {name: row[name] for name in ("id", "name", "kind", "n_chars", "n_tokens")}
-                | {"is_cut": bool(row["is_cut"])})
+                | {"is_counted": bool(row["is_counted"]), "is_cut": bool(row["is_cut"])})
         for message in messages:
             message["attachments"] = of.get(message["id"], [])
         return messages
@@ -130,23 +156,40 @@ class Chats:
                 if _count(db, chat_id) + len(messages) > MOST_MESSAGES:
                     raise Refused(400, f"a chat has at most {MOST_MESSAGES} messages", "begin another one")
                 for message in messages:
-                    ids.append(_insert(db, chat_id, {**message, "parent_id": ids[-1]} if ids else message))
+                    ids.append(self._insert(db, owner, chat_id, {**message, "parent_id": ids[-1]} if ids else message))
                 _attach(db, owner, ids[0], attachment_ids)
                 title = {"title": title_of(first["content"])} if not chat["title"] and first["role"] == "user" else {}
                 chat = _change(db, owner, chat_id, {"current_id": ids[-1], **title}, touch=True)
         return chat, [self.message(owner, chat_id, id) for id in ids]
 
-    def change_message(self, chat_id: str, id: str, changes: dict[str, Any]) -> None:
-        """Change fields of a message of a chat whose owner was checked."""
+    def _insert(self, db: Database, owner: str, chat_id: str, message: Message) -> str:
+        values = _stored({"content": "", "thinking": "", "status": "done", "settings": {}, "rating": 0,
+                          "created_at": time.time(), **message})
+        values = {"id": new_id("msg_"), "chat_id": chat_id, "facts": "{}", **values}
+        row = db.execute(f"INSERT INTO messages ({', '.join(values)}) VALUES ({', '.join('?' * len(values))}) "
+                         "RETURNING n", tuple(values.values())).fetchone()
+        if values["status"] not in AT_WORK:
+            self._index.add(db, row["n"], owner, values["content"])
+        return str(values["id"])
+
+    def change_message(self, owner: str, chat_id: str, id: str, changes: dict[str, Any]) -> None:
+        """Change fields of a message; it is found by its new text from now on, if it has ended."""
         with self._state.transaction() as db:
-            _update(db, "messages", id, _stored(changes))
+            _find(db, owner, chat_id)
+            old = _message(db, chat_id, id)
+            _update(db, id, _stored(changes))
+            if "content" in changes or "status" in changes:
+                if old["status"] not in AT_WORK:
+                    self._index.remove(db, old["n"], owner, old["content"])
+                if changes.get("status", old["status"]) not in AT_WORK:
+                    self._index.add(db, old["n"], owner, changes.get("content", old["content"]))
             db.execute("UPDATE chats SET rev = rev + 1 WHERE id = ?", (chat_id,))
 
     def save_parts(self, parts: Iterable[tuple[str, dict[str, Any]]]) -> None:
         """Save what several answers have so far, in one commit."""
         with self._state.transaction() as db:
             for id, changes in parts:
-                _update(db, "messages", id, _stored(changes))
+                _update(db, id, _stored(changes))
 
     def delete_message(self, owner: str, chat_id: str, id: str) -> tuple[Chat, list[str]]:
         """Delete a message with all that hang on it; gives the chat and what was deleted."""
@@ -159,7 +202,7 @@ class Chats:
                 (id, chat_id)).fetchall()
             ids = [row["id"] for row in rows]
             for one in ids:
-                db.execute("DELETE FROM messages WHERE id = ?", (one,))
+                self._remove(db, owner, "messages.id = ?", one)
             if chat["current_id"] in ids:
                 sibling = db.execute("SELECT id FROM messages WHERE chat_id = ? AND coalesce(parent_id, '') = ? "
                                      "ORDER BY n DESC LIMIT 1", (chat_id, message["parent_id"] or "")).fetchone()
@@ -167,6 +210,7 @@ class Chats:
                 chat = _change(db, owner, chat_id, {"current_id": leaf})
             else:
                 chat = _change(db, owner, chat_id, {})
+        self.was_deleted.set()
         return chat, ids
 
     def at_work(self) -> list[tuple[str, str, str, str | None]]:
@@ -198,7 +242,8 @@ def _find(db: Database, owner: str, id: str) -> Chat:
 
 
 def _message(db: Database, chat_id: str, id: str) -> Any:
-    row = db.execute("SELECT id, parent_id FROM messages WHERE id = ? AND chat_id = ?", (id, chat_id)).fetchone()
+    row = db.execute("SELECT n, id, parent_id, content, status FROM messages WHERE id = ? AND chat_id = ?",
+                     (id, chat_id)).fetchone()
     if row is None:
         raise no_message(id)
     return row
@@ -227,15 +272,6 @@ def _count(db: Database, chat_id: str) -> int:
     return int(db.execute("SELECT count(*) AS n FROM messages WHERE chat_id = ?", (chat_id,)).fetchone()["n"])
 
 
-def _insert(db: Database, chat_id: str, message: Message) -> str:
-    values = _stored({"content": "", "thinking": "", "status": "done", "settings": {}, "rating": 0,
-                      "created_at": time.time(), **message})
-    values = {"id": new_id("msg_"), "chat_id": chat_id, "facts": "{}", **values}
-    db.execute(f"INSERT INTO messages ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})",
-               tuple(values.values()))
-    return str(values["id"])
-
-
 def _attach(db: Database, owner: str, message_id: str, attachment_ids: Sequence[str]) -> None:
     for position, id in enumerate(attachment_ids):
         if db.execute("SELECT id FROM attachments WHERE id = ? AND owner = ?", (id, owner)).fetchone() is None:
@@ -247,6 +283,8 @@ def _attach(db: Database, owner: str, message_id: str, attachment_ids: Sequence[
 def _change(db: Database, owner: str, id: str, changes: dict[str, Any], touch: bool = False) -> Chat:
     values = {name: json.dumps(value) if name == "settings" else int(value) if name == "is_pinned" else value
               for name, value in changes.items()}
+    if "title" in values:
+        values["title_words"] = title_words(changes["title"])
     if touch:
         values["updated_at"] = time.time()
     sets = "".join(f"{name} = ?, " for name in values)
@@ -254,9 +292,9 @@ def _change(db: Database, owner: str, id: str, changes: dict[str, Any], touch: b
     return _find(db, owner, id)
 
 
-def _update(db: Database, table: str, id: str, values: dict[str, Any]) -> None:
+def _update(db: Database, id: str, values: dict[str, Any]) -> None:
     sets = ", ".join(f"{name} = ?" for name in values)
-    db.execute(f"UPDATE {table} SET {sets} WHERE id = ?", (*values.values(), id))
+    db.execute(f"UPDATE messages SET {sets} WHERE id = ?", (*values.values(), id))
 
 
 def _leaf(db: Database, chat_id: str, id: str) -> str:
