@@ -46,6 +46,7 @@ def made(running, headers):
         "file_id": file, "stream_id": stream, "chat_id": chat, "message_id": said["answer"]["id"],
         "batch_id": post("/v1/batches", {"input_file_id": file, "endpoint": "/v1/completions",
                                          "completion_window": "24h"}).json()["id"],
+        "/api/attachments/id": post("/api/attachments", {"name": "x", "text": "x"}).json()["id"],
         "/api/folders/id": post("/api/folders", {"name": "x"}).json()["id"],
         "/api/presets/id": post("/api/presets", {"name": "x"}).json()["id"],
     }

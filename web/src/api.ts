@@ -79,7 +79,6 @@ export const chats = {
   get: (chat: string) => get<{ chat: Chat; messages: Message[] }>(`/api/chats/${id(chat)}`),
   change: (chat: string, change: ChatChange) => patch<Chat>(`/api/chats/${id(chat)}`, change),
   remove: (chat: string) => del(`/api/chats/${id(chat)}`),
-  removeAll: () => del('/api/chats'),
   search: (q: string, signal?: AbortSignal) => get<{ hits: Hit[] }>(`/api/search${search({ q, limit: 30 })}`, signal),
   import: (file: File) => post<Imported>('/api/import', form(file)),
   exportPath: (format: 'json' | 'markdown', chat?: string) => `/api/export${search({ format, chat_id: chat })}`,
@@ -129,7 +128,7 @@ export const models = {
 export const users = {
   all: async () => (await get<{ users: Account[] }>('/api/users')).users,
   make: (user: { name: string; password: string; role: string }) => post<Account>('/api/users', user),
-  change: (user: string, change: { password?: string; old_password?: string; role?: string; is_disabled?: boolean }) =>
+  change: (user: string, change: { password?: string; role?: string }) =>
     patch<Account>(`/api/users/${id(user)}`, change),
   remove: (user: string) => del(`/api/users/${id(user)}`),
 };

@@ -9,8 +9,10 @@ interface Asked {
 }
 
 const LONGEST = 20_000; // characters
+const FETCHES = /\bimg\s*:|url\s*\(/i; // the policy would refuse it; a diagram that wants it stays text
 
 async function draw({ id, text, isDark }: Asked): Promise<string | undefined> {
+  if (FETCHES.test(text)) return undefined;
   mermaid.initialize({
     startOnLoad: false,
     securityLevel: 'strict',

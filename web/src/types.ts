@@ -107,9 +107,9 @@ export interface Session {
 
 export interface Account extends User {
   created_at: number;
-  last_seen_at: number | null;
-  is_disabled?: boolean;
-  limits?: { requests_per_minute?: number | null; concurrent?: number | null };
+  has_password: boolean;
+  requests_per_minute: number | null;
+  concurrent: number | null;
 }
 
 export interface Machine {

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tenth.batch import F32
 from tenth.bench.divergence import compare
 from tenth.config import EngineConfig
-from tenth.errors import RequestError
+from tenth.errors import RequestError, ResourceError
 from tenth.model import Model
 
 EXACT: dict[str, Any] = {"lossy_drop": 0.0, "lossy_prefer": 0.0, "kv_format": "f16"}
@@ -42,13 +48,13 @@ def exact_settings(engine: EngineConfig) -> EngineConfig:
     return exact
 
 
-def text_tokens(model: Model, file: Path, n: int) -> list[int]:
+def text_tokens(tokenize: Callable[[str], list[int]], file: Path, n: int) -> list[int]:
     """The first n + 1 tokens of a file. Raises RequestError when it has fewer, or cannot be read."""
     try:
         text = file.read_text(encoding="utf-8", errors="replace")[: 40 * (n + 1)]
     except OSError as error:
         raise RequestError(f"--quality {file}: {error.strerror}") from error
-    ids = model.tokenize(text)[: n + 1]
+    ids = tokenize(text)[: n + 1]
     if len(ids) <= n:
         raise RequestError(f"--quality {file}: {len(ids)} tokens, expected more than {n}",
                            "give a longer text, or fewer --quality-tokens")
@@ -66,6 +72,19 @@ def run_pass(model: Model, ids: Sequence[int]) -> Pass:
         experts["read_bytes_per_token"] = int(experts["read_bytes"]) // len(ids)
     settings = {name: getattr(model.config, name) for name in EXACT}
     return Pass(logits, seconds, settings, experts)
+
+
+def pass_in_a_process(file: Path, engine: EngineConfig, ids: Sequence[int]) -> Pass:
+    """run_pass on a model opened by quality_driver. Raises ResourceError saying why there is no result."""
+    with tempfile.TemporaryDirectory() as folder:
+        kept = Path(folder) / "logits.npy"
+        asked = {"model": str(file), "settings": asdict(engine), "ids": list(ids), "logits": str(kept)}
+        command = [sys.executable, "-m", "tenth.bench.quality_driver"]
+        done = subprocess.run(command, input=json.dumps(asked) + "\n", capture_output=True, text=True, check=False)
+        if done.returncode:
+            what, _, hint = (done.stderr.strip() or "it was ended").rpartition("\nhint: ")
+            raise ResourceError(what or hint, hint if what else None)
+        return Pass(logits=np.load(kept), **json.loads(done.stdout))
 
 
 def figures(name: str, exact: Pass, changed: Pass, ids: Sequence[int]) -> dict[str, Any]:

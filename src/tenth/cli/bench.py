@@ -98,20 +98,22 @@ def show_speculation(model: str, flags: BenchFlags, engine: EngineConfig, machin
 
 def show_quality(model: str, text: Path, flags: BenchFlags, engine: EngineConfig) -> None:
     """Measures and prints what settings that change the text cost."""
+    import tenth
     from tenth.bench import quality
+    from tenth.library import resolve
 
     engine = dataclasses.replace(engine, context_tokens=engine.context_tokens or flags.quality_tokens + 1)
-    with open_model(model, quality.exact_settings(engine)) as opened:
-        name, ids = str(opened.name), quality.text_tokens(opened, text, flags.quality_tokens)
-        exact = quality.run_pass(opened, ids[:-1])
-    with open_model(model, engine) as opened:
-        result = quality.figures(name, exact, quality.run_pass(opened, ids[:-1]), ids)
+    exact, file = quality.exact_settings(engine), resolve(model)
+    ids = quality.text_tokens(tenth.open_tokenizer(file).encode, text, flags.quality_tokens)
+    message(f"note: {flags.quality_tokens} tokens one by one, twice")
+    first, second = (quality.pass_in_a_process(file, settings, ids[:-1]) for settings in (exact, engine))
+    result = quality.figures(model, first, second, ids)
     if flags.json:
-        write_json({"model": name, "text": str(text)} | result)
+        write_json({"model": model, "text": str(text)} | result)
         return
     changed = ", ".join(f"{setting} {value}" for setting, value in result["changed"]["settings"].items()
                         if value != result["exact"]["settings"][setting])
-    write_line(f"{name}, {changed}")
+    write_line(f"{model}, {changed}")
     for line in quality.lines(result):
         write_line(line)
 

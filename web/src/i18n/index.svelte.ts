@@ -30,15 +30,6 @@ let code = $state<Language>('en');
 let words = $state.raw<Catalogue | null>(null);
 let plurals = new Intl.PluralRules('en');
 
-export const language = {
-  get code() {
-    return code;
-  },
-  get isRightToLeft() {
-    return LANGUAGES[code].dir === 'rtl';
-  },
-};
-
 export async function speak(next: Language): Promise<void> {
   words = (await LOADERS[next]()).default;
   plurals = new Intl.PluralRules(next);

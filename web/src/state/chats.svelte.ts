@@ -77,6 +77,18 @@ class Chats {
     if (changed) this.onChat(changed);
   }
 
+  /** All there are, also those that are not listed yet. */
+  async removeAll(): Promise<void> {
+    for (;;) {
+      const page = await api.page({ limit: PAGE });
+      for (const chat of page.chats) {
+        await api.remove(chat.id);
+        this.onDeleted(chat.id);
+      }
+      if (!page.chats.length) return this.load();
+    }
+  }
+
   async remove(chat: Chat): Promise<void> {
     if (!(await ui.ask(t('chat.delete.ask', { title: chat.title || t('chat.untitled') }), t('delete')))) return;
     await attempt(async () => {

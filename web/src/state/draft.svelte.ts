@@ -3,6 +3,7 @@
 import { ApiError, attachments as api, chats as chatApi } from '../api';
 import type { AttachmentInfo, Settings } from '../types';
 import { chats } from './chats.svelte';
+import { lasting } from './lasting.svelte';
 import { prefs } from './prefs.svelte';
 import { server } from './server.svelte';
 import type { Thread } from './thread.svelte';
@@ -78,7 +79,7 @@ class Drafts {
     const key = chat ?? '';
     const known = this.of.get(key);
     if (known) return known;
-    const made = new Draft();
+    const made = lasting(() => new Draft());
     this.of.set(key, made);
     return made;
   }
@@ -91,7 +92,7 @@ class Drafts {
       const { text, ready } = draft;
       const target = thread ?? (await this.makeChat());
       if (!target) return;
-      if (!(await target.send(text.trim(), ready))) return;
+      if (!(await target.ask(text.trim(), ready))) return;
       draft.clear();
       if (!thread) ui.openChat(target.id);
     } finally {

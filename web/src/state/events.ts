@@ -2,6 +2,7 @@
 
 import type { Chat, Delta, Folder, Message, Preset, Pull, Stats } from '../types';
 import { chats } from './chats.svelte';
+import { isListening } from './listening';
 import { presets } from './presets.svelte';
 import { server } from './server.svelte';
 import { threads } from './threads.svelte';
@@ -30,10 +31,14 @@ const HANDLERS = {
   'folder-deleted': ({ id }: { id: string }) => chats.onFolder(null, id),
   preset: ({ preset }: { preset: Preset }) => presets.onPreset(preset),
   'preset-deleted': ({ id }: { id: string }) => presets.onPreset(null, id),
+  imported: () => void refresh(),
   stats: (stats: Stats) => (server.stats = stats),
   pull: (pull: Pull) => server.onPull(pull),
-  hello: () => onOpen(),
-  reset: () => void refresh(),
+  hello: () => isListening(),
+  reset: () => {
+    isListening();
+    void refresh();
+  },
 };
 
 export function listen(): void {

@@ -19,7 +19,7 @@ export class LiveMessage {
   cost = $state.raw<Cost | null>(null);
   rating = $state<-1 | 0 | 1>(0);
   finish_reason = $state<string | null>(null);
-  thinkingSince = 0; // ms; when this page saw the first thought
+  thinkingSince = 0; // ms; when the thinking began, by this page's clock
 
   constructor(message: Message) {
     this.id = message.id;
@@ -35,7 +35,7 @@ export class LiveMessage {
 
   /** Whether it thinks just now. */
   get isThinking(): boolean {
-    return this.status === 'running' && this.thinking !== '' && this.content === '' && this.thinking_s === null;
+    return this.status === 'running' && this.thinking !== '' && this.content === '';
   }
 
   /** Take over what the server says. Text that came meanwhile is not lost: while at work the longer one counts. */
@@ -45,9 +45,9 @@ export class LiveMessage {
       if (isOlder) continue;
       this[kind] = message[kind];
     }
-    if (this.thinking && !this.thinkingSince) this.thinkingSince = Date.now();
-    this.thinking_s = message.thinking_s;
     this.status = message.status;
+    if (this.thinking && !this.thinkingSince) this.thinkingSince = Date.now() - (message.thinking_s ?? 0) * 1000;
+    this.thinking_s = message.thinking_s ?? this.thinking_s;
     this.error = message.error;
     this.attachments = message.attachments;
     this.model = message.model;
@@ -66,6 +66,7 @@ export class LiveMessage {
     if (!more) return true;
     if (kind === 'thinking' && !this.thinkingSince) this.thinkingSince = Date.now();
     if (this.status === 'prompt' || this.status === 'queued') this.status = 'running';
+    if (kind === 'content' && !this.content && this.thinkingSince) this.thinking_s = (Date.now() - this.thinkingSince) / 1000;
     this[kind] += more;
     return true;
   }

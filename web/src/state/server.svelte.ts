@@ -29,15 +29,20 @@ class Server {
   }
 
   async readMachine(): Promise<void> {
-    this.machine = await api.machine();
+    this.machine = await ifThere(api.machine());
   }
 
   async readLibrary(): Promise<void> {
-    this.library = await api.library();
+    this.library = await ifThere(api.library());
   }
 
   model(name: string | null | undefined): LibraryModel | undefined {
     return this.library?.models.find((model) => model.name === name);
+  }
+
+  /** Whether there is something to ask, as far as one knows. */
+  get hasModel(): boolean {
+    return !this.library || this.here.length > 0;
   }
 
   /** The model of a chat that has none: the one last chosen, one that is loaded, or one that is here. */
@@ -53,6 +58,16 @@ class Server {
     if (pull.state === 'running') return;
     delete this.pulls[pull.name];
     void this.readLibrary().catch((error: unknown) => ui.fail(error));
+  }
+}
+
+/** A server that lacks a route can still chat. */
+async function ifThere<T>(reading: Promise<T>): Promise<T | null> {
+  try {
+    return await reading;
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 404) return null;
+    throw error;
   }
 }
 

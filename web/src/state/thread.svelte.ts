@@ -7,6 +7,11 @@ import { chats } from './chats.svelte';
 import { LiveMessage } from './message.svelte';
 import { attempt } from './ui.svelte';
 
+export interface Waiting {
+  content: string;
+  attachments: AttachmentInfo[];
+}
+
 export class Thread {
   chat = $state.raw<Chat>()!;
   leaf = $state<string | null>(null);
@@ -16,6 +21,8 @@ export class Thread {
 
   readonly path = $derived(this.pathTo(this.leaf));
   readonly running = $derived(this.path.find((message) => message.isAtWork));
+  waiting = $state<Waiting[]>([]); // questions whose turn comes when the answer at work has ended
+  private isNext = false; // one of them is being sent
   private early: Delta[] = []; // came while the chat was being read
   private reading: Promise<void> | null = null;
 
@@ -82,6 +89,7 @@ export class Thread {
     if (known) known.set(message);
     else this.messages.set(message.id, new LiveMessage(message));
     if (this.isLoaded && this.leaf === message.parent_id && !known) this.leaf = message.id;
+    if (this.waiting.length) void this.next();
   }
 
   onMessageDeleted(id: string): void {
@@ -103,7 +111,27 @@ export class Thread {
     if (message && !message.add(delta) && !this.reading) void attempt(() => this.read());
   }
 
-  /** Ask. The question goes below what is shown, or below `parent`. */
+  /** Ask, or let the question wait while an answer is at work. */
+  async ask(content: string, attachments: AttachmentInfo[]): Promise<boolean> {
+    if (!this.running) return this.send(content, attachments);
+    this.waiting = [...this.waiting, { content, attachments }];
+    return true;
+  }
+
+  forget(waiting: Waiting): void {
+    this.waiting = this.waiting.filter((one) => one !== waiting);
+  }
+
+  /** Send the next question that waits, if nothing is at work. After an error they wait for somebody to look. */
+  private async next(): Promise<void> {
+    const [first] = this.waiting;
+    if (!first || this.running || this.isNext || this.path.at(-1)?.status === 'error') return;
+    this.isNext = true;
+    if (await this.send(first.content, first.attachments)) this.forget(first);
+    this.isNext = false;
+  }
+
+  /** Ask now. The question goes below what is shown, or below `parent`. */
   async send(content: string, attachments: AttachmentInfo[], parent: string | null = this.leaf): Promise<boolean> {
     const answered = await attempt(() =>
       api.send(this.id, {

@@ -2,6 +2,8 @@
 
 import { ApiError } from '../api';
 import type { Chat } from '../types';
+import { lasting } from './lasting.svelte';
+import { waitForEvents } from './listening';
 import { Thread } from './thread.svelte';
 import { ui } from './ui.svelte';
 
@@ -18,7 +20,7 @@ class Threads {
   /** Open a chat; it fills when the server has answered. */
   get(id: string): Thread {
     const known = this.open.get(id);
-    const thread = known ?? new Thread(id);
+    const thread = known ?? lasting(() => new Thread(id));
     this.open.delete(id);
     this.open.set(id, thread);
     if (!known) void this.read(thread);
@@ -28,6 +30,7 @@ class Threads {
 
   private async read(thread: Thread): Promise<void> {
     try {
+      await waitForEvents();
       await thread.read();
     } catch (error) {
       this.open.delete(thread.id);

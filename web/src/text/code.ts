@@ -6,12 +6,14 @@ import { drawDiagram } from './diagram';
 import { later } from './later';
 
 const LONGEST = 200_000; // characters: more stays uncoloured
+const PIECE_LINES = 40; // lines that are laid out together: what a new line costs does not grow with the code
 
 export class CodeView {
   private readonly code = document.createElement('code');
   private readonly name = document.createElement('span');
   private readonly bar = document.createElement('div');
   private text = '';
+  private nLines = 0; // in the last piece
 
   constructor(private readonly block: HTMLElement) {
     const pre = document.createElement('pre');
@@ -27,15 +29,28 @@ export class CodeView {
   /** Show the text so far: what is new is appended. */
   grow(info: string, text: string): void {
     this.name.textContent = languageOf(info);
-    if (text.startsWith(this.text)) this.code.append(text.slice(this.text.length));
-    else this.code.textContent = text;
+    if (!text.startsWith(this.text)) {
+      this.code.replaceChildren();
+      this.text = '';
+    }
+    for (const line of text.slice(this.text.length).split(/(?<=\n)/)) this.append(line);
     this.text = text;
+  }
+
+  private append(line: string): void {
+    let last = this.code.lastElementChild;
+    if (!last || this.nLines >= PIECE_LINES) {
+      last = document.createElement('span');
+      this.code.append(last);
+      this.nLines = 0;
+    }
+    last.append(line);
+    if (line.endsWith('\n')) this.nLines += 1;
   }
 
   /** Show the complete text, coloured. */
   end(info: string, text: string): void {
     this.grow(info, text);
-    this.code.textContent = text;
     const language = languageOf(info);
     if (language === 'mermaid') drawDiagram(this.block, this.bar, text);
     else if (text.length <= LONGEST) void colour(this.code, language, text);
@@ -73,7 +88,7 @@ export function languageOf(info: string): string {
 
 type Span = [kind: string, text: string];
 let worker: Worker | null = null;
-const asked = new Map<number, (spans: Span[]) => void>();
+const asked = new Map<number, (spans: Span[]) => unknown>();
 
 /** Ask the worker for the colours; it runs highlight.js beside the page, so long code stops nothing. */
 async function colour(element: HTMLElement, language: string, text: string): Promise<void> {
@@ -83,7 +98,7 @@ async function colour(element: HTMLElement, language: string, text: string): Pro
     worker ??= start(url);
   }
   const id = asked.size ? Math.max(...asked.keys()) + 1 : 1;
-  asked.set(id, (spans) => paint(element, spans));
+  asked.set(id, (spans) => spans.length && paint(element, spans));
   worker.postMessage({ id, language, text });
 }
 
@@ -113,24 +128,28 @@ export function trustedUrl(url: string): unknown {
   return policy ? policy.createScriptURL(url) : url;
 }
 
-const PIECE = 400; // spans put into the page at once
-
-function paint(element: HTMLElement, spans: Span[]): void {
-  if (!spans.length) return;
-  const painted = document.createDocumentFragment();
-  for (let from = 0; from < spans.length; from += PIECE) {
-    later(() => {
-      for (const [kind, text] of spans.slice(from, from + PIECE)) {
-        if (!kind) {
-          painted.append(text);
-          continue;
-        }
-        const span = document.createElement('span');
-        span.className = kind;
-        span.textContent = text;
-        painted.append(span);
-      }
-      if (from + PIECE >= spans.length) element.replaceChildren(painted);
-    });
+/** Colour one piece after the other. */
+function paint(code: HTMLElement, spans: Span[]): void {
+  let next = 0;
+  let used = 0; // characters of the next span that are shown already
+  for (const piece of code.children) {
+    const painted: Span[] = [];
+    for (let left = (piece.textContent ?? '').length; left > 0 && next < spans.length; ) {
+      const [kind, text] = spans[next]!;
+      const part = text.slice(used, used + left);
+      painted.push([kind, part]);
+      left -= part.length;
+      used += part.length;
+      if (used >= text.length) [next, used] = [next + 1, 0];
+    }
+    later(() => piece.replaceChildren(...painted.map(elementOf)));
   }
+}
+
+function elementOf([kind, text]: Span): Node | string {
+  if (!kind) return text;
+  const span = document.createElement('span');
+  span.className = kind;
+  span.textContent = text;
+  return span;
 }

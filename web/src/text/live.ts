@@ -1,7 +1,8 @@
 // Markdown that grows. Finished blocks are rendered once and never parsed again; only the last one is, once a frame.
 //
-// A block is finished when another one has begun behind it. Two kinds of block can grow long while unfinished: code, whose
-// new text is appended as it comes, and lists, which are cut between items. So a frame's work does not grow with the answer.
+// A block is finished when another one has begun behind it. Three kinds of block can grow long while unfinished: code, whose
+// new text is appended as it comes, lists, which are cut between items, and paragraphs, which are cut between sentences. So a
+// frame's work does not grow with the answer.
 
 import { CodeView, colourNested } from './code';
 import { later } from './later';
@@ -10,11 +11,19 @@ import { finish } from './finish';
 import { sanitised } from './sanitise';
 
 const AT_ONCE = 8; // blocks; what arrives together beyond them is rendered in pieces
+const LONG_PARAGRAPH = 3000;
 const LONG_LIST = 2000; // characters of an unfinished list from which on it is cut behind its finished items
 
 interface Part {
   tokens: Token[];
   lines: [number, number];
+}
+
+/** A block that is unfinished, of which the first ``length`` characters are. */
+interface Cut {
+  done: Token[];
+  rest: Token[];
+  length: number;
 }
 
 export class LiveMarkdown {
@@ -27,6 +36,7 @@ export class LiveMarkdown {
   private linked: { element: HTMLElement; source: string }[] = []; // blocks that may use references defined later
   private nReferences = 0;
   private isEnded = false;
+  private isJoined = false; // the tail goes on with a paragraph that was cut
 
   constructor(private readonly host: HTMLElement) {}
 
@@ -40,7 +50,7 @@ export class LiveMarkdown {
 
   private reset(): void {
     this.host.replaceChildren();
-    Object.assign(this, { text: '', done: 0, tail: null, code: null, env: {}, linked: [], nReferences: 0 });
+    Object.assign(this, { text: '', done: 0, tail: null, code: null, env: {}, linked: [], nReferences: 0, isJoined: false });
     this.headings.last = 2;
   }
 
@@ -53,11 +63,13 @@ export class LiveMarkdown {
       const text = slice(source, starts, part.lines);
       if (index < AT_ONCE) this.settle(part.tokens, text);
       else this.settleLater(part.tokens, text);
+      this.isJoined = false;
     });
     if (open) {
-      const cut = cutList(open, starts);
-      if (cut) this.settle(cut.done, slice(source, starts, cut.lines));
-      this.done += starts[cut ? cut.lines[1] : open.lines[0]] ?? source.length;
+      const text = source.slice(starts[open.lines[0]]);
+      const cut = cutList(open, starts) ?? this.cutParagraph(open, text);
+      if (cut) this.settle(cut.done, text.slice(0, cut.length));
+      this.done += (starts[open.lines[0]] ?? 0) + (cut?.length ?? 0);
       this.grow(cut ? cut.rest : open.tokens);
     } else {
       this.dropTail();
@@ -113,9 +125,21 @@ export class LiveMarkdown {
     finish(this.tail, { ...this.headings });
   }
 
+  /** A long paragraph, cut behind a sentence. Its parts are joined again by their looks. */
+  private cutParagraph(part: Part, text: string): Cut | null {
+    if (part.tokens[0]?.type !== 'paragraph_open' || text.length < LONG_PARAGRAPH) return null;
+    const most = text.length - LONG_PARAGRAPH / 4;
+    const ends = [...text.slice(0, most).matchAll(/[.!?,;] (?=\p{L})/gu)];
+    const length = (ends.at(-1)?.index ?? text.lastIndexOf(' ', most) - 1) + 2;
+    if (length < 2) return null;
+    this.isJoined = true;
+    const parse = (piece: string) => markdown.parse(piece, this.env);
+    return { done: parse(text.slice(0, length)), rest: parse(text.slice(length)), length };
+  }
+
   private append(): HTMLElement {
     const block = document.createElement('div');
-    block.className = 'block';
+    block.className = this.isJoined ? 'block joined' : 'block';
     this.host.append(block);
     return block;
   }
@@ -164,7 +188,7 @@ function split(tokens: Token[]): Part[] {
 }
 
 /** A long list, cut before its last item. Numbered lists go on, because each item carries its number. */
-function cutList(part: Part, starts: number[]): { done: Token[]; rest: Token[]; lines: [number, number] } | null {
+function cutList(part: Part, starts: number[]): Cut | null {
   const [open] = part.tokens;
   const close = part.tokens.at(-1);
   if (!open || !close || !/^(bullet|ordered)_list_open$/.test(open.type)) return null;
@@ -177,7 +201,7 @@ function cutList(part: Part, starts: number[]): { done: Token[]; rest: Token[]; 
   return {
     done: [...part.tokens.slice(0, last), close],
     rest: [again, ...part.tokens.slice(last)],
-    lines: [part.lines[0], line],
+    length: starts[line]! - starts[part.lines[0]]!,
   };
 }
 

@@ -4,6 +4,9 @@ import { later } from './later';
 import { sanitiseFormula } from './sanitise';
 
 type Katex = typeof import('katex').default;
+
+const KEPT = 300; // drawn formulas that are remembered: the block that grows shows its own again and again
+const known = new Map<string, HTMLElement>();
 let loading: Promise<Katex> | null = null;
 
 function load(): Promise<Katex> {
@@ -12,22 +15,23 @@ function load(): Promise<Katex> {
 }
 
 export function drawFormulas(root: ParentNode): void {
-  const found = [...root.querySelectorAll<HTMLElement>('.tex')];
-  if (!found.length) return;
-  load().then(
-    (katex) => {
-      for (const element of found) later(() => draw(katex, element));
-    },
-    () => undefined, // offline: the TeX stays
-  );
+  for (const element of root.querySelectorAll<HTMLElement>('.tex')) {
+    const drawn = known.get(keyOf(element));
+    if (drawn) show(element, drawn);
+    else void load().then((katex) => later(() => draw(katex, element)), () => undefined); // offline: the TeX stays
+  }
 }
 
+const isDisplay = (element: HTMLElement) => element.classList.contains('display');
+const keyOf = (element: HTMLElement) => `${isDisplay(element)}${element.textContent}`;
+
 function draw(katex: Katex, element: HTMLElement): void {
-  const tex = element.textContent ?? '';
+  if (!element.isConnected) return; // its block has grown meanwhile
+  const key = keyOf(element);
   const drawn = document.createElement('span');
   try {
-    katex.render(tex, drawn, {
-      displayMode: element.classList.contains('display'),
+    katex.render(element.textContent ?? '', drawn, {
+      displayMode: isDisplay(element),
       throwOnError: true,
       trust: false,
       strict: 'ignore',
@@ -39,7 +43,13 @@ function draw(katex: Katex, element: HTMLElement): void {
     return;
   }
   sanitiseFormula(drawn);
-  element.replaceChildren(drawn);
+  known.set(key, drawn);
+  if (known.size > KEPT) known.delete(known.keys().next().value!);
+  show(element, drawn);
+}
+
+function show(element: HTMLElement, drawn: HTMLElement): void {
+  element.replaceChildren(drawn.cloneNode(true));
   element.classList.add('drawn');
   element.setAttribute('dir', 'ltr');
 }

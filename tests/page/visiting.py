@@ -1,0 +1,127 @@
+"""A person at the page: a browser context that watches for policy violations, errors and requests elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+         "--disable-background-networking", "--disable-component-update"]
+PICTURES = ROOT / "build" / "page"  # what the views look like: kept as artefacts
+WATCH = """
+window.__violations = [];
+addEventListener('securitypolicyviolation', (event) => window.__violations.push(
+  `${event.violatedDirective} ${event.blockedURI} ${event.sample} ${event.sourceFile}:${event.lineNumber}`));
+window.__ran = [];
+window.alert = window.confirm = window.prompt = (text) => { window.__ran.push(String(text)); };
+"""
+
+
+def missing(reason):
+    """Skip; but where a browser was promised (``TENTH_NEED_BROWSER``), fail."""
+    if os.environ.get("TENTH_NEED_BROWSER"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def open_chromium(playwright):
+    if not Path(CHROMIUM).exists():
+        missing(f"{CHROMIUM} is not installed (apt-get install chromium)")
+    return playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+
+
+class Visit:
+    """A page of one person. ``close`` fails when anything ran, was refused by the policy, or went elsewhere."""
+
+    def __init__(self, browser, server, max_tokens=40, **how):
+        self.server, self.max_tokens = server, max_tokens  # of each answer: a small model does not know when to stop
+        self.errors, self.elsewhere = [], []
+        self.expected = ["404 \\(Not Found\\)"]  # patterns of console errors that a test brings about
+        self.context = browser.new_context(**({"locale": "en", "viewport": {"width": 1280, "height": 800}} | how))
+        self.context.add_init_script(WATCH)
+        self.context.on("request", self._on_request)
+        self.context.route("**/api/chats", self._make_short)
+        self.page = self.new_page()
+
+    def new_page(self):
+        page = self.context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        return page
+
+    def _make_short(self, route):
+        if route.request.method != "POST":
+            return route.continue_()
+        body = route.request.post_data_json
+        body["settings"] = {"max_tokens": self.max_tokens, "temperature": 0, **body.get("settings", {})}
+        return route.continue_(post_data=json.dumps(body))
+
+    def _on_request(self, request):
+        if not request.url.startswith((self.server.url, "blob:", "data:")):
+            self.elsewhere.append(request.url)
+
+    def go(self, hash="#/", page=None):
+        page = page or self.page
+        page.goto(f"{self.server.url}/{hash}")
+        page.wait_for_selector("main")
+        return page
+
+    def write(self, text, page=None):
+        (page or self.page).fill("[data-action=write]", text)
+
+    def ask(self, text, page=None):
+        """Send a question; gives its answer's element as a locator."""
+        page = page or self.page
+        before = page.locator("[data-role=assistant]").count()
+        self.write(text, page)
+        page.keyboard.press("Enter")
+        answer = page.locator("[data-role=assistant]").nth(before)
+        answer.wait_for()
+        return answer
+
+    def until(self, script, arg=None, page=None, seconds=30):
+        """Wait until a script gives something true. (Playwright's own evaluates text, which the policy forbids.)"""
+        page = page or self.page
+        end = time.monotonic() + seconds
+        while not page.evaluate(script, arg):
+            assert time.monotonic() < end, f"it did not become true: {script}"
+            page.wait_for_timeout(60)
+
+    def wait_done(self, answer, status="done"):
+        self.until("([id, status]) => document.querySelector(`[data-message='${id}']`)?.dataset.status === status",
+                   [answer.get_attribute("data-message"), status], answer.page)
+
+    def wait_text(self, n, page=None):
+        """Wait until the last answer has more than n characters."""
+        self.until("n => [...document.querySelectorAll('[data-role=assistant] .prose')].at(-1)?.innerText.length > n",
+                   n, page)
+
+    def picture(self, name, page=None):
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        (page or self.page).screenshot(path=PICTURES / f"{name}.png")
+
+    def check_axe(self, axe):
+        """No violation of WCAG 2.2 A and AA, nor of good practice, as far as axe (its source) can tell."""
+        page = self.page
+        page.wait_for_timeout(250)  # fading in changes contrast
+        page.evaluate(f"(() => {{ {axe} }})()")  # the policy allows no script element
+        found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
+        assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found["violations"]] == []
+
+    def close(self):
+        for page in self.context.pages:
+            if page.url.startswith("http"):
+                assert page.evaluate("window.__ran") == [], "a script of somebody else ran"
+                assert page.evaluate("window.__violations") == [], "the policy was violated"
+        self.context.close()
+        left = [text for text in self.errors if not any(re.search(pattern, text) for pattern in self.expected)]
+        assert left == [], "the console has errors"
+        assert self.elsewhere == [], "the page asked another host"
