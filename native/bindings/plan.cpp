@@ -124,15 +124,17 @@ class PyPlan {
     plan_.add_instruction(std::move(i), of_drafter ? Which::drafter : Which::model);
   }
 
-  void step(Ints tokens, Ints positions, Ints row_starts, nb::list pages, Ints outputs, Ints slots, Ints copies) {
+  bool step(Ints tokens, Ints positions, Ints row_starts, nb::list pages, Ints outputs, Ints slots, Ints copies) {
     BatchView b = batch_from(tokens, positions, row_starts, pages, outputs);
     b.slots = slots.data();
     b.n_slots = int64_t(slots.shape(0));
     b.copies = copies.data();
     b.n_copies = int64_t(copies.shape(0));
     nb::gil_scoped_release unlocked;
-    plan_.step(b);
+    return plan_.step(b);
   }
+
+  void stop() { plan_.stop(); }
 
   void draft(Ints tokens, Ints positions, Ints row_starts, nb::list pages, Ints outputs, Ints sources) {
     BatchView b = batch_from(tokens, positions, row_starts, pages, outputs);
@@ -261,6 +263,7 @@ void bind_plan(nb::module_& m) {
         p.plan_.finish(operand_from(logits), drafted ? &of_drafter : nullptr);
       }, "logits"_a, "drafted"_a = nb::none())
       .def("step", &PyPlan::step, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a, "slots"_a, "copies"_a)
+      .def("stop", &PyPlan::stop)
       .def("draft", &PyPlan::draft, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a, "sources"_a)
       .def("copy_slot", [](PyPlan& p, int64_t from, int64_t to) {
         nb::gil_scoped_release unlocked;

@@ -376,7 +376,7 @@ Plan::Turn::Turn(Plan& plan) : plan_(plan) {
   if (plan.computing_.exchange(true)) throw std::runtime_error("step: another thread is computing with this plan; one at a time");
 }
 
-void Plan::step(const BatchView& batch) {
+bool Plan::step(const BatchView& batch) {
   const uint64_t start = __rdtsc();
   const Turn turn(*this);
   check(batch);
@@ -384,11 +384,14 @@ void Plan::step(const BatchView& batch) {
   if (store_) guesses_ = store_->begin_step(batch.n_rows);
   const EndOfStep at_end{store_.get()};
   note_slots(batch, false);
+  stop_asked_.store(false, std::memory_order_relaxed);
   run(listings_[0], listings_[0].instructions.size(), batch);
+  if (end_at_.load(std::memory_order_relaxed) < n_running_) return false;
   note_slots(batch, true);
   if (hidden_width_) n_hidden_ = batch.n_rows;
   counters_.steps++;
   counters_.ticks += int64_t(__rdtsc() - start);
+  return true;
 }
 
 void Plan::draft(const BatchView& batch) {
@@ -406,6 +409,7 @@ void Plan::draft(const BatchView& batch) {
 void Plan::run(Listing& listing, size_t n_instructions, const BatchView& batch) {
   running_ = &listing;
   n_running_ = n_instructions;
+  end_at_.store(n_instructions, std::memory_order_relaxed);
   step_.batch = &batch;
   step_.n_rows[0] = batch.n_rows;
   step_.n_rows[1] = batch.n_outputs;
@@ -440,11 +444,13 @@ void Plan::run(Listing& listing, size_t n_instructions, const BatchView& batch) 
   if (n_instructions) listing.instructions[n_instructions - 1].ticks += int64_t(__rdtsc() - walked_ticks_);  // the last meeting is its own
 }
 
-// Every worker walks the same list and meets the others after each instruction, also after one that failed.
+// Every worker walks the same list and meets the others after each instruction, also after one that failed. Worker 0 decides
+// before such a meeting that it is the last one: the others read that behind it, however late they are.
 void Plan::walk(void* argument, int thread) {
   Plan& plan = *static_cast<Plan*>(argument);
   const size_t n = plan.n_running_;
-  for (size_t i = 0; i < n; i++) {
+  const bool may_stop = thread == 0 && plan.running_ == &plan.listings_[0] && !plan.limits_.n_slots;
+  for (size_t i = 0; i < plan.end_at_.load(std::memory_order_relaxed); i++) {
     Instruction& instruction = plan.running_->instructions[i];
     if (instruction.is_guess && !plan.guesses_) continue;
     const uint64_t before = thread == 0 ? __rdtsc() : 0;
@@ -455,6 +461,8 @@ void Plan::walk(void* argument, int thread) {
     }
     // The meeting after the first instruction waits for the other workers to wake: the step's time, not the instruction's.
     uint64_t after = thread == 0 && i == 0 ? __rdtsc() : 0;
+    if (may_stop && i + 1 < n && plan.stop_asked_.load(std::memory_order_relaxed))
+      if (plan.end_at_.load(std::memory_order_relaxed) == n) plan.end_at_.store(i + 1, std::memory_order_relaxed);
     if (i + 1 < n) plan.pool_.meet();
     if (thread == 0) {
       if (!after) after = __rdtsc();

@@ -244,7 +244,11 @@ class Plan {
 
   // Computes one step. Throws std::invalid_argument for a batch that does not fit, and as Turn does. Its logits stay until
   // the next, also one of the drafter.
-  void step(const BatchView& batch);
+  // False: stop() ended it early; nothing of it counts, and it may be computed again.
+  bool step(const BatchView& batch);
+  // Ends a running step behind its instruction. From any thread; nothing happens when none runs. Not for plans with
+  // slots: the states in them would have seen a part of the step.
+  void stop() { stop_asked_.store(true, std::memory_order_relaxed); }
 
   // Runs the drafter on rows that go on from kept ones. Without output rows only as far as it keeps something. As step.
   void draft(const BatchView& batch);
@@ -319,6 +323,8 @@ class Plan {
   std::vector<std::vector<int32_t>> trace_;
   bool finished_ = false, guesses_ = true;
   std::atomic<bool> computing_{false};
+  std::atomic<bool> stop_asked_{false};
+  std::atomic<size_t> end_at_{0};  // of the instructions: all, or those that worker 0 had begun when a stop was asked for
   Step step_;
   StepCounters counters_;
   uint64_t walked_ticks_ = 0;  // when worker 0 left the last instruction of this step

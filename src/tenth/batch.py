@@ -100,6 +100,10 @@ class Batch:
     sources: I32 = field(default_factory=lambda: np.zeros(0, np.int32))  # [n] of a draft: rows of the step before it
 
 
+class StepStopped(Exception):
+    """A step was stopped before its end: nothing of it counts, and it may be computed again."""
+
+
 @dataclass(eq=False)
 class StepResult:
     """What a step chose for its m output rows."""

@@ -175,6 +175,11 @@ class Model:
         """Counts since the model was opened: steps, rows, sequences that had to give up their pages, guesses."""
         return self._engine.stats
 
+    @property
+    def kv_pages(self) -> dict[str, int]:
+        """Pages of the KV cache that are free, cached for prompts with the same beginning, and used by sequences."""
+        return self._engine.pages
+
     def close(self) -> None:
         """Cancel what is unfinished and free everything. May be called twice."""
         self._engine.close()

@@ -1,5 +1,6 @@
 import gc
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -146,6 +147,37 @@ def test_the_end_of_the_cache_is_reason_length(start):
 def test_a_prompt_that_cannot_be_computed_is_refused_at_once(start, prompt):
     with pytest.raises(RequestError, match=r"\w"):
         ask(start(), prompt)
+
+
+def test_cancelling_a_long_prompt_stops_its_step_and_the_others_go_on_as_ever(start):
+    runtime = ToyRuntime(max_rows=64)
+    engine = start(runtime, max_sequences=2)
+    heard_other = ask(engine, prompt_of(5, seed=2), 30)[1]
+    assert heard_other.first.wait(10)
+    runtime.gate.clear()
+    long, heard = ask(engine, prompt_of(200), 5)
+    runtime.gate.set()
+    while not any(len(batch.tokens) > 32 for batch in runtime.batches):
+        time.sleep(0.001)
+    runtime.gate.clear()
+    time.sleep(0.02)  # a step of the long prompt waits at the gate now, or the prompt was through
+    engine.cancel(long)
+    runtime.gate.set()
+    assert heard.wait().reason in ("cancelled", "length")
+    assert heard_other.wait().tokens == expected(prompt_of(5, seed=2), 30)
+    assert engine.stats.n_failed_steps == 0
+    heard_again = ask(engine, prompt_of(200), 5)[1]
+    assert heard_again.wait().tokens == expected(prompt_of(200), 5)
+
+
+def test_cancelling_somebody_whose_prompt_is_not_computed_stops_nothing(start):
+    runtime = ToyRuntime()
+    engine = start(runtime, max_sequences=2)
+    generating, heard = ask(engine, prompt_of(5), None)
+    assert heard.first.wait(10)
+    engine.cancel(generating)
+    assert heard.wait().reason == "cancelled"
+    assert engine.stats.n_stopped_steps == 0
 
 
 def test_cancelling_works_in_every_phase(start):

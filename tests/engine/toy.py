@@ -11,7 +11,7 @@ import zlib
 
 import numpy as np
 
-from tenth.batch import PAGE_TOKENS, StepResult
+from tenth.batch import PAGE_TOKENS, StepResult, StepStopped
 from tenth.engine.request import GO_ON, Request
 
 VOCAB = 997
@@ -75,13 +75,19 @@ class ToyRuntime:
         self.fail_when = lambda batch: None  # returns an exception to raise, or None
         self.gate = threading.Event()  # steps wait until it is set
         self.gate.set()
-        self.closed = False
+        self.closed = self.is_stopped = False
         self.last = None
 
+    def stop(self):
+        self.is_stopped = True
+
     def step(self, batch):
+        self.is_stopped = False
         assert self.gate.wait(10), "the test never opened the gate"
         self.check(batch)
         self.batches.append(batch)
+        if self.is_stopped:
+            raise StepStopped
         if (error := self.fail_when(batch)) is not None:
             raise error
         row_digests = {}

@@ -113,6 +113,8 @@ def test_ollama_lists_shows_and_refuses(llama):
     assert caught.value.status_code == 400
     with pytest.raises(ollama.ResponseError, match="num_ctx"):
         llama.chat("tiny", HI, options={"num_ctx": 4096})
+    for keep in (-1, 0, 1800, "5m"):
+        assert llama.chat("tiny", HI, options={"num_ctx": 256, "num_predict": 1}, keep_alive=keep).done
     for name in ("http://127.0.0.1/x.gguf", "../x", "/etc/passwd", "hf:a/b:Q4_0"):
         with pytest.raises(ollama.ResponseError, match="catalogue"):
             llama.pull(name)

@@ -178,7 +178,7 @@ def test_the_older_route_gives_what_the_model_computed(llama, bert):
 @pytest.mark.parametrize(("changes", "message"), [
     ({"options": {"temperature": 1.0}}, "temperature is not supported: no tokens are chosen here"),
     ({"options": {"num_ctx": 512}}, "num_ctx is not supported: it is a setting of tenth serve"),
-    ({"keep_alive": "5m"}, "keep_alive"), ({"input": ["a"] * 2049}, "2049 texts"), ({"input": []}, "no texts"),
+    ({"keep_alive": [5]}, "keep_alive"), ({"input": ["a"] * 2049}, "2049 texts"), ({"input": []}, "no texts"),
     ({"model": "tiny"}, "gives no vectors"), ({"dimensions": 99}, "dimensions is 99"),
 ])  # fmt: skip
 def test_what_ollamas_route_refuses(server, changes, message):

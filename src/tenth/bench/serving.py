@@ -10,7 +10,8 @@ goes backwards. tenth guesses no tokens, since its peers do not. Nothing else sh
 
 Tests: 1, 4 and 8 clients, 128 tokens in and 128 out, two requests each; ``shared``: 8 clients whose prompts share their
 first 1,000 tokens; ``newcomer``: a request of 16 tokens half a second after one of 4,000; ``alone``: one answer of 256
-tokens, beside the same from the engine in Python.
+tokens, beside the same from the engine in Python; ``cancel`` (tenth only): how long a request whose client went during
+its prompt of 4,000 tokens, and during its answer, is still at work.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from typing import Any
 
 from tenth.bench.process import LineProcess
 from tenth.bench.report import summary
-from tenth.bench.serving_load import Ask, Timed, clients, newcomer
+from tenth.bench.serving_load import Ask, Timed, clients, gone, newcomer
 from tenth.errors import RequestError, ResourceError, TenthError
 
 CONTEXT, SEQUENCES, KV_TOKENS = 8192, 8, 16384
@@ -46,7 +47,7 @@ ROUNDS = 2
 START_S = 120
 LEAST_ID, MOST_ID = 1000, 20000  # token ids of ordinary text in every vocabulary that is measured
 OURS = "tenth"
-TESTS = ("1", "4", "8", "shared", "newcomer", "alone")
+TESTS = ("1", "4", "8", "shared", "newcomer", "alone", "cancel")
 
 Figures = dict[str, float]
 
@@ -137,6 +138,15 @@ def alone(port: int, prompts: Prompts) -> Figures:
     return {"tokens_per_second": _rate(timed), "first_s": timed.first_s, "events": float(len(timed.came_s))}
 
 
+def leave(port: int, prompts: Prompts) -> Figures:
+    """How long somebody who is gone is still at work, in seconds: the longest of several, each in another moment."""
+    def longest(wanted: Callable[[], Ask], moments: Sequence[float]) -> float:
+        return max(asyncio.run(gone(port, "bench", wanted(), after_s)) for after_s in moments)
+
+    return {"prompt_s": longest(lambda: Ask(prompts.ids(LONG), 4), (0.3, 0.55, 0.8, 1.05, 1.3)),
+            "answer_s": longest(lambda: Ask(prompts.ids(SHORT), 4000), (0.5, 0.75, 1.0, 1.25, 1.5))}
+
+
 def _rate(timed: Timed) -> float:
     return (ALONE - 1) / (timed.last_s - timed.first_s)
 
@@ -148,6 +158,8 @@ def measure(test: str, port: int, seed: int) -> Figures:
         return come_in(port, prompts)
     if test == "alone":
         return alone(port, prompts)
+    if test == "cancel":
+        return leave(port, prompts)
     return together(port, prompts, 8 if test == "shared" else int(test), SHARED if test == "shared" else 0)
 
 
@@ -169,7 +181,8 @@ def take_turns(model: Path, contenders: Sequence[Contender], tests: Sequence[str
     found: Measured = {test: {} for test in tests}
     for turn in range(repetitions):
         for test in tests:
-            for contender in contenders if turn % 2 == 0 else reversed(contenders):
+            taking_part = contenders[:1] if test == "cancel" else contenders
+            for contender in taking_part if turn % 2 == 0 else reversed(taking_part):
                 try:
                     with running(contender, model) as port:
                         figures = measure(test, port, 1000 * turn + TESTS.index(test))
@@ -207,7 +220,7 @@ def _merit(row: dict[str, Any]) -> float:
     """What decides which flags are a server's best: speed, where there is one, else the wait."""
     if "tokens_per_second" in row:
         return float(row["tokens_per_second"]["median"])
-    return -float(row["first_s"]["median"])
+    return -float(row["first_s"]["median"]) if "first_s" in row else 0.0
 
 
 def table(tests: dict[str, Any]) -> str:
@@ -216,9 +229,14 @@ def table(tests: dict[str, Any]) -> str:
              "|---|---|---|---|---|---|"]
     for test, rows in tests.items():
         for label, row in rows.items():
+            if test == "cancel":
+                continue
             cells = [_cell(row.get(name), factor) for name, factor in (
                 ("tokens_per_second", 1.0), ("first_s", 1.0), ("first_high_s", 1.0), ("between_s", 1000.0))]
             lines.append(f"| {test} | {label} | " + " | ".join(cells) + " |")
+    for row in tests.get("cancel", {}).values():
+        lines += [f"\n{what} still at work, longest: {_cell(row[name], 1000.0)} ms"
+                  for name, what in (("prompt_s", "left during its prompt,"), ("answer_s", "left during its answer,"))]
     return "\n".join(lines)
 
 

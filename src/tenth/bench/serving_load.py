@@ -57,10 +57,10 @@ async def ask(port: int, model: str, wanted: Ask) -> Timed:
             f"connection: close\r\ncontent-length: {len(data)}\r\n\r\n").encode()
     timed = Timed(time.perf_counter())
     writer.write(head + data)
-    first = await reader.readline()
-    if b" 200 " not in first:
-        raise ResourceError(f"the server answered {first.decode().strip()}: {(await reader.read(1000)).decode()}")
     try:
+        first = await reader.readline()
+        if b" 200 " not in first:
+            raise ResourceError(f"the server answered {first.decode().strip()}: {(await reader.read(1000)).decode()}")
         async for line in reader:
             if line.startswith(b"data: {") and _has_text(line[6:]):
                 timed.came_s.append(time.perf_counter())
@@ -86,6 +86,32 @@ async def clients(port: int, model: str, asks: Sequence[Sequence[Ask]]) -> list[
     async with asyncio.timeout(PATIENCE_S):
         found = await asyncio.gather(*map(one, asks))
     return [timed for mine in found for timed in mine]
+
+
+async def gone(port: int, model: str, wanted: Ask, after_s: float) -> float:
+    """Seconds from closing the connection of a request, so long after it was sent, until nothing is at work."""
+    leaver = asyncio.create_task(ask(port, model, wanted))
+    await asyncio.sleep(after_s)
+    if leaver.done():
+        raise ResourceError("the request was answered before it could be left")
+    leaver.cancel()
+    start_s = time.perf_counter()
+    await asyncio.wait({leaver})
+    async with asyncio.timeout(PATIENCE_S):
+        while await _is_busy(port):
+            await asyncio.sleep(0.002)
+    return time.perf_counter() - start_s
+
+
+async def _is_busy(port: int) -> bool:
+    """Whether tenth's server has sequences in its KV cache, or requests at work."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n\r\n".encode())
+    text = (await reader.read()).decode()
+    writer.close()
+    lines = [line for line in text.splitlines() if line.startswith("tenth_requests_at_work{") or (
+        line.startswith("tenth_kv_pages{") and 'state="used"' in line)]
+    return any(float(line.rpartition(" ")[2]) for line in lines)
 
 
 async def newcomer(port: int, model: str, long: Ask, short: Ask, after_s: float) -> tuple[Timed, Timed]:

@@ -20,9 +20,9 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from tenth.batch import F32, SAMPLE_NOT_A_NUMBER, Batch, StepResult, pages_for
+from tenth.batch import F32, SAMPLE_NOT_A_NUMBER, Batch, StepResult, StepStopped, pages_for
 from tenth.engine.drafter import Drafter
-from tenth.engine.experts import count_experts
+from tenth.engine.experts import NotedExperts
 from tenth.engine.masks import Masks
 from tenth.engine.pages import Pages
 from tenth.engine.request import FinishReason, Request, Sequence, Token
@@ -32,6 +32,8 @@ from tenth.engine.states import States
 from tenth.errors import RequestError, ResourceError, TenthError
 
 T = TypeVar("T")
+
+LEAST_STOPPED_ROWS = 32  # of one prompt: a step with fewer is over soon
 
 
 class StepRuntime(Protocol):
@@ -97,6 +99,9 @@ class StepRuntime(Protocol):
     def step(self, batch: Batch) -> StepResult:
         """Compute the rows of a batch; without sampling settings the result is not looked at."""
 
+    def stop(self) -> None:
+        """Have a step that runs in another thread raise StepStopped soon, if it can be computed again."""
+
     def logits(self) -> F32:
         """Logits [m, vocab] of the last step, a copy."""
 
@@ -129,6 +134,7 @@ class EngineStats:
     n_cached_tokens: int = 0  # of these, known already
     n_requests: int = 0
     n_failed_steps: int = 0
+    n_stopped_steps: int = 0  # because somebody was cancelled whose prompt they computed
     n_preemptions: int = 0
     n_drafted: int = 0  # guesses at tokens that were computed
     n_accepted: int = 0  # of these, right
@@ -157,6 +163,13 @@ class Engine:
         return self._loop.stats
 
     @property
+    def pages(self) -> dict[str, int]:
+        """How many pages of the KV cache are free, kept for reuse, and used by sequences; as rough as ``stats``."""
+        pages = self._loop.scheduler.pages
+        n_free, n_cached = pages.n_available - pages.n_cached, pages.n_cached
+        return {"free": n_free, "cached": n_cached, "used": self._loop.runtime.n_pages - n_free - n_cached}
+
+    @property
     def limit_tokens(self) -> int:
         """Most tokens that one sequence can have, prompt and answer together."""
         return self._loop.scheduler.limit_tokens
@@ -181,6 +194,7 @@ class Engine:
     def cancel(self, request: Request) -> None:
         """End a request soon, in whatever phase it is. Nothing happens when it has ended already."""
         self._loop.post(lambda: self._loop.end(request, "cancelled"))
+        self._loop.stop_for(request)
 
     def logits(self, ids: list[int], at_once: int = 0) -> F32:
         """Logits [len(ids), vocab] (or vectors) at every token of a sequence; others wait or are set back meanwhile.
@@ -257,6 +271,8 @@ class _Loop:
         self.sequences: dict[Request, Sequence] = {}
         self.stats = EngineStats()
         self._noted: list[list[int]] = []  # which experts the last step used
+        self._experts: NotedExperts | None = None  # the same, by request
+        self._long: frozenset[Request] = frozenset()  # who the running step computes much of; cancelling one stops it
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()  # None: stop
         self._is_open = True
         self.over = threading.Event()  # the runtime is closed
@@ -344,14 +360,20 @@ class _Loop:
             return None
         started = time.perf_counter()
         try:
+            self._long = self._long_ones(chunks)
             result = self._run(self._batch(chunks))
             if self.runtime.noted_experts is not None:
-                count_experts(chunks, self._noted)
+                self._experts = NotedExperts(chunks, self._noted)
+        except StepStopped:  # who was cancelled is dropped before the next one, and the others' rows are computed again
+            self.stats.n_stopped_steps += 1
+            return None
         except Exception as error:
             self.stats.n_failed_steps += 1
             for sequence, *_ in chunks:
                 self._fail(sequence.request, _as_tenth_error(error))
             return None
+        finally:
+            self._long = frozenset()
         self.stats.n_steps += 1
         self.stats.n_preemptions = self.scheduler.n_preemptions
         self.stats.n_rows += sum(c.n_all_rows for c in chunks)
@@ -359,6 +381,18 @@ class _Loop:
         self.stats.step_s += seconds
         self.speculation.measured(chunks, seconds)
         return result
+
+    def _long_ones(self, chunks: list[Chunk]) -> frozenset[Request]:
+        """Requests for which a step is worth stopping when they are cancelled. Recurrent states cannot be set back."""
+        if self.scheduler.states:
+            return frozenset()
+        return frozenset(chunk.sequence.request for chunk in chunks if chunk.n_rows >= LEAST_STOPPED_ROWS)
+
+    def stop_for(self, request: Request) -> None:
+        """End the running step early if it computes a long part of a request's prompt. From any thread."""
+        if request in self._long:
+            self._long = frozenset()
+            self.runtime.stop()
 
     def _batch(self, chunks: list[Chunk]) -> Batch:
         if self.runtime.writes_text:
@@ -410,6 +444,8 @@ class _Loop:
                 error = guide.error if guide else None
                 self._fail(sequence.request, error or _sample_error(int(result.tokens[first + n])))
                 return n
+            if n and self._experts is not None:
+                self._experts.accept(sequence.request, n - 1)
             token = _token(result, first + n)
             goes_on = False
             with self._failing(sequence.request):
@@ -485,13 +521,20 @@ class _Loop:
                 rows = np.arange(end - start, dtype=np.int32)
                 table = np.array(pages[: pages_for(end)], np.int32)
                 starts = np.array([0, end - start], np.int32)
-                self._run(Batch(tokens[start:end], rows + np.int32(start), starts, [table], rows, slots=slots))
+                self._run_whole(Batch(tokens[start:end], rows + np.int32(start), starts, [table], rows, slots=slots))
                 parts.append(self.runtime.logits())
         finally:
             self.scheduler.pages.release(pages)
             for slot in slots.tolist():
                 states.release(slot)
         return np.concatenate(parts)
+
+    def _run_whole(self, batch: Batch) -> None:
+        """A step that is computed again when a late word to another one stopped it."""
+        while True:
+            with contextlib.suppress(StepStopped):
+                self._run(batch)
+                return
 
     def check_ids(self, ids: object, what: str = "token id") -> None:
         """Raise RequestError when an id is outside the vocabulary; ``what``: as the message calls it."""

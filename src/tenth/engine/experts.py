@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from tenth.engine.request import Request
     from tenth.engine.scheduler import Chunk
+
+Experts = np.ndarray[tuple[int, ...], np.dtype[np.int16]]
 
 
 class ExpertUse:
@@ -17,24 +20,33 @@ class ExpertUse:
     def __init__(self, n_layers: int, n_experts: int) -> None:
         self.counts = np.zeros((n_layers, n_experts), np.int64)
 
-    def add(self, experts: np.ndarray[tuple[int, ...], np.dtype[np.int16]]) -> None:
+    def add(self, experts: Experts) -> None:
         """Count the experts of some rows: [n_layers, n, k], -1 where a layer was not computed."""
         layers = np.broadcast_to(np.arange(len(experts))[:, None, None], experts.shape)
         used = experts >= 0
         np.add.at(self.counts, (layers[used], experts[used]), 1)
 
 
-def count_experts(chunks: Sequence[Chunk], noted: list[list[int]]) -> None:
-    """Count what a step noted, for each request that wants it: the rows from which its answer's tokens come.
+class NotedExperts:
+    """What a step noted, by sequence: counted for a request when its rows turn out to be its answer's.
 
-    ``noted``: by layer, k experts for each row. Call it before the chunks count as computed.
+    ``noted``: by layer, k experts for each row. Make it before the chunks count as computed.
     """
-    n_rows = sum(chunk.n_all_rows for chunk in chunks)
-    layers = np.array(noted, np.int16).reshape(len(noted), n_rows, -1)
-    first = 0
-    for chunk in chunks:
-        sequence, last = chunk.sequence, first + chunk.n_all_rows
-        if (use := sequence.request.experts) is not None:
-            of_prompt = max(sequence.n_prompt - 1 - sequence.n_computed, 0)
-            use.add(layers[:, min(first + of_prompt, last) : last])
-        first = last
+
+    def __init__(self, chunks: Sequence[Chunk], noted: list[list[int]]) -> None:
+        n_rows = sum(chunk.n_all_rows for chunk in chunks)
+        layers = np.array(noted, np.int16).reshape(len(noted), n_rows, -1)
+        self._guesses: dict[ExpertUse, Experts] = {}
+        first = 0
+        for chunk in chunks:
+            sequence, known, last = chunk.sequence, first + chunk.n_rows, first + chunk.n_all_rows
+            if (use := sequence.request.experts) is not None:
+                of_prompt = max(sequence.n_prompt - 1 - sequence.n_computed, 0)  # its last row gives the first token
+                use.add(layers[:, min(first + of_prompt, known) : known])
+                self._guesses[use] = layers[:, known:last]
+            first = last
+
+    def accept(self, request: Request, guess: int) -> None:
+        """Count the row of a guess that was right: it gives a token."""
+        if request.experts in self._guesses:
+            request.experts.add(self._guesses[request.experts][:, guess : guess + 1])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from tenth.batch import F32, Batch, Sampling, StepResult
+from tenth.batch import F32, Batch, Sampling, StepResult, StepStopped
 from tenth.errors import ResourceError
 from tenth.program.values import Program
 from tenth.runtime.building import Limits, MatrixSource, PlanBuilder, Progress, Reading
@@ -112,15 +112,20 @@ class Runtime:
     def step(self, batch: Batch) -> StepResult:
         """Compute one step. Without ``batch.sampling`` the result is empty and ``logits()`` has what was computed.
 
-        A program that writes no text gives the vectors of the output rows.
+        A program that writes no text gives the vectors of the output rows. Raises StepStopped when ``stop`` ended it.
         """
-        self._plan.step(
-            batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs, batch.slots, batch.copies)
+        if not self._plan.step(
+                batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs, batch.slots, batch.copies):
+            raise StepStopped
         for observer in self._observers:
             observer.after_step(len(batch.tokens))
         if not self.writes_text:
             return StepResult.nothing(self.logits())
         return self._chosen(batch.sampling) if batch.sampling and len(batch.outputs) else StepResult.nothing()
+
+    def stop(self) -> None:
+        """End the step that runs in another thread behind its instruction; a model with recurrent states goes on."""
+        self._plan.stop()
 
     def _chosen(self, how: Sampling) -> StepResult:
         tokens, logprobs, top_ids, top_logprobs = self._plan.sample(how.packed())

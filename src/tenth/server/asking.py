@@ -25,6 +25,7 @@ class Ask:
 
     ``settings``: SamplingParams by name. ``n``: so many answers to the same prompt. ``response_format``: what they have
     to match, as OpenAI writes it (tenth.text.grammar). ``tools``: tools, tool_choice and parallel_tool_calls, likewise.
+    ``context``: so many tokens the model's context has to have, if it was said.
     ``begun``: an answer that was broken off, to go on with.
     """
 
@@ -36,5 +37,6 @@ class Ask:
     n: int = 1
     response_format: Mapping[str, Any] | None = None
     tools: Mapping[str, Any] = field(default_factory=dict)
+    context: int | None = None
     begun: Begun | None = None
 

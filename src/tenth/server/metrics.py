@@ -107,6 +107,7 @@ class _ShelfCollector:
         at_work = gauge("tenth_requests_at_work", "Requests that are computed.")
         known = gauge("tenth_prefix_hit_rate", "Share of all prompts' tokens that were known already.")
         hits = gauge("tenth_expert_hit_rate", "Share of expert slices found in memory; only where they are streamed.")
+        pages = gauge("tenth_kv_pages", "Pages of the KV cache by what they are: free, cached or used.", "state")
         memory = gauge("tenth_memory_bytes", "Memory by kind.", "kind")
         for served in self._shelf.models.values():
             model, gate, name = served.model, served.gate, served.name
@@ -118,6 +119,8 @@ class _ShelfCollector:
             known.add_metric([name], model.stats.n_cached_tokens / max(1, model.stats.n_prompt_tokens))
             if statistics := model.expert_statistics():
                 hits.add_metric([name], float(statistics["hit_rate"]))
+            for state, n_pages in model.kv_pages.items():
+                pages.add_metric([name, state], n_pages)
             for kind, n_bytes in model.memory().items():
                 memory.add_metric([name, kind.removesuffix("_bytes")], n_bytes)
-        yield from (loaded, waiting, at_work, known, hits, memory)
+        yield from (loaded, waiting, at_work, known, hits, pages, memory)

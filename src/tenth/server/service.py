@@ -87,6 +87,10 @@ def new_id(prefix: str) -> str:
 
 def prepare(model: Model, ask: Ask) -> Prepared:
     """The checked tokens of an ask. Raises RequestError."""
+    has = model.loaded.runtime.context_tokens
+    if ask.context is not None and ask.context > has:
+        raise Refused(400, f"a context (num_ctx) of {ask.context} tokens is asked for, the model was opened with {has}",
+                      "--context is a setting of tenth serve", param="num_ctx")
     if ask.messages is not None:
         return model.prepare_chat(
             ask.messages, think=ask.thinking.wanted, thinking_budget=ask.thinking.budget,

@@ -7,7 +7,9 @@ One connection writes, another one reads beside it. What is deleted is overwritt
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -20,6 +22,11 @@ from tenth.server.failures import Refused
 
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", "cache_size=-4000",
            "journal_size_limit=16777216", "recursive_triggers=ON")
+
+FAILURES = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)  # what SQLite says of a bad disk
+LITTLE_BYTES = 1 << 16  # a disk with less is full: a sync that fails for it has no name of its own
+
+log = logging.getLogger("tenth.server")
 
 
 class Sqlite:
@@ -89,7 +96,7 @@ class Sqlite:
                 with contextlib.suppress(sqlite3.Error):
                     self._writer.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error):
-                    raise _refused(error) from error
+                    raise self._refused(error) from error
                 raise
 
     def query(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
@@ -98,25 +105,35 @@ class Sqlite:
             try:
                 return self._reader.execute(sql, values).fetchall()
             except sqlite3.Error as error:
-                raise _refused(error) from error
+                raise self._refused(error) from error
 
     def forget(self) -> None:
         """Have the file's log hold nothing any more, deleted things included."""
         with self._writing, contextlib.suppress(sqlite3.Error):  # busy: the next time
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    def _refused(self, error: sqlite3.Error) -> Exception:
+        """507 for a full disk, 503 for one that fails or is taken; what is our own mistake stays as it is."""
+        if isinstance(error, sqlite3.IntegrityError):
+            return Conflict()
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL or (code in FAILURES and self._is_full()):
+            return Refused(507, "the disk is full: nothing was stored")
+        if code == sqlite3.SQLITE_BUSY:
+            return Refused(503, "the server's state is in use by another program", retry_after_s=5)
+        if code in FAILURES:
+            log.error("cannot write %s: %s", self._path, error)
+            return Refused(503, "the disk fails: nothing was stored", "the server's log says more", retry_after_s=5)
+        return error
+
+    def _is_full(self) -> bool:
+        try:
+            return shutil.disk_usage(self._path.parent).free < LITTLE_BYTES
+        except OSError:
+            return False
+
     def close(self) -> None:
         """See Engine."""
         with self._writing, self._reading:
             self._reader.close()
             self._writer.close()
-
-
-def _refused(error: sqlite3.Error) -> Exception:
-    if isinstance(error, sqlite3.IntegrityError):
-        return Conflict()
-    if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
-        return Refused(507, "the disk is full: nothing was stored")
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
-        return Refused(503, "the server's state is in use by another program", retry_after_s=5)
-    return error

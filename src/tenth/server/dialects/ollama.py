@@ -1,7 +1,7 @@
 """Ollama's API: POST /api/chat, /api/generate, /api/show, /api/pull; GET /api/tags, /api/ps, /api/version.
 
 Field names: the ollama package's types, 0.6.3. Answers stream as JSON lines unless ``stream`` is false. Options that
-set up an engine (num_ctx, num_gpu, …) belong to the command line here and are refused. A pull downloads models of
+set up an engine (num_gpu, num_thread, …) belong to the command line here and are refused. A pull downloads models of
 tenth's catalogue only: no request names an address.
 """
 
@@ -57,15 +57,22 @@ def error_line(failure: Failure) -> bytes:
     return line(error_body(failure))
 
 
+def keep_alive() -> Any:
+    """A field for how long a model stays open."""
+    return Field(default=None, description="Accepted: how long idle models stay open is said by --idle-unload.")
+
+
 class Options(SamplingBody):
     """Sampling options, under Ollama's names; null and the values of ``harmless`` count as not given."""
 
     num_predict: int | None = Field(default=None, ge=-2, le=MOST_TOKENS, description="-1 and -2: without a bound.")
     repeat_penalty: float | None = number("repetition_penalty")
+    num_ctx: int | None = Field(default=None, ge=1, le=MOST_TOKENS, description=(
+        "Refused when it is more than the model was opened with; a context is not made smaller."))
     num_keep: int | None = Field(default=None, ge=-1, le=MOST_TOKENS, description=(
         "Accepted: a conversation that is too long is refused, not cut, so everything is kept."))
     unsupported: ClassVar[dict[str, str]] = {
-        **dict.fromkeys(("numa", "num_ctx", "num_batch", "num_gpu", "main_gpu", "low_vram", "f16_kv", "logits_all",
+        **dict.fromkeys(("numa", "num_batch", "num_gpu", "main_gpu", "low_vram", "f16_kv", "logits_all",
                          "vocab_only", "use_mmap", "use_mlock", "embedding_only", "num_thread"), AT_START),
         "tfs_z": "use top_p or min_p", "typical_p": "use top_p or min_p", "mirostat": "use temperature and top_p",
         "mirostat_tau": "use temperature and top_p", "mirostat_eta": "use temperature and top_p",
@@ -93,7 +100,7 @@ class AskRequest(Body):
     think: bool | Literal["low", "medium", "high", "max"] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
-    keep_alive: Literal[-1] | None = Field(default=None, description=f"Only -1; otherwise {AT_START}.")
+    keep_alive: float | str | None = keep_alive()
     format: Literal["", "json"] | dict[str, Any] | None = None
 
     def thinking(self) -> Thinking:
@@ -109,6 +116,10 @@ class AskRequest(Body):
         if self.format == "json":
             return {"type": "json_object"}
         return {"type": "json_schema", "json_schema": {"name": "answer", "schema": self.format}}
+
+    def context_tokens(self) -> int | None:
+        """The least context that is asked for."""
+        return self.options.num_ctx if self.options else None
 
     def settings(self) -> dict[str, Any]:
         """As SamplingParams takes them."""
@@ -185,10 +196,11 @@ class GenerateRequest(AskRequest):
         if self.raw:
             if self.system or self.think is not None:
                 raise Refused(400, "raw cannot be had with system or think", param="raw")
-            return Ask(model, prompt=self.prompt, settings=self.settings(), response_format=self.response_format())
+            return Ask(model, prompt=self.prompt, settings=self.settings(), context=self.context_tokens(),
+                       response_format=self.response_format())
         system = [{"role": "system", "content": self.system}] if self.system else []
         return Ask(model, [*system, {"role": "user", "content": self.prompt}], settings=self.settings(),
-                   thinking=self.thinking(), response_format=self.response_format())
+                   context=self.context_tokens(), thinking=self.thinking(), response_format=self.response_format())
 
 
 def named(request: Request, name: str) -> str:
@@ -201,6 +213,7 @@ def named(request: Request, name: str) -> str:
 async def chat(body: ChatRequest, request: Request) -> Response:
     """Answer a conversation."""
     ask = Ask(named(request, body.model), [message.plain() for message in body.messages], settings=body.settings(),
+              context=body.context_tokens(),
               thinking=body.thinking(), response_format=body.response_format(),
               tools=asked_tools(body.tools, None, None))
 

@@ -6,7 +6,7 @@ does, the newer route gives vectors of length 1 and the older one what the model
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from fastapi import APIRouter, Request
 from pydantic import Field
@@ -15,7 +15,7 @@ from starlette.responses import Response
 from tenth.gathering import vectors
 from tenth.server import reading
 from tenth.server.body import Body, JsonRoute, SamplingBody
-from tenth.server.dialects.ollama import AT_START, Options, named
+from tenth.server.dialects.ollama import AT_START, Options, keep_alive, named
 from tenth.server.dialects.openai_chat import get_service
 from tenth.server.dialects.openai_embeddings import MOST_DIMENSIONS
 from tenth.server.failures import Refused
@@ -31,7 +31,7 @@ class EmbedOptions(Body):
 
     unsupported: ClassVar[dict[str, str]] = {
         **dict.fromkeys(sorted(_OF_ANSWERS), "no tokens are chosen here"),
-        **{name: why for name, why in Options.unsupported.items() if why == AT_START},
+        **{name: why for name, why in Options.unsupported.items() if why == AT_START}, "num_ctx": AT_START,
     }
 
 
@@ -43,7 +43,7 @@ class EmbedRequest(Body):
     truncate: bool | None = Field(default=None, description="Cut what is too long; true unless it is false.")
     dimensions: int | None = Field(default=None, ge=1, le=MOST_DIMENSIONS)
     options: EmbedOptions | None = None
-    keep_alive: Literal[-1] | None = Field(default=None, description=f"Only -1; otherwise {AT_START}.")
+    keep_alive: float | str | None = keep_alive()
 
     def texts(self) -> list[str | list[int]]:
         """The texts, one by one."""
@@ -65,7 +65,7 @@ class OldEmbedRequest(Body):
     model: str = Field(min_length=1, max_length=512)
     prompt: str
     options: EmbedOptions | None = None
-    keep_alive: Literal[-1] | None = Field(default=None, description=f"Only -1; otherwise {AT_START}.")
+    keep_alive: float | str | None = keep_alive()
 
 
 @router.post("/api/embed", response_model=None)
