@@ -128,15 +128,15 @@ def _in_memory(driver: LineProcess, placement: dict[str, Any]) -> dict[str, Any]
     return {"generation": generation, "prompt": prompt, "limits": limits}
 
 
+def disk_now(file: Path, experts: ExpertFile) -> float:
+    """Bytes per second of direct reads of a slice each."""
+    return random_read_rate(file, experts.layers[0][0][0].n_bytes, DISK_SECONDS).median
+
+
 def _streamed(driver: LineProcess, file: Path, experts: ExpertFile) -> dict[str, Any]:
-    slice_bytes = experts.layers[0][0][0].n_bytes
-
-    def rate() -> float:
-        return random_read_rate(file, slice_bytes, DISK_SECONDS).median
-
-    rates = [rate()]
+    rates = [disk_now(file, experts)]
     generation = driver.ask({"do": "run", "prompt": SHORT_PROMPT, "tokens": GENERATE, "seed": 1})
-    rates.append(rate())
+    rates.append(disk_now(file, experts))
     prompt = driver.ask({"do": "run", "prompt": PROMPT, "tokens": 1, "seed": 2})
     return {"generation": generation, "prompt": prompt, "disk_rates": rates}
 
@@ -157,10 +157,21 @@ def _ideal(run: dict[str, Any], trace_file: Path, experts: ExpertFile) -> dict[s
     }  # fmt: skip
 
 
-def run_peer(settings: Settings, cap: Cap, peer: LlamaBench, flags: tuple[str, ...], read_ahead_kb: int | None
-             ) -> dict[str, Any]:
+@dataclass(frozen=True)
+class PeerRun:
+    """How a peer is measured."""
+
+    cap: Cap
+    peer: LlamaBench
+    flags: tuple[str, ...]
+    read_ahead_kb: int | None
+
+
+def run_peer(settings: Settings, experts: ExpertFile, how: PeerRun) -> dict[str, Any]:
     """A peer's prompt and generation under one limit; a failure is a result, too."""
-    run: dict[str, Any] = {"who": peer.label, "cap": cap.name, "flags": " ".join(flags), "read_ahead_kb": read_ahead_kb}
+    cap, peer, flags, read_ahead_kb = how.cap, how.peer, how.flags, how.read_ahead_kb
+    run: dict[str, Any] = {"who": peer.label, "cap": cap.name, "flags": " ".join(flags), "read_ahead_kb": read_ahead_kb,
+                           "disk_rates": [disk_now(settings.file, experts)] if cap.n_bytes else []}
     trials = {"prompt": Trial("prompt", PROMPT if cap.n_bytes else LONG_PROMPT),
               "generation": Trial("generation", settings.peer_tokens if cap.n_bytes else GENERATE)}
     for name, trial in trials.items():
@@ -171,6 +182,8 @@ def run_peer(settings: Settings, cap: Cap, peer: LlamaBench, flags: tuple[str, .
                 run[name] = parse_row(run_program(group.command(command) if group else command), trial)
         except ResourceError as error:
             run[f"{name}_failed"] = str(error)
+        if cap.n_bytes:
+            run["disk_rates"].append(disk_now(settings.file, experts))
     return run
 
 
@@ -220,8 +233,8 @@ def take_turns(settings: Settings) -> Iterator[dict[str, Any]]:
             for peer in settings.peers:
                 for flags in peer.flag_sets if cap.n_bytes is None else mapped(peer):
                     for kilobytes in settings.read_aheads if cap.n_bytes else [None]:
-                        jobs.append((peer.label, lambda cap=cap, peer=peer, flags=flags, kilobytes=kilobytes: run_peer(
-                            settings, cap, peer, flags, kilobytes)))
+                        how = PeerRun(cap, peer, flags, kilobytes)
+                        jobs.append((peer.label, lambda how=how: run_peer(settings, experts, how)))
             for who, job in jobs if turn % 2 == 0 else reversed(jobs):
                 if settings.takes(who):
                     print(f"budgets: {cap.name}, {who}", file=sys.stderr, flush=True)

@@ -40,9 +40,10 @@ def summarise_cap(runs: Sequence[Run], seconds_per_token: float | None) -> dict[
     peers: dict[tuple[str, int | None], dict[str, list[float]]] = {}
     for run in runs:
         if run["who"] != TENTH:
-            peer = peers.setdefault((run["who"], run["read_ahead_kb"]), {"generation": [], "prompt": []})
-            for name in peer:
+            peer = peers.setdefault((run["who"], run["read_ahead_kb"]), {"generation": [], "prompt": [], "disk": []})
+            for name in ("generation", "prompt"):
                 peer[name].append(run.get(name, 0.0))
+            peer["disk"] += [rate / 1e9 for rate in run.get("disk_rates", [])]
     return figures | {"peers": peers}
 
 
@@ -104,14 +105,15 @@ def _own_table(capped: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _peer_table(capped: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    head = ["limit", "peer", "read-ahead", "generation, tokens/s", "ratio", "prompt of 128, tokens/s", "ratio"]
+    head = ["limit", "peer", "read-ahead", "generation, tokens/s", "ratio", "prompt of 128, tokens/s", "ratio",
+            "disk, GB/s"]
     rows = []
     for cap, figures in capped.items():
         for (who, kilobytes), peer in figures["peers"].items():
             row = [cap, who, f"{kilobytes} KB" if kilobytes else "as the machine has it"]
             for name in ("generation", "prompt"):
                 row += [_of(peer[name], 2), _ratio(figures[name], peer[name])]
-            rows.append(row)
+            rows.append([*row, _of(peer["disk"], 2)])
     return ["## Peers under the same limits\n", *_table(head, rows)] if rows else []
 
 
