@@ -148,6 +148,7 @@ export class Thread {
 
   private show(...messages: Message[]): void {
     for (const message of messages) {
+      if (this.messages.has(message.id)) continue; // an event was faster, and knows more
       this.onMessage(message);
       chats.onMessage(message);
     }
