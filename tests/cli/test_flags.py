@@ -28,7 +28,7 @@ def test_engine_flags_reach_load_under_the_names_it_takes(tenth, model):
     given = model.loads[-1][1]
     assert given == {"threads": 3, "context": 512, "kv": "q8_0", "chunk_tokens": 0, "max_sequences": 8,
                      "kv_tokens": 0, "prefix_reuse": False, "memory": 0, "disk": "auto", "predict_experts": True,
-                     "lossy_drop": 0.0, "lossy_prefer": 0.0, "speculate": True}
+                     "lossy_drop": 0.0, "lossy_prefer": 0.0, "speculate": True, "note_experts": False}
 
 
 def test_long_and_short_names_of_a_setting_are_the_same(tenth, model):
