@@ -1,7 +1,6 @@
 """Anthropic's and Ollama's dialects through their official clients, and thinking in every dialect."""
 
 import re
-import time
 
 import anthropic
 import ollama
@@ -11,7 +10,7 @@ from ollama import _types as ollama_types
 
 from tenth.server.dialects import ollama as ollama_dialect
 
-from .running import TINY, Running, events
+from .running import TINY, Held, Running, events
 
 HI = [{"role": "user", "content": "Hi"}]
 GREEDY = {"temperature": 0.0}  # the newest client has no argument for it
@@ -177,28 +176,11 @@ def test_events_of_anthropic_are_named(server):
     assert all(name == value["type"] for name, value in events(answer.text))
 
 
-SLOWLY_S = 0.01
-
-
-@pytest.fixture
-def slow(thinker, monkeypatch):
-    """The thinker with a step of the real engine every ten milliseconds, so that a word can reach it."""
-    runtime = thinker.served.model.loaded.runtime if thinker.chat(max_tokens=1) else None
-    step = runtime.step
-
-    def slowly(batch):
-        time.sleep(SLOWLY_S)
-        return step(batch)
-
-    monkeypatch.setattr(runtime, "step", slowly)
-    return thinker
-
-
 def end_thinking(running, id):
     return running.post("/v1/chat/completions/control", {"id": id, "action": "reasoning_end"})
 
 
-def test_a_call_ends_thinking_now_in_every_dialect(slow):
+def test_a_call_ends_thinking_now_in_every_dialect(thinker):
     """Without it the whole answer would be thought, as test_thinking_ends_with_its_budget shows."""
     asks = {
         "/v1/chat/completions": {"messages": HI, "max_tokens": 200, "thinking": {"type": "enabled"}},
@@ -208,24 +190,26 @@ def test_a_call_ends_thinking_now_in_every_dialect(slow):
     }
     for path, body in asks.items():
         ignore = {"options": body["options"] | {"ignore_eos": True}} if "options" in body else {}
-        with slow.http.stream("POST", path, json={"model": "tiny", "stream": True} | body | ignore) as answer:
+        with Held(thinker.opened(), after=30) as held, thinker.http.stream(
+                "POST", path, json={"model": "tiny", "stream": True} | body | ignore) as answer:
             told, text = False, ""
             for line in answer.iter_lines():
                 text += line
                 if not told and re.search('(thinking|reasoning_content|delta)": ?"[^"]', line):
-                    told = end_thinking(slow, answer.headers["x-tenth-answer"]).json() == {"success": True}
+                    told = end_thinking(thinker, answer.headers["x-tenth-answer"]).json() == {"success": True}
+                    held.go.set()
         assert told, path
         assert ('"text_delta"' in text or "output_text.delta" in text or '"content":"' in text.replace(
             '"content":""', "")), path
 
 
-def test_ending_the_thinking_of_what_is_not_there_is_a_404(slow):
-    assert end_thinking(slow, "chatcmpl-0123").status_code == 404
-    assert slow.post("/v1/chat/completions/control", {"id": "x", "action": "explode"}).status_code == 400
-    with slow.http.stream("POST", "/v1/chat/completions", json={
+def test_ending_the_thinking_of_what_is_not_there_is_a_404(thinker):
+    assert end_thinking(thinker, "chatcmpl-0123").status_code == 404
+    assert thinker.post("/v1/chat/completions/control", {"id": "x", "action": "explode"}).status_code == 400
+    with Held(thinker.opened(), after=30), thinker.http.stream("POST", "/v1/chat/completions", json={
             "model": "tiny", "messages": HI, "max_tokens": 100, "stream": True, "reasoning_effort": "none",
             "ignore_eos": True}) as answer:
         next(line for line in answer.iter_lines() if '"content":"' in line.replace('"content":""', ""))
-        said = end_thinking(slow, answer.headers["x-tenth-answer"]).json()
+        said = end_thinking(thinker, answer.headers["x-tenth-answer"]).json()
     assert said["success"] is False
     assert "does not think" in said["message"]

@@ -10,8 +10,7 @@ from tenth.server.keys import Keys
 from tenth.server.responses import Responses, Stored
 from tenth.server.state import State
 
-from .running import TINY, Running, events
-from .test_under_load import wait_until
+from .running import TINY, Running, events, wait_until
 
 HOW = {"model": "tiny", "temperature": 0.0, "max_output_tokens": 10}
 
