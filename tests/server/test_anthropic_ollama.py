@@ -1,5 +1,6 @@
 """Anthropic's and Ollama's dialects through their official clients, and thinking in every dialect."""
 
+import math
 import re
 
 import anthropic
@@ -9,8 +10,9 @@ import pytest
 from ollama import _types as ollama_types
 
 from tenth.server.dialects import ollama as ollama_dialect
+from tenth.server.dialects import ollama_lifetime
 
-from .running import TINY, Held, Running, events
+from .running import TINY, Held, Running, events, wait_until
 
 HI = [{"role": "user", "content": "Hi"}]
 GREEDY = {"temperature": 0.0}  # the newest client has no argument for it
@@ -112,11 +114,38 @@ def test_ollama_lists_shows_and_refuses(llama):
     assert caught.value.status_code == 400
     with pytest.raises(ollama.ResponseError, match="num_ctx"):
         llama.chat("tiny", HI, options={"num_ctx": 4096})
-    for keep in (-1, 0, 1800, "5m"):
+    for keep in (-1, 1800, "5m"):
         assert llama.chat("tiny", HI, options={"num_ctx": 256, "num_predict": 1}, keep_alive=keep).done
     for name in ("http://127.0.0.1/x.gguf", "../x", "/etc/passwd", "hf:a/b:Q4_0"):
         with pytest.raises(ollama.ResponseError, match="catalogue"):
             llama.pull(name)
+
+
+def test_a_model_is_opened_and_closed_by_requests_without_words(tmp_path):
+    with Running({"tiny": TINY}, tmp_path, idle_unload=3600) as running, ollama.Client(running.url) as client:
+        assert client.generate("tiny", keep_alive="1h30m").done_reason == "load"
+        assert [model.model for model in client.ps().models] == ["tiny"]
+        assert running.served.keep_s == 5400
+        assert client.chat("tiny", keep_alive=0).done_reason == "unload"
+        wait_until(lambda: not client.ps().models)
+        assert client.chat("tiny", []).done_reason == "load"  # and it stays, as nothing else was said
+        assert running.served.keep_s is None
+        assert client.generate("tiny", "Hi", options={"num_predict": 2}, keep_alive="0").response
+        wait_until(lambda: not client.ps().models)
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    (None, None), (0, 0), (1.5, 1.5), (-1, math.inf), ("-1m", math.inf), ("0", 0), ("5m", 300), ("1h0.5s", 3600.5),
+    ("250ms", 0.25),
+])  # fmt: skip
+def test_how_long_a_model_stays_open(given, expected):
+    assert ollama_lifetime.seconds(given) == expected
+
+
+@pytest.mark.parametrize("given", ["", "5", "m", "5 m", "5mm", "1e3s", "m5", "٥m", "5m" * 60])
+def test_what_is_no_time_to_stay_open_is_a_400(server, given):
+    answer = server.post("/api/generate", {"model": "tiny", "keep_alive": given})
+    assert (answer.status_code, "keep_alive" in answer.json()["error"]) == (400, True)
 
 
 @pytest.mark.parametrize(("params", "body"), [
