@@ -177,6 +177,8 @@ def test_the_commands_refuse_and_list(tmp_path, shell_env):
     assert made.stdout.startswith("tenth-")
     assert "me" in run("key", "list").stdout
     assert made.stdout.strip() not in run("key", "list", "--json").stdout
+    assert run("key", "new", "slow", "--requests-per-minute", "5", "--concurrent", "2").returncode == 0
+    assert "infer  (at most 5 a minute, 2 at a time)" in run("key", "list").stdout
     assert run("key", "revoke", "me").returncode == 0
     assert "revoked" in run("key", "list").stdout
     assert run("key", "fly").returncode == 2
