@@ -82,3 +82,6 @@ MORE = """
     ) STRICT;
     CREATE INDEX message_tokens_by_time ON message_tokens (owner, made_at);
 """
+
+# Which of two states of a message is the newer one.
+REVS = "ALTER TABLE messages ADD COLUMN rev INTEGER NOT NULL DEFAULT 0;"
