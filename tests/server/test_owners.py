@@ -15,7 +15,8 @@ LINE = json.dumps({"custom_id": "a", "method": "POST", "url": "/v1/completions",
 # Bodies of the routes that need one, by the end of their path.
 BODIES = {"/messages": {"content": "x"}, "/regenerate": {}, "/api/folders/{id}": {"name": "x"},
           "/api/presets/{id}": {"name": "x"}, "/api/chats/{chat_id}": {"title": "x"}, "{message_id}": {"rating": 1}}
-NOT_OWNED = {"/v1/models/{name}", "/api/users/{id}"}  # everybody's; and of those who may keep accounts: a 403
+NOT_OWNED = {"/v1/models/{name}", "/api/library/{name}",  # everybody's
+             "/api/users/{id}"}  # of those who may keep accounts: a 403
 
 
 @pytest.fixture(scope="module")
