@@ -11,6 +11,7 @@ import httpx2
 import tenth
 from tenth.server.app import App
 from tenth.server.config import ServerConfig
+from tenth.server.lan import open_lan
 from tenth.server.running import Server, listen
 
 DATA = Path(__file__).parents[1] / "data"
@@ -29,7 +30,8 @@ class Running:
         self.sock = listen(self.config)
         self.port = self.sock.getsockname()[1]
         ready = threading.Event()
-        self.server = Server(self.app, self.sock, ready.set)
+        self.lan = open_lan(self.config, self.port) if self.config.lan else None
+        self.server = Server(self.app, self.sock, ready.set, self.lan)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
         assert ready.wait(20), "the server did not start"
@@ -52,6 +54,8 @@ class Running:
         self.thread.join(30)
         assert not self.thread.is_alive(), "the server did not stop"
         self.sock.close()
+        if self.lan is not None:
+            self.lan.sock.close()
 
     def post(self, path, body, **how):
         return self.http.post(path, json=body, **how)

@@ -67,6 +67,12 @@ class Shelf:
                           "there is none yet: tenth pull fetches one", param="model")
         return served
 
+    def has(self, name: str | None) -> bool:
+        """Whether a model of this name is served."""
+        if name is not None and name not in self.models:
+            self.refresh()
+        return name in self.models
+
     @property
     def is_on_demand(self) -> bool:
         """Whether models of the library are served without having been named at the start."""
