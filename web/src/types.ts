@@ -199,7 +199,7 @@ export interface Experts {
 }
 
 export interface Inside {
-  tokens: Token[];
+  tokens: Token[] | null; // null: nothing was recorded
   experts: Experts | null;
 }
 

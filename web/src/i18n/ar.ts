@@ -4,6 +4,7 @@ const words: Catalogue = {
   'account.concurrent': 'الإجابات في آن واحد',
   'account.delete': 'حذف {name}',
   'account.delete.ask': 'أتريد حذف الحساب «{name}» مع كل محادثاته؟ لا يمكن التراجع عن ذلك.',
+  'account.first': 'الحساب الأول لمشرف. يتولى المحادثات الموجودة هنا، ومن بعدها يسجّل الجميع الدخول.',
   'account.limits': 'الحدود',
   'account.limits.of': 'حدود {name}',
   'account.make': 'إنشاء الحساب',

@@ -4,6 +4,7 @@ const words: Catalogue = {
   'account.concurrent': 'Antworten gleichzeitig',
   'account.delete': '{name} löschen',
   'account.delete.ask': 'Das Konto „{name}“ mit allen Chats löschen? Das lässt sich nicht rückgängig machen.',
+  'account.first': 'Das erste Konto gehört einem Admin. Es übernimmt die Chats, die hier sind, und von da an meldet sich jeder an.',
   'account.limits': 'Grenzen',
   'account.limits.of': 'Grenzen von {name}',
   'account.make': 'Konto anlegen',

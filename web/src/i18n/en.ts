@@ -4,6 +4,7 @@ export default {
   'account.concurrent': 'Answers at once',
   'account.delete': 'Delete {name}',
   'account.delete.ask': 'Delete the account “{name}” with all its chats? This cannot be undone.',
+  'account.first': 'The first account is an admin’s. It takes over the chats that are here, and from then on everybody signs in.',
   'account.limits': 'Limits',
   'account.limits.of': 'Limits of {name}',
   'account.make': 'Create account',

@@ -4,6 +4,7 @@ const words: Catalogue = {
   'account.concurrent': 'Respuestas a la vez',
   'account.delete': 'Eliminar a {name}',
   'account.delete.ask': '¿Eliminar la cuenta «{name}» con todos sus chats? No se puede deshacer.',
+  'account.first': 'La primera cuenta es de un administrador. Se queda con los chats que hay, y desde entonces todos inician sesión.',
   'account.limits': 'Límites',
   'account.limits.of': 'Límites de {name}',
   'account.make': 'Crear cuenta',

@@ -4,6 +4,7 @@ const words: Catalogue = {
   'account.concurrent': 'Réponses simultanées',
   'account.delete': 'Supprimer {name}',
   'account.delete.ask': 'Supprimer le compte « {name} » et toutes ses discussions ? C’est irréversible.',
+  'account.first': 'Le premier compte est celui d’un administrateur. Il reprend les discussions présentes ; ensuite, chacun se connecte.',
   'account.limits': 'Limites',
   'account.limits.of': 'Limites de {name}',
   'account.make': 'Créer le compte',

@@ -4,6 +4,7 @@ const words: Catalogue = {
   'account.concurrent': 'एक साथ उत्तर',
   'account.delete': '{name} हटाएँ',
   'account.delete.ask': 'खाता “{name}” उसकी सारी बातचीत के साथ हटाएँ? यह वापस नहीं हो सकता।',
+  'account.first': 'पहला खाता व्यवस्थापक का होता है। यहाँ की चैट उसी की हो जाती हैं, और उसके बाद सबको साइन इन करना होता है।',
   'account.limits': 'सीमाएँ',
   'account.limits.of': '{name} की सीमाएँ',
   'account.make': 'खाता बनाएँ',

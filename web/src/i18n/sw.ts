@@ -4,6 +4,7 @@ const words: Catalogue = {
   'account.concurrent': 'Majibu kwa wakati mmoja',
   'account.delete': 'Futa {name}',
   'account.delete.ask': 'Futa akaunti “{name}” pamoja na mazungumzo yake yote? Haiwezi kutenduliwa.',
+  'account.first': 'Akaunti ya kwanza ni ya msimamizi. Inachukua mazungumzo yaliyopo, na tangu hapo kila mtu huingia.',
   'account.limits': 'Mipaka',
   'account.limits.of': 'Mipaka ya {name}',
   'account.make': 'Fungua akaunti',

@@ -4,6 +4,7 @@ const words: Catalogue = {
   'account.concurrent': '同时回答数',
   'account.delete': '删除 {name}',
   'account.delete.ask': '删除账户“{name}”及其所有对话？此操作无法撤销。',
+  'account.first': '第一个账户属于管理员。它会接管已有的对话，此后每个人都需要登录。',
   'account.limits': '限制',
   'account.limits.of': '{name} 的限制',
   'account.make': '创建账户',

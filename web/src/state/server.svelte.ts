@@ -37,6 +37,12 @@ class Server {
     for (const pull of this.library?.pulls ?? []) if (pull.state === 'running') this.pulls[pull.name] ??= pull;
   }
 
+  /** An admin, or who owns this machine while there are no accounts: then the first one is made. */
+  get mayKeepAccounts(): boolean {
+    const role = this.session?.user?.role;
+    return role === 'admin' || (role === 'local' && !this.session?.needs_login);
+  }
+
   /** The price that answers are compared with; it is the person's, wherever they sign in. */
   async setPrice(price: Price): Promise<void> {
     const set = await attempt(() => api.setPrice(price));

@@ -201,6 +201,11 @@ export class Thread {
     });
   }
 
+  /** Show a message, on whichever branch it is. */
+  goTo(id: string): void {
+    if (this.messages.has(id) && !this.path.some((message) => message.id === id)) this.leaf = this.deepest(id);
+  }
+
   /** Walk to another branch; every page of this owner follows. */
   async walk(message: LiveMessage): Promise<void> {
     this.leaf = this.deepest(message.id);
