@@ -13,6 +13,8 @@ from tenth.errors import ResourceError
 from tenth.loader import ALWAYS_STREAM
 from tenth.server import streams
 from tenth.server.admission import Need
+from tenth.server.keys import Keys
+from tenth.server.state import State
 from tenth.weights.budget import GRANTS
 
 from . import moe
@@ -172,6 +174,20 @@ def test_a_resumable_stream_that_nobody_reads_is_forgotten(server, monkeypatch):
     monkeypatch.setattr(streams, "KEPT_S", 0.0)
     time.sleep(0.01)
     assert server.get(f"/v1/streams/{id}").status_code == 404
+
+
+def test_one_caller_keeps_only_so_many_streams(tmp_path, monkeypatch):
+    monkeypatch.setattr(streams, "MOST_OF_ONE", 2)
+    state = State(tmp_path / "state.db")
+    keys = [Keys(state).new(name, ("infer",)) for name in ("one", "two")]
+    state.close()
+    with Running({"tiny": TINY}, tmp_path) as running:
+        asked = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "stream": True}
+        found = [running.post("/v1/chat/completions", asked, headers={"x-tenth-resumable": "1", "x-api-key": keys[i]})
+                 for i in (0, 0, 0, 1)]
+        assert [answer.status_code for answer in found] == [200, 200, 429, 200]
+        assert int(found[2].headers["retry-after"]) >= 1
+        wait_until(lambda: idle(running))
 
 
 @pytest.mark.model
