@@ -11,6 +11,7 @@ constexpr int kSpanTokens = kSpanPages * kPageTokens;
 constexpr int kQueryTile = 96;                         // most queries that share one reading of keys and values
 constexpr int kLatentTile = 32;  // the same of latents: 32 queries of 576 numbers and their sums take 150 KB, in L2
 
+
 enum class KvFormat : int { f16 = 0, q8_0 = 1, f32 = 2 };
 
 // Where keys and values of one layer lie inside a page. For keys one SIMD lane is one token, for values one number of a token.
@@ -126,7 +127,7 @@ constexpr int kIntegerQueries = 32;  // most queries whose weights are rounded a
 // float32; or weights in integers, with units and scales.
 constexpr int64_t attention_scratch(int64_t head_dim) {
   const int64_t strip = kSpanTokens * 32, page = kPageTokens * head_dim, floats = strip > page ? strip : page;
-  const int64_t integers = head_dim / 32 * (kIntegerQueries * (kSpanTokens / 2 + 1) + kSpanTokens + 16);
+  const int64_t integers = head_dim / 32 * (kIntegerQueries * (kSpanTokens / 2 + 1) + 2 * kSpanTokens + 16);
   return kQueryTile * (round_up_32(head_dim) + kSpanTokens + 2 * attention_partial(head_dim)) + (floats > integers ? floats : integers);
 }
 
