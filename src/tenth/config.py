@@ -74,8 +74,8 @@ class EngineConfig:
         for name in ("prefix_reuse", "predict_experts", "speculate", "note_experts"):
             if not isinstance(value := getattr(self, name), bool):
                 raise RequestError(f"setting {name} is {value!r}, expected True or False")
-        if self.kv_format not in ("f16", "q8_0", "f32"):
-            raise RequestError(f"setting kv_format is {self.kv_format!r}, expected f16, q8_0 or f32")
+        if self.kv_format not in ("bf16", "f16", "q8_0", "f32"):
+            raise RequestError(f"setting kv_format is {self.kv_format!r}, expected bf16, f16, q8_0 or f32")
 
 
 def settings() -> list[tuple[str, Any, str]]:
