@@ -10,10 +10,10 @@ tests/data/ordinary_text.txt, that is 500 predictions, computed as one sequence 
 What the figures are stands in src/tenth/bench/divergence.py.
 
 Engines: exact; int8, f16kv, int8+f16kv (exact with one or both of the roundings that engines use); llama.cpp (its
-defaults: float16 KV), llama.cpp-f32kv; tenth (its defaults: bfloat16 KV), tenth-f16kv, tenth-q8kv. Each engine's package is imported
-only when it has to be measured, so engines can be measured from different environments: logits (but never tenth's) are
-kept in --cache. exact needs gguf and torch, llama.cpp needs llama-cpp-python, tenth needs tenth; where no engine is
-named, those that are neither kept nor installed are left out, and a line says so.
+defaults: float16 KV), llama.cpp-f32kv; tenth (its defaults: bfloat16 KV), tenth-f16kv, tenth-q8kv. Each engine's
+package is imported only when it has to be measured, so engines can be measured from different environments: logits (but
+never tenth's) are kept in --cache. exact needs gguf and torch, llama.cpp needs llama-cpp-python, tenth needs tenth;
+where no engine is named, those that are neither kept nor installed are left out, and a line says so.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def rounded(x, kv):
 
 # Root mean square of the error, to that of the numbers. In float16 and int8 a few numbers turn over, where keys in
 # float32 and in float64 lie on two sides of a rounding; for q8_0 the kernels round queries to 16 bits,
-# weights to 15; for bf16 both to 8.
+# weights to 15; for bf16 both to 8 significant ones.
 @pytest.mark.parametrize(("kv", "tolerance"), [("f32", 1e-6), ("f16", 4e-5), ("bf16", 4e-3), ("q8_0", 2e-4)])
 @pytest.mark.parametrize("case", CASES)
 def test_attention_over_spans_means_what_the_reference_says(case, kv, tolerance, tmp_path, monkeypatch):
@@ -126,6 +126,18 @@ def test_stale_numbers_in_a_page_do_not_change_the_bits(tmp_path):
         fresh = logits(runtime, tokens_of(), N_TOKENS)
         logits(runtime, tokens_of(1), N_TOKENS)
         assert np.array_equal(logits(runtime, tokens_of(), 1)[140:170], fresh[140:170]), kv
+
+
+def test_what_is_no_number_in_a_stale_page_is_not_seen(tmp_path):
+    case, broken = CASES[0], 7
+    program, weights = program_of(case), weights_of(program_of(case))
+    weights["embd.weight"][broken] = 3e38  # its keys and values are infinite or no numbers
+    tokens = np.where(tokens_of() == broken, broken + 1, tokens_of())
+    for kv in case.formats():
+        runtime = open_program(program, weights, tmp_path, rows=N_TOKENS, kv_format=kv, threads=2, context=512)
+        fresh = logits(runtime, tokens, N_TOKENS)
+        assert np.isnan(logits(runtime, np.full(N_TOKENS, broken), N_TOKENS)).all(), kv
+        assert np.array_equal(logits(runtime, tokens, 1)[:40], fresh[:40]), kv
 
 
 HASH = """

@@ -18,6 +18,12 @@ TENTH_INLINE void set_cell(Cell& cell, float first, float second) { cell = bf16_
 TENTH_INLINE void add_pair(F32& sum, I32 cell, I32 pairs) { asm("vdpbf16ps %2, %1, %0" : "+v"(sum.v) : "v"(cell.v), "v"(pairs.v)); }
 #else
 struct Cell { float first, second; };
+// As fma, for the same reason.
+#if defined(TENTH_AVX512) || defined(TENTH_AVX2)
+TENTH_INLINE void add_product(F32& sum, F32 a, F32 b) { asm("vfmadd231ps %2, %1, %0" : "+v"(sum.v) : "v"(a.v), "v"(b.v)); }
+#else
+TENTH_INLINE void add_product(F32& sum, F32 a, F32 b) { sum = fma(a, b, sum); }
+#endif
 TENTH_INLINE void set_cell(Cell& cell, float first, float second) { cell = {round_bf16(first), round_bf16(second)}; }
 #endif
 constexpr int kSpanCells = kSpanTokens * sizeof(float) / sizeof(Cell);  // from a query's weights, as cells, to the next one's
@@ -30,14 +36,11 @@ template <int Q, int V, int STEP> TENTH_INLINE void add_pairs(const uint8_t* row
   TENTH_EACH_OF(Q, i, const I32 cell = splati(int32_t(cells[i * STEP])); TENTH_EACH_OF(V, v, add_pair(sums[i * V + v], cell, x[v]);););
 #else
   F32 x[V];
-  for (int v = 0; v < V; v++) x[v] = as_f32(andi(loadi(row + v * LANES * 4), splati(int32_t(0xffff0000))));
-  TENTH_UNROLL(12)
-  for (int i = 0; i < Q; i++)
-    for (int v = 0; v < V; v++) sums[i * V + v] = fma(splatf(cells[i * STEP].second), x[v], sums[i * V + v]);
-  for (int v = 0; v < V; v++) x[v] = as_f32(shl<16>(loadi(row + v * LANES * 4)));
-  TENTH_UNROLL(12)
-  for (int i = 0; i < Q; i++)
-    for (int v = 0; v < V; v++) sums[i * V + v] = fma(splatf(cells[i * STEP].first), x[v], sums[i * V + v]);
+  TENTH_EACH_OF(V, v, x[v] = as_f32(andi(loadi(row + v * LANES * 4), splati(int32_t(0xffff0000)))););
+  TENTH_EACH_OF(Q, i, const F32 y = splatf(cells[i * STEP].second); TENTH_EACH_OF(V, v, add_product(sums[i * V + v], y, x[v]);););
+  TENTH_HIDE(row);  // else GCC loads for both halves at once and stores sums
+  TENTH_EACH_OF(V, v, x[v] = as_f32(shl<16>(loadi(row + v * LANES * 4))););
+  TENTH_EACH_OF(Q, i, const F32 y = splatf(cells[i * STEP].first); TENTH_EACH_OF(V, v, add_product(sums[i * V + v], y, x[v]);););
 #endif
 }
 
