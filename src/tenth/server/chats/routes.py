@@ -205,8 +205,9 @@ async def delete_message(chat_id: str, message_id: str, request: Request) -> Res
 
 
 def _answer(desk: ChatServer, chat: Chat, model: str | None, settings: bodies.Settings) -> Message:
-    """The answer that is to be made, with a model that is there."""
-    name = desk.service.shelf.choose(model or chat["model"])
+    """The answer that is to be made, with a model that is there: the chat's may have gone, or be the shell's."""
+    shelf = desk.service.shelf
+    name = shelf.choose(model) if model is not None or not shelf.has(chat["model"]) else chat["model"]
     return desk.answering.new(name, {**chat["settings"], **settings.given()})
 
 

@@ -82,3 +82,6 @@ MORE = """
     ) STRICT;
     CREATE INDEX message_tokens_by_time ON message_tokens (owner, made_at);
 """
+
+# Links to sessions of keys.
+PAIRED = "ALTER TABLE pairings ADD COLUMN key_id TEXT REFERENCES keys (id) ON DELETE CASCADE;"
