@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tenth.library import library_folder
-from tenth.server.chats.schema import ACCOUNTS, CHATS, FOUND, MORE, PAIRED
+from tenth.server.chats.schema import ACCOUNTS, CHATS, FOUND, MORE, PAIRED, REVS
 from tenth.server.databases import Database, Step, open_engine
 
 T = TypeVar("T")
@@ -54,6 +54,7 @@ STEPS: tuple[Step, ...] = (
     FOUND,
     MORE,
     PAIRED,
+    REVS,
 )
 
 
