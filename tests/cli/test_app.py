@@ -54,11 +54,11 @@ def test_the_page_opens_with_one_server_and_no_model(tmp_path, shell_env, browse
             assert not any(model["is_here"] for model in library["models"])
             assert http.get("/api/machine").json()["cpu"]
         again = start(env)
-        assert url in again.communicate(timeout=30)[1]
+        assert url in again.communicate(timeout=90)[1]
         assert again.returncode == 0
         assert opened(tmp_path, 2) == [url, url]
         server.send_signal(signal.SIGINT)
-        assert server.wait(30) == 0
+        assert server.wait(60) == 0
         assert not Path(env["TENTH_HOME"], "server", "running.json").exists()
     finally:
         server.kill()
