@@ -10,6 +10,10 @@ from tests.runtime.native import all_logits, golden, open_golden, open_streamed
 CASES = ["qwen3moe", "deepseek3_quantised", "gpt_oss"]  # softmax, sigmoid with bias and groups, softmax of the chosen
 
 
+def half(needs):
+    return needs.fixed + needs.experts // 2
+
+
 def least(needs):
     return needs.least
 
@@ -19,18 +23,19 @@ def all_slots(needs):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("lossy", [{"lossy_drop": 1.0}, {"lossy_prefer": 0.5}, {"lossy_drop": 0.5, "lossy_prefer": 2}])
+@pytest.mark.parametrize("lossy", [{"lossy_drop": 1.0}, {"lossy_prefer": 2.0}, {"lossy_drop": 0.5, "lossy_prefer": 2}])
 def test_prompts_are_exact_and_generation_reads_less(case, lossy):
+    """With half of the experts in memory: what is read changes by 1 % with how threads are timed, and must by more."""
     tokens = golden(case)["tokens"]
     exact = all_logits(open_golden(case), tokens)
-    plain, changed = (open_streamed(case, least, predict_experts=False, **how) for how in ({}, lossy))
+    plain, changed = (open_streamed(case, half, predict_experts=False, **how) for how in ({}, lossy))
     assert np.array_equal(all_logits(changed, tokens, chunk=len(tokens)), exact), "a prompt"
     for runtime in (plain, changed):
         runtime.reset_profile()
         one_by_one = all_logits(runtime, tokens, chunk=1)
         assert np.array_equal(one_by_one, exact) is (runtime is plain)
         assert np.isfinite(one_by_one).all()
-    assert changed.expert_counters().read_bytes < plain.expert_counters().read_bytes
+    assert changed.expert_counters().read_bytes < 0.85 * plain.expert_counters().read_bytes
     assert plain.expert_counters().dropped == 0
     if lossy.keys() == {"lossy_drop"}:
         assert changed.expert_counters().dropped > 0
