@@ -18,7 +18,7 @@ from tenth.bench.report import figures, lines
 from tenth.bench.work import count
 from tenth.cli.flags import ModelArgument, flag
 from tenth.cli.opening import StatusLine, open_model
-from tenth.cli.terminal import figure, in_units, message, table, write_json, write_line
+from tenth.cli.terminal import expert_line, figure, in_units, message, table, write_json, write_line
 from tenth.config import EngineConfig
 from tenth.errors import RequestError
 
@@ -253,10 +253,7 @@ def show(result: dict[str, Any]) -> None:
                f"(spread {100 * read['spread']:.0f} %), "
                f"int8 {int8['median'] / 1e9:.0f} G multiply-adds/s (spread {100 * int8['spread']:.0f} %)")
     if experts := result.get("experts"):
-        write_line(f"experts: {in_units(experts['slot_bytes'])} hold those of {experts['tokens_held']} tokens; "
-                   f"{100 * experts['hit_rate']:.0f} % were in memory when needed, "
-                   f"{in_units(experts['read_bytes_per_token'])} read per token, "
-                   f"{100 * experts['waiting_share']:.0f} % of the time waiting for the disk")
+        write_line(expert_line(experts))
     write_line(prediction_line(result))
     if "peer" in result:
         write_line(f"peer: {result['peer']['version'] or result['peer']['name']}")
