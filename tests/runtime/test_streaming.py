@@ -190,7 +190,7 @@ def test_what_was_used_before_is_in_memory_before_it_is_asked_for():
     assert counts.ready + counts.coming >= 3
 
 
-def wait_until(condition, seconds=10.0):
+def wait_until(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never came true"

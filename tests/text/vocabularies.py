@@ -19,7 +19,7 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
 class Metadata:
-    """A dictionary with the getters of weights.Metadata."""
+    """A dictionary with the getters of weights.Metadata, which give the caller a list of its own."""
 
     def __init__(self, values: dict[str, Any]):
         self.values = values
@@ -34,7 +34,8 @@ class Metadata:
         if key not in self.values and default is ...:
             from tenth.errors import ModelFileError
             raise ModelFileError(f"no {key}")
-        return self.values.get(key, default)
+        value = self.values.get(key, default)
+        return list(value) if isinstance(value, list) else value
 
     get_int = get_str = get_bool = get_ints = get_floats = get_strs = _get
 
