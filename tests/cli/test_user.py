@@ -77,7 +77,8 @@ def test_sessions_are_ended(tenth, state):
     (("user", "new", "ada", "--admin"), "short\n"), (("user", "new", "a/b", "--admin"), "long enough\n"),
     (("user", "remove", "nobody"), ""), (("user", "change", "nobody", "--admin"), ""),
     (("user", "logout", "nobody"), ""), (("key", "new", "k", "--account", "nobody"), ""),
-    (("user", "remove", "\udcff"), ""), (("key", "revoke", "\udcff"), ""), (("key", "new", "k", "--account", "\udcff"), ""),
+    (("user", "remove", "\udcff"), ""), (("key", "revoke", "\udcff"), ""),
+    (("key", "new", "k", "--account", "\udcff"), ""),
 ])  # fmt: skip
 def test_what_cannot_be_is_told_in_a_line(tenth, words, stdin):
     result = tenth(*words, stdin=stdin)
