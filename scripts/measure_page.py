@@ -22,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.page.visiting import Visit, open_chromium
 from tests.server.running import TINY, Running
 
+from tenth.server.chats.revs import next_rev
+
 CHARACTERS = 40_000  # of 10,000 tokens
 TOLD_S = 0.03  # the server gathers text for so long
 PARAGRAPH = ("Here is a sentence with **bold**, *italic* and `code`, a formula $e^{i\\pi} + 1 = 0$, and a "
@@ -75,15 +77,16 @@ def stream(server: Running, chat: str, answer: dict, text: str, tokens_per_secon
 
     async def tell() -> None:
         hub = server.app.chats.hub
-        hub.tell("local", "message", {"message": {**answer, "status": "running", "content": ""}})
+        rev = next_rev(answer["rev"])
+        hub.tell("local", "message", {"message": {**answer, "rev": rev, "status": "running", "content": ""}})
         at, step = 0, max(1, round(4 * tokens_per_second * TOLD_S))
         start = time.monotonic()
         while at < len(text):
             hub.tell("local", "delta", {"chat_id": chat, "message_id": answer["id"], "kind": "content", "from": at,
-                                        "text": text[at:at + step]})
+                                        "text": text[at:at + step], "rev": rev})
             at += step
             await asyncio.sleep(max(0.0, start + at / step * TOLD_S - time.monotonic()))
-        hub.tell("local", "message", {"message": {**answer, "status": "done", "content": text}})
+        hub.tell("local", "message", {"message": {**answer, "rev": next_rev(rev), "status": "done", "content": text}})
 
     asyncio.run_coroutine_threadsafe(tell(), loop).result()
 

@@ -10,9 +10,10 @@ tests/data/ordinary_text.txt, that is 500 predictions, computed as one sequence 
 What the figures are stands in src/tenth/bench/divergence.py.
 
 Engines: exact; int8, f16kv, int8+f16kv (exact with one or both of the roundings that engines use); llama.cpp (its
-defaults: float16 KV), llama.cpp-f32kv; tenth (its defaults: float16 KV), tenth-q8kv. Each engine's package is imported
-only when it has to be measured, so engines can be measured from different environments: logits (but never tenth's) are
-kept in --cache. exact needs gguf and torch, llama.cpp needs llama-cpp-python, tenth needs tenth.
+defaults: float16 KV), llama.cpp-f32kv; tenth (its defaults: bfloat16 KV), tenth-f16kv, tenth-q8kv. Each engine's
+package is imported only when it has to be measured, so engines can be measured from different environments: logits (but
+never tenth's) are kept in --cache. exact needs gguf and torch, llama.cpp needs llama-cpp-python, tenth needs tenth;
+where no engine is named, those that are neither kept nor installed are left out, and a line says so.
 """
 
 from __future__ import annotations
@@ -77,18 +78,29 @@ ENGINES: dict[str, Callable[[Path, list[int]], np.ndarray]] = {
     "int8+f16kv": exact(activations="q8", kv="f16"),
     "llama.cpp": llama_cpp("f16"),
     "llama.cpp-f32kv": llama_cpp("f32"),
-    "tenth": tenth("f16"),
+    "tenth": tenth("bf16"),
+    "tenth-f16kv": tenth("f16"),
     "tenth-q8kv": tenth("q8_0"),
 }
 
 
+def encode(path: Path, text: str) -> list[int]:
+    """By llama.cpp, or by tenth where that is not installed: the same tokens."""
+    try:
+        import llama_peer
+    except ImportError:
+        import tenth as engine
+
+        with engine.load(str(path)) as model:
+            return list(model.tokenize(text))
+    return llama_peer.tokenize(path, text)
+
+
 def read_tokens(path: Path, cache: Path) -> list[int]:
-    """The first 501 tokens of the text, begin token included where the file asks for one; encoded by llama.cpp."""
+    """The first 501 tokens of the text, begin token included where the file asks for one."""
     kept = cache / "tokens.json"
     if not kept.exists():
-        import llama_peer
-
-        tokens = llama_peer.tokenize(path, TEXT.read_text(encoding="utf-8"))
+        tokens = encode(path, TEXT.read_text(encoding="utf-8"))
         if len(tokens) <= N_PREDICTIONS:
             raise SystemExit(f"the text has {len(tokens)} tokens for this model; {N_PREDICTIONS + 1} are needed")
         kept.write_text(json.dumps(tokens[: N_PREDICTIONS + 1]), encoding="utf-8")
@@ -122,9 +134,16 @@ def main() -> int:
     cache = options.cache / f"{options.model.stem}-{key}"
     cache.mkdir(parents=True, exist_ok=True)
     tokens, expected = read_tokens(options.model, cache), read_logits("exact", options.model, cache)
-    rows = []
+    rows, missing = [], []
     for engine in options.engine or ENGINES:
-        rows.append(compare(engine, read_logits(engine, options.model, cache), expected, tokens))
+        try:
+            rows.append(compare(engine, read_logits(engine, options.model, cache), expected, tokens))
+        except ImportError as error:
+            if options.engine:
+                parser.error(f"{engine} is not in {options.cache} and cannot be measured here: {error}")
+            missing.append(engine)
+    if missing:
+        print(f"left out, neither kept nor installed here: {', '.join(missing)}", file=sys.stderr)
     if options.json:
         print(json.dumps({"model": options.model.name, "engines": [asdict(row) for row in rows]}, indent=2))
         return 0

@@ -31,6 +31,7 @@ import psutil
 
 ACCEPTED = {200, 201}
 CLEAN = ACCEPTED | {400, 404, 429, 503}
+PATIENCE_S = 900  # of a client: whatever else the machine has to do meanwhile, no answer is lost
 GROWTH_SHARE, GROWTH_BYTES = 0.05, 8 << 20  # of resident memory, that a run may show
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
 ENDS = {"/v1/chat/completions": "data: [DONE]", "/v1/completions": "data: [DONE]", "/v1/messages": "message_stop",
@@ -103,7 +104,7 @@ async def ask_for(url, model, seconds, n_clients, seed):
 
     async def client(number):
         chance = random.Random(seed * 1000 + number)
-        async with httpx2.AsyncClient(base_url=url, timeout=120, trust_env=False) as http:
+        async with httpx2.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False) as http:
             while time.monotonic() < end and len(wrong) < 20:
                 await one(http, chance, model, seen, wrong)
 
@@ -138,11 +139,11 @@ def serving(model, memory_bytes, name="soak"):
 
 def gauges(url):
     """The numbers of /metrics that are without further labels than the model's."""
-    lines = httpx2.get(f"{url}/metrics", trust_env=False).text.splitlines()
+    lines = httpx2.get(f"{url}/metrics", timeout=PATIENCE_S, trust_env=False).text.splitlines()
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
 
 
-def at_rest(url, within_s=60):
+def at_rest(url, within_s=PATIENCE_S):
     """The gauges once nothing is at work."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
@@ -176,11 +177,14 @@ def soak(model, seconds, *, n_clients=8, seed=1, memory_bytes=1 << 30):
         pages = {key: value for key, value in now.items() if key.startswith("tenth_kv_pages")}
     wrong += [f"still at work at the end: {key}" for key in busy]
     quarter = max(1, len(resident) // 4)
+    tenth = max(1, len(resident) // 10)
     early, late = statistics.median(resident[quarter : 2 * quarter]), statistics.median(resident[-quarter:])
     if late > early * (1 + GROWTH_SHARE) + GROWTH_BYTES:
         wrong.append(f"memory grew from {early / 1e6:.0f} to {late / 1e6:.0f} MB")
     return {"seconds": seconds, "requests": sum(seen.values()), "answers": {str(k): v for k, v in seen.items()},
             "resident_mb": {"second quarter": early / 1e6, "last quarter": late / 1e6, "most": max(resident) / 1e6},
+            "resident_curve_mb": [round(statistics.median(resident[at : at + tenth]) / 1e6)
+                                  for at in range(0, len(resident), tenth)],
             "pages": pages, "wrong": wrong}
 
 

@@ -283,7 +283,7 @@ void bind_plan(nb::module_& m) {
   m.def("first_of_cores", &first_of_cores, "allowed"_a, "root"_a, "Of these processors the first of each core, as the files under root say.");
   m.def("partial_sums_bytes", &partial_sums_bytes, "n_heads"_a, "head_dim"_a, "context_tokens"_a);
   m.def("page_bytes", [](const std::vector<std::tuple<int, int, int>>& layers, int kv_format) {
-    expect(kv_format >= 0 && kv_format <= 2, "page_bytes: no such KV format");
+    expect(kv_format >= 0 && kv_format <= 3, "page_bytes: no such KV format");
     int64_t at = 0;  // as Plan::finish lays them out
     for (auto [heads, dim, latent] : layers) {
       expect(heads > 0 && dim > 0 && heads <= 1 << 20 && dim <= 1 << 20 && latent >= 0 && latent < dim, "page_bytes: shape of a layer");

@@ -24,7 +24,7 @@ namespace {
 
 // What the CPU has and the operating system saves across task switches.
 struct Cpu {
-  bool sse42 = false, avx2 = false, avxvnni = false, avx512 = false, vbmi = false, amx = false;
+  bool sse42 = false, avx2 = false, avxvnni = false, avx512 = false, vbmi = false, bf16 = false, amx = false;
 
   Cpu() {
     unsigned a, b, c, d;
@@ -43,6 +43,8 @@ struct Cpu {
     avx512 = avx2 && (low & ZMM) == ZMM && (b & bit_AVX512F) && (b & bit_AVX512BW) && (b & bit_AVX512VL) &&
              (b & bit_AVX512DQ) && (c & bit_AVX512VNNI);
     vbmi = avx512 && (c & bit_AVX512VBMI);
+    constexpr unsigned AVX512_BF16 = 1u << 5;  // in leaf 7, 1
+    bf16 = avx512 && __get_cpuid_count(7, 1, &a1, &b1, &c1, &d1) && (a1 & AVX512_BF16);
     constexpr unsigned TILES = 3u << 17, AMX_TILE = 1u << 24, AMX_INT8 = 1u << 25;  // xcr0 bits, cpuid bits
     amx = vbmi && (low & TILES) == TILES && (d & AMX_TILE) && (d & AMX_INT8) && may_use_tiles();
   }
@@ -156,5 +158,7 @@ const FormatKernels* find_format(const KernelTable& table, uint32_t gguf_id) {
 }
 
 bool cpu_is_supported() { return cpu().sse42; }
+
+bool cpu_multiplies_bf16() { return cpu().bf16; }
 
 }  // namespace tenth

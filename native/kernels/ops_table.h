@@ -11,11 +11,13 @@ constexpr int kSpanTokens = kSpanPages * kPageTokens;
 constexpr int kQueryTile = 96;                         // most queries that share one reading of keys and values
 constexpr int kLatentTile = 32;  // the same of latents: 32 queries of 576 numbers and their sums take 150 KB, in L2
 
-enum class KvFormat : int { f16 = 0, q8_0 = 1, f32 = 2 };
+enum class KvFormat : int { f16 = 0, q8_0 = 1, f32 = 2, bf16 = 3 };
 
 // Where keys and values of one layer lie inside a page. For keys one SIMD lane is one token, for values one number of a token.
 //   f16:  keys [kv_heads][head_dim][32], values [kv_heads][32][head_dim], 2 bytes each
 //   f32:  as f16 with 4 bytes each; for comparison with references, at twice the memory
+//   bf16: keys [kv_heads][head_dim/2][32][2], values [kv_heads][16][head_dim][2]: pairs of numbers, pairs of tokens; rows of
+//         values are as long as for a multiple of 16 numbers. The number beside the last token of a sequence is zero
 //   q8_0: keys [kv_heads]{ scales f32 [head_dim/32][32], int8 [head_dim/4][32][4] }: four numbers of a token in a lane,
 //         values [kv_heads]{ scales f32 [head_dim/32][32], int8 [8][head_dim][4] }: in group g, the tokens 2g, 2g + 1,
 //         2g + 16, 2g + 17 (the pairs that two registers of weights make); one scale per 32 numbers of one token
@@ -28,8 +30,10 @@ struct KvShape {
   int64_t head_bytes() const {
     const int64_t numbers = int64_t(head_dim) * kPageTokens;
     if (format == KvFormat::q8_0) return numbers + numbers / 32 * 4;
+    if (format == KvFormat::bf16) return int64_t(row_bytes()) * kPageTokens / 2;
     return numbers * (format == KvFormat::f32 ? 4 : 2);
   }
+  int row_bytes() const { return (head_dim + 15) / 16 * 64; }  // of bf16: the values of a pair of tokens
   // Keys of all heads, then values of all heads; or the rows that are both.
   int64_t layer_bytes() const { return (latent ? 1 : 2) * n_kv_heads * head_bytes(); }
 };
@@ -126,7 +130,7 @@ constexpr int kIntegerQueries = 32;  // most queries whose weights are rounded a
 // float32; or weights in integers, with units and scales.
 constexpr int64_t attention_scratch(int64_t head_dim) {
   const int64_t strip = kSpanTokens * 32, page = kPageTokens * head_dim, floats = strip > page ? strip : page;
-  const int64_t integers = head_dim / 32 * (kIntegerQueries * (kSpanTokens / 2 + 1) + kSpanTokens + 16);
+  const int64_t integers = head_dim / 32 * (kIntegerQueries * (kSpanTokens / 2 + 1) + 2 * kSpanTokens + 16);
   return kQueryTile * (round_up_32(head_dim) + kSpanTokens + 2 * attention_partial(head_dim)) + (floats > integers ? floats : integers);
 }
 

@@ -77,5 +77,7 @@ int kernel_tables(const KernelTable** out, int capacity);
 const FormatKernels* find_format(const KernelTable& table, uint32_t gguf_id);
 // Whether the CPU has SSE4.2, without which nothing here runs.
 bool cpu_is_supported();
+// Whether the CPU has AVX-512 with BF16.
+bool cpu_multiplies_bf16();
 
 }  // namespace tenth

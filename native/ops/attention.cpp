@@ -19,8 +19,13 @@ void run_kv_store(const Instruction& i, Step& s, int thread) {
       for (int64_t d = 0; d < width; d++) levelled[d] = key[d] / layer.levels[size_t(d)];
       key = levelled;
     }
-    s.rows->kv_store(key, s.floats(i.in[1]) + r * width,
-                     s.pages[sequence][position / kPageTokens] + layer.offset, layer.shape, position % kPageTokens);
+    uint8_t* page = s.pages[sequence][position / kPageTokens] + layer.offset;
+    const int slot = position % kPageTokens;
+    s.rows->kv_store(key, s.floats(i.in[1]) + r * width, page, layer.shape, slot);
+    const bool alone = layer.shape.format == KvFormat::bf16 && slot % 2 == 0 && r + 1 == s.batch->row_starts[sequence + 1];
+    if (!alone) continue;  // else its pair is read: what lies there must be numbers
+    std::fill_n(s.scratch_of(thread), width, 0.0f);
+    s.rows->kv_store(s.scratch_of(thread), s.scratch_of(thread), page, layer.shape, slot + 1);
   }
 }
 

@@ -46,7 +46,7 @@ int checked_threads(int n_threads, const Limits& l) {
              within(l.context_tokens, 1, INT32_MAX) && within(l.n_pages, 1, INT32_MAX) && within(l.arena_bytes, 0, kMostBytes) &&
              within(l.n_slots, 0, kMostRows),
          "plan: limits must be positive, and of a size that a machine can have");
-  expect(within(int(l.kv_format), 0, 2), "plan: no such KV format");
+  expect(within(int(l.kv_format), 0, 3), "plan: no such KV format");
   return n_threads;
 }
 

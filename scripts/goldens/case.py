@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import gguf
 import transformers
@@ -27,6 +27,7 @@ class Case:
     model: type[transformers.PreTrainedModel]
     config: transformers.PretrainedConfig
     formats: dict[str, str] = field(default_factory=dict)  # tensor name -> format; others F32
+    _: KW_ONLY
     expert_gain: float = 1.0  # of the matrices of experts, beside what weights are drawn with
     chat: bool = False  # with the tokenizer and template of tokenizer.py
     drafter: str = ""  # a block for predicting several tokens: "shared" has the model's vocabulary, "copies" its own

@@ -68,7 +68,7 @@ class Llama(Architecture):
 
 def llama(formats: dict[str, str] | None = None, chat: bool = False, **sizes: object) -> Case:
     config = transformers.LlamaConfig(**sizes)
-    return Case(Llama("llama"), transformers.LlamaForCausalLM, config, formats or {}, chat)
+    return Case(Llama("llama"), transformers.LlamaForCausalLM, config, formats or {}, chat=chat)
 
 
 CASES = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tenth.cli import app
+from tenth.cli import commands
 from tenth.cli.main import ALIASES, COMMANDS
 from tenth.cli.reference import commands_markdown
 
@@ -46,7 +46,7 @@ def test_readme_s_commands_parse(line):
     if not words:
         return  # bare tenth
     name = ALIASES.get(words[0], words[0])
-    assert app.build(name).make_context(name, words[1:]).params
+    assert commands.build(name).make_context(name, words[1:]).params
 
 
 def test_readme_s_python_uses_the_public_api():

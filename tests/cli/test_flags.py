@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 import pytest
 
-from tenth.cli import app
+from tenth.cli import commands
 from tenth.cli.flags import SHORT, bias, expand, flag, load_settings
 from tenth.config import EngineConfig, settings
 from tenth.errors import RequestError
@@ -14,7 +14,7 @@ WITH_ENGINE = ("ask", "run", "chat", "bench", "inspect")
 
 @pytest.mark.parametrize("command", WITH_ENGINE)
 def test_every_engine_setting_is_a_flag_with_its_default_and_sentence(command):
-    params = {p.name: p for p in app.build(command).params}
+    params = {p.name: p for p in commands.build(command).params}
     for name, default, sentence in settings():
         option = params[name]
         assert option.default == default

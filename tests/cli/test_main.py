@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tenth.cli import app, failure
+from tenth.cli import commands, failure
 from tenth.cli.main import ALIASES, COMMANDS, help_text
 from tenth.errors import ModelFileError, RequestError, ResourceError
 
@@ -26,7 +26,7 @@ def test_help_names_every_command_with_its_line(tenth):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_line_of_a_command_is_the_first_line_of_its_docstring(name):
-    assert app.function(name).__doc__.splitlines()[0] == COMMANDS[name]
+    assert commands.function(name).__doc__.splitlines()[0] == COMMANDS[name]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -12,6 +12,7 @@ import pytest
 
 from tenth.errors import TenthError
 from tenth.library import resolve
+from tenth.server.chats.revs import next_rev
 
 from ..server.running import Running
 from .visiting import ROOT, Visit, missing, open_chromium
@@ -93,8 +94,15 @@ def visit(browser, server):
 def tell(server):
     """Tells every page of this machine's owner of an event, as the server itself does."""
     loop = server.server.servers[0].get_loop()
+    revs = {}  # of the messages told of
 
     def tell(name, value):
+        if name == "message":
+            rev = revs[value["message"]["id"]] = next_rev(value["message"]["rev"])
+            value = {"message": {**value["message"], "rev": rev}}
+        elif name == "delta":
+            value = {**value, "rev": revs[value["message_id"]]}
+
         async def now():
             server.app.chats.hub.tell("local", name, value)
 

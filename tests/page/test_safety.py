@@ -38,8 +38,8 @@ def test_a_finished_answer_of_the_whole_corpus_is_only_text(visit, chat_of):
     person = visit()
     page = person.go(f"#/c/{chat['id']}")
     person.until("() => document.querySelectorAll('.prose .drawn').length > 3")
-    person.until("() => document.querySelectorAll('.prose img.diagram').length >= 5", seconds=60)
-    page.wait_for_timeout(1000)
+    person.until("() => document.querySelectorAll('.prose img.diagram').length >= 5")
+    person.settle()
     assert look_through(page) == []
     assert page.evaluate("() => ({}).polluted") is None
     for link in page.locator(".prose a").all():  # whatever is left leads elsewhere, in a new tab, without a referrer
@@ -53,15 +53,17 @@ def test_the_corpus_is_harmless_while_it_streams(visit, server, chat_of, tell):
     person = visit()
     page = person.go(f"#/c/{chat['id']}")
     page.wait_for_selector(".prose")
-    text = "\n\n".join([*MARKDOWN, *FORMULAS])
+    text = "\n\n".join([*MARKDOWN, *FORMULAS, "The end."])
     tell("message", {"message": {**answer, "status": "running", "content": ""}})
     for at in range(0, len(text), 37):  # cut anywhere, also in the middle of tags
         tell("delta", {"chat_id": chat["id"], "message_id": answer["id"], "kind": "content", "from": at,
                        "text": text[at:at + 37]})
-    page.wait_for_timeout(1000)
+    page.wait_for_selector(".prose p:text-is('The end.')")
+    person.settle()
     assert look_through(page) == []
     tell("message", {"message": {**answer, "status": "done", "content": text}})
-    page.wait_for_timeout(500)
+    page.wait_for_selector("[data-role=assistant][data-status=done]")
+    person.settle()
     assert look_through(page) == []
 
 
@@ -75,7 +77,7 @@ def test_thinking_and_errors_of_the_server_are_only_text(visit, chat_of, tell):
                                  "model": "<svg onload=alert('model')>"}})
     page.locator(".thinking button").first.click()
     page.wait_for_selector(".thought .prose")
-    page.wait_for_timeout(500)
+    person.settle()
     assert look_through(page) == []
     assert "<img src=x" in page.locator(".failed").inner_text()
 
@@ -85,10 +87,10 @@ def test_a_diagram_is_a_picture_in_which_nothing_can_run(visit, chat_of, text):
     chat, _, _ = chat_of(f"```mermaid\n{text}\n```")
     person = visit()
     page = person.go(f"#/c/{chat['id']}")
-    page.wait_for_selector(".prose img.diagram", timeout=60_000)
+    page.wait_for_selector(".prose img.diagram")
     assert page.locator(".prose svg").count() == 0
     page.locator(".prose img.diagram").click()
-    page.wait_for_timeout(300)
+    person.settle()
 
 
 def test_the_frame_for_diagrams_runs_no_inline_script_and_asks_nobody(visit):

@@ -15,6 +15,22 @@ CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update"]
 PICTURES = ROOT / "build" / "page"  # what the views look like: kept as artefacts
+PATIENCE_S = 120  # for what has to come: a busy machine is slow, and waiting costs nothing where it is not
+SETTLED = """() => new Promise((done) => {
+  let left = 6;  // frames in which nothing happens
+  new MutationObserver(() => { left = 6; }).observe(document, {subtree: true, childList: true, attributes: true});
+  const isFinite = (one) => one.playState === 'running' && one.effect.getComputedTiming().activeDuration < Infinity;
+  const look = () => {
+    left = document.getAnimations().some(isFinite) ? 6 : left - 1;
+    if (left < 0) done(true);
+    else requestAnimationFrame(look);
+  };
+  look();
+})"""
+SHOWN = """([text, status]) => {
+  const answer = [...document.querySelectorAll('[data-role=assistant]')].at(-1);
+  return answer?.dataset.status === status && answer.querySelector('.prose')?.innerText === text;
+}"""
 WATCH = """
 window.__violations = [];
 addEventListener('securitypolicyviolation', (event) => window.__violations.push(
@@ -37,10 +53,40 @@ def open_chromium(playwright):
     return playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
 
 
+class Late:
+    """Replies of the server that were made and do not arrive before ``arrive``."""
+
+    def __init__(self, page, method, pattern):
+        self.page, self.method, self.pattern, self.held = page, method, re.compile(pattern), []
+        self.is_past = False
+        page.route(self.pattern, self._hold)
+
+    def _hold(self, route):
+        if route.request.method != self.method or self.is_past:
+            return route.fallback()
+        self.held.append((route, route.fetch()))
+
+    def wait(self):
+        """Wait until the server has made one."""
+        end = time.monotonic() + PATIENCE_S
+        while not self.held:
+            assert time.monotonic() < end, "nothing was asked for"
+            self.page.wait_for_timeout(20)
+
+    def arrive(self):
+        self.wait()
+        self.is_past = True
+        for route, response in self.held:
+            with self.page.expect_event("requestfinished", lambda one, asked=route.request: one.url == asked.url):
+                route.fulfill(response=response)
+        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 class Visit:
     """A page of one person. ``close`` fails when anything ran, was refused by the policy, or went elsewhere."""
 
-    def __init__(self, browser, server, max_tokens=40, **how):
+    def __init__(self, browser, server, max_tokens=40, base=None, **how):
+        self.base = base or server.url
         self.server, self.max_tokens = server, max_tokens  # of each answer: a small model does not know when to stop
         self.errors, self.elsewhere = [], []
         self.expected = ["404 \\(Not Found\\)"]  # patterns of console errors that a test brings about
@@ -52,7 +98,7 @@ class Visit:
 
     def new_page(self):
         page = self.context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(PATIENCE_S * 1000)
         page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         return page
@@ -65,13 +111,13 @@ class Visit:
         return route.continue_(post_data=json.dumps(body))
 
     def _on_request(self, request):
-        if not request.url.startswith((self.server.url, "blob:", "data:")):
+        if not request.url.startswith((self.base, "blob:", "data:")):
             self.elsewhere.append(request.url)
 
     def go(self, hash="#/", page=None):
         page = page or self.page
-        page.goto(f"{self.server.url}/{hash}")
-        page.wait_for_selector("main")
+        page.goto(f"{self.base}/{hash}")
+        page.wait_for_selector("main > *")
         return page
 
     def write(self, text, page=None):
@@ -87,10 +133,10 @@ class Visit:
         answer.wait_for()
         return answer
 
-    def until(self, script, arg=None, page=None, seconds=30):
+    def until(self, script, arg=None, page=None):
         """Wait until a script gives something true. (Playwright's own evaluates text, which the policy forbids.)"""
         page = page or self.page
-        end = time.monotonic() + seconds
+        end = time.monotonic() + PATIENCE_S
         while not page.evaluate(script, arg):
             assert time.monotonic() < end, f"it did not become true: {script}"
             page.wait_for_timeout(60)
@@ -99,10 +145,18 @@ class Visit:
         self.until("([id, status]) => document.querySelector(`[data-message='${id}']`)?.dataset.status === status",
                    [answer.get_attribute("data-message"), status], answer.page)
 
+    def wait_shown(self, text, page=None, status="done"):
+        """Wait until the last answer has ended with this text."""
+        self.until(SHOWN, [text, status], page)
+
     def wait_text(self, n, page=None):
         """Wait until the last answer has more than n characters."""
         self.until("n => [...document.querySelectorAll('[data-role=assistant] .prose')].at(-1)?.innerText.length > n",
                    n, page)
+
+    def settle(self, page=None):
+        """Wait until nothing moves: for pictures, and for what is measured or looked through."""
+        (page or self.page).evaluate(SETTLED)
 
     def picture(self, name, page=None):
         PICTURES.mkdir(parents=True, exist_ok=True)
@@ -111,10 +165,16 @@ class Visit:
     def check_axe(self, axe):
         """No violation of WCAG 2.2 A and AA, nor of good practice, as far as axe (its source) can tell."""
         page = self.page
-        page.wait_for_timeout(250)  # fading in changes contrast
+        self.settle()  # fading in changes contrast
         page.evaluate(f"(() => {{ {axe} }})()")  # the policy allows no script element
         found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
         assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found["violations"]] == []
+
+    def _end_answers(self):
+        """What nobody reads any more does not slow the next test."""
+        headers = {"origin": self.server.url}
+        for one in self.server.get("/api/stats").json().get("answers", ()):  # none where one has to log in
+            self.server.post(f"/api/chats/{one['chat_id']}/messages/{one['message_id']}/stop", {}, headers=headers)
 
     def close(self):
         for page in self.context.pages:
@@ -122,6 +182,7 @@ class Visit:
                 assert page.evaluate("window.__ran") == [], "a script of somebody else ran"
                 assert page.evaluate("window.__violations") == [], "the policy was violated"
         self.context.close()
+        self._end_answers()
         left = [text for text in self.errors if not any(re.search(pattern, text) for pattern in self.expected)]
         assert left == [], "the console has errors"
         assert self.elsewhere == [], "the page asked another host"

@@ -30,7 +30,7 @@ class Case:
     sinks: bool = False
 
     def formats(self):
-        return ["f32", "f16"] + ["q8_0"] * (self.head_dim % 32 == 0)
+        return ["f32", "f16", "bf16"] + ["q8_0"] * (self.head_dim % 32 == 0)
 
 
 CASES = [Case(6, 2, 32), Case(7, 1, 64, window=140), Case(12, 1, 32, softcap=3.0), Case(3, 3, 40, window=33),
@@ -79,12 +79,16 @@ def rounded(x, kv):
     if kv == "q8_0":
         flat = reference.dequantize(reference.quantize(x.reshape(-1, x.shape[-1])))
         return flat.reshape(x.shape).astype(x.dtype)
+    if kv == "bf16":
+        bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32).astype(x.dtype)
     return x.astype({"f16": np.float16, "f32": np.float32}[kv]).astype(x.dtype)
 
 
 # Root mean square of the error, to that of the numbers. In float16 and int8 a few numbers turn over, where keys in
-# float32 and in float64 lie on two sides of a rounding; for q8_0 the kernels round queries to 16 bits, weights to 15.
-@pytest.mark.parametrize(("kv", "tolerance"), [("f32", 1e-6), ("f16", 4e-5), ("q8_0", 2e-4)])
+# float32 and in float64 lie on two sides of a rounding; for q8_0 the kernels round queries to 16 bits,
+# weights to 15; for bf16 both to 8 significant ones.
+@pytest.mark.parametrize(("kv", "tolerance"), [("f32", 1e-6), ("f16", 4e-5), ("bf16", 4e-3), ("q8_0", 2e-4)])
 @pytest.mark.parametrize("case", CASES)
 def test_attention_over_spans_means_what_the_reference_says(case, kv, tolerance, tmp_path, monkeypatch):
     if kv not in case.formats():
@@ -122,6 +126,18 @@ def test_stale_numbers_in_a_page_do_not_change_the_bits(tmp_path):
         fresh = logits(runtime, tokens_of(), N_TOKENS)
         logits(runtime, tokens_of(1), N_TOKENS)
         assert np.array_equal(logits(runtime, tokens_of(), 1)[140:170], fresh[140:170]), kv
+
+
+def test_what_is_no_number_in_a_stale_page_is_not_seen(tmp_path):
+    case, broken = CASES[0], 7
+    program, weights = program_of(case), weights_of(program_of(case))
+    weights["embd.weight"][broken] = 3e38  # its keys and values are infinite or no numbers
+    tokens = np.where(tokens_of() == broken, broken + 1, tokens_of())
+    for kv in case.formats():
+        runtime = open_program(program, weights, tmp_path, rows=N_TOKENS, kv_format=kv, threads=2, context=512)
+        fresh = logits(runtime, tokens, N_TOKENS)
+        assert np.isnan(logits(runtime, np.full(N_TOKENS, broken), N_TOKENS)).all(), kv
+        assert np.array_equal(logits(runtime, tokens, 1)[:40], fresh[:40]), kv
 
 
 HASH = """

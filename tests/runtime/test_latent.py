@@ -49,20 +49,20 @@ def largest_error(found, expected):
     return np.abs(found - expected).max() / np.abs(expected).max()
 
 
-@pytest.mark.parametrize(("kv_format", "bound"), [("f32", 1e-6), ("f16", 1e-3), ("q8_0", 2e-2)])
+@pytest.mark.parametrize(("kv_format", "bound"), [("f32", 1e-6), ("f16", 1e-3), ("bf16", 8e-3), ("q8_0", 2e-2)])
 def test_absorbed_gives_what_expanded_keys_and_values_give(kv_format, bound, tmp_path):
     runtime = open_program(program(), weights(), tmp_path, rows=N, kv_format=kv_format)
     assert largest_error(all_logits(runtime, TOKENS), meant()) < bound
 
 
-@pytest.mark.parametrize(("kv_format", "number_bytes"), [("f16", 2), ("f32", 4), ("q8_0", 1 + 4 / 32)])
+@pytest.mark.parametrize(("kv_format", "number_bytes"), [("f16", 2), ("bf16", 2), ("f32", 4), ("q8_0", 1 + 4 / 32)])
 def test_a_page_holds_576_numbers_of_each_token_and_layer_and_nothing_else(kv_format, number_bytes, tmp_path):
     runtime = open_program(program(), weights(), tmp_path, kv_format=kv_format)
     n_bytes = 32 * (LATENT + ROPE) * number_bytes
     assert n_bytes <= runtime.page_bytes < n_bytes + 4096
 
 
-@pytest.mark.parametrize("kv_format", ["f16", "q8_0", "f32"])
+@pytest.mark.parametrize("kv_format", ["bf16", "f16", "q8_0", "f32"])
 def test_threads_chunks_and_mates_change_no_bit(kv_format, tmp_path):
     whole = all_logits(open_program(program(), weights(), tmp_path, rows=N, kv_format=kv_format, threads=1), TOKENS)
     for threads in (1, 2, 3, 7):

@@ -13,7 +13,7 @@ from tests.runtime.native import all_logits, golden, open_golden, step_logits
 
 CASES = ["quantised", "kquants", "gemma3", "llama", "moe_quantised", "glm4moe", "deepseek2_quantised",
          "deepseek3_quantised", "qwen35_quantised", "qwen3next", "gpt_oss", "gpt_oss_quantised"]  # fmt: skip
-KV = ["f16", "q8_0"]
+KV = ["bf16", "f16", "q8_0"]
 
 
 def fits(case, kv_format):

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
+from schemathesis.config import SchemathesisConfig
 from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -38,6 +39,7 @@ ALLOWED, WRONG = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 OUR_CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance,
               negative_data_rejection)
 OFFICIAL_CHECKS = (not_a_server_error, content_type_conformance)
+ENDLESS = {"include-path": "/api/events", "max-stream-events": 1}  # a stream that a reader has to leave
 
 
 @cache
@@ -119,7 +121,8 @@ def fuzz(document, url, checks, n, *, mode=ALLOWED, derandomize=True):
     counts, failures = Counter(), []
     how = settings(max_examples=n, deadline=None, phases=[Phase.generate], derandomize=derandomize, database=None,
                    suppress_health_check=list(HealthCheck))
-    for found in schemathesis.openapi.from_dict(document).get_all_operations():
+    config = SchemathesisConfig.from_dict({"operations": [ENDLESS]})
+    for found in schemathesis.openapi.from_dict(document, config=config).get_all_operations():
         operation = found.ok()
         try:
             how(given(operation.as_strategy(generation_mode=mode))(_sender(url, checks, counts)))()

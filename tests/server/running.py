@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 
 import httpx2
@@ -11,10 +12,12 @@ import httpx2
 import tenth
 from tenth.server.app import App
 from tenth.server.config import ServerConfig
+from tenth.server.lan import open_lan
 from tenth.server.running import Server, listen
 
 DATA = Path(__file__).parents[1] / "data"
 TINY = DATA / "golden_chat.gguf"
+DEADLINE_S = 60.0  # for what happens at once on a machine that has nothing else to do
 
 
 class Running:
@@ -29,7 +32,8 @@ class Running:
         self.sock = listen(self.config)
         self.port = self.sock.getsockname()[1]
         ready = threading.Event()
-        self.server = Server(self.app, self.sock, ready.set)
+        self.lan = open_lan(self.config, self.port) if self.config.lan else None
+        self.server = Server(self.app, self.sock, ready.set, self.lan)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
         assert ready.wait(20), "the server did not start"
@@ -52,6 +56,8 @@ class Running:
         self.thread.join(30)
         assert not self.thread.is_alive(), "the server did not stop"
         self.sock.close()
+        if self.lan is not None:
+            self.lan.sock.close()
 
     def post(self, path, body, **how):
         return self.http.post(path, json=body, **how)
@@ -68,11 +74,53 @@ class Running:
         """The first model."""
         return next(iter(self.app.shelf.models.values()))
 
+    def opened(self):
+        """Its model, open."""
+        self.chat(self.served.name, max_tokens=1)
+        return self.served.model
+
     def gate(self):
         return self.served.gate
 
     def engine_stats(self):
         return self.served.model.stats
+
+
+class Held:
+    """``with Held(model, after=2) as held``: a model's engine that waits before its third step from now.
+
+    It goes on when ``held.go`` is set: so a test decides what happens first, on a machine of any speed. ``steps``: the
+    batches that were computed.
+    """
+
+    def __init__(self, model, after=0):
+        self.runtime, self.after, self.steps = model.loaded.runtime, after, []
+        self.reached, self.go = threading.Event(), threading.Event()
+
+    def __enter__(self):
+        self._step = self.runtime.step
+        self.runtime.step = self._held
+        return self
+
+    def _held(self, batch):
+        if len(self.steps) == self.after:
+            self.reached.set()
+            assert self.go.wait(DEADLINE_S), "nobody let the engine go on"
+        self.steps.append(batch)
+        return self._step(batch)
+
+    def __exit__(self, *_):
+        self.go.set()
+        self.runtime.step = self._step
+
+
+def wait_until(happens, within_s=DEADLINE_S):
+    """Seconds until something is so."""
+    start = time.perf_counter()
+    while not happens():
+        assert time.perf_counter() - start < within_s, "it never happened"
+        time.sleep(0.005)
+    return time.perf_counter() - start
 
 
 def events(text):

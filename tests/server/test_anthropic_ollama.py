@@ -1,7 +1,7 @@
 """Anthropic's and Ollama's dialects through their official clients, and thinking in every dialect."""
 
+import math
 import re
-import time
 
 import anthropic
 import ollama
@@ -10,8 +10,9 @@ import pytest
 from ollama import _types as ollama_types
 
 from tenth.server.dialects import ollama as ollama_dialect
+from tenth.server.dialects import ollama_lifetime
 
-from .running import TINY, Running, events
+from .running import TINY, Held, Running, events, wait_until
 
 HI = [{"role": "user", "content": "Hi"}]
 GREEDY = {"temperature": 0.0}  # the newest client has no argument for it
@@ -113,11 +114,38 @@ def test_ollama_lists_shows_and_refuses(llama):
     assert caught.value.status_code == 400
     with pytest.raises(ollama.ResponseError, match="num_ctx"):
         llama.chat("tiny", HI, options={"num_ctx": 4096})
-    for keep in (-1, 0, 1800, "5m"):
+    for keep in (-1, 1800, "5m"):
         assert llama.chat("tiny", HI, options={"num_ctx": 256, "num_predict": 1}, keep_alive=keep).done
     for name in ("http://127.0.0.1/x.gguf", "../x", "/etc/passwd", "hf:a/b:Q4_0"):
         with pytest.raises(ollama.ResponseError, match="catalogue"):
             llama.pull(name)
+
+
+def test_a_model_is_opened_and_closed_by_requests_without_words(tmp_path):
+    with Running({"tiny": TINY}, tmp_path, idle_unload=3600) as running, ollama.Client(running.url) as client:
+        assert client.generate("tiny", keep_alive="1h30m").done_reason == "load"
+        assert [model.model for model in client.ps().models] == ["tiny"]
+        assert running.served.keep_s == 5400
+        assert client.chat("tiny", keep_alive=0).done_reason == "unload"
+        wait_until(lambda: not client.ps().models)
+        assert client.chat("tiny", []).done_reason == "load"  # and it stays, as nothing else was said
+        assert running.served.keep_s is None
+        assert client.generate("tiny", "Hi", options={"num_predict": 2}, keep_alive="0").response
+        wait_until(lambda: not client.ps().models)
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    (None, None), (0, 0), (1.5, 1.5), (-1, math.inf), ("-1m", math.inf), ("0", 0), ("5m", 300), ("1h0.5s", 3600.5),
+    ("250ms", 0.25),
+])  # fmt: skip
+def test_how_long_a_model_stays_open(given, expected):
+    assert ollama_lifetime.seconds(given) == expected
+
+
+@pytest.mark.parametrize("given", ["", "5", "m", "5 m", "5mm", "1e3s", "m5", "٥m", "5m" * 60])
+def test_what_is_no_time_to_stay_open_is_a_400(server, given):
+    answer = server.post("/api/generate", {"model": "tiny", "keep_alive": given})
+    assert (answer.status_code, "keep_alive" in answer.json()["error"]) == (400, True)
 
 
 @pytest.mark.parametrize(("params", "body"), [
@@ -177,28 +205,11 @@ def test_events_of_anthropic_are_named(server):
     assert all(name == value["type"] for name, value in events(answer.text))
 
 
-SLOWLY_S = 0.01
-
-
-@pytest.fixture
-def slow(thinker, monkeypatch):
-    """The thinker with a step of the real engine every ten milliseconds, so that a word can reach it."""
-    runtime = thinker.served.model.loaded.runtime if thinker.chat(max_tokens=1) else None
-    step = runtime.step
-
-    def slowly(batch):
-        time.sleep(SLOWLY_S)
-        return step(batch)
-
-    monkeypatch.setattr(runtime, "step", slowly)
-    return thinker
-
-
 def end_thinking(running, id):
     return running.post("/v1/chat/completions/control", {"id": id, "action": "reasoning_end"})
 
 
-def test_a_call_ends_thinking_now_in_every_dialect(slow):
+def test_a_call_ends_thinking_now_in_every_dialect(thinker):
     """Without it the whole answer would be thought, as test_thinking_ends_with_its_budget shows."""
     asks = {
         "/v1/chat/completions": {"messages": HI, "max_tokens": 200, "thinking": {"type": "enabled"}},
@@ -208,24 +219,26 @@ def test_a_call_ends_thinking_now_in_every_dialect(slow):
     }
     for path, body in asks.items():
         ignore = {"options": body["options"] | {"ignore_eos": True}} if "options" in body else {}
-        with slow.http.stream("POST", path, json={"model": "tiny", "stream": True} | body | ignore) as answer:
+        with Held(thinker.opened(), after=30) as held, thinker.http.stream(
+                "POST", path, json={"model": "tiny", "stream": True} | body | ignore) as answer:
             told, text = False, ""
             for line in answer.iter_lines():
                 text += line
                 if not told and re.search('(thinking|reasoning_content|delta)": ?"[^"]', line):
-                    told = end_thinking(slow, answer.headers["x-tenth-answer"]).json() == {"success": True}
+                    told = end_thinking(thinker, answer.headers["x-tenth-answer"]).json() == {"success": True}
+                    held.go.set()
         assert told, path
         assert ('"text_delta"' in text or "output_text.delta" in text or '"content":"' in text.replace(
             '"content":""', "")), path
 
 
-def test_ending_the_thinking_of_what_is_not_there_is_a_404(slow):
-    assert end_thinking(slow, "chatcmpl-0123").status_code == 404
-    assert slow.post("/v1/chat/completions/control", {"id": "x", "action": "explode"}).status_code == 400
-    with slow.http.stream("POST", "/v1/chat/completions", json={
+def test_ending_the_thinking_of_what_is_not_there_is_a_404(thinker):
+    assert end_thinking(thinker, "chatcmpl-0123").status_code == 404
+    assert thinker.post("/v1/chat/completions/control", {"id": "x", "action": "explode"}).status_code == 400
+    with Held(thinker.opened(), after=30), thinker.http.stream("POST", "/v1/chat/completions", json={
             "model": "tiny", "messages": HI, "max_tokens": 100, "stream": True, "reasoning_effort": "none",
             "ignore_eos": True}) as answer:
         next(line for line in answer.iter_lines() if '"content":"' in line.replace('"content":""', ""))
-        said = end_thinking(slow, answer.headers["x-tenth-answer"]).json()
+        said = end_thinking(thinker, answer.headers["x-tenth-answer"]).json()
     assert said["success"] is False
     assert "does not think" in said["message"]

@@ -14,8 +14,7 @@ import pytest
 from tenth.server.keys import Keys
 from tenth.server.state import State
 
-from .running import TINY, Running
-from .test_under_load import wait_until
+from .running import TINY, Running, wait_until
 
 
 def lines(n, **fields):
@@ -98,7 +97,7 @@ def test_a_batch_goes_on_after_kill_9_and_loses_nothing_that_was_answered(shell_
         line = process.stderr.readline()
         return process, "http://127.0.0.1:" + line.split("127.0.0.1:")[1].split()[0]
 
-    n = 120
+    n = 400
     process, url = start()
     with httpx2.Client(trust_env=False) as http:
         file = http.post(url + "/v1/files", files={"file": ("in.jsonl", jsonl(lines(n)))},

@@ -5,7 +5,6 @@ import base64
 import json
 import socket
 import threading
-import time
 
 import numpy as np
 import ollama
@@ -17,7 +16,7 @@ import tenth
 from tenth.server.dialects.openai_embeddings import EmbeddingRequest
 from tests.golden_files import nmse
 
-from .running import DATA, TINY, Running
+from .running import DATA, TINY, Held, Running, wait_until
 
 NAMES = ["bert", "bert_each", "bert_rerank", "qwen3_embed", "qwen3_rerank"]
 TEXTS = ["Why is the sky blue?", "The cat sat on the mat."]
@@ -234,23 +233,28 @@ def test_what_cannot_be_ranked_is_a_400(server, changes, message):
 
 
 def test_a_request_of_thousands_of_texts_keeps_others_waiting_for_little_of_it(server):
-    many = {"model": "bert_rerank", "query": "why is the sky blue", "documents": ["the cat sat " * 20] * 700}
-    done = {}
+    many = {"model": "bert_rerank", "query": "why", "documents": ["the cat sat " * 20] * 700}
+    few = many | {"documents": ["blue"]}
+    server.post("/v1/rerank", few)  # opens the model
+    model = server.app.shelf.models["bert_rerank"].model
+    (blue,) = set(model.prepare_pairs("why", ["blue"])[0]) - set(model.prepare_pairs("why", many["documents"][:1])[0])
+    answers = []
 
-    def ask(name, body):
-        answer = server.post("/v1/rerank", body, timeout=120)
-        assert answer.status_code == 200
-        done[name] = time.monotonic()
+    def ask(body):
+        answers.append(server.post("/v1/rerank", body, timeout=120).status_code)
 
-    server.post("/v1/rerank", many | {"documents": ["a"]})  # opens the model
-    threads = [threading.Thread(target=ask, args=("many", many))]
-    threads[0].start()
-    time.sleep(0.2)
-    began = time.monotonic()
-    ask("few", many | {"documents": ["the sky"]})
-    threads[0].join(120)
-    assert done["few"] < done["many"], "the small request waited for all of the large one"
-    assert done["few"] - began < (done["many"] - began) / 2
+    threads = [threading.Thread(target=ask, args=(body,)) for body in (many, few)]
+    with Held(model, after=1) as held:
+        threads[0].start()
+        assert held.reached.wait(60)
+        threads[1].start()
+        wait_until(lambda: len(server.app.service.readings) == 2)
+        held.go.set()
+        for thread in threads:
+            thread.join(120)
+    assert answers == [200, 200]
+    (at,) = [number for number, step in enumerate(held.steps) if blue in step.tokens]
+    assert at * 10 < len(held.steps), "the small request waited for much of the large one"
 
 
 def test_who_goes_away_is_read_no_further(server):
@@ -265,13 +269,6 @@ def test_who_goes_away_is_read_no_further(server):
         wait_until(lambda: served.model.stats.n_requests > before)
     wait_until(lambda: served.gate.n_at_work == 0)
     assert served.model.stats.n_requests - before < 2048
-
-
-def wait_until(holds):
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_metrics_count_texts(server):

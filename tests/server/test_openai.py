@@ -152,13 +152,18 @@ def test_pictures_are_refused_by_name(server):
     assert "image_url" in answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"nul", b'{"model": NaN}', b"\xff", b'"' + b"x" * 100 + b'"',
-                                  b'{"a":' * 5000 + b"1" + b"}" * 5000, b"[" * 100 + b"]" * 100,
-                                  b'{"model": "tiny", "messages": [{"role": "user", "content": "\\ud800"}]}'])
-def test_bodies_that_are_no_request_are_a_400(server, body):
+@pytest.mark.parametrize(("body", "message"), [
+    (b"", "the body is empty"), (b"[]", ""), (b'"' + b"x" * 100 + b'"', ""),
+    (b"{", "the body is not JSON"), (b"nul", "the body is not JSON"), (b'{"model": NaN}', "the body is not JSON"),
+    (b"\xff", "the body is not JSON"), (b'{"a":' * 5000 + b"1" + b"}" * 5000, "the body is not JSON"),
+    (b"[" * 100 + b"]" * 100, "nests deeper than 64 levels"),
+    (b'{"model": "tiny", "messages": [{"role": "user", "content": "\\ud800"}]}', "the body is not JSON"),
+])  # fmt: skip
+def test_bodies_that_are_no_request_are_a_400(server, body, message):
     answer = server.http.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     assert answer.json()["error"]["message"]
+    assert message in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(("path", "body", "least"), [

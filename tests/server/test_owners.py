@@ -1,32 +1,64 @@
-"""What somebody else made is a 404, on every route whose address names a thing: none can be forgotten here."""
+"""What somebody else made is a 404, on every route whose address names a thing, and no route tells a word of it.
+
+Routes come from the server's own document, so that none can be forgotten. Who asks: another key, and another account.
+"""
 
 import json
 
 import pytest
 
+from tenth.server.accounts import Accounts
 from tenth.server.keys import Keys
 from tenth.server.state import State
 
 from .running import TINY, Running
 
-HI = [{"role": "user", "content": "Hi"}]
-LINE = json.dumps({"custom_id": "a", "method": "POST", "url": "/v1/completions",
-                   "body": {"model": "tiny", "prompt": "a", "max_tokens": 1}}).encode()
-# Bodies of the routes that need one, by the end of their path.
-BODIES = {"/messages": {"content": "x"}, "/regenerate": {}, "/api/folders/{id}": {"name": "x"},
-          "/api/presets/{id}": {"name": "x"}, "/api/chats/{chat_id}": {"title": "x"}, "{message_id}": {"rating": 1}}
-NOT_OWNED = {"/v1/models/{name}", "/api/users/{id}"}  # everybody's; and of those who may keep accounts: a 403
+MARK = "xylophon"  # in everything that is mine
+HI = [{"role": "user", "content": MARK}]
+LINE = json.dumps({"custom_id": MARK, "method": "POST", "url": "/v1/completions",
+                   "body": {"model": "tiny", "prompt": MARK, "max_tokens": 1}}).encode()
+SMALL = {"model": "tiny", "max_tokens": 1}
+# Bodies of the routes that need one, by the end of their path; the first that fits. Others get {}.
+BODIES = {
+    "/{chat_id}/messages": {"content": "x"}, "/regenerate": {}, "/api/folders/{id}": {"name": "x"},
+    "/api/presets/{id}": {"name": "x"}, "/api/chats/{chat_id}": {"title": "x"}, "{message_id}": {"rating": 1},
+    "/v1/chat/completions": SMALL | {"messages": [{"role": "user", "content": "a"}]},
+    "/v1/messages": SMALL | {"messages": [{"role": "user", "content": "a"}]},
+    "/v1/completions": SMALL | {"prompt": "a"},
+    "/v1/responses": {"model": "tiny", "input": "a", "max_output_tokens": 1},
+    "/api/chat": {"model": "tiny", "messages": [], "stream": False},
+    "/api/generate": {"model": "tiny", "prompt": "a", "stream": False, "options": {"num_predict": 1}},
+    "/api/folders": {"name": "y"}, "/api/presets": {"name": "y"}, "/api/attachments": {"name": "y", "text": "y"},
+    "/api/price": {"in_per_million": 1, "out_per_million": 2, "currency": "X"}, "/tokenize": {"content": "a"},
+    "/detokenize": {"tokens": [1]}, "/api/show": {"model": "tiny"},
+}
+QUERIES = {"/api/search": {"q": MARK, "limit": 200}}
+EVERYBODY_S = {"/v1/models/{name}"}
+NOT_MINE = {"/api/users/{id}", "/api/library/{name}"}  # for those who may keep accounts and models: a 403
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
+@pytest.fixture(scope="module", params=["keys", "accounts"])
+def place(request, tmp_path_factory):
     """(server, my headers, another's headers)."""
     folder = tmp_path_factory.mktemp("state")
     state = State(folder / "state.db")
-    mine, other = Keys(state).new("mine", ("infer",)), Keys(state).new("other", ("infer",))
+    if request.param == "keys":
+        who = [{"x-api-key": Keys(state).new(name, ("infer",))} for name in ("mine", "other")]
+        state.close()
+        with Running({"tiny": TINY}, folder) as running:
+            yield running, *who
+        return
+    accounts = Accounts(state)
+    for name, role in (("root", "admin"), ("mine", "member"), ("other", "member")):
+        accounts.new(name, "a password of " + name, role)
     state.close()
     with Running({"tiny": TINY}, folder) as running:
-        yield running, {"x-api-key": mine}, {"x-api-key": other}
+        who = []
+        for name in ("mine", "other"):
+            came = running.post("/api/session", {"name": name, "password": "a password of " + name})
+            running.http.cookies.clear()
+            who.append({"cookie": came.headers["set-cookie"].partition(";")[0], "origin": running.url})
+        yield running, *who
 
 
 def made(running, headers):
@@ -36,26 +68,29 @@ def made(running, headers):
         assert answer.status_code in (200, 201), answer.text
         return answer
 
-    file = post("/v1/files", files={"file": ("x", LINE)}, data={"purpose": "batch"}).json()["id"]
+    file = post("/v1/files", files={"file": (MARK, LINE)}, data={"purpose": "batch"}).json()["id"]
     stream = running.http.post("/v1/chat/completions", headers=headers | {"x-tenth-resumable": "1"}, json={
         "model": "tiny", "messages": HI, "max_tokens": 1, "stream": True}).headers["x-tenth-stream"]
-    chat = post("/api/chats", {"model": "tiny", "settings": {"max_tokens": 1}}).json()["id"]
-    said = post(f"/api/chats/{chat}/messages", {"content": "Hi", "settings": {"max_tokens": 1}}).json()
+    chat = post("/api/chats", {"title": MARK, "model": "tiny", "settings": {"max_tokens": 1, "system": MARK}}).json()[
+        "id"]
+    said = post(f"/api/chats/{chat}/messages", {"content": MARK}).json()
+    running.http.put("/api/price", headers=headers, json={"in_per_million": 1, "out_per_million": 2,
+                                                          "currency": MARK[:8]})
     return {
-        "response_id": post("/v1/responses", {"model": "tiny", "input": "Hi", "max_output_tokens": 1}).json()["id"],
+        "response_id": post("/v1/responses", {"model": "tiny", "input": MARK, "max_output_tokens": 1}).json()["id"],
         "file_id": file, "stream_id": stream, "chat_id": chat, "message_id": said["answer"]["id"],
         "batch_id": post("/v1/batches", {"input_file_id": file, "endpoint": "/v1/completions",
                                          "completion_window": "24h"}).json()["id"],
-        "/api/attachments/id": post("/api/attachments", {"name": "x", "text": "x"}).json()["id"],
-        "/api/folders/id": post("/api/folders", {"name": "x"}).json()["id"],
-        "/api/presets/id": post("/api/presets", {"name": "x"}).json()["id"],
+        "/api/attachments/id": post("/api/attachments", {"name": MARK, "text": MARK}).json()["id"],
+        "/api/folders/id": post("/api/folders", {"name": MARK}).json()["id"],
+        "/api/presets/id": post("/api/presets", {"name": MARK}).json()["id"],
     }
 
 
-def addressed(running, headers):
-    """(method, path of the document) of every route whose address names a thing."""
+def routes_of(running, headers):
+    """(method, path of the document) of every route."""
     paths = running.get("/openapi.json", headers=headers).json()["paths"]
-    return [(method.upper(), path) for path, methods in paths.items() if "{" in path for method in methods]
+    return [(method.upper(), path) for path, methods in paths.items() for method in methods]
 
 
 def filled(path, ids):
@@ -69,27 +104,58 @@ def filled(path, ids):
 
 
 def ask(running, method, path, ids, headers):
+    """The status and text of an answer; of one without an end what comes first."""
     body = next((body for end, body in BODIES.items() if path.endswith(end)), {})
-    return running.http.request(method, filled(path, ids), headers=headers, **(
-        {"json": body} if method in ("POST", "PATCH", "PUT") else {}))
+    how = {"json": body} if method in ("POST", "PATCH", "PUT") else {"params": QUERIES.get(path)}
+    with running.http.stream(method, filled(path, ids), headers=headers, **how) as answer:
+        text = next(answer.iter_text()) if path == "/api/events" else answer.read().decode(errors="replace")
+    return answer.status_code, text
 
 
 def test_another_s_things_are_a_404_on_every_route_that_names_one(place):
     running, mine, other = place
     ids = made(running, mine)
-    routes = [(method, path) for method, path in addressed(running, mine) if path not in NOT_OWNED]
+    routes = [route for route in routes_of(running, mine) if "{" in route[1] and route[1] not in NOT_MINE | EVERYBODY_S]
     assert len(routes) > 15
     for method, path in routes:
-        assert ask(running, method, path, ids, other).status_code == 404, (method, path)
+        assert ask(running, method, path, ids, other)[0] == 404, (method, path)
     for method, path in sorted(routes, key=lambda route: route[0] == "DELETE"):  # it is there, for its owner
         fresh = made(running, mine) if method == "DELETE" else ids
-        assert ask(running, method, path, fresh, mine).status_code != 404, (method, path)
+        assert ask(running, method, path, fresh, mine)[0] != 404, (method, path)
 
 
-def test_accounts_are_for_keys_that_may_keep_them(place):
+def test_no_route_tells_another_or_takes_from_another_a_word_of_it(place):
+    running, mine, other = place
+    ids = made(running, mine) | dict.fromkeys(("name", "/api/users/id"), "tiny")
+
+    def what_i_have():
+        paths = ("/api/chats", "/api/folders", "/api/presets", "/v1/files", f"/api/attachments/{at}/text",
+                 f"/api/chats/{ids['chat_id']}", f"/v1/responses/{ids['response_id']}")
+        return [running.get(path, headers=mine).json() if "attach" not in path else running.get(path, headers=mine).text
+                for path in paths]
+
+    at = ids["/api/attachments/id"]
+    running.post(f"/api/chats/{ids['chat_id']}/messages/{ids['message_id']}/stop", {}, headers=mine)
+    before = what_i_have()
+    assert json.dumps(before).count(MARK) > 8
+    for method, path in routes_of(running, mine):
+        if (method, path) == ("DELETE", "/api/session"):
+            continue  # the other would be nobody from here on
+        status, text = ask(running, method, path, ids, other)
+        assert MARK not in text, (method, path)
+        assert status < 500, (method, path, text)
+    assert what_i_have() == before
+    for path in ("/api/search", "/api/export", "/api/chats"):  # and I am told it
+        assert MARK in running.get(path, headers=mine, params={"q": MARK} if "search" in path else None).text, path
+
+
+def test_accounts_and_models_are_for_those_who_may_keep_them(place):
     running, mine, _ = place
-    for method in ("PATCH", "DELETE"):
-        assert running.http.request(method, "/api/users/user_1", headers=mine, json={}).status_code == 403
+    for method, path in (("GET", "/api/users"), ("POST", "/api/users"), ("PATCH", "/api/users/local"),
+                         ("DELETE", "/api/users/local"), ("DELETE", "/api/library/tiny"), ("POST", "/api/library/pull"),
+                         ("POST", "/api/library/cancel"), ("POST", "/api/pull"), ("GET", "/metrics")):
+        answer = running.http.request(method, path, headers=mine, **({"json": {}} if method != "GET" else {}))
+        assert answer.status_code == 403, (method, path)
 
 
 def test_lists_have_one_s_own_things_only(place):
@@ -101,14 +167,25 @@ def test_lists_have_one_s_own_things_only(place):
         assert ids[id] not in running.get(path, headers=other).text, path
 
 
-def test_names_in_bodies_are_looked_up_for_their_owner_too(place):
+def test_names_in_bodies_and_queries_are_looked_up_for_their_owner_too(place):
     running, mine, other = place
-    ids = made(running, mine)
-    for path, body in (
-            ("/v1/responses", {"model": "tiny", "input": "Hi", "previous_response_id": ids["response_id"]}),
-            ("/v1/batches", {"input_file_id": ids["file_id"], "endpoint": "/v1/completions",
-                             "completion_window": "24h"}),
-            ("/v1/chat/completions/control", {"id": ids["response_id"], "action": "reasoning_end"}),
-            ("/api/chats", {"model": "tiny", "folder_id": ids["/api/folders/id"]})):
-        answer = running.http.post(path, headers=other, json=body)
-        assert answer.status_code == 404, (path, answer.text)
+    ids, own = made(running, mine), made(running, other)
+    chat, message = f"/api/chats/{own['chat_id']}", f"/messages/{ids['message_id']}"
+    for method, path, body in (
+            ("POST", "/v1/responses", {"model": "tiny", "input": "Hi", "previous_response_id": ids["response_id"]}),
+            ("POST", "/v1/batches", {"input_file_id": ids["file_id"], "endpoint": "/v1/completions",
+                                     "completion_window": "24h"}),
+            ("POST", "/v1/chat/completions/control", {"id": ids["response_id"], "action": "reasoning_end"}),
+            ("POST", "/api/chats", {"model": "tiny", "folder_id": ids["/api/folders/id"]}),
+            ("PATCH", chat, {"folder_id": ids["/api/folders/id"]}), ("PATCH", chat, {"current_id": ids["message_id"]}),
+            ("POST", f"{chat}/messages", {"content": "x", "parent_id": ids["message_id"]}),
+            ("POST", f"{chat}/messages", {"content": "x", "attachment_ids": [ids["/api/attachments/id"]]}),
+            ("GET", f"/api/export?chat_id={ids['chat_id']}", None),
+            # another's message in one's own chat
+            ("GET", f"{chat}{message}/tokens", None), ("PATCH", chat + message, {"rating": 1}),
+            ("DELETE", chat + message, None), *(("POST", f"{chat}{message}/{what}", {}) for what in (
+                "regenerate", "continue", "stop", "end-thinking"))):
+        answer = running.http.request(method, path, headers=other, **({"json": body} if body is not None else {}))
+        assert answer.status_code == 404, (method, path, answer.text)
+    listed = running.get("/api/chats", headers=other, params={"folder_id": ids["/api/folders/id"]})
+    assert listed.json()["chats"] == []

@@ -1,17 +1,18 @@
 """OpenAI's responses: stored, gone on from, cancelled, made in the background, and nobody else's."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 
 import openai
 import pytest
 
 from tenth.server.failures import Refused
-from tenth.server.keys import Keys
+from tenth.server.keys import Keys, hash_of
 from tenth.server.responses import Responses, Stored
-from tenth.server.state import State
+from tenth.server.state import STEPS, State
 
-from .running import TINY, Running, events
-from .test_under_load import wait_until
+from .running import TINY, Running, events, wait_until
 
 HOW = {"model": "tiny", "temperature": 0.0, "max_output_tokens": 10}
 
@@ -169,3 +170,26 @@ def test_the_async_client_too(server):
                 {"type": "input_text", "text": "Hi"}]}], **HOW)
 
     assert asyncio.run(ask()).output_text
+
+
+@pytest.mark.parametrize("n_steps", range(len(STEPS)))
+def test_a_file_of_an_older_tenth_is_brought_up_to_date(tmp_path, n_steps):
+    path = tmp_path / "state.db"
+    with closing(sqlite3.connect(path)) as db:
+        for step in STEPS[:n_steps]:
+            db.executescript(step if isinstance(step, str) else step[0])
+        if n_steps >= 1:
+            db.execute("INSERT INTO keys (id, name, hash, scopes, created_at) VALUES ('key_1', 'me', ?, 'infer', 1)",
+                       (hash_of("secret"),))
+        if n_steps >= 2:
+            db.execute("INSERT INTO responses VALUES ('resp_1', 'key_1', 1, NULL, 'completed', '{}', '[]', '{}')")
+        db.execute(f"PRAGMA user_version = {n_steps}")
+        db.commit()
+    state = State(path)
+    assert state.query("PRAGMA user_version")[0][0] == len(STEPS)
+    assert state.query("PRAGMA integrity_check")[0][0] == "ok"
+    if n_steps >= 1:
+        assert Keys(state).find("secret").caller.owner == "key_1"
+    if n_steps >= 2:
+        assert Responses(state).get("resp_1", "key_1").body == {}
+    state.close()

@@ -16,18 +16,9 @@ from tenth.server.admission import Need
 from tenth.weights.budget import GRANTS
 
 from . import moe
-from .running import TINY, Running, events
+from .running import TINY, Held, Running, events, wait_until
 
 TEXT = "The quick brown fox jumps over the lazy dog while the sun sets slowly behind the old stone bridge. "
-
-
-def wait_until(happens, within_s=20.0):
-    """Seconds until something is so."""
-    start = time.perf_counter()
-    while not happens():
-        assert time.perf_counter() - start < within_s, "it never happened"
-        time.sleep(0.005)
-    return time.perf_counter() - start
 
 
 def body(model="small", content="Count to a thousand.", **fields):
@@ -61,66 +52,77 @@ def test_a_client_that_goes_while_tokens_come_frees_everything(real):
         print(f"gone while generating (stream={stream}): free after {took_s:.3f} s")
 
 
+def asks(running, **fields):
+    """A task that asks for an answer, and can be left."""
+    return asyncio.create_task(_ask(running, body(**fields)))
+
+
+async def _ask(running, asked):
+    async with httpx2.AsyncClient(base_url=running.url, timeout=120, trust_env=False) as client:
+        return await client.post("/v1/chat/completions", json=asked)
+
+
+async def leave(task):
+    """The client goes away."""
+    task.cancel()
+    await asyncio.wait({task})
+
+
 @pytest.mark.model
 def test_a_client_that_goes_during_its_prompt_keeps_the_finished_part(real):
-    prompt = body(content=TEXT * 50, max_tokens=2)
-    steps = real.engine_stats().n_steps
+    prompt = {"content": TEXT * 50, "max_tokens": 2}
 
-    async def play():
-        async with httpx2.AsyncClient(base_url=real.url, timeout=60, trust_env=False) as client:
-            asking = asyncio.create_task(client.post("/v1/chat/completions", json=prompt))
-            while real.engine_stats().n_steps < steps + 2:
-                await asyncio.sleep(0.005)
-            assert not asking.done()
-            asking.cancel()
-            await asyncio.wait({asking})
+    async def play(held):
+        asking = asks(real, **prompt)
+        assert await asyncio.to_thread(held.reached.wait, 60)
+        await leave(asking)
 
-    asyncio.run(play())
-    wait_until(lambda: idle(real) and not n_sequences(real))
-    usage = real.post("/v1/chat/completions", prompt).json()["usage"]
+    with Held(real.opened(), after=2) as held:
+        asyncio.run(play(held))
+        wait_until(lambda: idle(real))
+    wait_until(lambda: not n_sequences(real))
+    usage = real.post("/v1/chat/completions", body(**prompt)).json()["usage"]
     assert usage["prompt_tokens_details"]["cached_tokens"] >= 256
 
 
 @pytest.mark.model
 def test_a_client_that_goes_while_it_waits_is_dropped_and_the_queue_goes_on(real):
-    async def play():
-        async with httpx2.AsyncClient(base_url=real.url, timeout=60, trust_env=False) as client:
-            busy = [asyncio.create_task(client.post("/v1/chat/completions", json=body(max_tokens=60)))
-                    for _ in range(4)]
-            while real.gate().n_at_work < 4:
-                await asyncio.sleep(0.01)
-            leaver = asyncio.create_task(client.post("/v1/chat/completions", json=body(max_tokens=60)))
-            stayer = asyncio.create_task(client.post("/v1/chat/completions", json=body(max_tokens=5)))
-            while real.gate().n_waiting < 2:
-                await asyncio.sleep(0.01)
-            leaver.cancel()
-            started = time.perf_counter()
-            while real.gate().n_waiting > 1:
-                await asyncio.sleep(0.005)
-            print(f"gone while waiting: out of the queue after {time.perf_counter() - started:.3f} s")
-            answers = await asyncio.gather(*busy, stayer)
-            assert [answer.status_code for answer in answers] == [200] * 5
+    async def until(happens):
+        await asyncio.to_thread(wait_until, happens)
 
-    asyncio.run(play())
+    async def play(held):
+        busy = [asks(real, max_tokens=20) for _ in range(4)]
+        await until(lambda: real.gate().n_at_work == 4)
+        leaver, stayer = asks(real, max_tokens=20), asks(real, max_tokens=5)
+        await until(lambda: real.gate().n_waiting == 2)
+        await leave(leaver)
+        await until(lambda: real.gate().n_waiting == 1)
+        held.go.set()
+        answers = await asyncio.gather(*busy, stayer)
+        assert [answer.status_code for answer in answers] == [200] * 5
+
+    with Held(real.opened()) as held:
+        asyncio.run(play(held))
     wait_until(lambda: idle(real))
 
 
 @pytest.mark.model
 def test_a_long_prompt_does_not_stop_other_answers(real):
-    """Between two tokens of one answer another's prompt gets one step at most."""
-    with httpx2.Client(base_url=real.url, timeout=60, trust_env=False) as client, client.stream(
+    """Each step of a prompt also gives another answer its token."""
+    other = threading.Thread(target=lambda: real.post("/v1/chat/completions", body(
+        content="Now another. " + TEXT * 40, max_tokens=1)))
+    with httpx2.Client(base_url=real.url, timeout=60, trust_env=False) as client, Held(
+            real.opened(), after=10) as held, client.stream(
             "POST", "/v1/chat/completions", json=body(max_tokens=200, stream=True)) as answer:
-        lines = answer.iter_lines()
-        for _ in range(10):
-            next(lines)
-        other = threading.Thread(target=lambda: real.post("/v1/chat/completions", body(
-            content="Now another. " + TEXT * 40, max_tokens=1)))
+        assert held.reached.wait(60)
         other.start()
-        n_during = 0
-        for line in lines:
-            n_during += line.startswith("data: {") and other.is_alive()
-        other.join()
-    assert n_during >= 4  # the prompt takes five steps or more, and each of them gives this answer a token
+        wait_until(lambda: real.gate().n_at_work == 2)
+        held.go.set()
+        assert answer.read().rstrip().endswith(b"[DONE]")
+        other.join(60)
+    of_the_prompt = [step for step in held.steps[10:] if len(step.tokens) > 64]
+    assert len(of_the_prompt) >= 4
+    assert {len(step.row_starts) - 1 for step in of_the_prompt} == {2}
     wait_until(lambda: idle(real))
 
 
@@ -199,11 +201,14 @@ def test_stopping_lets_answers_finish_within_the_grace_and_fails_the_rest(real, 
 
 def test_models_open_on_demand_close_when_idle_and_make_room_for_each_other(tmp_path):
     with Running({"one": TINY, "two": TINY}, tmp_path, idle_unload=0.4) as running:
+        two = running.app.shelf.models["two"]
         assert [row["loaded"] for row in running.get("/v1/models").json()["data"]] == [False, False]
+        two.n_users += 1  # somebody is at work with it
         assert running.chat("two", max_tokens=1).status_code == 200
         assert [row["loaded"] for row in running.get("/v1/models").json()["data"]] == [False, True]
         assert len(running.loads) == 1
-        wait_until(lambda: running.app.shelf.models["two"].model is None)
+        two.n_users -= 1
+        wait_until(lambda: two.model is None)
         assert running.chat("two", max_tokens=1).status_code == 200
         assert len(running.loads) == 2
         load, left = running.app.shelf._load, [1]

@@ -1,7 +1,7 @@
 // Every request that the page makes. Nothing else calls fetch.
 
 import type {
-  Account, AttachmentInfo, Chat, Folder, Hit, Imported, Inside, Library, Machine, Message, Preset, Session, Settings, Stats,
+  Account, AttachmentInfo, Chat, Folder, Hit, Imported, Inside, Library, Machine, Message, Preset, Price, Session, Settings, Stats,
 } from './types';
 
 export class ApiError extends Error {
@@ -118,6 +118,7 @@ export const presets = {
 
 export const models = {
   machine: () => get<Machine>('/api/machine'),
+  setPrice: (price: Price) => call<Price>('PUT', '/api/price', price),
   library: () => get<Library>('/api/library'),
   stats: () => get<Stats>('/api/stats'),
   pull: (name: string) => post<unknown>('/api/library/pull', { name }),
@@ -128,7 +129,7 @@ export const models = {
 export const users = {
   all: async () => (await get<{ users: Account[] }>('/api/users')).users,
   make: (user: { name: string; password: string; role: string }) => post<Account>('/api/users', user),
-  change: (user: string, change: { password?: string; role?: string }) =>
+  change: (user: string, change: { password?: string; role?: string; requests_per_minute?: number | null; concurrent?: number | null }) =>
     patch<Account>(`/api/users/${id(user)}`, change),
   remove: (user: string) => del(`/api/users/${id(user)}`),
 };

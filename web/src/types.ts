@@ -79,6 +79,7 @@ export interface Message {
   rating: -1 | 0 | 1;
   created_at: number;
   finish_reason: string | null;
+  rev: number; // grows with each change but text that is added
 }
 
 export interface Preset {
@@ -141,14 +142,33 @@ export interface LibraryModel {
   has_thinking: boolean;
   is_moe: boolean;
   context: number | null;
+  description: string;
+  licence: string;
+  origin: string;
+  parameters: number | null;
+  streams: boolean | null;
+  is_estimate: boolean;
+  error?: string; // its file cannot be used
+  reason?: string; // why it does not fit
 }
 
 export interface Library {
   models: LibraryModel[];
   proposal: string | null;
+  pulls: Pull[];
+}
+
+export interface AnswerStats {
+  message_id: string;
+  chat_id: string;
+  n_tokens: number;
+  tokens_per_second: number;
+  context_used: number | null;
+  context: number | null;
 }
 
 export interface Stats {
+  answers: AnswerStats[];
   tokens_per_second: number | null;
   n_running: number;
   n_waiting: number;
@@ -179,7 +199,7 @@ export interface Experts {
 }
 
 export interface Inside {
-  tokens: Token[];
+  tokens: Token[] | null; // null: nothing was recorded
   experts: Experts | null;
 }
 
@@ -195,7 +215,7 @@ export interface Pull {
   name: string;
   done_bytes: number;
   total_bytes: number | null;
-  state: 'running' | 'done' | 'error' | 'cancelled';
+  state: 'running' | 'done' | 'failed' | 'cancelled';
   error?: string;
 }
 
@@ -211,4 +231,5 @@ export interface Delta {
   kind: 'content' | 'thinking';
   from: number;
   text: string;
+  rev: number;
 }

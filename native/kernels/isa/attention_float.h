@@ -21,14 +21,6 @@ struct Widened : Single {  // a copy in scratch: what comes next was fetched whe
   static constexpr bool FETCHES = false;
 };
 
-// How many registers of sums each of Q queries may have, so that all stay in registers.
-template <int Q> constexpr int sums_per_query(int most) {
-  const int registers = SCALAR_TWIN ? 4 : LANES == 16 ? 24 : 12, wanted = registers / Q < 4 ? registers / Q : 4;
-  int sums = 1;
-  while (2 * sums <= wanted && 2 * sums <= most) sums *= 2;
-  return sums;
-}
-
 // Scores of the 32 tokens of a page: keys [head_dim][32], queries [head_dim][Q], scores [Q][kSpanTokens].
 template <int Q, class T>
 void page_scores(const typename T::Stored* keys, const float* queries, int head_dim, float* scores, const uint8_t* ahead) {

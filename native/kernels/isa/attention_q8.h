@@ -88,7 +88,8 @@ class Q8Rounding {
   explicit Q8Rounding(const Walk& walk) : w_(walk), n_blocks_(walk.head_dim / kBlock) {
     units_ = w_.spare;
     scales_ = units_ + kIntegerQueries * n_blocks_;
-    now_ = scales_ + n_blocks_ * kSpanTokens;
+    starts_ = (int32_t*)scales_ + n_blocks_ * kSpanTokens;
+    now_ = scales_ + 2 * n_blocks_ * kSpanTokens;
     rounded_ = now_ + n_blocks_ * 16;
   }
 
@@ -114,10 +115,10 @@ class Q8Rounding {
   // Calls f(query of the piece) for each when `scales_` and, of the query, `units_` are set: the scales of the values it
   // sees as shares of the greatest, times 32767, and zero elsewhere. What a query does not see must not change its unit.
   template <class F> void each_query(const Piece& piece, const F& f) {
-    int lost = -1, seen = -1;
+    if (piece.begin == 0) lost_ = seen_ = -1;
     for (int query = piece.begin; query < piece.end; query++) {
-      if (w_.lost[query] != lost || w_.seen[query] != seen)
-        for (int b = 0; b < n_blocks_; b++) now_[b] = read_scales(piece, b, lost = w_.lost[query], seen = w_.seen[query]);
+      if (w_.lost[query] != lost_ || w_.seen[query] != seen_)
+        for (int b = 0; b < n_blocks_; b++) now_[b] = read_scales(piece, b, lost_ = w_.lost[query], seen_ = w_.seen[query]);
       for (int b = 0; b < n_blocks_; b++) units_[(query - piece.begin) * n_blocks_ + b] = now_[b];
       f(query - piece.begin);
     }
@@ -137,6 +138,7 @@ class Q8Rounding {
   const Walk& w_;
   const int n_blocks_;
   float *units_, *scales_, *rounded_;  // units_ [query of the piece][block]; scales_ [block][kSpanTokens]; rounded_: weights
+  int32_t* starts_;                    // [block][kSpanTokens]: what sums of scores begin with
 
  private:
   // Gives the unit.
@@ -156,7 +158,8 @@ class Q8Rounding {
   }
 
   float query_scales_[kQueryTile];
-  float* now_;  // units of the scales as they stand, [block]
+  int lost_ = -1, seen_ = -1;  // the scales stand as queries see them that see these tokens of the span
+  float* now_;                 // units of the scales, [block]
 };
 
 class Q8Attention : public Q8Rounding {

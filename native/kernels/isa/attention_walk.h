@@ -7,6 +7,7 @@
 // spans, and spans may be walked by different threads and merged afterwards.
 #pragma once
 #include <type_traits>
+#include <utility>
 
 #include "base/maths.h"
 #include "kernels/isa/attention.h"
@@ -36,6 +37,22 @@ template <int I = 0, class F> TENTH_INLINE void with_group(int size, const F& f)
     f(std::integral_constant<int, kGroup>());
   }
 }
+
+// How many registers of sums each of Q queries may have, so that all stay in registers.
+template <int Q> constexpr int sums_per_query(int most) {
+  const int registers = SCALAR_TWIN ? 4 : LANES == 16 ? 24 : 12, wanted = registers / Q < 4 ? registers / Q : 4;
+  int sums = 1;
+  while (2 * sums <= wanted && 2 * sums <= most) sums *= 2;
+  return sums;
+}
+
+// Calls f(0) to f(N - 1) with constants: the compiler keeps arrays in registers when it sees no index that it must work out.
+template <int N, class F> TENTH_INLINE void each_of(const F& f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+    (f(std::integral_constant<int, I>{}), ...);
+  }(std::make_integer_sequence<int, N>{});
+}
+#define TENTH_EACH_OF(N, i, ...) each_of<N>([&](auto i) __attribute__((always_inline)) { __VA_ARGS__ })
 
 // Pages [first_page, last_page) of one span and queries [begin, end) of the tile: what goes through a format at a time.
 struct Piece {

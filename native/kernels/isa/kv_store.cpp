@@ -1,5 +1,5 @@
 // kernels/isa/kv_store.cpp: writes one token's keys and values into a page; the layouts are in kernels/ops_table.h.
-#include "base/maths.h"
+#include "base/bf16.h"
 #include "kernels/isa/attention.h"
 
 namespace tenth::TENTH_ISA {
@@ -12,6 +12,14 @@ void store_f16(const float* k, const float* v, uint8_t* keys, uint8_t* values, i
   int d = 0;
   for (; d + LANES <= head_dim; d += LANES) store_f16(value + d, loadf(v + d));
   for (; d < head_dim; d++) value[d] = f32_to_f16(v[d]);
+}
+
+void store_bf16(const float* k, const float* v, uint8_t* keys, uint8_t* values, const KvShape& shape, int slot) {
+  const auto put = [](uint8_t* pairs, int64_t n, float x) { ((uint16_t*)pairs)[n] = bf16_of(x); };
+  for (int d = 0; d < shape.head_dim; d++) put(keys, (d / 2 * kPageTokens + slot) * 2 + d % 2, k[d]);
+  if (shape.head_dim % 2) put(keys, (shape.head_dim / 2 * kPageTokens + slot) * 2 + 1, 0);
+  uint8_t* row = values + slot / 2 * shape.row_bytes();
+  for (int d = 0; d < shape.head_dim; d++) put(row, d * 2 + slot % 2, v[d]);
 }
 
 void store_f32(const float* k, const float* v, uint8_t* keys, uint8_t* values, int head_dim, int slot) {
@@ -52,6 +60,7 @@ void kv_store(const float* k, const float* v, uint8_t* layer, const KvShape& sha
     const float *kh = k + h * shape.head_dim, *vh = v + h * shape.head_dim;
     switch (shape.format) {
       case KvFormat::f16: store_f16(kh, vh, keys, values, shape.head_dim, slot); break;
+      case KvFormat::bf16: store_bf16(kh, vh, keys, values, shape, slot); break;
       case KvFormat::f32: store_f32(kh, vh, keys, values, shape.head_dim, slot); break;
       case KvFormat::q8_0: store_q8(kh, vh, keys, values, shape.head_dim, slot); break;
     }

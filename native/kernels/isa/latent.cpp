@@ -5,7 +5,7 @@
 // maximum, as in attention.cpp. Every query has its own sums: a score is one sum over the row in order, a probability is
 // added to its total token by token, a value to its sum likewise. So the result does not depend on which queries share a
 // tile, nor on how many tokens or numbers are in registers at once.
-#include "base/maths.h"
+#include "base/bf16.h"
 #include "kernels/isa/attention.h"
 
 namespace tenth::TENTH_ISA {
@@ -62,6 +62,12 @@ void widen_f16(const uint16_t* from, int64_t n, float* to) {
   for (; i < n; i++) to[i] = f16_to_f32(from[i]);
 }
 
+void widen_bf16(const uint16_t* from, int64_t n, float* to) {
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) storef(to + i, load_bf16(from + i));
+  for (; i < n; i++) to[i] = std::bit_cast<float>(uint32_t(from[i]) << 16);
+}
+
 void widen_q8(const uint8_t* layer, int dim, int n_tokens, float* to) {
   const float* scales = (const float*)layer;
   const uint8_t* from = layer + int64_t(dim / 32) * kPageTokens * 4;
@@ -75,6 +81,7 @@ const float* rows_of(const uint8_t* layer, const KvShape& shape, int n_tokens, f
   switch (shape.format) {
     case KvFormat::f32: return (const float*)layer;
     case KvFormat::f16: widen_f16((const uint16_t*)layer, int64_t(n_tokens) * shape.head_dim, to); break;
+    case KvFormat::bf16: widen_bf16((const uint16_t*)layer, int64_t(n_tokens) * shape.head_dim, to); break;
     case KvFormat::q8_0: widen_q8(layer, shape.head_dim, n_tokens, to); break;
   }
   return to;
@@ -215,6 +222,8 @@ void latent_store(const float* latent, const float* rotated, uint8_t* layer, con
     for (int64_t d = 0; d < dim; d++) ((float*)layer)[at + d] = number(d);
   if (shape.format == KvFormat::f16)
     for (int64_t d = 0; d < dim; d++) ((uint16_t*)layer)[at + d] = f32_to_f16(number(d));
+  if (shape.format == KvFormat::bf16)
+    for (int64_t d = 0; d < dim; d++) ((uint16_t*)layer)[at + d] = bf16_of(number(d));
   if (shape.format != KvFormat::q8_0) return;
   float* scales = (float*)layer + slot * (dim / 32);
   int8_t* to = (int8_t*)(layer + dim / 32 * kPageTokens * 4) + at;

@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,47 +172,45 @@ def engine_rate(model: Path) -> float:
         return float(driver.ask(question)["tokens_per_second"])
 
 
-Measured = dict[str, dict[str, list[Figures]]]  # test -> command of the contender -> its turns
+Turn = tuple[str, str, Figures]  # test, command of the contender, what was measured
 
 
-def take_turns(model: Path, contenders: Sequence[Contender], tests: Sequence[str], repetitions: int,
-               tell: Callable[[str], None]) -> Measured:
-    """Every contender in every test, in turns."""
-    found: Measured = {test: {} for test in tests}
-    for turn in range(repetitions):
+def take_turns(model: Path, contenders: Sequence[Contender], tests: Sequence[str], numbers: Iterable[int],
+               tell: Callable[[str], None]) -> Iterator[Turn]:
+    """Every contender in every test, in turns of these numbers: every second one backwards."""
+    for number in numbers:
         for test in tests:
             taking_part = contenders[:1] if test == "cancel" else contenders
-            for contender in taking_part if turn % 2 == 0 else reversed(taking_part):
+            for contender in taking_part if number % 2 == 0 else reversed(taking_part):
                 try:
                     with running(contender, model) as port:
-                        figures = measure(test, port, 1000 * turn + TESTS.index(test))
+                        figures = measure(test, port, 1000 * number + TESTS.index(test))
                 except ResourceError as error:
                     if contender.label == OURS:
                         raise
                     tell(f"{test} {contender.label} failed: {error.message} ({contender.command})")
                     continue
-                found[test].setdefault(contender.command, []).append(figures)
                 tell(f"{test} {contender.label}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
+                yield test, contender.command, figures
             if test == "alone":
                 rate = engine_rate(model)
-                found[test].setdefault("engine", []).append({"tokens_per_second": rate})
                 tell(f"{test} engine: {rate:.4g}")
-    return found
+                yield test, "engine", {"tokens_per_second": rate}
 
 
-def result(measured: Measured, contenders: Sequence[Contender]) -> dict[str, Any]:
+def result(turns: Sequence[Turn], contenders: Sequence[Contender]) -> dict[str, Any]:
     """Medians and spreads: of each test, of each label the command with the best median."""
     labels = {contender.command: contender.label for contender in contenders}
+    measured: dict[tuple[str, str], list[Figures]] = {}
+    for test, command, found in turns:
+        measured.setdefault((test, command), []).append(found)
     tests: dict[str, Any] = {}
-    for test, runs in measured.items():
-        rows: dict[str, Any] = {}
-        for command, turns in runs.items():
-            figures = {name: summary([turn[name] for turn in turns]) for name in turns[0]}
-            label = labels.get(command, command)
-            row = {"command": command, **figures}
-            if label not in rows or _merit(row) > _merit(rows[label]):
-                rows[label] = row
-        tests[test] = rows
+    for (test, command), several in measured.items():
+        figures = {name: summary([one[name] for one in several]) for name in several[0]}
+        label, row = labels.get(command, command), {"command": command, "turns": len(several), **figures}
+        rows = tests.setdefault(test, {})
+        if label not in rows or _merit(row) > _merit(rows[label]):
+            rows[label] = row
     return tests
 
 
@@ -247,6 +245,19 @@ def _cell(figure: dict[str, Any] | None, factor: float) -> str:
     return f"{median:.3g} ({low:.3g} to {high:.3g})"
 
 
+def _kept(path: Path | None, turns: Iterable[Turn]) -> Iterator[Turn]:
+    """Those of a file, then these, which are added to it: a measurement in several sittings."""
+    if path is None:
+        yield from turns
+        return
+    if path.exists():
+        yield from (tuple(json.loads(line)) for line in path.read_text().splitlines())
+    for turn in turns:
+        with path.open("a") as file:
+            file.write(json.dumps(turn) + "\n")
+        yield turn
+
+
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -254,6 +265,8 @@ def main() -> None:
     parser.add_argument("--peer", action="append", default=[], metavar="LABEL=COMMAND")
     parser.add_argument("--tests", default=",".join(TESTS))
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--turns", type=Path, help="add every turn to this file, and count all that it has")
+    parser.add_argument("--first-turn", type=int, default=0, metavar="N", help="so many turns were taken before")
     parser.add_argument("--out", type=Path, help="also write the figures here, as JSON")
     arguments = parser.parse_args()
     try:
@@ -262,11 +275,12 @@ def main() -> None:
             raise RequestError(f"there is no test {min(unknown)!r}", f"there are: {', '.join(TESTS)}")
         peers = [Contender(*text.split("=", 1)) for text in arguments.peer]
         contenders = [ours(), *peers]
-        measured = take_turns(arguments.model, contenders, tests, arguments.repetitions,
-                              lambda line: print(line, file=sys.stderr, flush=True))
+        numbers = range(arguments.first_turn, arguments.first_turn + arguments.repetitions)
+        turns = list(_kept(arguments.turns, take_turns(arguments.model, contenders, tests, numbers,
+                                                       lambda line: print(line, file=sys.stderr, flush=True))))
     except TenthError as error:
         raise SystemExit(f"{error}") from None
-    found = result(measured, contenders)
+    found = result(turns, contenders)
     print(table(found))
     if arguments.out:
         arguments.out.write_text(json.dumps(found, indent=1))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from tenth.program.values import Instruction, Value
 
-KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32, "f32": 4.0}  # per number
+KV_BYTES = {"f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "f32": 4.0}  # per number
 PRODUCTS = {"linear": 2, "head_linear": 2, "expert_linear": 3}  # op -> dimensions of its matrices; biases have fewer
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tenth.cli.flags import AnswerFlags, GrammarFlags, SamplingFlags
 from tenth.cli.opening import open_model
@@ -15,7 +16,7 @@ from tenth.errors import RequestError
 
 if TYPE_CHECKING:
     from tenth.model import Model
-    from tenth.stream import Stream
+    from tenth.stream import Piece, Stream
     from tenth.text.grammar import Grammar
 
 
@@ -94,7 +95,16 @@ def start(model: Model, question: Question, settings: dict[str, Any], grammar: G
     return model.chat(messages, think=flags.think, thinking_budget=flags.thinking_budget, **settings)
 
 
-def show_stream(stream: Stream, show_thinking: bool) -> None:
+class Pieces(Protocol):
+    """What can be shown as it is made: a Stream, or something that reads one."""
+
+    def __iter__(self) -> Iterator[Piece]: ...
+
+    def cancel(self) -> None:
+        """End it."""
+
+
+def show_stream(stream: Pieces, show_thinking: bool) -> None:
     """Prints the pieces of an answer: thinking dimmed (or left out), an empty line, then the content.
 
     Leaves the cursor at the start of a line. On any interruption the stream is cancelled.

@@ -1,58 +1,63 @@
-"""The typer side of the command line: builds the one command that runs, or all of them for shell completion."""
+"""``tenth app``: the chat page in the browser, with a server if none runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
-from typing import Any
+import os
+import threading
+from dataclasses import replace
+from typing import Annotated
 
 import typer
-import typer.main
 
-from tenth.cli.flags import expand
-from tenth.cli.main import ALIASES, COMMANDS, COMPLETE_VARIABLE
-
-# Plain help (no rich): importing rich would double the time of `tenth run --help`.
-_STYLE: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False,
-                          "context_settings": {"help_option_names": ["-h", "--help"], "max_content_width": 110}}
+from tenth.cli.serve import ModelsArgument, named, serve
+from tenth.cli.terminal import message
+from tenth.config import EngineConfig
+from tenth.errors import ResourceError
+from tenth.server.config import ServerConfig
 
 
-def function(name: str) -> Callable[..., Any]:
-    """The ``command`` of module ``tenth.cli.<name>``."""
-    found: Callable[..., Any] = import_module(f"tenth.cli.{name}").command
-    return found
+def command(
+    server: ServerConfig,
+    engine: EngineConfig,
+    models: ModelsArgument = None,
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+) -> None:
+    """Open the chat page in the browser, with a server if none runs.
+
+    No model is needed: the page proposes one that fits this machine, and fetches it. Flags are those of tenth serve;
+    they count where the server is started here, which goes on until Ctrl-C.
+    """
+    from tenth.server.running import listen
+    from tenth.server.whereabouts import running
+
+    if url := running():
+        message(f"tenth runs at {url} already" + ("; the models named are left to it" if models else ""))
+        show(url, browser)
+        return
+    if server.port == ServerConfig.port:
+        try:
+            listen(server).close()
+        except ResourceError:  # somebody else's program is there
+            server = replace(server, port=0)
+    message("starting tenth; Ctrl-C ends it")
+    serve(named(models or []), server, engine, lambda url: show(url, browser))
 
 
-def build(name: str) -> Any:
-    """One command as typer sees it."""
-    app = typer.Typer(add_completion=False, **_STYLE)
-    app.command(name)(expand(function(name)))
-    return typer.main.get_command(app)
+def show(url: str, browser: bool) -> None:
+    """Open the page, where there is a screen to open it on; the address is said anyway."""
+    if browser and has_screen():
+        threading.Thread(target=_open, args=(url,)).start()  # some browsers keep their caller waiting
+    else:
+        message(f"the page is at {url}")
 
 
-def build_all() -> Any:
-    """Every command in one group: what shell completion walks."""
-    app = typer.Typer(name="tenth", add_completion=True, **_STYLE)
-    for name in COMMANDS:
-        app.command(name)(expand(function(name)))
-    for alias, name in ALIASES.items():
-        app.command(alias, hidden=True)(expand(function(name)))
-    return typer.main.get_command(app)
+def has_screen() -> bool:
+    """Whether a browser with windows can be expected: BROWSER names one, or a display is there."""
+    return any(os.environ.get(name) for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"))
 
 
-def run(name: str, args: list[str]) -> int:
-    """Runs one command and gives its exit code; errors are raised for main to print."""
-    command = build(name)
-    try:
-        # Not command.main(): that would turn Ctrl-C and a closed pipe into exit codes of its own, silently.
-        with command.make_context(f"tenth {name}", args) as context:
-            code = command.invoke(context)
-    except typer.Exit as done:
-        return done.exit_code
-    return code if isinstance(code, int) else 0
+def _open(url: str) -> None:
+    import webbrowser
 
-
-def complete() -> int:
-    """Answers the shell's question (in environment variables) for completions."""
-    build_all().main(args=[], prog_name="tenth", complete_var=COMPLETE_VARIABLE)
-    return 0
+    if not webbrowser.open(url):
+        message(f"no browser could be opened; the page is at {url}")

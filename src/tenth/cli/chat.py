@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +23,7 @@ from tenth.config import EngineConfig
 from tenth.errors import RequestError, TenthError
 
 if TYPE_CHECKING:
+    from tenth.cli.keeping import Kept, Notebook
     from tenth.model import Model
     from tenth.stream import Stream
 
@@ -30,7 +32,11 @@ HELP = """\
 /set NAME VALUE   change temperature, think, thinking_budget or another setting
                   (without: show what is set; VALUE "default" resets)
 /retry            answer the last question again
-/clear            forget the conversation
+/clear            begin another conversation
+/chats [WORDS]    list the last conversations, or those with these words; the
+                  page of tenth app has them too
+/open N           go on with number N of that list
+/delete           delete this conversation, for good
 /save FILE        write the conversation: JSON for .json, else Markdown
 /load FILE        read a conversation saved as JSON
 /stats            show what the last answer cost
@@ -49,18 +55,34 @@ def command(
     model: Annotated[str | None, typer.Argument(help="Name, file, URL or hf:ORG/REPO:QUANT; default: the default "
                                                      "model.", show_default=False, metavar="MODEL",
                                                 autocompletion=known_models)] = None,
-    history: Annotated[bool, typer.Option(help="Keep what is typed for the arrow keys, in the data folder.")] = True,
+    history: Annotated[bool, typer.Option(help=(
+        "Keep what is said, among the chats of the page, and what is typed for the arrow keys."))] = True,
+    go_on: Annotated[str | None, typer.Option("--open", help=(
+        "Go on with a chat: its id, or last. Also kept where lines are piped in, which else are not."),
+        metavar="CHAT", show_default=False)] = None,
+    account: Annotated[str | None, typer.Option(help="Whose chats; default: those of this machine's owner.",
+                                                show_default=False)] = None,
 ) -> None:
     """Talk with a model.
 
-    In the chat, /help lists the commands. Lines piped in are asked one after the other.
+    In the chat, /help lists the commands. Lines piped in are asked one after the other. What is said here is also on
+    the page of tenth app and tenth serve, and the other way round.
     """
     if flags.json or flags.raw:
         raise RequestError("chat takes neither --json nor --raw", "tenth run MODEL PROMPT does")
-    converse(Question(model, "", sampling, engine, flags), history)
+    if go_on is not None and not history:
+        raise RequestError("--open and --no-history exclude each other")
+    with ExitStack() as stack:
+        book = None
+        if history and (go_on is not None or is_terminal(sys.stdin)):
+            from tenth.cli.keeping import Notebook
+            from tenth.server.state import State, state_place
+
+            book = Notebook(stack.enter_context(closing(State(state_place()))), account)
+        converse(Question(model, "", sampling, engine, flags), history, book, go_on)
 
 
-def converse(first: Question, history: bool) -> None:
+def converse(first: Question, history: bool, book: Notebook | None = None, go_on: str | None = None) -> None:
     """Runs the chat until /exit or the end of the input."""
     check(first)
     settings = first.sampling.chosen()
@@ -70,7 +92,10 @@ def converse(first: Question, history: bool) -> None:
     system = None if first.flags.system is None else checked(first.flags.system, "the system text")
     talk = Conversation(system, settings=settings)
     template = read_text_file(first.flags.template, "the template") if first.flags.template else None
-    start = first.model or default_model()
+    opened_chat = book.open(go_on, talk) if book is not None and go_on is not None else None
+    if first.flags.system is not None:
+        talk.system = system
+    start = first.model or (opened_chat and known(opened_chat["model"])) or default_model()
     name: str | None = start
     before: str | None = None  # the model to return to
     with Editor(history) as editor:
@@ -84,23 +109,29 @@ def converse(first: Question, history: bool) -> None:
                     complain(error)
                     name, before = before, None
                     continue
-                chat = Chat(model, talk, editor, first.flags.show_thinking)
+                chat = Chat(model, talk, editor, first.flags.show_thinking, book)
+                chat.called = Path(name).stem if name.endswith(".gguf") else name  # as tenth serve calls it
                 chat.greet()
+                if opened_chat is not None and before is None:
+                    chat.show_last(opened_chat["title"])
                 name, before = chat.loop(), name
 
 
 class Chat:
     """One model's part of a conversation."""
 
-    def __init__(self, model: Model, talk: Conversation, editor: Editor, show_thinking: bool | None):
-        self.model, self.talk, self.editor = model, talk, editor
+    def __init__(self, model: Model, talk: Conversation, editor: Editor, show_thinking: bool | None,
+                 book: Notebook | None = None):
+        self.model, self.talk, self.editor, self.book = model, talk, editor, book
         self.show_thinking = is_terminal(sys.stdout) if show_thinking is None else show_thinking
+        self.called = model.name  # in chats that are kept
         self.last: Stream | None = None  # the last answer
         self.next_model: str | None = None
         self.commands: dict[str, Callable[[str], str | None]] = {
             "/help": lambda _: HELP, "/?": lambda _: HELP, "/system": self.system, "/set": self.talk.set,
             "/retry": self.retry, "/clear": self.clear, "/save": self.save, "/load": self.load,
-            "/stats": lambda _: self.stats(), "/model": self.change_model,
+            "/stats": lambda _: self.stats(), "/model": self.change_model, "/chats": self.list_chats,
+            "/open": self.open_chat, "/delete": self.delete_chat,
         }
 
     def greet(self) -> None:
@@ -148,13 +179,14 @@ class Chat:
         except Exception as error:  # the conversation must outlive any one failure
             complain(error)
 
-    def ask(self, text: str) -> None:
+    def ask(self, text: str, again: bool = False) -> None:
         """Answers ``text``. Ctrl-C keeps the part that was answered; an error takes the question back."""
         self.talk.add("user", text)
         stream = None
         try:
-            stream = self.model.chat(self.talk.for_model(), **self.talk.settings)
-            show_stream(stream, self.show_thinking)
+            with self._keeping(again) as kept:
+                stream = self.model.chat(self.talk.for_model(), **self.talk.settings)
+                show_stream(kept.of(stream) if kept else stream, self.show_thinking)
         except KeyboardInterrupt:
             if stream is not None and stream.text:
                 self.talk.add("assistant", stream.text)
@@ -171,25 +203,68 @@ class Chat:
         if self.editor.live:
             message(speed_line(stream), dim=True)
 
+    def _keeping(self, again: bool) -> AbstractContextManager[Kept | None]:
+        if self.book is None:
+            return nullcontext()
+        if again and self.book.chat_id is not None and self.book.leaf is not None:
+            return self.book.again(self.called)
+        return self.book.answer(self.talk, self.called)
+
     def retry(self, _: str) -> None:
         """/retry"""
         before, question = list(self.talk.messages), self.talk.take_back()
         n_kept = len(self.talk.messages)
         try:
-            self.ask(question)
+            self.ask(question, again=True)
         finally:
             if len(self.talk.messages) == n_kept:  # no answer came in place of the old one
                 self.talk.messages = before
 
+    def list_chats(self, words: str) -> str:
+        """/chats"""
+        from tenth.cli.keeping import rows
+
+        return table(rows(self._book().listed(words)), frozenset({0})) or "there is none"
+
+    def open_chat(self, which: str) -> str | None:
+        """/open"""
+        if not which:
+            raise RequestError("/open needs a number of /chats, or last")
+        chat = self._book().open(which, self.talk)
+        self.show_last(chat["title"])
+        return None
+
+    def delete_chat(self, _: str) -> str:
+        """/delete"""
+        self._book().delete()
+        self.talk.messages.clear()
+        return "the conversation is deleted"
+
+    def show_last(self, title: str) -> None:
+        """Says where a conversation that goes on had got to."""
+        message(f"{title or '(no title)'}: {len(self.talk.messages)} messages", dim=True)
+        for said in self.talk.messages[-2:]:
+            message(f"{'>>> ' if said['role'] == 'user' else ''}{said['content'].strip()}", dim=True)
+
+    def _book(self) -> Notebook:
+        if self.book is None:
+            raise RequestError("this conversation is not kept", "in a terminal it is, unless --no-history was given")
+        return self.book
+
     def clear(self, _: str) -> str:
         """/clear"""
         self.talk.messages.clear()
+        if self.book is not None:
+            self.book.leave()
+            return "a new conversation; /chats has the others"
         return "the conversation is forgotten"
 
     def system(self, text: str) -> str:
         """/system"""
         if text:
             self.talk.system = None if text == "none" else text
+            if self.book is not None:
+                self.book.set_system(self.talk.system)
         return f"system: {self.talk.system}" if self.talk.system else "there is no system text"
 
     def save(self, name: str) -> str:
@@ -202,7 +277,10 @@ class Chat:
         """/load"""
         if not name:
             raise RequestError("/load needs the name of a file")
-        return self.talk.load(name)
+        said = self.talk.load(name)
+        if self.book is not None:
+            self.book.leave()  # kept as another one, from the next question on
+        return said
 
     def stats(self) -> str:
         """/stats"""
@@ -224,6 +302,15 @@ class Chat:
         resolve(name, download=False)  # raises here, while this model is still open, when there is no such model
         self.next_model = name
         return None
+
+
+def known(name: str | None) -> str | None:
+    """The name of a model that is here, if this is one."""
+    from tenth.library import resolve
+
+    with suppress(TenthError):
+        return name if name is not None and resolve(name, download=False) else None
+    return None
 
 
 def complain(error: BaseException) -> None:

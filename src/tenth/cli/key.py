@@ -20,14 +20,17 @@ def command(
     )] = None,
     requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Most requests in a minute.")] = None,
     concurrent: Annotated[int | None, typer.Option(min=1, help="Most requests at work at a time.")] = None,
+    account: Annotated[str | None, typer.Option(help="The account whose key it is; default: of its own.",
+                                                show_default=False)] = None,
     database: Annotated[str | None, typer.Option(help="As for tenth serve.", metavar="URL")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make, list or revoke keys to the server.
 
-    A new key is printed once, and kept as a hash. Once there is a key, every request needs one; a running server has
-    to be started again for the first.
+    A new key is printed once, and kept as a hash; one of an account sees what the account sees. Once there is a key,
+    every request needs one; a running server has to be started again for the first.
     """
+    from tenth.server.accounts import Accounts
     from tenth.server.keys import Keys
     from tenth.server.state import State, state_place
 
@@ -36,7 +39,9 @@ def command(
     try:
         keys = Keys(state)
         if what == "new":
-            secret = keys.new(name or "", tuple(scope or ["infer"]), requests_per_minute, concurrent)
+            user = Accounts(state).get(account) if account else None
+            secret = keys.new(name or "", tuple(scope or ["infer"]), requests_per_minute, concurrent,
+                              user.id if user else None)
             message("the key, which is not shown again:")
             write_json({"name": name, "key": secret}) if as_json else write_line(secret)
         elif what == "revoke":

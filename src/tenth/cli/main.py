@@ -21,8 +21,10 @@ COMMANDS = {
     "ask": "Ask the default model a question.",
     "run": "Answer one prompt with a model.",
     "chat": "Talk with a model.",
+    "app": "Open the chat page in the browser, with a server if none runs.",
     "serve": "Serve models to programs: OpenAI's, Anthropic's and Ollama's APIs.",
     "key": "Make, list or revoke keys to the server.",
+    "user": "Make, list, change or remove accounts of the server.",
     "pull": "Download a model.",
     "list": "List the models on this machine and those that can be downloaded.",
     "show": "Show what a model is.",
@@ -88,7 +90,7 @@ def _name(args: list[str]) -> str | None:
 
 def _dispatch(args: list[str]) -> int:
     if os.environ.get(COMPLETE_VARIABLE):
-        from tenth.cli.app import complete
+        from tenth.cli.commands import complete
 
         return complete()
     if not args:
@@ -107,7 +109,7 @@ def _dispatch(args: list[str]) -> int:
     name = _name(args)
     if name is None:
         raise _unknown(args[0])
-    from tenth.cli.app import run
+    from tenth.cli.commands import run
     from tenth.cpu import require_supported_cpu
 
     require_supported_cpu()

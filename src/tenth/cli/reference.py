@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from tenth.cli import app
+from tenth.cli import commands
 from tenth.cli.main import ALIASES, COMMANDS, EXIT_CODES
 
 HEAD = """\
@@ -18,7 +18,8 @@ error. `--debug` anywhere shows the whole trace when something fails.
 
 | environment variable | what it does |
 |---|---|
-| `TENTH_HOME` | The data folder: models, the chat's history. `tenth doctor` says which it is. |
+| `TENTH_HOME` | The data folder: models, chats, accounts, keys. `tenth doctor` says which it is. |
+| `TENTH_DATABASE` | The PostgreSQL database of chats, accounts and keys, as `--database` of `tenth serve`. |
 | `TENTH_MEMORY` | The memory budget where `--memory` gives none, such as 8GB. |
 | `TENTH_ISA` | Use these kernels: scalar, avx2, avxvnni, avx512, vbmi or amx. For diagnosis: the text is the same. |
 | `TENTH_TRACE` | A file to record which experts every token used, for `python -m tenth.bench.replay`. |
@@ -39,11 +40,11 @@ def commands_markdown() -> str:
 
 def section(name: str) -> str:
     """One command: usage, what it does, its arguments and flags."""
-    command = app.build(name)
+    command = commands.build(name)
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     flags = [p for p in command.params if p.param_type_name == "option" and not getattr(p, "hidden", False)]
     usage = " ".join(["tenth", name, *map(_place, arguments)])
-    text = inspect.cleandoc(app.function(name).__doc__ or "")
+    text = inspect.cleandoc(commands.function(name).__doc__ or "")
     lines = [f"## {name}\n", f"`{usage}`\n", f"{_escaped(text)}\n"]
     rows = [(_place(p), p.help or "", "") for p in arguments] + [(_names(p), p.help or "", _default(p)) for p in flags]
     if rows:

@@ -11,7 +11,7 @@ from tenth import _core
 from tenth.errors import RequestError
 from tenth.program.values import Program, Recurrence
 
-KV_FORMATS = {"f16": 0, "q8_0": 1, "f32": 2}  # native/kernels/ops_table.h, KvFormat
+KV_FORMATS = {"f16": 0, "q8_0": 1, "f32": 2, "bf16": 3}  # native/kernels/ops_table.h, KvFormat
 
 
 def physical_processors() -> list[int]:

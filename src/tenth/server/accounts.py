@@ -116,6 +116,12 @@ class Accounts:
                 _keep_an_admin(db)
         return user
 
+    def log_out(self, id: str | None = None) -> int:
+        """End every session of an account, or of everybody (paired phones too); gives how many there were."""
+        where, values = ("WHERE user_id = ?", (self.get(id).id,)) if id is not None else ("", ())
+        with self._state.transaction() as db:
+            return int(db.execute(f"DELETE FROM sessions {where}", values).rowcount)
+
     def check(self, name: str, password: str) -> User | None:
         """The account of this name and password; takes as long for a name that there is not."""
         rows = self._state.query("SELECT * FROM users WHERE name = ?", name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from tenth.server.failures import Failure, failure_of
 from tenth.server.files import Batches, Files
 from tenth.server.guard import OPEN_PATHS, Allowed, Guard, Visitors
 from tenth.server.keys import Keys, Meter
+from tenth.server.lan import Lan
 from tenth.server.logs import AccessLog
 from tenth.server.metrics import Metrics
 from tenth.server.replies import Failed
@@ -77,7 +78,7 @@ class App:
         self.worker = Worker(self.service, self.batches)
         self.meter, self.page = Meter(), Page()
         doors = Doors(self.keys, self.accounts, self.sessions, self.needs_key)
-        self.chats = ChatServer(self.service, self.state, doors, engine or EngineConfig())
+        self.chats = ChatServer(self.service, self.state, doors, engine or EngineConfig(), config)
         self.fastapi = self._routes()
 
     def needs_key(self) -> bool:
@@ -87,10 +88,17 @@ class App:
 
     def asgi(self, port: int) -> ASGIApp:
         """The whole application, for a server that listens at this port."""
-        allowed = Allowed(self.config.hosts(port), frozenset(self.config.allow_origin or ()),
-                          OPEN_PATHS | self.page.paths, scheme=self.config.scheme)
         self.chats.cookie = cookie_name(port)
-        visitors = Visitors(self.keys, self.sessions, self.needs_key, self.chats.cookie, self.meter, PATHS)
+        return self._guarded(self.config.hosts(port), self.config.scheme, self.needs_key)
+
+    def lan_asgi(self, lan: Lan) -> ASGIApp:
+        """The same behind the door to the network, where everybody has to be known."""
+        self.chats.lan = lan
+        return self._guarded(lan.hosts, lan.scheme, lambda: True)
+
+    def _guarded(self, hosts: frozenset[str], scheme: str, needs_login: Callable[[], bool]) -> ASGIApp:
+        allowed = Allowed(hosts, frozenset(self.config.allow_origin or ()), OPEN_PATHS | self.page.paths, scheme=scheme)
+        visitors = Visitors(self.keys, self.sessions, needs_login, self.chats.cookie, self.meter, PATHS)
         guarded = Guard(self.fastapi, allowed=allowed, visitors=visitors, refuse=refusal)
         return AccessLog(guarded, self.metrics)
 

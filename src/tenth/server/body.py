@@ -43,8 +43,10 @@ def _inside(value: Any) -> list[Any]:
 
 class _JsonRequest(Request):
     async def json(self) -> Any:
-        """The body, parsed within its bounds."""
-        return parse(await self.body())
+        """The body, parsed within its bounds, once."""
+        if not hasattr(self, "_json"):
+            self._json = parse(await self.body())
+        return self._json
 
 
 class StrictRoute(APIRoute):
@@ -80,8 +82,10 @@ class JsonRoute(StrictRoute):
 
         async def bounded(request: Request) -> Response:
             request = _JsonRequest(request.scope, request.receive)
-            if self.body_field is not None and not await request.body():
-                raise Refused(400, "the body is empty, expected JSON")
+            if self.body_field is not None:
+                if not await request.body():
+                    raise Refused(400, "the body is empty, expected JSON")
+                await request.json()  # here, since fastapi tells what it raises as "an error parsing the body"
             return await handle(request)
 
         return bounded

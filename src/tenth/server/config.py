@@ -25,6 +25,11 @@ class ServerConfig:
 
     host: str = _setting("127.0.0.1", "Address to listen at; any but this machine's own needs a key.")
     port: int = _setting(8010, "Port to listen at; 0 takes a free one.", min=0, max=65535)
+    lan: bool = _setting(False, "Also be there for phones in this network, who come in by a QR code.", names=("--lan",))
+    lan_address: str | None = _setting(
+        None, "With --lan: this machine's address there; default: that of its way out.", metavar="ADDRESS")
+    plain: bool = _setting(False, "With --lan: do without the certificate that is made here, unencrypted.",
+                           names=("--plain",))
     allow_host: list[str] | None = _setting(  # noqa: RUF009
         None, "Also serve requests whose Host header is this (NAME or NAME:PORT); may be repeated.",
         metavar="HOST")
@@ -52,6 +57,13 @@ class ServerConfig:
         for file in (self.tls_cert, self.tls_key):
             if file is not None and not os.access(file, os.R_OK):
                 raise RequestError(f"{file}: cannot be read")
+        if self.lan and not self.is_loopback:
+            raise RequestError("--lan and --host exclude each other",
+                               "--lan listens on loopback, and in the network for whoever was paired")
+        if (self.plain or self.lan_address) and not self.lan:
+            raise RequestError("--plain and --lan-address belong to --lan")
+        if self.lan_address and not _is_address(self.lan_address):
+            raise RequestError(f"{self.lan_address!r} is no address", "--lan-address takes one like 192.168.1.5")
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise RequestError(f"log level {self.log_level!r}, expected debug, info, warning or error")
         for origin in self.allow_origin or ():
@@ -83,6 +95,14 @@ class ServerConfig:
         found |= names if port == usual else set()
         given = {name.lower() for name in self.allow_host or ()}
         return frozenset(found | given | {f"{name}:{port}" for name in given if ":" not in name})
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _own_addresses() -> set[str]:

@@ -31,7 +31,7 @@ SCOPES_OF: dict[str, tuple[str, ...]] = {"admin": SCOPES, "local": SCOPES, "memb
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks. ``owner``: whose things they see. Limits: None is none."""
+    """Who asks. ``owner``: whose things they see. ``key_id``: with which key. Limits: None is none."""
 
     owner: str
     name: str
@@ -39,6 +39,7 @@ class Caller:
     scopes: tuple[str, ...]
     requests_per_minute: int | None = None
     concurrent: int | None = None
+    key_id: str | None = None
 
 
 ANYBODY = Caller(LOCAL, LOCAL, "local", SCOPES_OF["local"])
@@ -61,7 +62,7 @@ class Key:
     def caller(self) -> Caller:
         """Who asks with it."""
         return Caller(self.user_id or self.id, self.name, "member", self.scopes, self.requests_per_minute,
-                      self.concurrent)
+                      self.concurrent, self.id)
 
 
 class Keys:

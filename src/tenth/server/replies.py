@@ -229,10 +229,10 @@ class OllamaAnswer(BaseModel):
     model: str
     created_at: str
     done: bool
-    done_reason: Literal["stop", "length"]
-    prompt_eval_count: int
-    eval_count: int
-    total_duration: int = Field(ge=0)
+    done_reason: Literal["stop", "length", "load", "unload"]
+    prompt_eval_count: int | None = None
+    eval_count: int | None = None
+    total_duration: int | None = Field(default=None, ge=0)
 
 
 class OllamaModel(BaseModel):

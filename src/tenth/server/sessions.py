@@ -49,20 +49,27 @@ class Sessions:
     def pair(self, secret: str, address: str) -> str:
         """The cookie of the session that a link stands for; the link counts no more. Refuses (401, 429)."""
         self._check_failures("", address)
-        with self._state.transaction() as db:
-            row = db.execute("SELECT user_id, expires_at FROM pairings WHERE hash = ?", (hash_of(secret),)).fetchone()
-            db.execute("DELETE FROM pairings WHERE hash = ? OR expires_at < ?", (hash_of(secret), time.time()))
+        with self._state.transaction() as db:  # one statement: two that come at once cannot both have it
+            row = db.execute("DELETE FROM pairings WHERE hash = ? RETURNING user_id, key_id, expires_at",
+                             (hash_of(secret),)).fetchone()
         if row is None or row["expires_at"] < time.time():
             raise self._failed("this link was used already, or is too old", "", address)
-        return self._open(user_id=row["user_id"])
+        return self._open(row["user_id"], row["key_id"])
 
-    def new_pairing(self, user_id: str | None) -> str:
-        """The secret of a link to a session of this account; None: of who owns this machine."""
-        secret = secrets.token_urlsafe(32)
+    def new_pairing(self, caller: Caller) -> str:
+        """The secret of a link to a session as this caller's: of an account, a key, or of who owns this machine."""
+        secret, now = secrets.token_urlsafe(32), time.time()
+        user_id = caller.owner if caller.role != "local" and caller.key_id is None else None
         with self._state.transaction() as db:
-            db.execute("INSERT INTO pairings (hash, user_id, expires_at) VALUES (?, ?, ?)",
-                       (hash_of(secret), user_id, time.time() + PAIRING_S))
+            db.execute("DELETE FROM pairings WHERE expires_at < ?", (now,))
+            db.execute("INSERT INTO pairings (hash, user_id, key_id, expires_at) VALUES (?, ?, ?, ?)",
+                       (hash_of(secret), user_id, caller.key_id, now + PAIRING_S))
         return secret
+
+    def machines_owner(self) -> Caller:
+        """Who owns this machine: the first admin once there are accounts."""
+        admins = [user for user in self._accounts.all() if user.role == "admin"]
+        return min(admins, key=lambda user: user.created_at).caller if admins else ANYBODY
 
     def find(self, secret: str) -> Caller | None:
         """Who has this cookie, if it still counts."""

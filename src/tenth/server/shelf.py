@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from tenth.server.failures import Refused
 
 log = logging.getLogger("tenth.server")
 
+WATCH_S = 1.0  # how often it is looked for models that nobody uses
 Load = Callable[[str], Model]  # opens a model from what the command line called it; takes seconds
 
 
@@ -30,6 +32,7 @@ class Served:
     n_users: int = 0
     last_used_s: float = 0.0
     opened_at: float = 0.0  # seconds of the epoch
+    keep_s: float | None = None  # how long it stays open unused, where the last request said so
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -43,7 +46,7 @@ class Borrowed:
 
 
 class Shelf:
-    """All models that requests may name. ``idle_s``: close what was not used for so long; 0: never.
+    """All models that requests may name. ``idle_s``: close what was not used for so long, unless asked; 0: never.
 
     ``stock``: names of models that are served too, as they are at the moment: those of the library.
     """
@@ -66,6 +69,12 @@ class Shelf:
             raise Refused(404, f"there is no model {name!r} here", f"there are: {names}" if names else
                           "there is none yet: tenth pull fetches one", param="model")
         return served
+
+    def has(self, name: str | None) -> bool:
+        """Whether a model of this name is served."""
+        if name is not None and name not in self.models:
+            self.refresh()
+        return name in self.models
 
     @property
     def is_on_demand(self) -> bool:
@@ -158,11 +167,12 @@ class Shelf:
 
     async def watch(self) -> None:
         """Close models that were idle for too long, for ever."""
-        while self._idle_s:
-            await asyncio.sleep(min(self._idle_s / 4, 10))
-            for served in self.models.values():
-                idle_s = time.monotonic() - served.last_used_s
-                if served.model is not None and not served.n_users and idle_s >= self._idle_s:
+        while True:
+            await asyncio.sleep(min(self._idle_s / 4 or WATCH_S, WATCH_S))
+            for served in list(self.models.values()):
+                most_s = (self._idle_s or math.inf) if served.keep_s is None else served.keep_s
+                is_idle = served.model is not None and not served.n_users
+                if is_idle and time.monotonic() - served.last_used_s >= most_s:
                     await self.unload(served)
 
     def close_gates(self) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tenth.library import library_folder
-from tenth.server.chats.schema import ACCOUNTS, CHATS, FOUND, MORE
+from tenth.server.chats.schema import ACCOUNTS, CHATS, FOUND, MORE, PAIRED, REVS
 from tenth.server.databases import Database, Step, open_engine
 
 T = TypeVar("T")
@@ -53,6 +53,8 @@ STEPS: tuple[Step, ...] = (
     CHATS,
     FOUND,
     MORE,
+    PAIRED,
+    REVS,
 )
 
 

@@ -87,6 +87,31 @@ def test_every_page_sees_the_same_while_it_happens(desk):
     assert statuses == ["queued", "prompt", "running", "done"]
 
 
+def test_of_two_states_of_a_message_the_rev_says_which_is_newer(desk):
+    with listening(desk) as events:
+        chat = new_chat(desk)
+        question, answer = ask(desk, chat, settings={"max_tokens": 200, "temperature": 0})
+        path = f"/api/chats/{chat['id']}/messages/{answer['id']}"
+        rated = desk.http.patch(path, json={"rating": 1}).json()  # at work or ended
+        done = ended(desk, answer)
+        rewritten = desk.http.patch(path, json={"content": "Shorter"}).json()
+        going = desk.post(f"{path}/continue", {}).json()["answer"]
+        last = ended(desk, answer)
+        wait_for(lambda: events[-1][1] == "message" and events[-1][2]["message"]["rev"] >= last["rev"])
+    assert answer["rev"] < rated["rev"] < rewritten["rev"] < going["rev"] < last["rev"]
+    assert (rated["rating"], done["rating"], last["rating"]) == (1, 1, 1)
+    rev, seen = 0, set()
+    for _, name, data in events:
+        if name == "message" and data["message"]["id"] == answer["id"]:
+            assert data["message"]["rev"] > rev
+            rev = data["message"]["rev"]
+            seen.add(rev)
+        elif name == "delta":
+            assert data["rev"] == rev, "text belongs to the state before it"
+    assert {answer["rev"], rewritten["rev"], going["rev"]} <= seen
+    assert messages(desk, chat)[question["id"]]["rev"] == question["rev"]
+
+
 def test_a_lost_connection_goes_on_where_it_was(desk):
     with listening(desk) as before:
         chat = new_chat(desk)

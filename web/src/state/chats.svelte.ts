@@ -1,7 +1,7 @@
 // The list of chats and folders.
 
 import { chats as api, folders as folderApi } from '../api';
-import type { Chat, Folder, Message, Status } from '../types';
+import type { Chat, Folder, Message, Stats, Status } from '../types';
 import { attempt, ui } from './ui.svelte';
 import { t } from '../i18n/index.svelte';
 
@@ -30,6 +30,7 @@ class Chats {
     ]);
     this.all = Object.fromEntries([...page.chats, ...pinned.chats].map((chat) => [chat.id, chat]));
     this.hasMore = page.has_more;
+    this.running = {}; // the next numbers of the server name those that are
     this.folders = folders;
     this.isLoaded = true;
   }
@@ -62,6 +63,13 @@ class Chats {
     const now = isAtWork(message.status) ? [...others, message.id] : others;
     if (now.length) this.running[message.chat_id] = now;
     else delete this.running[message.chat_id];
+  }
+
+  /** Which answers are at work, also those that began before this page was open. */
+  onStats({ answers }: Stats): void {
+    const running: Record<string, string[]> = {};
+    for (const { chat_id, message_id } of answers) (running[chat_id] ??= []).push(message_id);
+    this.running = running;
   }
 
   onFolder(folder: Folder | null, deleted?: string): void {

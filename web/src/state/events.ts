@@ -6,7 +6,7 @@ import { isListening } from './listening';
 import { presets } from './presets.svelte';
 import { server } from './server.svelte';
 import { threads } from './threads.svelte';
-import { ui } from './ui.svelte';
+import { attempt, ui } from './ui.svelte';
 
 let source: EventSource | null = null;
 let retry: ReturnType<typeof setTimeout> | undefined;
@@ -32,9 +32,15 @@ const HANDLERS = {
   preset: ({ preset }: { preset: Preset }) => presets.onPreset(preset),
   'preset-deleted': ({ id }: { id: string }) => presets.onPreset(null, id),
   imported: () => void refresh(),
-  stats: (stats: Stats) => (server.stats = stats),
+  stats: (stats: Stats) => {
+    server.stats = stats;
+    chats.onStats(stats);
+  },
   pull: (pull: Pull) => server.onPull(pull),
-  hello: () => isListening(),
+  library: () => void attempt(() => server.readLibrary()),
+  hello: () => {
+    if (isListening() === 'late') void refresh();
+  },
   reset: () => {
     isListening();
     void refresh();

@@ -2,15 +2,26 @@
 
 const PATIENCE_MS = 2000;
 
-let begun: () => void;
+let begin: () => void;
+let state: 'waiting' | 'listening' | 'late' = 'waiting'; // late: something was read before events came
 const listening = new Promise<void>((resolve) => {
-  begun = resolve;
+  begin = resolve;
 });
 
-export function isListening(): void {
-  begun();
+/** Events come. Gives "late" when what was read before them has to be read again. */
+export function isListening(): 'listening' | 'late' {
+  const was = state;
+  state = 'listening';
+  begin();
+  return was === 'late' ? 'late' : 'listening';
 }
 
 export function waitForEvents(): Promise<void> {
-  return Promise.race([listening, new Promise<void>((resolve) => setTimeout(resolve, PATIENCE_MS))]);
+  const patience = new Promise<void>((resolve) => {
+    setTimeout(() => {
+      if (state === 'waiting') state = 'late';
+      resolve();
+    }, PATIENCE_MS);
+  });
+  return Promise.race([listening, patience]);
 }

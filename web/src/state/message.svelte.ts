@@ -19,6 +19,7 @@ export class LiveMessage {
   cost = $state.raw<Cost | null>(null);
   rating = $state<-1 | 0 | 1>(0);
   finish_reason = $state<string | null>(null);
+  private rev = -1; // of what this page knows
   thinkingSince = 0; // ms; when the thinking began, by this page's clock
 
   constructor(message: Message) {
@@ -38,13 +39,15 @@ export class LiveMessage {
     return this.status === 'running' && this.thinking !== '' && this.content === '';
   }
 
-  /** Take over what the server says. Text that came meanwhile is not lost: while at work the longer one counts. */
+  /** Take over what the server says, if it is news: replies, snapshots and events overtake each other. */
   set(message: Message): void {
+    if (message.rev < this.rev) return;
+    const isSame = message.rev === this.rev; // then only text may have been added
     for (const kind of ['content', 'thinking'] as const) {
-      const isOlder = this.isAtWork && message.status === this.status && this[kind].startsWith(message[kind]);
-      if (isOlder) continue;
-      this[kind] = message[kind];
+      if (!isSame || message[kind].length > this[kind].length) this[kind] = message[kind];
     }
+    if (isSame) return;
+    this.rev = message.rev;
     this.status = message.status;
     if (this.thinking && !this.thinkingSince) this.thinkingSince = Date.now() - (message.thinking_s ?? 0) * 1000;
     this.thinking_s = message.thinking_s ?? this.thinking_s;
@@ -58,8 +61,9 @@ export class LiveMessage {
     this.finish_reason = message.finish_reason;
   }
 
-  /** New text. False when some before it is missing. */
-  add({ kind, from, text }: Delta): boolean {
+  /** New text. False when something before it is missing. */
+  add({ kind, from, text, rev }: Delta): boolean {
+    if (rev !== this.rev) return rev < this.rev;
     const known = this[kind].length;
     if (from > known) return false;
     const more = text.slice(known - from);

@@ -1,7 +1,6 @@
 // What this browser remembers: looks and habits, nothing of any chat.
 
 import { isLanguage, preferred, type Language } from '../i18n/languages';
-import type { Price } from '../types';
 
 export type Theme = 'system' | 'light' | 'dark';
 export type Contrast = 'system' | 'more';
@@ -12,7 +11,6 @@ interface Stored {
   theme: Theme;
   contrast: Contrast;
   motion: Motion;
-  price: Price | null; // null: the server's
   isSidebarShown: boolean;
   isEnterNewLine: boolean;
   isReadAloud: boolean; // screen readers hear the answer as it comes
@@ -25,7 +23,6 @@ const DEFAULTS: Stored = {
   theme: 'system',
   contrast: 'system',
   motion: 'system',
-  price: null,
   isSidebarShown: true,
   isEnterNewLine: false,
   isReadAloud: true,

@@ -3,7 +3,7 @@
 import { models as api, session as sessions, ApiError } from '../api';
 import type { Library, LibraryModel, Machine, Price, Pull, Session, Stats } from '../types';
 import { prefs } from './prefs.svelte';
-import { ui } from './ui.svelte';
+import { attempt, ui } from './ui.svelte';
 
 class Server {
   session = $state.raw<Session | null>(null);
@@ -15,7 +15,7 @@ class Server {
   readonly needsLogin = $derived(!!this.session?.needs_login && !this.session.user);
   readonly isReady = $derived(!!this.session && !this.needsLogin);
   readonly here = $derived((this.library?.models ?? []).filter((model) => model.is_here));
-  readonly price = $derived<Price | null>(prefs.price ?? this.machine?.price ?? null);
+  readonly price = $derived<Price | null>(this.machine?.price ?? null);
 
   async connect(): Promise<void> {
     try {
@@ -34,6 +34,19 @@ class Server {
 
   async readLibrary(): Promise<void> {
     this.library = await ifThere(api.library());
+    for (const pull of this.library?.pulls ?? []) if (pull.state === 'running') this.pulls[pull.name] ??= pull;
+  }
+
+  /** An admin, or who owns this machine while there are no accounts: then the first one is made. */
+  get mayKeepAccounts(): boolean {
+    const role = this.session?.user?.role;
+    return role === 'admin' || (role === 'local' && !this.session?.needs_login);
+  }
+
+  /** The price that answers are compared with; it is the person's, wherever they sign in. */
+  async setPrice(price: Price): Promise<void> {
+    const set = await attempt(() => api.setPrice(price));
+    if (set && this.machine) this.machine = { ...this.machine, price: set };
   }
 
   model(name: string | null | undefined): LibraryModel | undefined {
@@ -54,7 +67,7 @@ class Server {
 
   onPull(pull: Pull): void {
     this.pulls[pull.name] = pull;
-    if (pull.state === 'error') ui.say(pull.error ?? pull.name, { isError: true });
+    if (pull.state === 'failed') ui.say(pull.error ?? pull.name, { isError: true });
     if (pull.state === 'running') return;
     delete this.pulls[pull.name];
     void this.readLibrary().catch((error: unknown) => ui.fail(error));

@@ -23,7 +23,8 @@ export class Thread {
   readonly running = $derived(this.path.find((message) => message.isAtWork));
   waiting = $state<Waiting[]>([]); // questions whose turn comes when the answer at work has ended
   private isNext = false; // one of them is being sent
-  private early: Delta[] = []; // came while the chat was being read
+  private early: Delta[] = []; // came before what they belong to was read
+  private readonly gone = new Set<string>(); // messages that were deleted, whatever older news say
   private reading: Promise<void> | null = null;
 
   constructor(readonly id: string) {}
@@ -34,12 +35,14 @@ export class Thread {
   }
 
   private async readNow(): Promise<void> {
+    const before = [...this.messages.keys()]; // what comes while this waits may be news to what it gets
     const { chat, messages } = await chatApi.get(this.id);
     const known = new Set(messages.map((message) => message.id));
-    for (const id of [...this.messages.keys()]) if (!known.has(id)) this.messages.delete(id);
+    for (const id of before) if (!known.has(id)) this.messages.delete(id);
     for (const message of messages) this.onMessage(message);
-    this.chat = chat;
-    this.leaf = this.deepest(chat.current_id ?? messages.at(-1)?.id ?? null);
+    this.onChat(chat);
+    const isShown = this.isLoaded && (!this.leaf || this.messages.has(this.leaf));
+    if (!isShown) this.leaf = this.deepest(this.chat.current_id ?? [...this.messages.keys()].at(-1) ?? null);
     this.isLoaded = true;
     const early = this.early;
     this.early = [];
@@ -85,14 +88,17 @@ export class Thread {
   }
 
   onMessage(message: Message): void {
+    if (this.gone.has(message.id)) return;
     const known = this.messages.get(message.id);
     if (known) known.set(message);
     else this.messages.set(message.id, new LiveMessage(message));
-    if (this.isLoaded && this.leaf === message.parent_id && !known) this.leaf = message.id;
+    const isNext = this.leaf === message.parent_id || this.chat?.current_id === message.id;
+    if (this.isLoaded && isNext && !known) this.leaf = message.id;
     if (this.waiting.length) void this.next();
   }
 
   onMessageDeleted(id: string): void {
+    this.gone.add(id);
     const gone = this.messages.get(id);
     if (!gone) return;
     const isShown = this.path.includes(gone);
@@ -106,9 +112,9 @@ export class Thread {
   }
 
   onDelta(delta: Delta): void {
-    const message = this.messages.get(delta.message_id);
-    if (!message || this.reading) this.early.push(delta);
-    if (message && !message.add(delta) && !this.reading) void attempt(() => this.read());
+    if (this.messages.get(delta.message_id)?.add(delta)) return;
+    if (!this.isLoaded || this.reading) this.early.push(delta);
+    else if (!this.gone.has(delta.message_id)) void attempt(() => this.read());
   }
 
   /** Ask, or let the question wait while an answer is at work. */
@@ -147,11 +153,7 @@ export class Thread {
   }
 
   private show(...messages: Message[]): void {
-    for (const message of messages) {
-      if (this.messages.has(message.id)) continue; // an event was faster, and knows more
-      this.onMessage(message);
-      chats.onMessage(message);
-    }
+    for (const message of messages) this.onMessage(message);
     this.leaf = this.deepest(messages.at(-1)?.id ?? this.leaf);
   }
 
@@ -197,6 +199,11 @@ export class Thread {
       await api.remove(this.id, message.id);
       this.onMessageDeleted(message.id);
     });
+  }
+
+  /** Show a message, on whichever branch it is. */
+  goTo(id: string): void {
+    if (this.messages.has(id) && !this.path.some((message) => message.id === id)) this.leaf = this.deepest(id);
   }
 
   /** Walk to another branch; every page of this owner follows. */

@@ -33,9 +33,9 @@ class Threads {
       await waitForEvents();
       await thread.read();
     } catch (error) {
+      if (!(error instanceof ApiError) || error.status !== 404) return ui.fail(error); // read again when the server is back
       this.open.delete(thread.id);
-      if (error instanceof ApiError && error.status === 404) thread.isMissing = true;
-      else ui.fail(error);
+      thread.isMissing = true;
     }
   }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -13,6 +14,7 @@ from tenth.server.body import Body, JsonRoute
 from tenth.server.chats.parts import ChatServer, parts
 from tenth.server.failures import Refused
 from tenth.server.keys import ANYBODY, Caller
+from tenth.server.lan import link_of_page
 from tenth.server.sessions import SESSION_S, cookie_of
 
 router = APIRouter(route_class=JsonRoute, prefix="/api", tags=["chats"])
@@ -84,6 +86,14 @@ async def log_out(request: Request) -> Response:
     return response
 
 
+@router.post("/pairing", status_code=201)
+async def pair(body: Body, request: Request) -> Json:
+    """A link that logs another device in as you, once and soon: what the QR code of the page says."""
+    desk, caller = parts(request), request.state.caller
+    host = request.headers.get("host", "")
+    return asdict(await desk.state.run(link_of_page, desk.doors.sessions, caller, desk.lan, desk.config, host))
+
+
 @router.get("/users")
 async def list_users(request: Request) -> Json:
     """Every account."""
@@ -122,8 +132,8 @@ async def remove_user(id: str, request: Request) -> Response:
 
 def _session(desk: ChatServer, caller: Caller | None) -> Json:
     user = None if caller is None else {"id": caller.owner, "name": caller.name, "role": caller.role}
-    return {"user": user, "needs_login": desk.doors.need_login(), "can_manage": "manage" in caller.scopes if caller
-            else False, "is_open": caller is ANYBODY}
+    return {"user": user, "needs_login": caller is None or desk.doors.need_login(),
+            "can_manage": caller is not None and "manage" in caller.scopes, "is_open": caller is ANYBODY}
 
 
 def _user(user: User) -> Json:

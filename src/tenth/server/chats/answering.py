@@ -10,13 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import socket
 import time
 from collections.abc import Callable
 from typing import Any
-
-import psutil
 
 from tenth.errors import TenthError
 from tenth.server.answers import End
@@ -29,6 +25,7 @@ from tenth.server.chats.store import Chats, Message
 from tenth.server.failures import Refused, failure_of
 from tenth.server.service import Service
 from tenth.server.state import State
+from tenth.server.whereabouts import is_alive, server_name
 from tenth.text.begun import Begun
 
 log = logging.getLogger("tenth.server")
@@ -194,11 +191,14 @@ class Answering:
                     live.is_dirty = True
                 raise
 
-    def recover(self) -> None:
-        """Answers whose server is gone were interrupted."""
+    def recover(self) -> int:
+        """Answers whose server is gone were interrupted; gives how many there were."""
+        n_found = 0
         for owner, chat_id, id, server in self._chats.at_work():
             if id not in self.live and not is_alive(server):
                 self._chats.change_message(owner, chat_id, id, {"status": "interrupted", "server": None})
+                n_found += 1
+        return n_found
 
     async def close(self) -> None:
         """End everything; answers at work are saved as interrupted."""
@@ -206,23 +206,3 @@ class Answering:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def server_name() -> str:
-    """This process, so that another one can tell whether it still runs."""
-    process = psutil.Process()
-    return f"{socket.gethostname()}/{process.pid}/{process.create_time():.2f}"
-
-
-def is_alive(server: str | None) -> bool:
-    """Whether a server still runs. Of one on another machine nothing is known here: it counts as alive."""
-    host, pid, created = (server or "//").rsplit("/", 2)
-    if not server or host != socket.gethostname():
-        return bool(server)
-    if int(pid) == os.getpid():
-        return server == server_name()
-    try:
-        return f"{psutil.Process(int(pid)).create_time():.2f}" == created
-    except psutil.Error:
-        return False
-

@@ -13,7 +13,7 @@ from tenth.server.chats.parts import ChatServer
 from tenth.server.chats.prompts import branch
 
 Kind = Literal["json", "markdown"]
-LEFT_OUT = ("chat_id", "attachments")  # of a message
+LEFT_OUT = ("chat_id", "attachments", "rev")  # of a message
 
 
 async def export(desk: ChatServer, owner: str, ids: list[str], kind: Kind) -> AsyncIterator[str]:

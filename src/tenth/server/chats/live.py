@@ -9,6 +9,7 @@ from typing import Any
 
 from tenth.server.answers import Delta, End
 from tenth.server.chats.events import Hub
+from tenth.server.chats.revs import next_rev
 from tenth.server.service import Answer
 from tenth.stream import TokenLogprob
 
@@ -80,15 +81,19 @@ class Live:
             if text:
                 self.hub.tell(self.owner, "delta", {
                     "chat_id": self.message["chat_id"], "message_id": self.id, "kind": kind, "from": self._told[kind],
-                    "text": text})
+                    "text": text, "rev": self.message["rev"]})
                 self._told[kind] += units(text)
 
     def become(self, status: str, **facts: Any) -> None:
         """Have another status, and tell of it."""
         self.tell()
-        self.message |= {"status": status, **facts}
-        self.is_dirty = True
+        self.change({"status": status, **facts})
         self.hub.tell(self.owner, "message", {"message": shown(self.message)})
+
+    def change(self, changes: dict[str, Any]) -> None:
+        """Have other values than text that is added."""
+        self.message |= {**changes, "rev": next_rev(self.message["rev"])}
+        self.is_dirty = True
 
     def end(self, end: End) -> dict[str, Any]:
         """What an ended answer is told with; of one that was gone on with, tokens of all its parts."""
@@ -108,7 +113,8 @@ class Live:
     def saved(self) -> dict[str, Any]:
         """The columns to save now."""
         self.is_dirty = False
-        names = ("content", "thinking", "thinking_s", "status", "error", "finish_reason", "usage", "timings", "cost")
+        names = ("content", "thinking", "thinking_s", "status", "error", "finish_reason", "usage", "timings", "cost",
+                 "rev")
         return {name: self.message[name] for name in names}
 
 

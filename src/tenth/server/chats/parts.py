@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.requests import Request
 
 from tenth.config import EngineConfig
+from tenth.errors import TenthError
 from tenth.server.accounts import Accounts
 from tenth.server.chats.answering import Answering
 from tenth.server.chats.attachments import Attachments
@@ -21,12 +23,15 @@ from tenth.server.chats.shelves import Shelves
 from tenth.server.chats.stock import Stock
 from tenth.server.chats.store import Chats
 from tenth.server.chats.watching import Watching
+from tenth.server.config import ServerConfig
 from tenth.server.keys import Keys
+from tenth.server.lan import Lan
 from tenth.server.service import Service
 from tenth.server.sessions import Sessions
 from tenth.server.state import State
 
 ERASE_S = 5.0  # after a deletion, at most
+ELSEWHERE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,10 @@ class Doors:
 class ChatServer:
     """The parts. ``run`` goes on while the server does; ``stop`` ends the pages' streams, ``close`` the rest."""
 
-    def __init__(self, service: Service, state: State, doors: Doors, engine: EngineConfig) -> None:
-        self.service, self.state, self.doors, self.engine = service, state, doors, engine
+    def __init__(self, service: Service, state: State, doors: Doors, engine: EngineConfig,
+                 config: ServerConfig) -> None:
+        self.service, self.state, self.doors, self.engine, self.config = service, state, doors, engine, config
+        self.lan: Lan | None = None  # the door to the network, if there is one
         self.cookie = ""  # the name of this server's, once the port is known
         self.hub = Hub()
         self.index = open_index(state)
@@ -60,7 +67,17 @@ class ChatServer:
         """What runs beside the requests."""
         await self.state.run(self.answering.recover)
         await self.state.run(self.attachments.forget_orphans)
-        await asyncio.gather(self.answering.run(), self.watching.run(), self._erase())
+        await asyncio.gather(self.answering.run(), self.watching.run(), self._erase(), self._look_elsewhere())
+
+    async def _look_elsewhere(self) -> None:
+        """Have pages read again what another process wrote (``tenth chat``), or left unfinished when it died."""
+        while True:
+            await asyncio.sleep(ELSEWHERE_S)
+            with contextlib.suppress(TenthError):  # a disk that fails for a while: looked at again
+                has_changed = await self.state.run(self.state.engine.changed_elsewhere)
+                if await self.state.run(self.answering.recover) or has_changed:
+                    for owner in self.hub.owners:
+                        self.hub.tell(owner, "reset", {})
 
     async def _erase(self) -> None:
         """Remove the traces of what was deleted from the files, for ever."""

@@ -135,11 +135,11 @@ async def go_on(chat_id: str, message_id: str, request: Request) -> Json:
         raise Refused(409, "only an answer that has ended can be gone on with")
     desk.answering.check_room(owner)
     changes = {"status": "queued", "error": None}
-    await desk.state.run(desk.chats.change_message, owner, chat_id, message_id,
-                         {**changes, "server": desk.answering.server})
+    rev = await desk.state.run(desk.chats.change_message, owner, chat_id, message_id,
+                               {**changes, "server": desk.answering.server})
     if message_id in desk.answering.live:
         raise Refused(409, "somebody else goes on with it")
-    answer = desk.answering.start(owner, {**old, **changes})
+    answer = desk.answering.start(owner, {**old, **changes, "rev": rev})
     desk.hub.tell(owner, "message", {"message": answer})
     return {"answer": answer}
 
@@ -183,10 +183,11 @@ async def change_message(chat_id: str, message_id: str, body: bodies.MessageChan
         raise Refused(409, "the answer is being made", "stop it first")
     changes = body.model_dump(exclude_none=True)
     if changes:
-        await desk.state.run(desk.chats.change_message, owner, chat_id, message_id, changes)
-        if message_id in desk.answering.live:
-            desk.answering.live[message_id].message |= changes
-    message = desk.answering.message({**old, **changes})
+        rev = await desk.state.run(desk.chats.change_message, owner, chat_id, message_id, changes)
+        old |= {**changes, "rev": rev}
+        if live := desk.answering.live.get(message_id):
+            live.change(changes)
+    message = desk.answering.message(old)
     desk.hub.tell(owner, "message", {"message": message})
     return message
 
@@ -205,8 +206,9 @@ async def delete_message(chat_id: str, message_id: str, request: Request) -> Res
 
 
 def _answer(desk: ChatServer, chat: Chat, model: str | None, settings: bodies.Settings) -> Message:
-    """The answer that is to be made, with a model that is there."""
-    name = desk.service.shelf.choose(model or chat["model"])
+    """The answer that is to be made, with a model that is there: the chat's may have gone, or be the shell's."""
+    shelf = desk.service.shelf
+    name = shelf.choose(model) if model is not None or not shelf.has(chat["model"]) else chat["model"]
     return desk.answering.new(name, {**chat["settings"], **settings.given()})
 
 

@@ -82,3 +82,9 @@ MORE = """
     ) STRICT;
     CREATE INDEX message_tokens_by_time ON message_tokens (owner, made_at);
 """
+
+# Links to sessions of keys.
+PAIRED = "ALTER TABLE pairings ADD COLUMN key_id TEXT REFERENCES keys (id) ON DELETE CASCADE;"
+
+# Which of two states of a message is the newer one.
+REVS = "ALTER TABLE messages ADD COLUMN rev INTEGER NOT NULL DEFAULT 0;"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tenth.server.chats.revs import next_rev
 from tenth.server.chats.search import Index, title_words
 from tenth.server.databases import Cursor, Database
 from tenth.server.failures import Refused
@@ -189,25 +190,27 @@ class Chats:
 
     def _insert(self, db: Database, owner: str, chat_id: str, message: Message) -> str:
         values = _stored({"content": "", "thinking": "", "status": "done", "settings": {}, "rating": 0,
-                          "created_at": time.time(), **message})
+                          "created_at": time.time(), "rev": next_rev(), **message})
         values = {"id": new_id("msg_"), "chat_id": chat_id, "facts": "{}", **values}
         row = _add(db, "messages", values, "RETURNING n").fetchone()
         if values["status"] not in AT_WORK:
             self._index.add(db, row["n"], owner, values["content"])
         return str(values["id"])
 
-    def change_message(self, owner: str, chat_id: str, id: str, changes: dict[str, Any]) -> None:
-        """Change fields of a message; it is found by its new text from now on, if it has ended."""
+    def change_message(self, owner: str, chat_id: str, id: str, changes: dict[str, Any]) -> int:
+        """Change fields of a message; it is found by its new text from now on, if it has ended. Gives its new rev."""
         with self._state.transaction() as db:
             _find(db, owner, chat_id)
             old = _message(db, chat_id, id)
-            _update(db, id, _stored(changes))
+            rev = next_rev(max(old["rev"], changes.get("rev", 0)))
+            _update(db, id, _stored({**changes, "rev": rev}))
             if "content" in changes or "status" in changes:
                 if old["status"] not in AT_WORK:
                     self._index.remove(db, old["n"], owner, old["content"])
                 if changes.get("status", old["status"]) not in AT_WORK:
                     self._index.add(db, old["n"], owner, changes.get("content", old["content"]))
             db.execute("UPDATE chats SET rev = rev + 1 WHERE id = ?", (chat_id,))
+        return rev
 
     def save_parts(self, parts: Iterable[tuple[str, dict[str, Any]]]) -> None:
         """Save what several answers have so far, in one commit."""
@@ -271,7 +274,7 @@ def _find(db: Database, owner: str, id: str) -> Chat:
 
 
 def _message(db: Database, chat_id: str, id: str) -> Any:
-    row = db.execute("SELECT n, id, parent_id, content, status FROM messages WHERE id = ? AND chat_id = ?",
+    row = db.execute("SELECT n, id, parent_id, content, status, rev FROM messages WHERE id = ? AND chat_id = ?",
                      (id, chat_id)).fetchone()
     if row is None:
         raise no_message(id)
@@ -354,7 +357,7 @@ def _chat(row: Any) -> Chat:
 
 def _read(row: Any) -> Message:
     names = ("id", "chat_id", "parent_id", "role", "content", "thinking", "thinking_s", "status", "error", "model",
-             "rating", "created_at", "finish_reason")
+             "rating", "created_at", "finish_reason", "rev")
     facts = json.loads(row["facts"])
     return {**{name: row[name] for name in names}, **{name: facts.get(name) for name in FACTS},
             "settings": json.loads(row["settings"])}

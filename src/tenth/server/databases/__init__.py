@@ -66,6 +66,9 @@ class Engine(Protocol):
     def query(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
         """Rows of a SELECT."""
 
+    def changed_elsewhere(self) -> bool:
+        """Whether another process has written since the last call; False where that cannot be told."""
+
     def forget(self) -> None:
         """Leave nothing of what was deleted in files beside the database's."""
 

@@ -119,6 +119,10 @@ class Postgres:
             return Refused(503, "the database cannot be reached now", retry_after_s=5)
         return error
 
+    def changed_elsewhere(self) -> bool:
+        """See Engine. Pages read what another server wrote when they read next."""
+        return False
+
     def forget(self) -> None:
         """Deleted rows are PostgreSQL's to clean up (VACUUM)."""
 

@@ -42,6 +42,7 @@ class Sqlite:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
             self._writer, self._reader = self._connect(), self._connect()
             self._reader.execute("PRAGMA query_only=ON")
+            self._version = self._others()
         except (OSError, sqlite3.Error) as error:
             raise self._unusable(error) from None
 
@@ -106,6 +107,16 @@ class Sqlite:
                 return self._reader.execute(sql, values).fetchall()
             except sqlite3.Error as error:
                 raise self._refused(error) from error
+
+    def changed_elsewhere(self) -> bool:
+        """See Engine. data_version counts the commits of others, as the writing connection sees them."""
+        with self._writing:
+            before, self._version = self._version, self._others()
+        return before != self._version
+
+    def _others(self) -> int:
+        (version,) = self._writer.execute("PRAGMA data_version").fetchone()
+        return int(version)
 
     def forget(self) -> None:
         """Have the file's log hold nothing any more, deleted things included."""

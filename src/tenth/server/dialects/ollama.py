@@ -26,6 +26,8 @@ from tenth.server import replies
 from tenth.server.answers import Choice, Delta, End
 from tenth.server.asking import Ask, Thinking
 from tenth.server.body import Body, JsonRoute, SamplingBody, number
+from tenth.server.dialects import ollama_lifetime
+from tenth.server.dialects.ollama_lifetime import keep_alive
 from tenth.server.dialects.openai import token_logprob
 from tenth.server.dialects.openai_chat import MOST_TOKENS, TEXT_ONLY, asked_tools, get_service
 from tenth.server.failures import Failure, Refused
@@ -55,11 +57,6 @@ def line(value: dict[str, Any]) -> bytes:
 def error_line(failure: Failure) -> bytes:
     """A failure after the first line of a stream."""
     return line(error_body(failure))
-
-
-def keep_alive() -> Any:
-    """A field for how long a model stays open."""
-    return Field(default=None, description="Accepted: how long idle models stay open is said by --idle-unload.")
 
 
 class Options(SamplingBody):
@@ -174,14 +171,15 @@ class Message(Body):
 class ChatRequest(AskRequest):
     """The body of a chat."""
 
-    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    messages: list[Message] | None = Field(default=None, max_length=MAX_MESSAGES, description=(
+        "Without any the model is only opened."))
     tools: list[dict[str, Any]] | None = Field(default=None, max_length=MAX_TOOLS)
 
 
 class GenerateRequest(AskRequest):
     """The body of generate. ``raw``: without the model's template."""
 
-    prompt: str = Field(min_length=1)
+    prompt: str | None = Field(default=None, description="Without it the model is only opened.")
     system: str | None = None
     raw: bool | None = None
     unsupported: ClassVar[dict[str, str]] = {
@@ -191,8 +189,10 @@ class GenerateRequest(AskRequest):
     }
     harmless: ClassVar[dict[str, Any]] = {"suffix": "", "images": [], "template": "", "context": []}
 
-    def ask(self, model: str) -> Ask:
-        """What it asks for."""
+    def ask(self, model: str) -> Ask | None:
+        """What it asks for: nothing without a prompt."""
+        if not self.prompt:
+            return None
         if self.raw:
             if self.system or self.think is not None:
                 raise Refused(400, "raw cannot be had with system or think", param="raw")
@@ -215,7 +215,7 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     ask = Ask(named(request, body.model), [message.plain() for message in body.messages], settings=body.settings(),
               context=body.context_tokens(),
               thinking=body.thinking(), response_format=body.response_format(),
-              tools=asked_tools(body.tools, None, None))
+              tools=asked_tools(body.tools, None, None)) if body.messages else None
 
     def part(text: str, thinking: str, calls: Sequence[ToolCall] = ()) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": text}
@@ -235,7 +235,12 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
     return await _answer(request, body, body.ask(named(request, body.model)), part)
 
 
-async def _answer(request: Request, body: AskRequest, ask: Ask, part: Any) -> Response:
+async def _answer(request: Request, body: AskRequest, ask: Ask | None, part: Any) -> Response:
+    name = named(request, body.model)
+    ollama_lifetime.note(request, name, body.keep_alive)
+    if ask is None:
+        end = await ollama_lifetime.only_open(request, name, body.keep_alive)
+        return JSONResponse(_head(body) | part("", "") | end)
     answer = await get_service(request).ask(ask, owner=request.state.owner)
     if body.stream is not False:
         return await stream(request, answer, _wire(answer, body, part), error_line, LINES)
@@ -243,7 +248,7 @@ async def _answer(request: Request, body: AskRequest, ask: Ask, part: Any) -> Re
     async def one(answer: Answer) -> Response:
         (choice,) = await answer.whole()
         (end,) = ends([choice])
-        return JSONResponse(_head(answer, body) | part(choice.text, choice.thinking, choice.calls) | _end(answer, end)
+        return JSONResponse(_head(body) | part(choice.text, choice.thinking, choice.calls) | _end(answer, end)
                             | _logprobs(choice, answer, body))
 
     return await whole(request, answer, one)
@@ -256,15 +261,15 @@ async def _wire(answer: Answer, body: AskRequest, part: Any) -> Wire:
         choice.add(piece)
         if isinstance(piece, Delta) and piece.call is not None:
             if piece.call.ended:
-                yield line(_head(answer, body) | part("", "", choice.calls[-1:]) | {"done": False})
+                yield line(_head(body) | part("", "", choice.calls[-1:]) | {"done": False})
         elif isinstance(piece, Delta):
             text, thinking = (piece.text, "") if piece.kind == "content" else ("", piece.text)
-            yield line(_head(answer, body) | part(text, thinking) | {"done": False} | _logprobs(piece, answer, body))
+            yield line(_head(body) | part(text, thinking) | {"done": False} | _logprobs(piece, answer, body))
         else:
-            yield line(_head(answer, body) | part("", "") | _end(answer, piece))
+            yield line(_head(body) | part("", "") | _end(answer, piece))
 
 
-def _head(answer: Answer, body: AskRequest) -> dict[str, Any]:
+def _head(body: AskRequest) -> dict[str, Any]:
     return {"model": body.model, "created_at": _iso(time.time())}
 
 

@@ -15,7 +15,8 @@ from starlette.responses import Response
 from tenth.gathering import vectors
 from tenth.server import reading
 from tenth.server.body import Body, JsonRoute, SamplingBody
-from tenth.server.dialects.ollama import AT_START, Options, keep_alive, named
+from tenth.server.dialects.ollama import AT_START, Options, named
+from tenth.server.dialects.ollama_lifetime import keep_alive, note
 from tenth.server.dialects.openai_chat import get_service
 from tenth.server.dialects.openai_embeddings import MOST_DIMENSIONS
 from tenth.server.failures import Refused
@@ -72,6 +73,7 @@ class OldEmbedRequest(Body):
 async def embed(body: EmbedRequest, request: Request) -> Response:
     """Vectors of texts, of length 1."""
     texts, truncate = body.texts(), body.truncate is not False
+    note(request, named(request, body.model), body.keep_alive)
     return await reading.answer(request, get_service(request), named(request, body.model),
                                 lambda model: model.prepare_texts(texts, dimensions=body.dimensions, truncate=truncate),
                                 body.answer)
@@ -80,6 +82,8 @@ async def embed(body: EmbedRequest, request: Request) -> Response:
 @router.post("/api/embeddings", response_model=None)
 async def embeddings(body: OldEmbedRequest, request: Request) -> Response:
     """The vector of one text, as the model computed it."""
+    note(request, named(request, body.model), body.keep_alive)
+
     def tell(read: Read) -> dict[str, Any]:
         return {"embedding": read.rows[0].tolist()}
 

@@ -1,0 +1,121 @@
+"""``tenth user new|list|change|logout|remove``: accounts of the server's chats."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tenth.cli.terminal import is_terminal, message, table, write_json, write_line
+from tenth.errors import RequestError
+
+if TYPE_CHECKING:
+    from tenth.server.accounts import Accounts, User
+    from tenth.server.state import State
+
+NAMED = ("new", "change", "remove")  # actions that need a name
+
+
+def command(
+    action: Annotated[str, typer.Argument(help="new, list, change, logout or remove.", metavar="ACTION")],
+    name: Annotated[str | None, typer.Argument(help="The account's name.", show_default=False)] = None,
+    admin: Annotated[bool | None, typer.Option("--admin/--member", help=(
+        "May keep accounts and models, or only chat; the first account has to be an admin's."))] = None,
+    password: Annotated[bool | None, typer.Option(help=(
+        "Ask for a password (or read it from standard input); without one, keys and links log in. "
+        "Default: a new account gets one."))] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=0, help=(
+        "Most requests in a minute; 0 means no limit."))] = None,
+    concurrent: Annotated[int | None, typer.Option(min=0, help="Most requests at work at a time; 0: no limit.")] = None,
+    database: Annotated[str | None, typer.Option(help="As for tenth serve.", metavar="URL")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make, list, change or remove accounts of the server.
+
+    From the first account on, everybody has to log in, also to a server that runs. The first one takes over the chats
+    that are there. "logout" ends the sessions of an account; without a name those of everybody. "remove" deletes all
+    that the account owns.
+    """
+    from tenth.server.accounts import Accounts
+    from tenth.server.state import State, state_place
+
+    if action not in (*NAMED, "list", "logout") or (action in NAMED) > (name is not None):
+        raise RequestError(f"tenth user {action} cannot be done", "tenth user new NAME --admin, tenth user list, "
+                           "tenth user change NAME, tenth user logout [NAME], tenth user remove NAME")
+    limits = {key: value or None for key, value in (("requests_per_minute", requests_per_minute),
+                                                    ("concurrent", concurrent)) if value is not None}
+    state = State(state_place(database))
+    try:
+        accounts = Accounts(state)
+        if action == "new":
+            secret = _password(name or "") if password is not False else None
+            _show(accounts.new(name or "", secret, "admin" if admin else "member", **limits), as_json)
+        elif action == "change":
+            changes: dict[str, Any] = {**limits}
+            if admin is not None:
+                changes["role"] = "admin" if admin else "member"
+            if password:
+                changes["password"] = _password(name or "")
+            _show(accounts.change(name or "", changes), as_json)
+        elif action == "remove":
+            _remove(state, accounts, name or "")
+        elif action == "logout":
+            write_line(f"ended {accounts.log_out(name)} sessions")
+        else:
+            _list(accounts.all(), as_json)
+    finally:
+        state.close()
+
+
+def _password(name: str) -> str:
+    """A password that is typed twice, or the first line of standard input."""
+    if not is_terminal(sys.stdin):
+        line = sys.stdin.readline() if sys.stdin is not None else ""
+        if not line:
+            raise RequestError("a password is needed", "type it, pipe it in, or --no-password")
+        return line.rstrip("\n")
+    from getpass import getpass
+
+    secret = getpass(f"password for {name}: ")
+    if getpass("once more: ") != secret:
+        raise RequestError("the two passwords differ")
+    return secret
+
+
+def _remove(state: State, accounts: Accounts, name: str) -> None:
+    from tenth.server.chats.parts import erase
+    from tenth.server.chats.search import open_index
+    from tenth.server.chats.store import Chats
+
+    user = accounts.remove(name)
+    Chats(state, open_index(state)).delete_all(user.id)
+    erase(state)
+    write_line(f"removed {user.name} ({user.id}) with all that it owned")
+
+
+def _show(user: User, as_json: bool) -> None:
+    if as_json:
+        write_json(asdict(user))
+        return
+    write_line(f"{user.name} ({user.id}): {user.role}")
+    if not user.has_password:
+        message(f"it has no password; tenth key new NAME --account {user.name} makes a key for it")
+
+
+def _list(users: list[User], as_json: bool) -> None:
+    if as_json:
+        write_json([asdict(user) for user in users])
+        return
+    rows = [(user.name, user.id, user.role, time.strftime("%Y-%m-%d", time.gmtime(user.created_at)), _limits(user))
+            for user in users]
+    if rows:
+        write_line(table(rows))
+
+
+def _limits(user: User) -> str:
+    parts = [f"{user.requests_per_minute} requests/min" if user.requests_per_minute else "",
+             f"{user.concurrent} at a time" if user.concurrent else "", "" if user.has_password else "no password"]
+    return ", ".join(part for part in parts if part)

@@ -1,0 +1,91 @@
+"""``tenth app``: one server, however often it is asked for, and the page in the browser."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tenth.cli import app, qr
+from tenth.server import whereabouts
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """A "browser" that notes what it was sent to."""
+    script = tmp_path / "browser"
+    script.write_text(f'#!/bin/sh\necho "$1" >> {tmp_path}/opened\n')
+    script.chmod(0o755)
+    return script
+
+
+def start(env, *words):
+    return subprocess.Popen([sys.executable, "-m", "tenth", "app", *words], env=env, stderr=subprocess.PIPE, text=True)
+
+
+def opened(folder, n):
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        file = folder / "opened"
+        if file.exists() and len(lines := file.read_text().splitlines()) >= n:
+            return lines
+        time.sleep(0.05)
+    raise AssertionError("no browser was opened")
+
+
+def test_the_page_opens_with_one_server_and_no_model(tmp_path, shell_env, browser):
+    env = shell_env | {"BROWSER": str(browser)}
+    server = start(env, "--port", "0")
+    try:
+        (url,) = opened(tmp_path, 1)
+        with httpx2.Client(base_url=url, trust_env=False, timeout=30) as http:
+            assert "<html" in http.get("/").text.lower()
+            library = http.get("/api/library").json()
+            assert library["proposal"]  # a model to begin with
+            assert not any(model["is_here"] for model in library["models"])
+            assert http.get("/api/machine").json()["cpu"]
+        again = start(env)
+        assert url in again.communicate(timeout=30)[1]
+        assert again.returncode == 0
+        assert opened(tmp_path, 2) == [url, url]
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) == 0
+        assert not Path(env["TENTH_HOME"], "server", "running.json").exists()
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def test_a_server_that_was_killed_is_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("TENTH_HOME", str(tmp_path))
+    with whereabouts.announced("http://127.0.0.1:1"):
+        assert whereabouts.running() == "http://127.0.0.1:1"
+        file = tmp_path / "server" / "running.json"
+        about = json.loads(file.read_text())
+        host, _, _ = about["server"].rsplit("/", 2)
+        for gone in (f"{host}/999999999/1.00", f"{host}/1/1.00", "elsewhere/1/1.00", ""):
+            file.write_text(json.dumps(about | {"server": gone}))
+            assert whereabouts.running() is None, gone
+        for damaged in ("", "[]", "{}", "nonsense", '{"url": 1, "server": 2}'):
+            file.write_text(damaged)
+            assert whereabouts.running() is None, damaged
+        file.write_text(json.dumps({"url": "http://127.0.0.1:2", "server": about["server"]}))
+    assert whereabouts.running() == "http://127.0.0.1:2"  # another one's word is left alone
+
+
+def test_without_a_screen_the_address_is_said(monkeypatch, capsys):
+    for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    app.show("http://127.0.0.1:8010", True)
+    assert "http://127.0.0.1:8010" in capsys.readouterr().err
+
+
+def test_a_code_can_be_shown_in_characters():
+    lines = qr.code_of("https://192.168.1.5:8010/#pair=" + "x" * 43).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert 2 * len(lines) in range(len(lines[0]), len(lines[0]) + 2)  # square: two cells in each character
+    assert set("".join(lines)) <= set(" █▀▄")
