@@ -130,7 +130,7 @@ class Driver:
 def test_everyone_takes_turns_in_alternating_order():
     log = []
     peer = LlamaBench("p", Path("x"), [("a",), ("b",)], "")
-    rates = {("a",): 5.0, ("b",): 20.0}
+    rates = {("a",): 18.0, ("b",): 20.0}
 
     def measure(peer, test, flags):
         log.append(flags[0])
@@ -145,6 +145,14 @@ def test_everyone_takes_turns_in_alternating_order():
     assert result["peers"]["p"]["ratio"] == pytest.approx(1.25)
     assert set(result["peers"]["p"]["all_flags"]) == {"a", "b"}
     assert (result["share_of_limit"], result["limit"]) == (pytest.approx(0.3), "read")
+
+
+def test_flags_that_came_nowhere_near_a_peers_best_are_not_run_again():
+    rates = {("p", ("a",)): 16.9, ("p", ("b",)): 20.0, ("q", ("a",)): 1.0, ("q", ("b",)): None}
+    peers = [LlamaBench(label, Path("x"), [("a",), ("b",)], "") for label in "pq"]
+    measured = compare.take_turns(GENERATION, Driver([]), peers, lambda p, _, flags: rates[p.label, flags], 3)
+    n_runs = {key: len(runs) for key, runs in measured.peers.items()}
+    assert n_runs == {("p", ("a",)): 1, ("p", ("b",)): 3, ("q", ("a",)): 3}
 
 
 def test_a_peer_without_a_figure_is_left_out():
@@ -162,8 +170,11 @@ def test_what_a_token_of_each_test_needs():
 
 def test_the_command_line_names_tests_and_refuses_others(tmp_path, capsys):
     settings = compare.settings_from(["m", "--long", "--tests", "pp512"])
-    assert settings.tests == ["pp512", "long"]
-    for wrong in (["m", "--tests", "x"], ["m", "--repetitions", "0"], ["m", "--out", f"{tmp_path}/none"], []):
+    assert settings.tests == ["pp512", "pp8000", "long"]
+    assert settings.tests_avx2 == ["pp512"]
+    assert compare.settings_from(["m", "--tests-avx2", "tg128"]).tests_avx2 == ["tg128"]
+    for wrong in (["m", "--tests", "x"], ["m", "--tests-avx2", "x"], ["m", "--repetitions", "0"],
+                  ["m", "--out", f"{tmp_path}/none"], []):
         with pytest.raises(SystemExit):
             compare.settings_from(wrong)
     assert "usage" in capsys.readouterr().err
@@ -256,3 +267,4 @@ def test_the_documented_comparison_is_one_that_the_command_line_takes(tmp_path):
     settings = compare.settings_from([str(tmp_path) if word == "results" else word for word in words[3:]])
     assert len(settings.peer) == 2
     assert settings.tests[-1] == "long"
+    assert settings.peer_avx2

@@ -34,9 +34,12 @@ from tenth.errors import RequestError, ResourceError, TenthError
 DEPTH_TOKENS = 8000
 TESTS = {
     "pp512": Trial("prompt", 512), "pp2048": Trial("prompt", 2048), "tg128": Trial("generation", 128),
-    "together": Trial("together", 128, sequences=8), "long": Trial("generation", 64, depth=DEPTH_TOKENS),
+    "together": Trial("together", 128, sequences=8), "pp8000": Trial("prompt", DEPTH_TOKENS),
+    "long": Trial("generation", 64, depth=DEPTH_TOKENS),
 }
 DEFAULT_TESTS = ("pp512", "pp2048", "tg128", "together")
+LONG_TESTS = ("pp8000", "long")  # take minutes, so a single turn each
+CLOSE = 0.85  # a peer's flags that were slower than this share of its best ones in the first turn are not run again
 
 
 Measure = Callable[[LlamaBench, Trial, tuple[str, ...]], float | None]
@@ -64,7 +67,8 @@ def take_turns(test: Trial, driver: Asked, peers: Sequence[LlamaBench], measure:
                repetitions: int) -> Measured:
     """Limits, tenth and every peer in turn. tenth warms up once before; llama-bench does so in each of its runs.
 
-    The order within a turn is reversed every second time, so that nobody always runs on the warmer machine.
+    The order within a turn is reversed every second time, so that nobody always runs on the warmer machine. After the
+    first turn only the flags of each peer that came close to its best ones go on: peers take most of the time.
     """
     question = {"do": test.kind, "tokens": test.tokens, "depth": test.depth, "sequences": test.sequences}
     driver.ask(question)
@@ -75,10 +79,17 @@ def take_turns(test: Trial, driver: Asked, peers: Sequence[LlamaBench], measure:
         measured.int8.append(limits["int8"])
         runs: list[Callable[[], None]] = [partial(_ask, measured, driver, question)]
         for peer in peers:
-            runs += [partial(_measure, measured, measure, peer, flags) for flags in peer.flag_sets]
+            runs += [partial(_measure, measured, measure, peer, flags) for flags in _close_flags(measured, peer)]
         for run in runs if turn % 2 == 0 else reversed(runs):
             run()
     return measured
+
+
+def _close_flags(measured: Measured, peer: LlamaBench) -> list[tuple[str, ...]]:
+    """Those worth a turn: all at first."""
+    first = {flags: rates[0] for (label, flags), rates in measured.peers.items() if label == peer.label}
+    least = CLOSE * max(first.values(), default=0.0)
+    return [flags for flags in peer.flag_sets if not first or first.get(flags, 0.0) >= least]
 
 
 def _ask(measured: Measured, driver: Asked, question: dict[str, Any]) -> None:
@@ -142,8 +153,9 @@ def compare_file(file: Path, isa: str, tests: Sequence[Trial], peers: Sequence[L
         work = Work(**ready["work"])
         for test in tests:
             _say(f"{file.name}, {ready['isa']}: {test.name}")
+            turns = 1 if test in (TESTS[name] for name in LONG_TESTS) else settings.repetitions
             measured = take_turns(test, driver, peers, lambda peer, test, flags: peer.measure(
-                test, file, settings.threads, flags), settings.repetitions)
+                test, file, settings.threads, flags), turns)
             results.append(figures(measured, work))
     load_s = statistics.median(ready["load_s"])
     return {"model": ready["name"], "file": str(file), "isa": ready["isa"], "file_bytes": ready["file_bytes"],
@@ -187,14 +199,18 @@ def settings_from(arguments: Sequence[str] | None) -> argparse.Namespace:
                             help=f"{what}; each FLAGS is tried, default: the sets it is known for")
     parser.add_argument("--tests", default=",".join(DEFAULT_TESTS), metavar="NAMES",
                         help=f"of {', '.join(TESTS)}; default: %(default)s")
-    parser.add_argument("--long", action="store_true", help=f"also generation behind {DEPTH_TOKENS} tokens")
+    parser.add_argument("--tests-avx2", metavar="NAMES", help="of those without AVX-512; default: those of --tests")
+    parser.add_argument("--long", action="store_true",
+                        help=f"also a prompt of {DEPTH_TOKENS} tokens and generation behind it, one turn each")
     parser.add_argument("--repetitions", type=int, default=5, metavar="N", help="turns of each test (5)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="of everyone; default: physical cores")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write comparison.md and comparison.json")
     settings = parser.parse_args(arguments)
     settings.words = sys.argv[1:] if arguments is None else list(arguments)
-    settings.tests = [name for name in settings.tests.split(",") if name] + ["long"] * settings.long
-    if unknown := [name for name in settings.tests if name not in TESTS]:
+    named = settings.tests if settings.tests_avx2 is None else settings.tests_avx2
+    settings.tests_avx2 = [name for name in named.split(",") if name]
+    settings.tests = [name for name in settings.tests.split(",") if name] + [*LONG_TESTS] * settings.long
+    if unknown := [name for name in settings.tests + settings.tests_avx2 if name not in TESTS]:
         parser.error(f"no test is named {unknown[0]}; there are {', '.join(TESTS)}")
     if settings.repetitions < 1 or settings.threads < 0:
         parser.error("repetitions must be at least 1, threads at least 0")
@@ -207,13 +223,13 @@ def run(settings: argparse.Namespace) -> dict[str, Any]:
     """Measures everything. Raises TenthError."""
     machine = read_machine()
     settings.threads = settings.threads or machine.cores
-    sections = [("", [LlamaBench.parse(text) for text in settings.peer])]
+    sections = [("", settings.tests, [LlamaBench.parse(text) for text in settings.peer])]
     if settings.peer_avx2:
-        sections.append(("avx2", [LlamaBench.parse(text) for text in settings.peer_avx2]))
+        sections.append(("avx2", settings.tests_avx2, [LlamaBench.parse(text) for text in settings.peer_avx2]))
     busy, results = busy_share(), []
     for file in model_files(settings.models):
-        tests = fitting([TESTS[name] for name in dict.fromkeys(settings.tests)], file)
-        for isa, peers in sections:
+        for isa, names, peers in sections:
+            tests = fitting([TESTS[name] for name in dict.fromkeys(names)], file)
             for peer in peers:
                 peer.failed.clear()
             if tests:

@@ -10,9 +10,10 @@ from tenth.bench.profile_report import loading_line
 HEAD = """\
 # tenth and its peers
 
-{cpu}, {threads} threads. Medians of {repetitions} turns; ± is half of (highest - lowest). "of limit": what a token
-needs at least (weights, keys and values to read; multiply-adds of the weights), as a share of the rate measured in the
-same turns. A ratio is tenth's speed over the peer's at its best flags for that test, the median over the turns.
+{cpu}, {threads} threads. Medians of {repetitions} turns (one where there are 8000 tokens); ± is half of (highest -
+lowest). "of limit": what a token needs at least (weights, keys and values to read; multiply-adds of the weights), as a
+share of the rate measured in the same turns. A ratio is tenth's speed over the peer's at its best flags for that test,
+the median over the turns.
 """
 
 
