@@ -77,7 +77,7 @@ class App:
         self.batches = Batches(self.state, self.files)
         self.worker = Worker(self.service, self.batches)
         self.meter, self.page = Meter(), Page()
-        doors = Doors(self.keys, self.accounts, self.sessions, self.needs_key)
+        doors = Doors(self.keys, self.accounts, self.sessions, self.needs_key, self.meter)
         self.chats = ChatServer(self.service, self.state, doors, engine or EngineConfig(), config)
         self.fastapi = self._routes()
 
@@ -117,12 +117,12 @@ class App:
         for router in (own.router, *(dialect.router for dialect in DIALECTS), *ROUTERS):
             app.include_router(router, responses=_ERRORS)
         app.include_router(self.page.router)
-        page = docs.page(app)
 
         @app.get("/docs", include_in_schema=False)
         async def show_docs() -> HTMLResponse:
             """Every route and its fields, without anything from elsewhere."""
-            return HTMLResponse(page, headers={"content-security-policy": docs.POLICY})
+            # Made when asked for, and then kept by the app: the document takes some 9 MB.
+            return HTMLResponse(docs.page(app), headers={"content-security-policy": docs.POLICY})
 
         for kind in (TenthError, RequestValidationError, HTTPException, Exception):
             app.add_exception_handler(kind, _on_error)

@@ -10,7 +10,7 @@ import re
 import secrets
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from tenth.errors import RequestError
@@ -145,6 +145,12 @@ class Meter:
         if caller.requests_per_minute is not None:
             starts.append(now_s)
         self._at_work[caller.owner] = self._at_work.get(caller.owner, 0) + 1
+
+    def count(self, caller: Caller) -> None:
+        """Something that goes on by itself begins: it counts among the requests of the minute. Refuses (429)."""
+        if caller.requests_per_minute is not None:
+            self.start(replace(caller, concurrent=None))
+            self.end(caller)
 
     def end(self, caller: Caller) -> None:
         """A request has ended."""

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from http.cookies import CookieError, SimpleCookie
 
-from tenth.server.accounts import Accounts
+from tenth.server.accounts import Accounts, User
 from tenth.server.failures import Refused
 from tenth.server.keys import ANYBODY, Caller, Keys, hash_of
 from tenth.server.state import State
@@ -30,11 +30,15 @@ class Sessions:
 
     def log_in(self, name: str, password: str, address: str) -> str:
         """The cookie of an account's session. Refuses (401, 429)."""
+        return self._open(user_id=self.check_password(name, password, address).id)
+
+    def check_password(self, name: str, password: str, address: str) -> User:
+        """The account of this name and password. Refuses (401, 429)."""
         self._check_failures(name, address)
         user = self._accounts.check(name, password)
         if user is None:
             raise self._failed("the name or the password is wrong", name, address)
-        return self._open(user_id=user.id)
+        return user
 
     def log_in_with_key(self, secret: str, address: str) -> str:
         """The cookie of a key's session. Refuses (401, 403, 429)."""

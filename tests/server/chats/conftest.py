@@ -62,8 +62,10 @@ def listening(running, last=None, headers=None):
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
     assert ready.wait(10), "no event came"
-    yield found
-    client.close()
+    try:
+        yield found
+    finally:
+        client.close()
 
 
 def wait_for(what, seconds=20):

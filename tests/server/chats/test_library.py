@@ -159,7 +159,8 @@ def test_the_machine_the_price_and_what_an_answer_took(desk):
 def test_numbers_come_while_an_answer_runs(real):
     with listening(real) as events:
         chat = new_chat(real)
-        _, answer = ask(real, chat, "Write a long story.", settings={"max_tokens": 400})
+        _, answer = ask(real, chat, settings={
+            "max_tokens": 3000, "temperature": 0, "system": "Write a very long story."})
         stats = wait_for(lambda: [data for _, name, data in events
                                   if name == "stats" and data["tokens_per_second"]])[-1]
         assert stats["answers"][0]["message_id"] == answer["id"]

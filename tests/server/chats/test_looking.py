@@ -42,8 +42,27 @@ def test_what_was_gone_on_with_has_the_tokens_of_both_parts(desk):
     n_told = done["usage"]["completion_tokens"] - (done["finish_reason"] == "stop")  # the token that stops has no text
     assert len(tokens(desk, answer)["tokens"]) == n_told > 10
     question = next(one for one in messages(desk, chat).values() if one["role"] == "user")
-    assert tokens(desk, question) == {"tokens": None, "experts": None}
+    assert tokens(desk, question) == {"tokens": [], "experts": None}
     assert desk.get(f"/api/chats/{chat['id']}/messages/msg_no/tokens").status_code == 404
+
+
+def test_what_was_said_before_and_is_not_known_any_more_counts_as_one_token(desk):
+    chat = new_chat(desk)
+    _, answer = ask(desk, chat, settings={"max_tokens": 10, "temperature": 0})
+    ended(desk, answer)
+    path = f"/api/chats/{chat['id']}/messages/{answer['id']}"
+    before = desk.http.patch(path, json={"content": "My own words"}).json()
+    assert tokens(desk, answer)["tokens"] == []  # they were another text's
+    desk.post(f"{path}/continue", {})
+    done = ended(desk, answer)
+    first, *rest = tokens(desk, answer)["tokens"]
+    assert first == {"id": -1, "text": before["content"], "logprob": None, "kind": "content", "top": []}
+    text = "".join(token["text"] for token in [first, *rest])
+    assert text.replace("\0", "\ufffd") == done["content"].replace("\0", "\ufffd")  # PostgreSQL's texts hold no NUL
+    other = desk.post(f"{path}/regenerate", {"settings": {"max_tokens": 4}})
+    assert ended(desk, other.json()["answer"])["status"] == "done"
+    assert len(tokens(desk, other.json()["answer"])["tokens"]) == 4  # each branch has its own
+    assert len(tokens(desk, answer)["tokens"]) == 1 + len(rest)
 
 
 def test_only_the_last_answers_are_kept(desk, monkeypatch):
@@ -52,7 +71,7 @@ def test_only_the_last_answers_are_kept(desk, monkeypatch):
     answers = [ask(desk, chat, f"n {n}")[1] for n in range(4)]
     for answer in answers:
         ended(desk, answer)
-    kept = [tokens(desk, answer)["tokens"] is not None for answer in answers]
+    kept = [bool(tokens(desk, answer)["tokens"]) for answer in answers]
     assert kept.count(True) == 2
 
 

@@ -8,7 +8,8 @@ from tenth.server.chats.store import Chats
 from tenth.server.chats.words import terms, words
 from tenth.server.state import State
 
-from .conftest import ask, ended, new_chat
+from ..running import TINY, Running
+from .conftest import ask, ended, new_chat, wait_for
 
 
 @pytest.fixture
@@ -36,7 +37,8 @@ def find(store, owner, query):
     ("The quick brown fox", "QUICK"), ("The quick brown fox", "fox bro"), ("The quick brown fox", '"quick brown" fox'),
     ("Grüße aus Köln", "grusse koln"), ("naïve café_au_lait", "cafe lait"), ("机器学习很有意思", "学习"),
     ("機械学習とかな", "かな"), ("हिन्दी में लिखो", "हिन्दी"), ("مَرْحَبًا بالعالم", "مرحبا"), ("สวัสดีครับ", "ดี"),
-    ("Habari ya asubuhi", "asub"), ("don't x86-64 O'Neill", "x86-64"), ("a % b _ c", "% b"),
+    ("Habari ya asubuhi", "asub"), ("don't x86-64 O'Neill", "x86-64"), ("plan b and c", "b c"),
+    ("학교에 가다", "학"), ("a % b _ c", "% b"),
     ('say "hi" now', 'say "hi'),
 ])  # fmt: skip
 def test_a_text_is_found_by(store, text, query):
@@ -93,15 +95,39 @@ def test_nothing_of_what_was_deleted_is_left_in_the_files(tmp_path):
 
     assert b"xylophonquark" in files()
     assert b"zwieselhorn" in files()
+    assert not chats.has_traces()
     chats.delete("local", gone)
+    assert chats.has_traces()  # also for the next server, if this one is killed before it erases them
     chats.delete_message("local", alone, message["id"])
     erase(state)
+    assert not chats.has_traces()
     assert b"xylophonquark" not in files()
     assert b"zwieselhorn" not in files()
     assert len(find(chats, "local", "kettles")) == 50
     assert chats.get("local", kept[0])
     with state.transaction() as db:
         db.execute("INSERT INTO found (found) VALUES ('integrity-check')")
+    state.close()
+
+
+def test_traces_that_a_killed_server_left_are_erased_by_the_next(tmp_path):
+    state = State(tmp_path / "state.db")
+    chats = Chats(state, open_index(state))
+    gone = say(chats, "local", "the passphrase is Xylophonquark " * 300)
+    chats.delete("local", gone)
+    with Running({"tiny": TINY}, tmp_path) as running:
+        wait_for(lambda: not chats.has_traces())
+        files = [path.read_bytes().lower() for path in tmp_path.iterdir()]
+        assert not [data for data in files if b"xylophonquark" in data]
+        chat = new_chat(running)
+        question, answer = ask(running, chat, "Zwieselhorn was never meant to be said", settings={"max_tokens": 1})
+        ended(running, answer)
+        path = f"/api/chats/{chat['id']}/messages/{question['id']}"
+        assert running.http.patch(path, json={"content": "something else"}).status_code == 200
+        running.http.patch(f"/api/chats/{chat['id']}", json={"title": "something else"})
+        wait_for(lambda: not chats.has_traces())
+        files = [path.read_bytes().lower() for path in tmp_path.iterdir()]
+        assert not [data for data in files if b"zwieselhorn" in data]
     state.close()
 
 

@@ -30,6 +30,13 @@ class LogIn(Body):
     pairing: str | None = Field(default=None, max_length=256)
 
 
+class PasswordChange(Body):
+    """The password until now, and the one from now on."""
+
+    old_password: str = Field(max_length=1024)
+    password: str = Field(max_length=1024)
+
+
 class NewUser(Body):
     """A new account. Without a password it can only be used with keys and links."""
 
@@ -72,6 +79,18 @@ async def log_in(body: LogIn, request: Request) -> Response:
     response.set_cookie(desk.cookie, secret, max_age=int(SESSION_S), httponly=True, samesite="strict",
                         secure=request.scope["scheme"] == "https")
     return response
+
+
+@router.post("/session/password", status_code=204)
+async def change_password(body: PasswordChange, request: Request) -> Response:
+    """Change your own password; it ends your sessions, on other devices too."""
+    desk, caller = parts(request), request.state.caller
+    if caller is None or caller.role == "local" or caller.key_id is not None:
+        raise Refused(403, "only who is logged in to an account has a password")
+    doors, address = desk.doors, request.client.host if request.client else ""
+    await desk.state.run(doors.sessions.check_password, caller.name, body.old_password, address)
+    await desk.state.run(doors.accounts.change, caller.owner, {"password": body.password})
+    return Response(status_code=204)
 
 
 @router.delete("/session", status_code=204)

@@ -58,10 +58,9 @@ class Answering:
                 "server": self.server}
 
     def check_room(self, owner: str, most: int | None = None) -> None:
-        """Refuse (429) one answer too many."""
+        """Refuse (429) one answer too many. ``most``: the caller's own limit, if there is one."""
         n = sum(live.owner == owner for live in self.live.values())
-        most = MOST_OF_ONE if most is None else most
-        if n >= most:
+        if n >= min(MOST_OF_ONE, most or MOST_OF_ONE):
             raise Refused(429, f"{n} answers are being made for you already", "stop one, or wait", retry_after_s=5)
 
     def start(self, owner: str, message: Message) -> Message:
@@ -146,7 +145,7 @@ class Answering:
         message = live.message
         messages = self._chats.messages(live.owner, message["chat_id"])
         asked = prompts.branch(messages, message["parent_id"])
-        begun = Begun(message["thinking"], message["content"])
+        live.begun = begun = Begun(message["thinking"], message["content"])
         return prompts.ask(message["model"], message["settings"], asked, self._texts(live.owner, asked), begun)
 
     def _texts(self, owner: str, asked: list[Message]) -> dict[str, str]:
@@ -168,7 +167,8 @@ class Answering:
         changes = {**live.saved(), **end, "server": None}
         self._chats.change_message(live.owner, live.message["chat_id"], live.id, changes)
         if live.tokens and live.answer is not None:
-            self._insides.add(live.owner, live.id, inside(live.tokens, live.answer.model.tokenizer, live.experts))
+            self._insides.add(live.owner, live.id, inside(live.tokens, live.answer.model.tokenizer, live.experts),
+                              live.begun)
 
     # ---- what runs beside
 

@@ -12,6 +12,7 @@ from tenth.server.chats.events import Hub
 from tenth.server.chats.revs import next_rev
 from tenth.server.service import Answer
 from tenth.stream import TokenLogprob
+from tenth.text.begun import Begun
 
 TOLD_S = 0.03  # deltas are gathered for so long: nobody sees more than 30 changes a second
 Message = dict[str, Any]
@@ -30,6 +31,7 @@ class Live:
     is_dirty: bool = False  # has more than the database
     ends_thinking: bool = False
     tokens: list[TokenLogprob] = field(default_factory=list)
+    begun: Begun | None = None  # what it said before it was gone on with
     experts: list[list[int]] | None = None  # of the model, once it has ended: how often each was used, by layer
     started_s: float | None = None
     joules: float = 0.0

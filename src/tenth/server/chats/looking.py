@@ -15,6 +15,7 @@ from typing import Any
 
 from tenth.server.state import State
 from tenth.stream import TokenLogprob
+from tenth.text.begun import Begun
 from tenth.text.tokenizer import Tokenizer
 
 MOST_KEPT = 500  # answers of one owner; about 15 KB for a thousand tokens
@@ -45,11 +46,15 @@ class Insides:
     def __init__(self, state: State) -> None:
         self._state = state
 
-    def add(self, owner: str, message_id: str, more: Inside) -> None:
-        """Keep what an answer, or its continuation, was made of; the oldest answers are forgotten."""
+    def add(self, owner: str, message_id: str, more: Inside, begun: Begun | None = None) -> None:
+        """Keep what an answer, or its continuation, was made of; the oldest answers are forgotten.
+
+        ``begun``: what it said before. Where nobody knows its tokens any more, it counts as one without probability.
+        """
         with self._state.transaction() as db:
             row = db.execute("SELECT data FROM message_tokens WHERE message_id = ?", (message_id,)).fetchone()
-            data = zlib.compress(json.dumps(_joined(_read(row["data"]), more) if row else more).encode(), 6)
+            before = _read(row["data"]) if row else _unknown(begun)
+            data = zlib.compress(json.dumps(_joined(before, more)).encode(), 6)
             db.execute("INSERT INTO message_tokens (message_id, owner, made_at, data) VALUES (?, ?, ?, ?) "
                        "ON CONFLICT (message_id) DO UPDATE SET data = excluded.data, made_at = excluded.made_at",
                        (message_id, owner, time.time(), data))
@@ -58,10 +63,10 @@ class Insides:
                        (owner, owner, MOST_KEPT))
 
     def get(self, message_id: str) -> dict[str, Any]:
-        """The tokens and experts of a message whose owner was checked; none when they are no longer kept."""
+        """The tokens and experts of a message whose owner was checked; none when they are not, or no longer, kept."""
         rows = self._state.query("SELECT data FROM message_tokens WHERE message_id = ?", message_id)
         if not rows:
-            return {"tokens": None, "experts": None}
+            return {"tokens": [], "experts": None}
         found = _read(rows[0]["data"])
         tokens = [{"id": id, "text": text, "logprob": logprob, "kind": kind,
                    "top": [{"text": other, "logprob": likely} for other, likely in top]}
@@ -69,6 +74,17 @@ class Insides:
         counts = found["experts"]
         experts = {"n_layers": len(counts), "n_experts": len(counts[0]), "counts": counts} if counts else None
         return {"tokens": tokens, "experts": experts}
+
+
+    def forget(self, message_id: str) -> None:
+        """Keep nothing of a message whose text is another one now."""
+        with self._state.transaction() as db:
+            db.execute("DELETE FROM message_tokens WHERE message_id = ?", (message_id,))
+
+
+def _unknown(begun: Begun | None) -> Inside:
+    parts = (("thinking", begun.thinking), ("content", begun.content)) if begun else ()
+    return {"experts": None, "tokens": [[-1, text, None, kind, []] for kind, text in parts if text]}
 
 
 def _read(data: bytes) -> Inside:

@@ -21,10 +21,10 @@ from tenth.server.chats.pulls import Pulls
 from tenth.server.chats.search import Search, SqliteIndex, open_index
 from tenth.server.chats.shelves import Shelves
 from tenth.server.chats.stock import Stock
-from tenth.server.chats.store import Chats
+from tenth.server.chats.store import TRACES, Chats
 from tenth.server.chats.watching import Watching
 from tenth.server.config import ServerConfig
-from tenth.server.keys import Keys
+from tenth.server.keys import Keys, Meter
 from tenth.server.lan import Lan
 from tenth.server.service import Service
 from tenth.server.sessions import Sessions
@@ -42,6 +42,7 @@ class Doors:
     accounts: Accounts
     sessions: Sessions
     need_login: Callable[[], bool]
+    meter: Meter
 
 
 class ChatServer:
@@ -66,6 +67,8 @@ class ChatServer:
     async def run(self) -> None:
         """What runs beside the requests."""
         await self.state.run(self.answering.recover)
+        if await self.state.run(self.chats.has_traces):  # the last server was ended before it erased them
+            self.chats.was_deleted.set()
         await self.state.run(self.attachments.forget_orphans)
         await asyncio.gather(self.answering.run(), self.watching.run(), self._erase(), self._look_elsewhere())
 
@@ -85,7 +88,8 @@ class ChatServer:
             await asyncio.sleep(ERASE_S)
             if self.chats.was_deleted.is_set():
                 self.chats.was_deleted.clear()
-                await self.state.run(erase, self.state)
+                with contextlib.suppress(TenthError):  # a disk that fails: tried again after the next start
+                    await self.state.run(erase, self.state)
 
     def stop(self) -> None:
         """Let nobody listen any more."""
@@ -106,6 +110,8 @@ def erase(state: State) -> None:
         while index.merge():
             pass
     state.engine.forget()
+    with state.transaction() as db:  # last: what is not finished is done after the next start
+        db.execute("DELETE FROM preferences WHERE owner = ? AND name = ?", TRACES)
 
 
 def parts(request: Request) -> ChatServer:

@@ -14,6 +14,7 @@ from tenth.server.chats.search import MOST_HITS
 from tenth.server.chats.store import AT_WORK, MOST_PAGE, Chat, Message
 from tenth.server.dialects.openai import error_body
 from tenth.server.failures import Failure, Refused
+from tenth.server.keys import Caller
 from tenth.server.streams import StreamResponse, event, nothing
 
 router = APIRouter(route_class=JsonRoute, prefix="/api", tags=["chats"])
@@ -104,7 +105,7 @@ async def ask(chat_id: str, body: bodies.NewMessage, request: Request) -> Json:
     chat = await desk.state.run(desk.chats.get, owner, chat_id)
     question = {"parent_id": body.parent_id, "role": "user", "content": body.content, "client_id": body.client_id}
     answer = _answer(desk, chat, body.model, body.settings)
-    desk.answering.check_room(owner)
+    _check_limits(desk, request)
     chat, (asked, *answers) = await desk.state.run(desk.chats.add_messages, owner, chat_id, [question, answer],
                                                    body.attachment_ids)
     desk.hub.tell(owner, "chat", {"chat": chat})
@@ -120,7 +121,7 @@ async def regenerate(chat_id: str, message_id: str, body: bodies.Again, request:
     old = await desk.state.run(desk.chats.message, owner, chat_id, message_id)
     answer = _answer(desk, chat, body.model, body.settings)
     answer["parent_id"] = old["id"] if old["role"] == "user" else old["parent_id"]
-    desk.answering.check_room(owner)
+    _check_limits(desk, request)
     chat, (new,) = await desk.state.run(desk.chats.add_messages, owner, chat_id, [answer])
     desk.hub.tell(owner, "chat", {"chat": chat})
     return {"answer": _start(desk, owner, new)}
@@ -133,7 +134,7 @@ async def go_on(chat_id: str, message_id: str, request: Request) -> Json:
     old = await desk.state.run(desk.chats.message, owner, chat_id, message_id)
     if old["role"] != "assistant" or message_id in desk.answering.live:
         raise Refused(409, "only an answer that has ended can be gone on with")
-    desk.answering.check_room(owner)
+    _check_limits(desk, request)
     changes = {"status": "queued", "error": None}
     rev = await desk.state.run(desk.chats.change_message, owner, chat_id, message_id,
                                {**changes, "server": desk.answering.server})
@@ -184,6 +185,8 @@ async def change_message(chat_id: str, message_id: str, body: bodies.MessageChan
     changes = body.model_dump(exclude_none=True)
     if changes:
         rev = await desk.state.run(desk.chats.change_message, owner, chat_id, message_id, changes)
+        if "content" in changes and changes["content"] != old["content"]:
+            await desk.state.run(desk.insides.forget, message_id)
         old |= {**changes, "rev": rev}
         if live := desk.answering.live.get(message_id):
             live.change(changes)
@@ -203,6 +206,13 @@ async def delete_message(chat_id: str, message_id: str, request: Request) -> Res
         desk.hub.tell(owner, "message-deleted", {"chat_id": chat_id, "id": id})
     desk.hub.tell(owner, "chat", {"chat": chat})
     return Response(status_code=204)
+
+
+def _check_limits(desk: ChatServer, request: Request) -> None:
+    """Refuse (429) one answer too many: at work, or in this minute."""
+    caller: Caller = request.state.caller
+    desk.answering.check_room(caller.owner, caller.concurrent)
+    desk.doors.meter.count(caller)
 
 
 def _answer(desk: ChatServer, chat: Chat, model: str | None, settings: bodies.Settings) -> Message:

@@ -5,10 +5,11 @@ with it (ON DELETE CASCADE). JSON is kept as text that SQL never looks into.
 """
 
 # What search finds: words of titles and messages, as words.py takes them from texts, with their owner. SQLite's index
-# keeps no texts of its own (content=''), so taking something out needs the words that were put in.
+# keeps no texts of its own (content=''), so taking something out needs the words that were put in. Beginnings of two
+# and three letters have lists of their own: what is typed is looked for at each letter, and they begin many words.
 FOUND = (
     """
-    CREATE VIRTUAL TABLE found USING fts5(owner, words, content='',
+    CREATE VIRTUAL TABLE found USING fts5(owner, words, content='', prefix='2 3',
         tokenize="unicode61 remove_diacritics 0 categories 'L* N* Co M*'");
     """,
     """

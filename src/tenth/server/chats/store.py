@@ -25,6 +25,7 @@ Message = dict[str, Any]
 AT_WORK = ("queued", "prompt", "running")
 MOST_MESSAGES = 20_000  # of one chat, all branches
 MOST_PAGE = 500
+TRACES = ("", "traces")  # a preference of nobody's: something was deleted, of which traces are left in the files
 FACTS = ("usage", "timings", "cost")  # kept together as JSON
 
 
@@ -38,7 +39,22 @@ class Chats:
 
     def __init__(self, state: State, index: Index) -> None:
         self._state, self._index = state, index
-        self.was_deleted = threading.Event()  # something was, of which traces are left in the files
+        self.was_deleted = threading.Event()  # something was: have its traces erased soon
+
+    def has_traces(self) -> bool:
+        """Whether something was deleted whose traces nobody has erased yet."""
+        return bool(self._state.query("SELECT value FROM preferences WHERE owner = ? AND name = ?", *TRACES))
+
+    def leave_traces(self, db: Database) -> None:
+        """Something is deleted in this transaction, or replaced."""
+        db.execute("INSERT INTO preferences (owner, name, value) VALUES (?, ?, 'true') ON CONFLICT (owner, name) "
+                   "DO NOTHING", TRACES)
+        self.was_deleted.set()
+
+    def note_traces(self) -> None:
+        """Something else of a chat's was deleted."""
+        with self._state.transaction() as db:
+            self.leave_traces(db)
 
     def all(self, owner: str, limit: int = 100, before: float | None = None, folder_id: str | None = None,
             pinned: bool | None = None) -> list[Chat]:
@@ -82,6 +98,8 @@ class Chats:
                 _own_folder(db, owner, changes["folder_id"])
             if changes.get("current_id") is not None:
                 _message(db, id, changes["current_id"])
+            if "title" in changes or "settings" in changes:
+                self.leave_traces(db)
             return _change(db, owner, id, changes, touch)
 
     def delete(self, owner: str, id: str) -> None:
@@ -90,7 +108,6 @@ class Chats:
             _find(db, owner, id)
             self._remove(db, owner, "chat_id = ?", id)
             db.execute("DELETE FROM chats WHERE id = ?", (id,))
-        self.was_deleted.set()
 
     def delete_all(self, owner: str) -> None:
         """Delete everything of an owner."""
@@ -98,10 +115,10 @@ class Chats:
             self._remove(db, owner, "chat_id IN (SELECT id FROM chats WHERE owner = ?)", owner)
             for table in ("chats", "folders", "presets", "attachments", "preferences"):
                 db.execute(f"DELETE FROM {table} WHERE owner = ?", (owner,))
-        self.was_deleted.set()
 
     def _remove(self, db: Database, owner: str, where: str, *values: Any) -> None:
         """Take messages out of the index and delete them, with attachments that no other message has."""
+        self.leave_traces(db)
         for row in db.execute(f"SELECT n, content, status FROM messages WHERE {where}", values).fetchall():
             if row["status"] not in AT_WORK:
                 self._index.remove(db, row["n"], owner, row["content"])
@@ -204,6 +221,8 @@ class Chats:
             old = _message(db, chat_id, id)
             rev = next_rev(max(old["rev"], changes.get("rev", 0)))
             _update(db, id, _stored({**changes, "rev": rev}))
+            if old["status"] not in AT_WORK and changes.get("content", old["content"]) != old["content"]:
+                self.leave_traces(db)
             if "content" in changes or "status" in changes:
                 if old["status"] not in AT_WORK:
                     self._index.remove(db, old["n"], owner, old["content"])
@@ -237,7 +256,6 @@ class Chats:
                 chat = _change(db, owner, chat_id, {"current_id": leaf})
             else:
                 chat = _change(db, owner, chat_id, {})
-        self.was_deleted.set()
         return chat, ids
 
     def at_work(self) -> list[tuple[str, str, str, str | None]]:

@@ -63,13 +63,15 @@ class Term:
 def terms(query: str) -> list[Term]:
     """What a query asks for, all of it: words, and words in quotation marks that follow each other.
 
-    The last word may still be being typed, so it may go on.
+    The last word may still be being typed, so it may go on; a single Latin letter or digit, with which too much begins,
+    may not.
     """
     found = []
     for match in re.finditer(r'"([^"]*)"?|(\S+)', query):
         quoted, plain = match.group(1), match.group(2)
         if inside := tuple(words(quoted if plain is None else plain)):
-            found.append(Term(inside, is_open=plain is not None and match.end() == len(query)))
+            is_last = plain is not None and match.end() == len(query)
+            found.append(Term(inside, is_open=is_last and (len(inside[-1]) > 1 or not inside[-1].isascii())))
     return found[:MOST_TERMS]
 
 
