@@ -439,7 +439,7 @@ def test_what_is_no_file_is_refused_without_waiting(tenth, tmp_path):  # noqa: F
         assert result.code in (2, 3), result
         assert result.err.startswith("tenth: ")
         assert 1 <= len(result.err.splitlines()) <= 2
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 60  # a busy machine; waiting for the pipe would last for ever
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")

@@ -28,14 +28,13 @@ MAY_IMPORT = {
     "stream": {"engine", "batch"},
     "gathering": {"engine", "batch"},
     "model": {"usage", "loader", "engine", "text", "library", "weights", "batch", "sampling", "stream", "gathering"},
-    "evals": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream"},
     "bench": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream", "runtime", "program",
               "batch", "placing", "tracing"},
     "forecast": {"bench", "loader", "placing", "library", "weights", "runtime", "program"},
     "server": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream", "gathering", "batch",
                "forecast", "bench"},
     "cli": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream", "runtime", "program",
-            "batch", "bench", "evals", "server", "models", "forecast"},
+            "batch", "bench", "server", "models", "forecast"},
     "__main__": {"cli"},
 }  # fmt: skip
 OPEN_TO_ALL = {"errors", "config", "cpu"}
@@ -67,7 +66,7 @@ def wrong_arrows(path, source):
     for name in imports(ast.parse(source), package):
         target = name.split(".")[1] if "." in name else None
         if target is None:  # `import tenth`: the whole public API
-            if layer not in ("cli", "bench", "evals", "server"):
+            if layer not in ("cli", "bench", "server"):
                 yield f"{layer} imports tenth itself"
         elif target != layer and target not in OPEN_TO_ALL | MAY_IMPORT[layer]:
             yield f"{layer} imports {name}"

@@ -34,7 +34,7 @@ from tenth.runtime import (
     physical_processors,
 )
 from tenth.tracing import Recorder, trace_path
-from tenth.weights.budget import GRANTS, Budget, memory_budget
+from tenth.weights.budget import GRANTS, Budget, free_bytes, memory_budget
 from tenth.weights.formats import FORMATS
 from tenth.weights.gguf import (
     ModelFile,
@@ -81,6 +81,8 @@ def open_runtime(
     """
     budget = memory_budget(config.memory_bytes)
     layout, placement = lay_out_within(header, config, budget)
+    if budget.is_given:
+        placement = replace(placement, free_bytes=free_bytes())
     used = layout.stored
     config = replace(config, chunk_tokens=config.chunk_tokens or placement.needs.chunk_tokens)
     program = running_program(layout.program, placement, config)

@@ -74,10 +74,20 @@ def test_direct_reading_reads_all_and_fails_at_an_early_end(tmp_path):
     pieces = [ideal.Piece(path, 5_000 * i, 4_000) for i in range(20)]
     try:
         assert ideal.read_seconds(pieces) > 0
+        assert ideal.read_seconds(pieces, kept_bytes=50_000) > 0
     except OSError as error:
         pytest.skip(f"no direct reads here: {error}")
-    with pytest.raises(OSError, match="ends within"):
-        ideal.read_seconds([ideal.Piece(path, 99_000, 4_000)])
+    for kept_bytes in (0, 8192):
+        with pytest.raises(OSError, match="ends within"):
+            ideal.read_seconds([ideal.Piece(path, 99_000, 4_000)], kept_bytes=kept_bytes)
+
+
+def test_memory_to_read_to_is_given_out_once():
+    room = ideal.Room(10_000)
+    first, second = room.take(4096), room.take(4096)
+    first[:], second[:] = b"a" * 4096, b"b" * 4096
+    assert bytes(first) == b"a" * 4096
+    assert room.take(4096) is None
 
 
 @pytest.mark.parametrize(("arguments", "what"), [
@@ -166,6 +176,7 @@ def test_everything_is_measured_and_runs_add_up(tmp_path, monkeypatch, capsys):
     assert own["memory"]["kills"] == 0
     assert len(own["generation"]["step_s"]) == 8
     assert own["touched_bytes"] > 0
+    assert own["touched_kept_s"] > 0
     assert (theirs["read_ahead_kb"], theirs["prompt"], theirs["generation"]) == (128, 4.0, 0.25)
     page = (tmp_path / "budgets.md").read_text()
     assert page == markdown(kept)

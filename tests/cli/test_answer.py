@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.moe_file import write_moe
+
 from .fake import Piece
 
 THINKING = [Piece("Hm, ", "thinking"), Piece("light.", "thinking"), Piece("\n\nBlue."), Piece("\n")]
@@ -199,3 +201,12 @@ def test_a_schema_that_is_no_json_is_refused(tenth, model, tmp_path):
     result = tenth("run", "m", "x", "--json-schema", str(tmp_path / "s"))
     assert result.code == 2
     assert "cannot be read" in result.err
+
+
+def test_what_streaming_experts_costs_is_told_beside_the_answer(tenth, tmp_path, monkeypatch):
+    monkeypatch.setenv("TENTH_STREAM", "1")
+    result = tenth("run", write_moe(tmp_path / "moe.gguf"), "Why?", "--max-tokens", 3, "--raw")
+    assert result.code == 0
+    assert "were in memory when needed" in result.err
+    assert "computing" in result.err
+    assert "in memory" not in result.out

@@ -1,10 +1,14 @@
 """``tenth app``: one server, however often it is asked for, and the page in the browser."""
 
 import json
+import re
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import httpx2
@@ -23,8 +27,9 @@ def browser(tmp_path):
     return script
 
 
-def start(env, *words):
-    return subprocess.Popen([sys.executable, "-m", "tenth", "app", *words], env=env, stderr=subprocess.PIPE, text=True)
+def start(env, *words, command="app"):
+    return subprocess.Popen([sys.executable, "-m", "tenth", command, *words], env=env, text=True,
+                            stderr=subprocess.PIPE)
 
 
 def opened(folder, n):
@@ -49,14 +54,39 @@ def test_the_page_opens_with_one_server_and_no_model(tmp_path, shell_env, browse
             assert not any(model["is_here"] for model in library["models"])
             assert http.get("/api/machine").json()["cpu"]
         again = start(env)
-        assert url in again.communicate(timeout=30)[1]
+        assert url in again.communicate(timeout=90)[1]
         assert again.returncode == 0
         assert opened(tmp_path, 2) == [url, url]
         server.send_signal(signal.SIGINT)
-        assert server.wait(30) == 0
+        assert server.wait(60) == 0
         assert not Path(env["TENTH_HOME"], "server", "running.json").exists()
     finally:
         server.kill()
+        server.communicate()
+
+
+def test_a_phone_comes_in_by_what_the_terminal_says(shell_env):
+    server = start(shell_env, "--port", "0", "--lan", "--lan-address", "127.0.0.2", command="serve")
+    try:
+        said = ""
+        while not (link := re.search(r"(https://127\.0\.0\.2:\d+)/#pair=(\S+)", said)) or "SHA-256" not in said:
+            line = server.stderr.readline()
+            assert line, said
+            said += line
+        base, secret = link.groups()
+        told = re.search(r"SHA-256 ([0-9A-F:]{95})", said).group(1)
+        trusted = ssl.create_default_context(cafile=f"{shell_env['TENTH_HOME']}/server/lan.pem")
+        host, port = base.removeprefix("https://").split(":")
+        with socket.create_connection((host, int(port))) as plain, trusted.wrap_socket(
+                plain, server_hostname=host) as door:
+            assert sha256(door.getpeercert(True)).hexdigest().upper() == told.replace(":", "")
+        with httpx2.Client(base_url=base, verify=trusted, trust_env=False, headers={"origin": base}) as phone:
+            assert phone.get("/api/chats").status_code == 401
+            assert phone.post("/api/session", json={"pairing": secret}).status_code == 200
+            assert phone.get("/api/chats").status_code == 200
+            assert phone.post("/api/session", json={"pairing": secret}).status_code == 401
+    finally:
+        server.terminate()
         server.communicate()
 
 

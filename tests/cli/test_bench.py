@@ -23,7 +23,8 @@ class Program:
 def measured(model, monkeypatch):
     """The model of bench, and limits that take no time."""
     header = SimpleNamespace(tensors={}, paths=(Path("/m.gguf"),))
-    model.loaded = SimpleNamespace(program=Program(), header=header, stored={})
+    model.loaded = SimpleNamespace(program=Program(), header=header, stored={},
+                                   placement=SimpleNamespace(streams=False))
     model.tokenize = lambda text, special=True: [1, 2, 3]
 
     def generate(ids, **settings):
@@ -52,6 +53,15 @@ def test_bench_prints_a_table(tenth, measured):
     assert "prompt 110 tokens/s (+10 %, bound by compute)" in result.out
     assert "generation 36 tokens/s (-10 %, bound by memory)" in result.out
     assert measured.closed == 1
+
+
+def test_bench_measures_the_disk_before_and_after_where_experts_stream(tenth, measured, monkeypatch):
+    assert "disk" not in tenth("bench", "m", "--repetitions", "1").out
+    rates = iter([1e9, 2e9])
+    measured.loaded.placement.streams = True
+    monkeypatch.setattr(limits, "random_read_rate", lambda *_: limits.Rate(3e9, next(rates), 3))
+    monkeypatch.setattr("tenth.forecast.speed.slice_bytes", lambda *_: 900_000.0)
+    assert "before and after: disk 1.5 GB/s" in tenth("bench", "m", "--repetitions", "1").out
 
 
 def test_bench_says_that_the_machine_is_busy(tenth, measured, monkeypatch):

@@ -46,7 +46,7 @@ class Heard:
         self.done.set()
 
     def wait(self):
-        assert self.done.wait(30), "the request never ended"
+        assert self.done.wait(60), "the request never ended"
         assert self.error is None, self.error
         return self.said
 

@@ -22,7 +22,7 @@ class ReadingRuntime(ToyRuntime):
         self.result_row = result_row
 
     def step(self, batch):
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         self.check(batch)
         self.batches.append(batch)
         if (error := self.fail_when(batch)) is not None:
@@ -130,7 +130,7 @@ def test_closing_the_engine_ends_what_waits():
     closing = threading.Thread(target=engine.close)
     closing.start()
     runtime.gate.set()
-    closing.join(10)
+    closing.join(60)
     with pytest.raises(RequestError, match="closed"):
         gathering.rows()
     with pytest.raises(RequestError, match="closed"):

@@ -195,7 +195,7 @@ def test_random_traffic_with_guesses_and_states_gives_everyone_the_right_text(st
         runtime.gate.set()
         for i, (_, request, heard) in enumerate(jobs):
             if i % 4 == 3:
-                heard.first.wait(10)
+                heard.first.wait(60)
                 engine.cancel(request)
         for prompt, _, heard in jobs:
             heard.wait()
@@ -229,7 +229,7 @@ def test_random_traffic_with_few_pages_and_slots_gives_everyone_the_right_text(s
         runtime.gate.set()
         for i, (_, request, heard) in enumerate(jobs):
             if i % 4 == 3:
-                heard.first.wait(10)
+                heard.first.wait(60)
                 engine.cancel(request)
         for prompt, _, heard in jobs:
             heard.wait()

@@ -83,7 +83,7 @@ class ToyRuntime:
 
     def step(self, batch):
         self.is_stopped = False
-        assert self.gate.wait(10), "the test never opened the gate"
+        assert self.gate.wait(60), "the test never opened the gate"
         self.check(batch)
         self.batches.append(batch)
         if self.is_stopped:
@@ -207,7 +207,7 @@ class Recorder:
         self.done.set()
 
     def wait(self):
-        assert self.done.wait(10), "the request never ended"
+        assert self.done.wait(60), "the request never ended"
         return self
 
 
@@ -227,7 +227,7 @@ def random_traffic(engine, n_requests, expected):
         prompt = stems[rng.randrange(3)][: rng.randint(1, 70)] + prompt_of(rng.randint(0, 40), rng.random())
         request, heard = ask(engine, prompt, rng.randint(1, 50))
         if rng.random() < 0.2:
-            heard.first.wait(10)
+            heard.first.wait(60)
             engine.cancel(request)
         jobs.append((prompt, heard))
     for prompt, heard in jobs:

@@ -81,6 +81,14 @@ def test_a_machine_twice_as_slow_takes_twice_as_long():
     assert times[1] == pytest.approx(2 * times[0])
 
 
+def test_another_rate_of_the_disk_changes_all_of_it_and_nothing_else():
+    probe = machine(disk={1000: 1e9, 4000: 2e9})
+    slower = probe.on_disk(5e8, 1000)
+    assert slower.disk == {1000: 5e8, 4000: 1e9}
+    assert slower.disk_in_order == probe.disk_in_order / 2
+    assert replace(slower, disk=probe.disk, disk_in_order=probe.disk_in_order) == probe
+
+
 def expert_program():
     experts, x = Value("e", "temp", (2,), "tokens", "i32"), Value("x", "temp", (64,), "tokens", "q8")
     w, y = Value("blk.0.ffn_up_exps.weight", "weight", (8, 32, 64)), Value("y", "temp", (2, 32), "tokens")

@@ -65,7 +65,7 @@ def test_a_crash_before_any_step_leaves_the_old_or_the_new_file(tmp_path):
 def test_two_pulls_at_once_download_once(url, server):
     server.block_delay_s = 0.005
     first, second = start_driver("pull", url), start_driver("pull", url)
-    outputs = [process.communicate(timeout=30) for process in (first, second)]
+    outputs = [process.communicate(timeout=90) for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0), outputs
     assert len(server.requests) == 1
     assert resolve(url).read_bytes() == CONTENT

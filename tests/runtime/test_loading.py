@@ -49,21 +49,25 @@ def test_ctrl_c_waits_for_the_reading_to_stop():
     class Plan:
         """Reads until it is told to stop, and then a moment longer."""
 
-        read_bytes, told, ended = 0, threading.Event(), False
+        read_bytes, waited_for, told, ended = 0, threading.Event(), threading.Event(), False
+
+        def begin(self):
+            self.waited_for.set()
+            return 1
 
         def read_weights(self):
-            self.told.wait(10)
+            self.waited_for.wait(60)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            self.told.wait(60)
             time.sleep(0.1)
             self.ended = True
 
         def stop_reading(self):
             self.told.set()
 
-    plan, main = Plan(), threading.main_thread().ident
-    ctrl_c = threading.Timer(0.1, lambda: signal.pthread_kill(main, signal.SIGINT))
-    ctrl_c.start()
+    plan = Plan()
     with pytest.raises(KeyboardInterrupt), _WeightThread(plan) as thread:
-        thread.wait(1, None)
+        thread.wait(plan.begin(), None)
     assert plan.ended
 
 

@@ -36,7 +36,7 @@ class Running:
         self.server = Server(self.app, self.sock, ready.set, self.lan)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
-        assert ready.wait(20), "the server did not start"
+        assert ready.wait(60), "the server did not start"
         self.url = f"http://127.0.0.1:{self.port}"
         self.http = httpx2.Client(base_url=self.url, timeout=60, trust_env=False)
 

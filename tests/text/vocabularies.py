@@ -6,6 +6,7 @@ import json
 from functools import cache
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 TEXTS = [
@@ -19,7 +20,7 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
 class Metadata:
-    """A dictionary with the getters of weights.Metadata."""
+    """A dictionary with the getters of weights.Metadata, which give the caller a list of its own."""
 
     def __init__(self, values: dict[str, Any]):
         self.values = values
@@ -34,7 +35,8 @@ class Metadata:
         if key not in self.values and default is ...:
             from tenth.errors import ModelFileError
             raise ModelFileError(f"no {key}")
-        return self.values.get(key, default)
+        value = self.values.get(key, default)
+        return list(value) if isinstance(value, list) else value
 
     get_int = get_str = get_bool = get_ints = get_floats = get_strs = _get
 
@@ -156,7 +158,9 @@ def most_likely() -> tuple[Tokenizer, Metadata]:
     control = ["<s>", "<pad>", "</s>", "<unk>"]
     library.train_from_iterator(TEXTS, trainers.UnigramTrainer(
         vocab_size=200, special_tokens=control, unk_token="<unk>", show_progress=False))
-    pieces = json.loads(library.to_str())["model"]["vocab"]
+    # A file keeps scores as float32: the same for both, or rounding decides between rows that are as likely.
+    pieces = [(token, float(np.float32(score))) for token, score in json.loads(library.to_str())["model"]["vocab"]]
+    library.model = models.Unigram(pieces, control.index("<unk>"), False)
     return library, Metadata({
         "tokenizer.ggml.model": "t5", "tokenizer.ggml.tokens": [token for token, _ in pieces],
         "tokenizer.ggml.scores": [score for _, score in pieces],

@@ -91,6 +91,13 @@ def test_less_than_one_token_of_experts_is_warned_of() -> None:
     assert above.warning is None
 
 
+def test_a_budget_beyond_what_is_free_is_warned_of() -> None:
+    placement = place(MODEL, FIXED + EXPERTS)
+    most = placement.granted_bytes
+    assert replace(placement, free_bytes=most).warning is None
+    assert "free here" in (replace(placement, free_bytes=most - 1).warning or "")
+
+
 def test_the_grants_add_up() -> None:
     data = place(MODEL, 2_000_000).as_data()
     granted = ("python_bytes", "trunk_bytes", "kv_bytes", "state_bytes", "workspace_bytes", "expert_slot_bytes")

@@ -154,6 +154,7 @@ def _ideal(run: dict[str, Any], trace_file: Path, experts: ExpertFile) -> dict[s
     return {
         "lru_missed_bytes": n_missed / max(len(steps) - 1, 1),
         "touched_bytes": sum(piece.n_bytes for piece in touched), "touched_read_s": read_seconds(touched),
+        "touched_kept_s": read_seconds(touched, kept_bytes=placement["expert_slot_bytes"]),
     }  # fmt: skip
 
 

@@ -34,6 +34,8 @@ def summarise_cap(runs: Sequence[Run], seconds_per_token: float | None) -> dict[
     """Figures of one limit. ``seconds_per_token``: with everything in memory; None: not measured, taken for nothing."""
     own = [run for run in runs if run["who"] == TENTH]
     figures: dict[str, Any] = {name: [of(run) for run in own] for name, of in OWN.items()}
+    figures["first_token_kept"] = [run["generation"]["first_token_s"] / run["touched_kept_s"] for run in own
+                                   if "touched_kept_s" in run]
     figures["ideal"] = [ideal.tokens_per_second(seconds_per_token or 0, run["lru_missed_bytes"], disk_rate(run))
                         for run in own]
     figures["share_of_ideal"] = [a / b for a, b in zip(figures["generation"], figures["ideal"], strict=True)]
@@ -95,11 +97,11 @@ def summarise_memory(runs: Sequence[Run]) -> dict[str, Any]:
 
 def _own_table(capped: Mapping[str, Mapping[str, Any]]) -> list[str]:
     head = ["limit", "ready, s", "tokens/s", "ideal", "share of ideal", "slowest / median token",
-            "prompt of 128, tokens/s", "first token of 16, s", "of one direct read", "in memory when needed",
-            "disk, GB/s", "peak, MB"]
+            "prompt of 128, tokens/s", "first token of 16, s", "of one direct read", "to new memory",
+            "in memory when needed", "disk, GB/s", "peak, MB"]
     rows = [[cap, _of(f["ready_s"], 2), _of(f["generation"], 2), _of(f["ideal"], 2), _of(f["share_of_ideal"], 2),
              _of(f["slowest"], 2), _of(f["prompt"], 1), _of(f["first_token_s"], 2), _of(f["first_token"], 2),
-             _of(f["hit_rate"], 2), _of([rate / 1e9 for rate in f["disk_rate"]], 2),
+             _of(f["first_token_kept"], 2), _of(f["hit_rate"], 2), _of([rate / 1e9 for rate in f["disk_rate"]], 2),
              _of([n / 1e6 for n in f["peak_bytes"]], 0)] for cap, f in capped.items() if f["generation"]]
     return ["## tenth\n", *_table(head, rows)] if rows else []
 

@@ -93,25 +93,53 @@ def tokens_per_second(compute_s: float, missed_bytes: float, disk_rate: float) -
     return 1 / max(compute_s, missed_bytes / disk_rate)
 
 
-def read_seconds(pieces: Sequence[Piece], in_flight: int = 8) -> float:
-    """Seconds to read the pieces past the page cache in this order, so many at a time. Raises OSError."""
+class Room:
+    """Memory that no process has used yet, given out piece by piece; what does not fit goes to buffers used again."""
+
+    def __init__(self, n_bytes: int):
+        self._memory = mmap.mmap(-1, n_bytes + 1)
+        self._memory.madvise(mmap.MADV_HUGEPAGE)
+        self._view, self._at = memoryview(self._memory), 0
+
+    def take(self, n_bytes: int) -> memoryview | None:
+        """So many bytes that were not taken before, or None."""
+        start, self._at = self._at, min(self._at + n_bytes, len(self._view))
+        return self._view[start : self._at] if self._at - start == n_bytes else None
+
+
+def aligned(piece: Piece) -> tuple[int, int]:
+    """Where a direct read of a piece begins, and its bytes."""
+    first = piece.offset // DIRECT_ALIGNMENT * DIRECT_ALIGNMENT
+    end = -(-(piece.offset + piece.n_bytes) // DIRECT_ALIGNMENT) * DIRECT_ALIGNMENT
+    return first, end - first
+
+
+def read_piece(descriptor: int, piece: Piece, target: memoryview) -> None:
+    """Reads a piece. Raises OSError, also when the file ends within it."""
+    first, n_bytes = aligned(piece)
+    if first + os.preadv(descriptor, [target[:n_bytes]], first) < piece.offset + piece.n_bytes:
+        raise OSError(errno.EIO, f"{piece.path} ends within what was to be read")
+
+
+def read_seconds(pieces: Sequence[Piece], in_flight: int = 8, kept_bytes: int = 0) -> float:
+    """Seconds to read the pieces past the page cache in this order, so many at a time. Raises OSError.
+
+    The first ``kept_bytes`` of them go to fresh memory, as what stays in slots that were empty does; the others to one
+    buffer for each read in flight.
+    """
     files = {path: os.open(path, os.O_RDONLY | os.O_DIRECT) for path in {piece.path for piece in pieces}}
     waiting, lock, failures = iter(pieces), threading.Lock(), list[OSError]()
-    room = max((piece.n_bytes for piece in pieces), default=0) + 2 * DIRECT_ALIGNMENT
+    longest, room = max((aligned(piece)[1] for piece in pieces), default=1), Room(kept_bytes)
 
     def work() -> None:
         try:
-            with mmap.mmap(-1, room) as buffer, memoryview(buffer) as view:
+            with mmap.mmap(-1, longest) as buffer, memoryview(buffer) as view:
                 while True:
                     with lock:
-                        piece = next(waiting, None)
-                    if piece is None:
-                        return
-                    first = piece.offset // DIRECT_ALIGNMENT * DIRECT_ALIGNMENT
-                    end = -(-(piece.offset + piece.n_bytes) // DIRECT_ALIGNMENT) * DIRECT_ALIGNMENT
-                    got = os.preadv(files[piece.path], [view[: end - first]], first)
-                    if first + got < piece.offset + piece.n_bytes:
-                        raise OSError(errno.EIO, f"{piece.path} ends within what was to be read")
+                        if (piece := next(waiting, None)) is None:
+                            return
+                        kept = room.take(aligned(piece)[1])
+                    read_piece(files[piece.path], piece, kept or view)
         except OSError as error:
             failures.append(error)
 

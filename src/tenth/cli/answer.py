@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tenth.cli.flags import AnswerFlags, GrammarFlags, SamplingFlags
 from tenth.cli.opening import open_model
 from tenth.cli.prompt import checked, read_text_file
-from tenth.cli.terminal import is_terminal, write, write_json, write_line
+from tenth.cli.terminal import expert_line, is_terminal, message, write, write_json, write_line
 from tenth.config import EngineConfig
 from tenth.errors import RequestError
 
@@ -50,6 +50,8 @@ def answer(question: Question) -> None:
         else:
             show = is_terminal(sys.stdout) if flags.show_thinking is None else flags.show_thinking
             show_stream(stream, show)
+            if experts := model.expert_statistics():
+                message(expert_line(experts))
 
 
 def check(question: Question) -> None:

@@ -14,13 +14,15 @@ from typing import Any
 from tenth.bench import limits, speculation
 from tenth.bench.machine import QUIET_SHARE, Machine, busy_share, read_machine
 from tenth.bench.measure import Shape, Tenth, prompt_ids, take_turns
-from tenth.bench.report import figures, lines
+from tenth.bench.report import figures, lines, summary
 from tenth.bench.work import count
 from tenth.cli.flags import ModelArgument, flag
 from tenth.cli.opening import StatusLine, open_model
-from tenth.cli.terminal import figure, in_units, message, table, write_json, write_line
+from tenth.cli.terminal import expert_line, figure, in_units, message, table, write_json, write_line
 from tenth.config import EngineConfig
 from tenth.errors import RequestError
+
+DISK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ def run(model: Any, shape: Shape, engine: EngineConfig, peers: PeerFlags, machin
         return (limits.read_bandwidth(engine.threads, 0.5, n_bytes), limits.int8_rate(engine.threads, 0.2))
 
     busy, status, own = warn_if_busy(), StatusLine(), Tenth(model, ids, shape)
+    disk = disk_rates(loaded)
     with peer_for(peers, file, engine.threads, ids, shape) as peer:
         try:
             turns = take_turns(own, peer, machine_limits, shape.repetitions,
@@ -167,12 +170,24 @@ def run(model: Any, shape: Shape, engine: EngineConfig, peers: PeerFlags, machin
         result: dict[str, Any] = {"model": str(model.name), "file": str(file), "threads": engine.threads,
                   "repetitions": shape.repetitions, "settings": dataclasses.asdict(engine),
                   "busy_share": busy, "machine": dataclasses.asdict(machine)} | figures(turns, work, shape)
+        if disk := disk + disk_rates(loaded):
+            result["limits"]["disk_bytes_per_second"] = summary(disk)
         if experts := model.expert_statistics():
             result["experts"] = experts
         result["predicted"] = predicted(loaded, engine, shape, result["limits"], own.read_bytes_per_token)
         if peer is not None:
             result["peer"] = {"name": peer.name, "version": peer.version, "command": peer.command} | result["peer"]
     return result
+
+
+def disk_rates(loaded: Any) -> list[float]:
+    """How fast slices of experts are read past the page cache now, bytes per second; empty when all are in memory."""
+    from tenth.forecast.speed import slice_bytes
+
+    if not loaded.placement.streams:
+        return []
+    n_bytes = int(slice_bytes(loaded.program, loaded.stored))
+    return [limits.random_read_rate(Path(loaded.header.paths[0]), n_bytes, DISK_SECONDS).median]
 
 
 def predicted(loaded: Any, engine: EngineConfig, shape: Shape, beside: dict[str, Any],
@@ -184,10 +199,12 @@ def predicted(loaded: Any, engine: EngineConfig, shape: Shape, beside: dict[str,
     from tenth.forecast.observed import note, observed
     from tenth.forecast.outlook import Outlook
     from tenth.forecast.probe import get_probe
-    from tenth.forecast.speed import expert_bytes
+    from tenth.forecast.speed import expert_bytes, slice_bytes
 
     probe, placement = get_probe(loaded.header.paths[0], engine.threads), loaded.placement
     now = probe.scaled(*(beside[name]["median"] for name in ("read_bytes_per_second", "int8_multiply_adds_per_second")))
+    if disk := beside.get("disk_bytes_per_second"):
+        now = now.on_disk(disk["median"], slice_bytes(loaded.program, loaded.stored))
     result: dict[str, Any] = {}
     for start, rates in (("planned_", probe), ("", now)):
         outlook = Outlook.of(loaded.header, engine, rates, observed(loaded.header))
@@ -252,11 +269,10 @@ def show(result: dict[str, Any]) -> None:
     write_line(f"limits measured beside each turn: read {in_units(read['median'])}/s "
                f"(spread {100 * read['spread']:.0f} %), "
                f"int8 {int8['median'] / 1e9:.0f} G multiply-adds/s (spread {100 * int8['spread']:.0f} %)")
+    if disk := result["limits"].get("disk_bytes_per_second"):
+        write_line(f"before and after: disk {in_units(disk['median'])}/s (spread {100 * disk['spread']:.0f} %)")
     if experts := result.get("experts"):
-        write_line(f"experts: {in_units(experts['slot_bytes'])} hold those of {experts['tokens_held']} tokens; "
-                   f"{100 * experts['hit_rate']:.0f} % were in memory when needed, "
-                   f"{in_units(experts['read_bytes_per_token'])} read per token, "
-                   f"{100 * experts['waiting_share']:.0f} % of the time waiting for the disk")
+        write_line(expert_line(experts))
     write_line(prediction_line(result))
     if "peer" in result:
         write_line(f"peer: {result['peer']['version'] or result['peer']['name']}")

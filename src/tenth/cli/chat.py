@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tenth.cli.answer import Question, check, show_stream
+from tenth.cli.chat_texts import HELP, describe, speed_line
 from tenth.cli.conversation import Conversation
 from tenth.cli.editor import Editor
 from tenth.cli.failure import explain
@@ -26,26 +27,6 @@ if TYPE_CHECKING:
     from tenth.cli.keeping import Kept, Notebook
     from tenth.model import Model
     from tenth.stream import Stream
-
-HELP = """\
-/system TEXT      instructions for the model (without: show; "none" removes)
-/set NAME VALUE   change temperature, think, thinking_budget or another setting
-                  (without: show what is set; VALUE "default" resets)
-/retry            answer the last question again
-/clear            begin another conversation
-/chats [WORDS]    list the last conversations, or those with these words; the
-                  page of tenth app has them too
-/open N           go on with number N of that list
-/delete           delete this conversation, for good
-/save FILE        write the conversation: JSON for .json, else Markdown
-/load FILE        read a conversation saved as JSON
-/stats            show what the last answer cost
-/model [NAME]     show the model, or go on with another one
-/help             show this
-/exit             leave (Ctrl-D too)
-
-A line that ends in \\ goes on in the next one; between two lines of \"\"\"
-everything is one message. Ctrl-C stops an answer."""
 
 
 def command(
@@ -317,23 +298,3 @@ def complain(error: BaseException) -> None:
     """Says what went wrong; the chat goes on."""
     what, hint, _ = explain(error, None)
     message(what + (f"\nhint: {hint}" if hint else ""))
-
-
-def describe(model: Model) -> str:
-    """One line about a model."""
-    about = model.description
-    return (f"{about['architecture']}, {about['parameters'] / 1e6:,.0f} M parameters ({' '.join(about['formats'])}), "
-            f"context of {about['context_tokens']} tokens")
-
-
-def speed_line(stream: Stream) -> str:
-    """What an answer took, in one line."""
-    times = stream.timings
-    parts = [f"{stream.usage.completion_tokens} tokens"]
-    if times.generated_tokens_per_second:
-        parts.append(f"{times.generated_tokens_per_second:.1f} tokens/s")
-    if times.first_token_s is not None:
-        parts.append(f"first after {times.first_token_s:.2f} s")
-    if stream.finish_reason == "length":
-        parts.append("cut off at the limit")
-    return ", ".join(parts)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from tenth.cli.prompt import checked
 from tenth.cli.terminal import message, write_json, write_line
 from tenth.errors import RequestError
 
@@ -34,12 +35,12 @@ def command(
     from tenth.server.keys import Keys
     from tenth.server.state import State, state_place
 
-    what = _checked(action, name)
+    what = _checked(action, checked(name, "the name") if name else name)
     state = State(state_place(database))
     try:
         keys = Keys(state)
         if what == "new":
-            user = Accounts(state).get(account) if account else None
+            user = Accounts(state).get(checked(account, "the account")) if account else None
             secret = keys.new(name or "", tuple(scope or ["infer"]), requests_per_minute, concurrent,
                               user.id if user else None)
             message("the key, which is not shown again:")

@@ -234,8 +234,8 @@ def speeds(generation: dict[str, Any], prompt: dict[str, Any]) -> list[tuple[str
     from tenth.forecast.outlook import REASONS
 
     return [
-        ("first token", f"{prompt['first_token_s']:.2g} s after a prompt of {prompt['n_tokens']} tokens "
-         f"({prompt['first_token_least_s']:.2g} to {prompt['first_token_most_s']:.2g}), bound by "
+        ("first token", f"{figure(prompt['first_token_s'])} s after a prompt of {prompt['n_tokens']} tokens "
+         f"({figure(prompt['first_token_least_s'])} to {figure(prompt['first_token_most_s'])}), bound by "
          f"{REASONS[prompt['bound']]}"),
         ("generation", f"{figure(generation['tokens_per_second'])} tokens/s ({figure(generation['low'])} to "
          f"{figure(generation['high'])}), bound by {REASONS[generation['bound']]}"),

@@ -12,7 +12,8 @@ from tenth.cli.terminal import in_units, write_json, write_line
 
 
 def command(
-    names: Annotated[list[str], typer.Argument(help="smollm2:135m, hf:org/repo:QUANT or an https:// address.")],
+    names: Annotated[list[str], typer.Argument(
+        metavar="NAMES", help="smollm2:135m, hf:org/repo:QUANT or an https:// address.")],
     force: Annotated[bool, typer.Option("--force", help="Download also what is already here.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON.")] = False,
 ) -> None:

@@ -15,7 +15,7 @@ from tenth.config import EngineConfig
 
 def command(
     model: ModelArgument,
-    query: Annotated[str, typer.Argument(help="The question.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="The question.")],
     engine: EngineConfig,
     json: Annotated[bool, typer.Option("--json", help="Print one object with scores and line numbers.")] = False,
     top: Annotated[int | None, typer.Option("--top", min=1, metavar="N", help="Print only the best N.")] = None,

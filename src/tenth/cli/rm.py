@@ -13,7 +13,8 @@ from tenth.errors import RequestError
 
 
 def command(
-    names: Annotated[list[str], typer.Argument(help="Names as `tenth list` shows them.", autocompletion=known_models)],
+    names: Annotated[list[str], typer.Argument(metavar="NAMES", help="Names as `tenth list` shows them.",
+                                               autocompletion=known_models)],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was deleted as JSON.")] = False,
 ) -> None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="A name, or the path of a GGUF file.", autocompletion=known_models)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name, or the path of a GGUF file.",
+                                        autocompletion=known_models)],
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
     """Show what a model is."""

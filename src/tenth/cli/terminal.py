@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 
 from tenth.errors import ResourceError
 
@@ -108,3 +109,12 @@ def in_units(n_bytes: float) -> str:
         if n_bytes >= size:
             return f"{n_bytes / size:.3g} {unit}" if n_bytes < 999.5 * size else f"{n_bytes / size:.0f} {unit}"
     return f"{n_bytes:.0f} B"
+
+
+def expert_line(experts: Mapping[str, float]) -> str:
+    """What streaming experts costs, of ``Model.expert_statistics()``."""
+    waiting, computing = (100 * experts[name] for name in ("waiting_share", "computing_share"))
+    return (f"experts: {in_units(experts['slot_bytes'])} hold those of {experts['tokens_held']} tokens; "
+            f"{100 * experts['hit_rate']:.0f} % were in memory when needed, "
+            f"{in_units(experts['read_bytes_per_token'])} read per token; "
+            f"{waiting:.0f} % of the time waiting for the disk, {computing:.0f} % computing")

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def command(
-    names: Annotated[list[str] | None, typer.Argument(help="Names as `tenth list` shows them; none means all.",
-                                                      autocompletion=known_models)] = None,
+    names: Annotated[list[str] | None, typer.Argument(
+        metavar="NAMES", help="Names as `tenth list` shows them; none means all.", autocompletion=known_models)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Check that a model's file is what it should be.

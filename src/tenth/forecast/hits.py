@@ -55,8 +55,3 @@ def along(curve: Curve, at: float) -> float:
         if at <= x1:
             return y0 + (y1 - y0) * (at - x0) / (x1 - x0) if x1 > x0 else y1
     return 1.0
-
-
-def has_published(family: str) -> bool:
-    """Whether there is a curve of this family."""
-    return family in CURVES

@@ -54,6 +54,12 @@ class Probe:
             k.sample_s / faster, k.step_s / faster)
         return dataclasses.replace(self, read=read, int8=int8, kernels=kernels)
 
+    def on_disk(self, rate: float, request_bytes: float) -> Probe:
+        """The same machine at another time, when requests of this size were read at this rate."""
+        faster = rate / self.disk_rate(request_bytes)
+        return dataclasses.replace(self, disk={size: faster * now for size, now in self.disk.items()},
+                                   disk_in_order=faster * self.disk_in_order)
+
     def disk_rate(self, request_bytes: float) -> float:
         """Bytes per second for requests of a size between those measured."""
         return between(request_bytes, tuple(self.disk), tuple(self.disk.values()))

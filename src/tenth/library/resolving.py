@@ -77,7 +77,7 @@ def named_source(name: str, purpose: str) -> Source:
     found = interpret(name)
     if isinstance(found, Path):
         raise RequestError(
-            f"{name} is a path, not a model of the library", f"{purpose} works on names: see `tenth list`"
+            f"{name} is a path, not a model of the library", f"{purpose} works on names: see `tenth list --all`"
         )
     return found
 

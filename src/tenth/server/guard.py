@@ -7,7 +7,7 @@ a foreign page fails on one of them (CVE-2024-28224). Only /health, the page's f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from starlette.responses import Response
@@ -127,10 +127,8 @@ class Guard:
         return caller
 
     def _caller_of_key(self, headers: dict[bytes, bytes]) -> Caller | None:
-        scheme, _, secret = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        if scheme.lower() != "bearer":
-            secret = headers.get(b"x-api-key", b"").decode("latin-1")  # as Anthropic's clients send it
-        key = self._visitors.keys.find(secret.strip()) if secret else None
+        secret = key_of(headers)
+        key = self._visitors.keys.find(secret) if secret else None
         return key.caller if key is not None else None
 
     def _caller_of_cookie(self, scope: Scope, headers: dict[bytes, bytes], origin: str) -> Caller | None:
@@ -139,6 +137,14 @@ class Guard:
         if caller is not None and scope["method"] not in SAFE_METHODS and origin not in self._allowed.own_origins:
             raise Refused(403, "a cookie counts only for this server's own pages", "programs send a key")
         return caller
+
+
+def key_of(headers: Mapping[bytes, bytes]) -> str:
+    """The key that a request brought, or nothing."""
+    scheme, _, secret = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    if scheme.lower() != "bearer":
+        secret = headers.get(b"x-api-key", b"").decode("latin-1")  # as Anthropic's clients send it
+    return secret.strip()
 
 
 def _check_body(method: str, path: str, headers: dict[bytes, bytes]) -> int:

@@ -81,6 +81,7 @@ class ChatTemplate:
         ``thinking``: ask for it, ask for none, or leave it to the template. ``extra``: further variables; those above
         win. Raises RequestError for messages that cannot be rendered, ModelFileError for a template that is broken.
         """
+        _check_length(messages)
         variables: dict[str, Any] = {**(extra or {}), **self._tokens, "messages": _plain(messages), "documents": None,
                                      "add_generation_prompt": add_generation_prompt,
                                      "tools": _plain(tools) if tools else None}
@@ -139,6 +140,14 @@ def variants(metadata: MetadataSource) -> list[str]:
     """The names of the file's further templates (``tokenizer.chat_template.NAME``), sorted."""
     keys = metadata.keys()
     return sorted(key.removeprefix(_KEY + ".") for key in keys if key.startswith(_KEY + "."))
+
+
+def _check_length(messages: Sequence[Message]) -> None:
+    """Refuses what no template may print, and no context holds, before a template is blamed for it."""
+    n_chars = sum(len(message.get("content") or "") for message in messages)
+    if n_chars > sandbox.MAX_OUTPUT_CHARS:
+        raise RequestError(f"the conversation has {n_chars} characters, expected at most {sandbox.MAX_OUTPUT_CHARS}",
+                           hint="shorten it")
 
 
 def _plain(values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

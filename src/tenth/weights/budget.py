@@ -42,6 +42,11 @@ def memory_budget(asked_bytes: int) -> Budget:
     return Budget(max(resident_bytes() + free - reserve, 0), source, False)
 
 
+def free_bytes() -> int:
+    """What the machine and its control groups leave free, without taking anybody's page cache for used."""
+    return max(_free()[0], 0)
+
+
 def resident_bytes() -> int:
     """What this process has in memory now."""
     return int(psutil.Process().memory_info().rss)

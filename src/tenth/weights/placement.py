@@ -67,6 +67,7 @@ class Placement:
     budget_bytes: int
     n_slots: Mapping[int, int]
     is_shortened: bool = False  # whether the context is shorter than usual, because memory is
+    free_bytes: int | None = None  # on this machine, where the budget is somebody's word; else nobody asked
 
     @property
     def streams(self) -> bool:
@@ -102,6 +103,8 @@ class Placement:
         if self.is_shortened:
             tokens = self.needs.context_tokens
             parts.append(f"memory is short, so the context is {tokens} tokens; --context asks for more")
+        if self.free_bytes is not None and self.granted_bytes > self.free_bytes:
+            parts.append(f"the model may take {gb(self.granted_bytes)}, but only {gb(self.free_bytes)} are free here")
         return "; ".join(parts) or None
 
     def as_data(self) -> dict[str, int | bool]:

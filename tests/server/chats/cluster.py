@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -52,7 +53,7 @@ class Cluster:
         return self
 
     def __exit__(self, *_):
-        self.server.terminate()
+        self.server.send_signal(signal.SIGINT)  # whoever is connected is sent away
         self.server.wait(30)
         self.log.close()
         shutil.rmtree(self.folder, ignore_errors=True)

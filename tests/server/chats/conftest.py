@@ -61,7 +61,7 @@ def listening(running, last=None, headers=None):
 
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
-    assert ready.wait(10), "no event came"
+    assert ready.wait(60), "no event came"
     try:
         yield found
     finally:

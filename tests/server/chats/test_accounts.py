@@ -6,6 +6,7 @@ import httpx2
 import pytest
 
 from tenth.server.accounts import Accounts
+from tenth.server.chats import events
 from tenth.server.state import State
 
 from ..running import TINY, Running
@@ -106,6 +107,15 @@ def test_one_s_own_password_can_be_changed(home):
         assert bo.get("/api/chats").status_code == 200
     with browser(home) as nobody:
         assert nobody.post("/api/session/password", json=change).status_code in (401, 403)
+
+
+def test_events_end_with_the_account_that_hears_them(home, monkeypatch):
+    monkeypatch.setattr(events, "ASKED_S", 0.1)
+    with browser(home, BO) as bo, bo.stream("GET", "/api/events") as told:
+        lines = told.iter_lines()
+        assert "hello" in "".join(next(lines) for _ in range(3))
+        Accounts(home.app.state).remove("bo")
+        assert "chat" not in "".join(lines)
 
 
 def test_limits_hold_for_chats(home):

@@ -11,6 +11,7 @@ import pytest
 from tenth.errors import RequestError, ResourceError
 from tenth.server import certificates, lan, sessions
 from tenth.server.accounts import Accounts
+from tenth.server.chats import events
 from tenth.server.config import ServerConfig
 from tenth.server.keys import Keys
 from tenth.server.state import State
@@ -163,11 +164,23 @@ def test_a_phone_that_was_paired_before_there_were_accounts_has_to_log_in(doors)
     assert phone.get("/api/chats").status_code == 401
 
 
-def test_sessions_can_be_ended(doors):
+def test_sessions_can_be_ended_and_what_they_listen_to_ends_too(doors, monkeypatch):
+    monkeypatch.setattr(events, "ASKED_S", 0.1)
     running, phone = doors
     _, secret = secret_of(link(running))
     phone.post("/api/session", json={"pairing": secret})
-    assert Accounts(running.app.state).log_out() == 1
+    running.http.cookies.set(running.app.chats.cookie, "of an older server")
+    with running.http.stream("GET", "/api/events") as desk_s, phone.stream("GET", "/api/events") as told:
+        lines, desk_lines = told.iter_lines(), desk_s.iter_lines()
+        assert "hello" in "".join(next(lines) for _ in range(3))
+        running.post("/api/chats", {"title": "before"})
+        assert "before" in "".join(next(lines) for _ in range(4))
+        assert Accounts(running.app.state).log_out() == 1
+        rest = "".join(lines)  # it ends
+        running.post("/api/chats", {"title": "after"})
+        assert "after" not in rest
+        while "after" not in next(desk_lines):  # the desk needs no session
+            pass
     assert phone.get("/api/chats").status_code == 401
 
 

@@ -61,7 +61,7 @@ def test_what_was_said_before_and_is_not_known_any_more_counts_as_one_token(desk
     assert text.replace("\0", "\ufffd") == done["content"].replace("\0", "\ufffd")  # PostgreSQL's texts hold no NUL
     other = desk.post(f"{path}/regenerate", {"settings": {"max_tokens": 4}})
     assert ended(desk, other.json()["answer"])["status"] == "done"
-    assert len(tokens(desk, other.json()["answer"])["tokens"]) == 4  # each branch has its own
+    assert 0 < len(tokens(desk, other.json()["answer"])["tokens"]) <= 4  # each branch has its own
     assert len(tokens(desk, answer)["tokens"]) == 1 + len(rest)
 
 

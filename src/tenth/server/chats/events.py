@@ -7,16 +7,23 @@ missed more than is kept gets ``reset`` and reads everything again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from tenth.server.streams import Wire, event
 
 MOST_EVENTS, MOST_BYTES = 4096, 2 << 20  # kept of one owner
+ASKED_S = 3.0  # between looks at whether a reader is still let in
 KEPT_S = 300.0  # how long an owner's ring is kept without a reader
+
+
+async def _always() -> bool:
+    return True
 
 
 @dataclass(eq=False)
@@ -70,20 +77,28 @@ class Hub:
         """Owners of whom somebody listens."""
         return [owner for owner, ring in self._rings.items() if ring.n_readers]
 
-    def open(self, owner: str, last: str | None) -> Wire:
-        """The events behind the one of this id, as they come. The first is ``hello``, or ``reset`` if some are gone."""
+    def open(self, owner: str, last: str | None, may: Callable[[], Awaitable[bool]] = _always) -> Wire:
+        """The events behind the one of this id, as they come. The first is ``hello``, or ``reset`` if some are gone.
+
+        ``may``: whether whoever reads is still let in; asked now and then, and the end once it is not so.
+        """
         self._forget_old()
         ring = self._rings.setdefault(owner, Ring())
         name, _, number = (last or "").rpartition(":")
         is_known = name == self.id and number.isdecimal() and ring.first - 1 <= int(number) < ring.end
         first = int(number) + 1 if is_known else ring.end
-        return self._read(ring, first, "hello" if is_known or last is None else "reset")
+        return self._read(ring, first, "hello" if is_known or last is None else "reset", may)
 
-    async def _read(self, ring: Ring, at: int, greeting: str) -> Wire:
+    async def _read(self, ring: Ring, at: int, greeting: str, may: Callable[[], Awaitable[bool]]) -> Wire:
         ring.n_readers += 1
+        asked_s = time.monotonic()
         try:
             yield self._greeting(greeting, at)
             while not self._is_closed:
+                if time.monotonic() - asked_s >= ASKED_S:
+                    if not await may():
+                        return
+                    asked_s = time.monotonic()
                 if at < ring.first:  # this reader is too slow
                     at = ring.end
                     yield self._greeting("reset", at)
@@ -92,7 +107,8 @@ class Hub:
                     at += 1
                     yield block
                 if at == ring.end:
-                    await ring.changed.wait()
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(ring.changed.wait(), ASKED_S)
         finally:
             ring.n_readers -= 1
             ring.left_s = time.monotonic()

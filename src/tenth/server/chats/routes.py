@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
+from tenth.errors import TenthError
 from tenth.server.body import JsonRoute
 from tenth.server.chats import bodies
 from tenth.server.chats.parts import ChatServer, parts
@@ -14,7 +15,9 @@ from tenth.server.chats.search import MOST_HITS
 from tenth.server.chats.store import AT_WORK, MOST_PAGE, Chat, Message
 from tenth.server.dialects.openai import error_body
 from tenth.server.failures import Failure, Refused
-from tenth.server.keys import Caller
+from tenth.server.guard import key_of
+from tenth.server.keys import ANYBODY, Caller
+from tenth.server.sessions import cookie_of
 from tenth.server.streams import StreamResponse, event, nothing
 
 router = APIRouter(route_class=JsonRoute, prefix="/api", tags=["chats"])
@@ -33,7 +36,27 @@ async def events(request: Request, last_event_id: Annotated[str | None, Header(m
     def fail(failure: Failure) -> bytes:
         return event(error_body(failure), "error")
 
-    return StreamResponse(parts(request).hub.open(owner_of(request), last_event_id), fail, nothing)
+    desk = parts(request)
+
+    async def may() -> bool:
+        try:
+            return await desk.state.run(still_known, desk, request)
+        except TenthError:  # a database that fails for a moment
+            return True
+
+    return StreamResponse(desk.hub.open(owner_of(request), last_event_id, may), fail, nothing)
+
+
+def still_known(desk: ChatServer, request: Request) -> bool:
+    """Whether who sent this request would be let in again, as the same one: a session may have ended since."""
+    caller: Caller = request.state.caller
+    at_lan = desk.lan is not None and request.headers.get("host", "").lower() in desk.lan.hosts
+    if not at_lan and not desk.doors.need_login():
+        return caller is ANYBODY
+    cookie = cookie_of(request.headers.get("cookie", ""), desk.cookie)
+    key = desk.doors.keys.find(key_of(dict(request.scope["headers"])))
+    found = key.caller if key is not None else desk.doors.sessions.find(cookie) if cookie else None
+    return found is not None and found.owner == caller.owner
 
 
 @router.get("/search")
