@@ -44,12 +44,13 @@ def main() -> None:
         headers = {"origin": server.url}
         for title in OTHERS:
             server.post("/api/chats", {"title": title}, headers=headers)
-        chat = server.post("/api/chats", {"title": "Palindromes", "settings": {"temperature": 0}},
+        chat = server.post("/api/chats", {"title": "Palindromes", "settings": {"temperature": 0, "max_tokens": 400}},
                            headers=headers).json()
         desk = Visit(browser, server, viewport={"width": 1280, "height": 860})
         desk.go(f"#/c/{chat['id']}")
         answer = desk.ask(QUESTION)
-        desk.wait_done(answer)
+        desk.until("id => document.querySelector(`[data-message='${id}']`).dataset.status === 'done'",
+                   answer.get_attribute("data-message"), seconds=600)
         desk.page.locator(".scroller").evaluate("(one) => one.scrollTo(0, 0)")
         take(desk, "desk", dark=False)
         phone = Visit(browser, server, **PHONE)

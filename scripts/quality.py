@@ -10,7 +10,7 @@ tests/data/ordinary_text.txt, that is 500 predictions, computed as one sequence 
 What the figures are stands in src/tenth/bench/divergence.py.
 
 Engines: exact; int8, f16kv, int8+f16kv (exact with one or both of the roundings that engines use); llama.cpp (its
-defaults: float16 KV), llama.cpp-f32kv; tenth (its defaults: bfloat16 KV), tenth-f16kv, tenth-q8kv. Each engine's
+defaults: float16 KV), llama.cpp-f32kv; tenth (its defaults: float16 KV), tenth-bf16kv, tenth-q8kv. Each engine's
 package is imported only when it has to be measured, so engines can be measured from different environments: logits (but
 never tenth's) are kept in --cache. exact needs gguf and torch, llama.cpp needs llama-cpp-python, tenth needs tenth;
 where no engine is named, those that are neither kept nor installed are left out, and a line says so.
@@ -78,8 +78,8 @@ ENGINES: dict[str, Callable[[Path, list[int]], np.ndarray]] = {
     "int8+f16kv": exact(activations="q8", kv="f16"),
     "llama.cpp": llama_cpp("f16"),
     "llama.cpp-f32kv": llama_cpp("f32"),
-    "tenth": tenth("bf16"),
-    "tenth-f16kv": tenth("f16"),
+    "tenth": tenth("f16"),
+    "tenth-bf16kv": tenth("bf16"),
     "tenth-q8kv": tenth("q8_0"),
 }
 

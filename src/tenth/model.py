@@ -50,7 +50,7 @@ def load(
     *,
     threads: int = 0,
     context: int = 0,
-    kv: str = "bf16",
+    kv: str = "f16",
     memory: int | str = 0,
     template: str | None = None,
     progress: Progress | None = None,

@@ -1,6 +1,9 @@
 """Accounts from the command line: made, changed, used, removed with all they own."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -74,9 +77,33 @@ def test_sessions_are_ended(tenth, state):
     (("user", "new", "ada", "--admin"), "short\n"), (("user", "new", "a/b", "--admin"), "long enough\n"),
     (("user", "remove", "nobody"), ""), (("user", "change", "nobody", "--admin"), ""),
     (("user", "logout", "nobody"), ""), (("key", "new", "k", "--account", "nobody"), ""),
+    (("user", "remove", "\udcff"), ""), (("key", "revoke", "\udcff"), ""),
+    (("key", "new", "k", "--account", "\udcff"), ""),
 ])  # fmt: skip
 def test_what_cannot_be_is_told_in_a_line(tenth, words, stdin):
     result = tenth(*words, stdin=stdin)
     assert result.code == 2
     assert result.err.startswith("tenth: ")
     assert "Traceback" not in result.err
+
+
+def test_ctrl_d_in_place_of_a_password_is_told_in_a_line(shell_env):
+    ours, theirs = os.openpty()
+    process = subprocess.Popen([sys.executable, "-m", "tenth", "user", "new", "ada", "--admin"], stdin=theirs,
+                               stderr=subprocess.PIPE, env=shell_env, start_new_session=True)
+    os.close(theirs)
+    said = b""
+    while b"password for ada: " not in said and (more := os.read(process.stderr.fileno(), 4096)):
+        said += more
+    os.write(ours, b"\x04")
+    said += process.communicate(timeout=90)[1]
+    os.close(ours)
+    assert process.returncode == 2
+    assert b"tenth: a password is needed\nhint: " in said
+
+
+def test_a_password_that_is_not_utf_8_is_refused(shell_env):
+    done = subprocess.run([sys.executable, "-m", "tenth", "user", "new", "ada", "--admin"], input=b"long \xff enough\n",
+                          capture_output=True, env=shell_env, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"tenth: standard input is not UTF-8: byte 0xff at position 5\n")

@@ -90,6 +90,10 @@ def test_the_next_question_waits_while_an_answer_runs(visit):
     person.write("And of the sea?")
     page.keyboard.press("Enter")
     page.wait_for_selector("[data-role=waiting] :text('And of the sea?')")
+    person.write("And what is")
+    page.reload()  # forgets neither what waits nor what was being written
+    page.wait_for_selector("[data-role=waiting] :text('And of the sea?')")
+    assert page.input_value("[data-action=write]") == "And what is"
     page.get_by_role("button", name="Stop").click()
     person.wait_done(first, "stopped")
     person.until("document.querySelectorAll('[data-role=assistant]').length === 2")

@@ -89,7 +89,8 @@ class Visit:
         self.base = base or server.url
         self.server, self.max_tokens = server, max_tokens  # of each answer: a small model does not know when to stop
         self.errors, self.elsewhere = [], []
-        self.expected = ["404 \\(Not Found\\)"]  # patterns of console errors that a test brings about
+        # Patterns of console errors that a test brings about. 409: there is no link for a phone without a door.
+        self.expected = ["404 \\(Not Found\\)", "409 \\(Conflict\\)"]
         self.context = browser.new_context(**({"locale": "en", "viewport": {"width": 1280, "height": 800}} | how))
         self.context.add_init_script(WATCH)
         self.context.on("request", self._on_request)
@@ -133,10 +134,10 @@ class Visit:
         answer.wait_for()
         return answer
 
-    def until(self, script, arg=None, page=None):
+    def until(self, script, arg=None, page=None, seconds=PATIENCE_S):
         """Wait until a script gives something true. (Playwright's own evaluates text, which the policy forbids.)"""
         page = page or self.page
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + seconds
         while not page.evaluate(script, arg):
             assert time.monotonic() < end, f"it did not become true: {script}"
             page.wait_for_timeout(60)

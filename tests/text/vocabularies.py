@@ -6,6 +6,7 @@ import json
 from functools import cache
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 TEXTS = [
@@ -157,7 +158,9 @@ def most_likely() -> tuple[Tokenizer, Metadata]:
     control = ["<s>", "<pad>", "</s>", "<unk>"]
     library.train_from_iterator(TEXTS, trainers.UnigramTrainer(
         vocab_size=200, special_tokens=control, unk_token="<unk>", show_progress=False))
-    pieces = json.loads(library.to_str())["model"]["vocab"]
+    # A file keeps scores as float32: the same for both, or rounding decides between rows that are as likely.
+    pieces = [(token, float(np.float32(score))) for token, score in json.loads(library.to_str())["model"]["vocab"]]
+    library.model = models.Unigram(pieces, control.index("<unk>"), False)
     return library, Metadata({
         "tokenizer.ggml.model": "t5", "tokenizer.ggml.tokens": [token for token, _ in pieces],
         "tokenizer.ggml.scores": [score for _, score in pieces],

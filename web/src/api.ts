@@ -18,6 +18,12 @@ export class ApiError extends Error {
 type Body = FormData | object | undefined;
 
 async function call<T>(method: string, path: string, body?: Body, signal?: AbortSignal): Promise<T> {
+  const response = await ask(method, path, body, signal);
+  if (response.status === 204) return undefined as T;
+  return (await response.json()) as T;
+}
+
+async function ask(method: string, path: string, body?: Body, signal?: AbortSignal): Promise<Response> {
   const isForm = body instanceof FormData;
   let response: Response;
   try {
@@ -32,8 +38,7 @@ async function call<T>(method: string, path: string, body?: Body, signal?: Abort
     throw new ApiError(0, '');
   }
   if (!response.ok) throw await errorOf(response);
-  if (response.status === 204) return undefined as T;
-  return (await response.json()) as T;
+  return response;
 }
 
 async function errorOf(response: Response): Promise<ApiError> {
@@ -68,6 +73,7 @@ export type ChatChange = Partial<Pick<Chat, 'title' | 'folder_id' | 'is_pinned' 
 export const session = {
   get: () => get<Session>('/api/session'),
   login: (who: Credentials) => post<Session>('/api/session', who),
+  changePassword: (old_password: string, password: string) => post<unknown>('/api/session/password', { old_password, password }),
   logout: () => del('/api/session'),
   pair: () => post<{ url: string; expires_at: number; is_tls: boolean }>('/api/pairing'),
 };
@@ -99,7 +105,7 @@ export const messages = {
 
 export const attachments = {
   file: (file: File, signal?: AbortSignal) => post<AttachmentInfo>('/api/attachments', form(file), signal),
-  text: (attachment: string) => get<{ text: string }>(`/api/attachments/${id(attachment)}/text`),
+  text: async (attachment: string) => (await ask('GET', `/api/attachments/${id(attachment)}/text`)).text(),
 };
 
 export const folders = {

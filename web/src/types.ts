@@ -141,6 +141,7 @@ export interface LibraryModel {
   bound_by: string | null;
   has_thinking: boolean;
   is_moe: boolean;
+  can_chat: boolean; // others give vectors or scores
   context: number | null;
   description: string;
   licence: string;

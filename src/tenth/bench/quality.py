@@ -20,7 +20,7 @@ from tenth.config import EngineConfig
 from tenth.errors import RequestError, ResourceError
 from tenth.model import Model
 
-EXACT: dict[str, Any] = {"lossy_drop": 0.0, "lossy_prefer": 0.0, "kv_format": "bf16"}
+EXACT: dict[str, Any] = {"lossy_drop": 0.0, "lossy_prefer": 0.0, "kv_format": "f16"}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tenth.cli.prompt import checked, read_input
 from tenth.cli.terminal import is_terminal, message, table, write_json, write_line
 from tenth.errors import RequestError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tenth.server.state import State
 
 NAMED = ("new", "change", "remove")  # actions that need a name
+_WAYS = "type it, pipe it in, or --no-password"
 
 
 def command(
@@ -45,6 +47,7 @@ def command(
     if action not in (*NAMED, "list", "logout") or (action in NAMED) > (name is not None):
         raise RequestError(f"tenth user {action} cannot be done", "tenth user new NAME --admin, tenth user list, "
                            "tenth user change NAME, tenth user logout [NAME], tenth user remove NAME")
+    checked(name or "", "the name")
     limits = {key: value or None for key, value in (("requests_per_minute", requests_per_minute),
                                                     ("concurrent", concurrent)) if value is not None}
     state = State(state_place(database))
@@ -72,15 +75,23 @@ def command(
 
 def _password(name: str) -> str:
     """A password that is typed twice, or the first line of standard input."""
-    if not is_terminal(sys.stdin):
-        line = sys.stdin.readline() if sys.stdin is not None else ""
-        if not line:
-            raise RequestError("a password is needed", "type it, pipe it in, or --no-password")
-        return line.rstrip("\n")
+    if is_terminal(sys.stdin):
+        return checked(_typed(name), "the password")
+    line, _, _ = read_input().partition("\n")
+    if not line:
+        raise RequestError("a password is needed", _WAYS)
+    return line
+
+
+def _typed(name: str) -> str:
     from getpass import getpass
 
-    secret = getpass(f"password for {name}: ")
-    if getpass("once more: ") != secret:
+    try:
+        secret = getpass(f"password for {name}: ")
+        again = getpass("once more: ")
+    except EOFError:
+        raise RequestError("a password is needed", _WAYS) from None
+    if again != secret:
         raise RequestError("the two passwords differ")
     return secret
 

@@ -45,7 +45,7 @@ def certificate_for(address: str, folder: Path) -> Certificate:
     return Certificate(file, ":".join(digest[i : i + 2] for i in range(0, len(digest), 2)))
 
 
-def names(address: str) -> list[str]:
+def own_names() -> list[str]:
     """What this machine is called in its network, beside its address."""
     host = socket.gethostname().lower()
     return [host, f"{host.partition('.')[0]}.local"] if host else []
@@ -73,7 +73,7 @@ def _make(file: Path, address: str) -> x509.Certificate:
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tenth on this network")])
     known: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address(address))]
-    known += [x509.DNSName(one) for one in names(address) if one.isascii()]
+    known += [x509.DNSName(one) for one in own_names() if one.isascii()]
     made = (
         x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
         .serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(hours=1))

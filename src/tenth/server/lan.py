@@ -15,7 +15,7 @@ import psutil
 
 from tenth.errors import ResourceError
 from tenth.library import library_folder
-from tenth.server.certificates import Certificate, certificate_for, names
+from tenth.server.certificates import Certificate, certificate_for, own_names
 from tenth.server.config import ServerConfig
 from tenth.server.failures import Refused
 from tenth.server.keys import Caller
@@ -47,7 +47,7 @@ class Lan:
     @property
     def hosts(self) -> frozenset[str]:
         """Values of the Host header that mean it."""
-        return frozenset(f"{name}:{self.port}" for name in (_literal(self.host), *names(self.host)))
+        return frozenset(f"{name}:{self.port}" for name in (_literal(self.host), *own_names()))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import { chats as api, folders as folderApi } from '../api';
 import type { Chat, Folder, Message, Stats, Status } from '../types';
+import { keep } from './kept';
 import { attempt, ui } from './ui.svelte';
 import { t } from '../i18n/index.svelte';
 
@@ -54,6 +55,7 @@ class Chats {
   onDeleted(id: string): void {
     delete this.all[id];
     delete this.running[id];
+    for (const what of ['draft', 'waiting']) keep(`${what}.${id}`, null);
     if (ui.route.chat === id) ui.openChat(null);
   }
 

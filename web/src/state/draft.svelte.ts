@@ -3,6 +3,7 @@
 import { ApiError, attachments as api, chats as chatApi } from '../api';
 import type { AttachmentInfo, Settings } from '../types';
 import { chats } from './chats.svelte';
+import { keep, kept } from './kept';
 import { lasting } from './lasting.svelte';
 import { prefs } from './prefs.svelte';
 import { server } from './server.svelte';
@@ -79,7 +80,12 @@ class Drafts {
     const key = chat ?? '';
     const known = this.of.get(key);
     if (known) return known;
-    const made = lasting(() => new Draft());
+    const made = lasting(() => {
+      const draft = new Draft();
+      draft.text = kept<string>(`draft.${key}`) ?? '';
+      $effect(() => keep(`draft.${key}`, draft.text));
+      return draft;
+    });
     this.of.set(key, made);
     return made;
   }

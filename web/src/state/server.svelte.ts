@@ -15,6 +15,7 @@ class Server {
   readonly needsLogin = $derived(!!this.session?.needs_login && !this.session.user);
   readonly isReady = $derived(!!this.session && !this.needsLogin);
   readonly here = $derived((this.library?.models ?? []).filter((model) => model.is_here));
+  readonly speakers = $derived(this.here.filter((model) => model.can_chat));
   readonly price = $derived<Price | null>(this.machine?.price ?? null);
 
   async connect(): Promise<void> {
@@ -55,14 +56,15 @@ class Server {
 
   /** Whether there is something to ask, as far as one knows. */
   get hasModel(): boolean {
-    return !this.library || this.here.length > 0;
+    return !this.library || this.speakers.length > 0;
   }
 
-  /** The model of a chat that has none: the one last chosen, one that is loaded, or one that is here. */
+  /** The model of a chat that has none: the one last chosen, one that is loaded, or the one to begin with. */
   get usualModel(): string | null {
     const last = this.model(prefs.model);
-    if (last?.is_here) return last.name;
-    return (this.here.find((model) => model.is_loaded) ?? this.here[0])?.name ?? null;
+    if (last?.is_here && last.can_chat) return last.name;
+    const proposal = this.speakers.find((model) => model.name === this.library?.proposal);
+    return (this.speakers.find((model) => model.is_loaded) ?? proposal ?? this.speakers[0])?.name ?? null;
   }
 
   onPull(pull: Pull): void {

@@ -4,13 +4,18 @@ import { SvelteMap } from 'svelte/reactivity';
 import { chats as chatApi, messages as api } from '../api';
 import type { AttachmentInfo, Chat, Delta, Message, Settings } from '../types';
 import { chats } from './chats.svelte';
+import { keep, kept } from './kept';
 import { LiveMessage } from './message.svelte';
 import { attempt } from './ui.svelte';
 
 export interface Waiting {
+  client_id: string; // so that it is asked once, whichever page comes to it
   content: string;
   attachments: AttachmentInfo[];
 }
+
+/** `crypto.randomUUID` is missing where the connection is not secure. */
+const newId = (): string => crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`;
 
 export class Thread {
   chat = $state.raw<Chat>()!;
@@ -27,7 +32,15 @@ export class Thread {
   private readonly gone = new Set<string>(); // messages that were deleted, whatever older news say
   private reading: Promise<void> | null = null;
 
-  constructor(readonly id: string) {}
+  constructor(readonly id: string) {
+    this.readWaiting();
+    $effect(() => keep(`waiting.${id}`, $state.snapshot(this.waiting)));
+  }
+
+  /** What waits, as this browser's pages keep it. */
+  readWaiting(): void {
+    this.waiting = kept<Waiting[]>(`waiting.${this.id}`) ?? [];
+  }
 
   read(): Promise<void> {
     this.reading ??= this.readNow().finally(() => (this.reading = null));
@@ -47,6 +60,7 @@ export class Thread {
     const early = this.early;
     this.early = [];
     for (const delta of early) this.onDelta(delta);
+    void this.next(); // what waited when the page was left
   }
 
   private pathTo(leaf: string | null): LiveMessage[] {
@@ -120,31 +134,31 @@ export class Thread {
   /** Ask, or let the question wait while an answer is at work. */
   async ask(content: string, attachments: AttachmentInfo[]): Promise<boolean> {
     if (!this.running) return this.send(content, attachments);
-    this.waiting = [...this.waiting, { content, attachments }];
+    this.waiting = [...this.waiting, { client_id: newId(), content, attachments }];
     return true;
   }
 
   forget(waiting: Waiting): void {
-    this.waiting = this.waiting.filter((one) => one !== waiting);
+    this.waiting = this.waiting.filter((one) => one.client_id !== waiting.client_id);
   }
 
   /** Send the next question that waits, if nothing is at work. After an error they wait for somebody to look. */
   private async next(): Promise<void> {
     const [first] = this.waiting;
-    if (!first || this.running || this.isNext || this.path.at(-1)?.status === 'error') return;
+    if (!first || !this.isLoaded || this.running || this.isNext || this.path.at(-1)?.status === 'error') return;
     this.isNext = true;
-    if (await this.send(first.content, first.attachments)) this.forget(first);
+    if (await this.send(first.content, first.attachments, this.leaf, first.client_id)) this.forget(first);
     this.isNext = false;
   }
 
   /** Ask now. The question goes below what is shown, or below `parent`. */
-  async send(content: string, attachments: AttachmentInfo[], parent: string | null = this.leaf): Promise<boolean> {
+  async send(content: string, attachments: AttachmentInfo[], parent: string | null = this.leaf, client_id = newId()): Promise<boolean> {
     const answered = await attempt(() =>
       api.send(this.id, {
         parent_id: parent,
         content,
         attachment_ids: attachments.map(({ id }) => id),
-        client_id: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`,
+        client_id,
       }),
     );
     if (!answered) return false;

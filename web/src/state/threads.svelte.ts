@@ -2,6 +2,7 @@
 
 import { ApiError } from '../api';
 import type { Chat } from '../types';
+import { onKept } from './kept';
 import { lasting } from './lasting.svelte';
 import { waitForEvents } from './listening';
 import { Thread } from './thread.svelte';
@@ -53,3 +54,4 @@ class Threads {
 }
 
 export const threads = new Threads();
+onKept((name) => threads.of(name.replace(/^waiting\./, ''))?.readWaiting());

@@ -122,6 +122,7 @@ class Answering:
             live.become(**end)
 
     async def _make(self, live: Live) -> tuple[str, dict[str, Any]]:
+        await self._wait_for_earlier(live)
         asked = await self._state.run(self._asked, live)
         answer = live.answer = await self._service.ask(asked, owner=live.owner)
         if live.ends_thinking:
@@ -140,6 +141,14 @@ class Answering:
         finally:
             await answer.close()
         raise AssertionError("an answer ended without its end")
+
+    async def _wait_for_earlier(self, live: Live) -> None:
+        """A question may follow an answer that is still made: it is answered when that one has ended, however."""
+        message = live.message
+        question = await self._state.run(self._chats.message, live.owner, message["chat_id"], message["parent_id"])
+        earlier = self.live.get(question["parent_id"] or "")
+        if earlier is not None and earlier is not live and earlier.task is not None:
+            await asyncio.wait({earlier.task})
 
     def _asked(self, live: Live) -> Ask:
         message = live.message

@@ -37,6 +37,7 @@ class Outline:
     context: int
     has_thinking: bool
     is_moe: bool
+    can_chat: bool
     forecast: dict[str, Any]
 
 
@@ -70,7 +71,7 @@ class Stock:
     def _served(self, name: str, budget: int) -> dict[str, Any]:
         """A model that was given on the command line, as a file or a name of elsewhere."""
         path = Path(self._shelf.models[name].source)
-        about = self._about(path, budget) if path.is_file() else {"title": name}
+        about = self._about(path, budget) if path.is_file() else {**_unknown(), "title": name}
         return {**self._state(name), "name": name, "is_here": True, "state": "ready", "licence": "", "origin": "",
                 "bytes": path.stat().st_size if path.is_file() else 0, "description": "", **about}
 
@@ -84,8 +85,8 @@ class Stock:
         if isinstance(outline, str):
             return {"title": path.stem, "error": outline, **_unknown()}
         return {"title": outline.title or path.stem, "parameters": outline.parameters, "context": outline.context,
-                "has_thinking": outline.has_thinking, "is_moe": outline.is_moe, "is_estimate": False,
-                **outline.forecast}
+                "has_thinking": outline.has_thinking, "is_moe": outline.is_moe, "can_chat": outline.can_chat,
+                "is_estimate": False, **outline.forecast}
 
     def _guess(self, entry: Entry, budget: int) -> dict[str, Any]:
         """Of a model that is not here: by its size."""
@@ -94,6 +95,7 @@ class Stock:
         probe, memory = self._probe(), size + BESIDES_BYTES
         rates = [share * probe.read / size for share in ESTIMATED] if probe and size else None
         return {"title": entry.description or entry.name, **_unknown(), "bytes": size, "memory_bytes": memory,
+                "can_chat": "tenth embed" not in entry.description,  # the catalogue says so of vectors
                 "fits": memory <= budget, "tokens_per_second": rates, "bound_by": "memory" if rates else None,
                 "is_estimate": True}
 
@@ -118,7 +120,8 @@ class Stock:
 
     def _proposal(self, models: list[dict[str, Any]]) -> str | None:
         """The model to begin with: the largest here that chats, else the largest that takes half of the memory."""
-        chat = [one for one in models if one["fits"] is not False and (one["is_served"] or not one["is_here"])
+        chat = [one for one in models if one["can_chat"] and one["fits"] is not False
+                and (one["is_served"] or not one["is_here"])
                 and "base" not in one["description"]]  # the catalogue says so of models that only continue text
         here = [one for one in chat if one["is_here"]]
         if here:
@@ -167,6 +170,7 @@ def outline_of(path: Path, engine: EngineConfig, budget: int, probe: Any) -> Out
         title=facts.title, parameters=facts.parameters, context=facts.context_tokens,
         has_thinking=family_of(template) is not None,
         is_moe=metadata.get_int(f"{facts.architecture}.expert_count", default=0) > 0,
+        can_chat=not metadata.get_int(f"{facts.architecture}.pooling_type", default=0),  # others write no text
         forecast=_forecast(header, engine, budget, probe))
 
 
@@ -203,5 +207,5 @@ def _unknown_speed() -> dict[str, Any]:
 
 
 def _unknown() -> dict[str, Any]:
-    return {"parameters": None, "context": None, "has_thinking": None, "is_moe": None, "is_estimate": False,
-            "memory_bytes": None, "fits": None, "streams": None, **_unknown_speed()}
+    return {"parameters": None, "context": None, "has_thinking": None, "is_moe": None, "can_chat": True,
+            "is_estimate": False, "memory_bytes": None, "fits": None, "streams": None, **_unknown_speed()}
