@@ -19,6 +19,9 @@ TENTH_INLINE float sum_lanes(F32 a) {  // halves folded onto each other
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
+TENTH_INLINE F32 load_twice(const float* p) { return {_mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), _mm512_castps256_ps512(_mm256_loadu_ps(p)))}; }  // LANES / 2 floats, each in two lanes
+TENTH_INLINE F32 swap_neighbours(F32 a) { return {_mm512_permute_ps(a.v, 0xb1)}; }  // lanes 2 i and 2 i + 1
+TENTH_INLINE F32 negate_even(F32 a) { return {_mm512_xor_ps(a.v, _mm512_castsi512_ps(_mm512_set1_epi64(0x80000000)))}; }  // lanes 0, 2, ...
 #elif defined(TENTH_AVX2)
 TENTH_INLINE F32 zero_below(F32 x, F32 limit, F32 value) { return {_mm256_and_ps(_mm256_cmp_ps(x.v, limit.v, _CMP_GE_OQ), value.v)}; }
 TENTH_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
@@ -34,7 +37,24 @@ TENTH_INLINE float sum_lanes(F32 a) {
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
+TENTH_INLINE F32 load_twice(const float* p) { return {_mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3))}; }
+TENTH_INLINE F32 swap_neighbours(F32 a) { return {_mm256_permute_ps(a.v, 0xb1)}; }
+TENTH_INLINE F32 negate_even(F32 a) { return {_mm256_xor_ps(a.v, _mm256_castsi256_ps(_mm256_set1_epi64x(0x80000000)))}; }
 #else
+TENTH_INLINE F32 load_twice(const float* p) {
+  F32 r;
+  for (int i = 0; i < LANES; i++) r.v[i] = p[i / 2];
+  return r;
+}
+TENTH_INLINE F32 swap_neighbours(F32 a) {
+  F32 r;
+  for (int i = 0; i < LANES; i++) r.v[i] = a.v[i ^ 1];
+  return r;
+}
+TENTH_INLINE F32 negate_even(F32 a) {
+  for (int i = 0; i < LANES; i += 2) a.v[i] = -a.v[i];
+  return a;
+}
 TENTH_INLINE float sum_lanes(F32 a) {
   for (int half = LANES / 2; half; half /= 2)
     for (int i = 0; i < half; i++) a.v[i] += a.v[i + half];

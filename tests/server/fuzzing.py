@@ -39,6 +39,7 @@ ALLOWED, WRONG = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 OUR_CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance,
               negative_data_rejection)
 OFFICIAL_CHECKS = (not_a_server_error, content_type_conformance)
+PATIENCE_S = 180  # with a machine that has other things to do
 ENDLESS = {"include-path": "/api/events", "max-stream-events": 1}  # a stream that a reader has to leave
 
 
@@ -121,7 +122,7 @@ def fuzz(document, url, checks, n, *, mode=ALLOWED, derandomize=True):
     counts, failures = Counter(), []
     how = settings(max_examples=n, deadline=None, phases=[Phase.generate], derandomize=derandomize, database=None,
                    suppress_health_check=list(HealthCheck))
-    config = SchemathesisConfig.from_dict({"operations": [ENDLESS]})
+    config = SchemathesisConfig.from_dict({"operations": [ENDLESS], "request-timeout": PATIENCE_S})
     for found in schemathesis.openapi.from_dict(document, config=config).get_all_operations():
         operation = found.ok()
         try:

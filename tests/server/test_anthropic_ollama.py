@@ -238,7 +238,9 @@ def test_ending_the_thinking_of_what_is_not_there_is_a_404(thinker):
     with Held(thinker.opened(), after=30), thinker.http.stream("POST", "/v1/chat/completions", json={
             "model": "tiny", "messages": HI, "max_tokens": 100, "stream": True, "reasoning_effort": "none",
             "ignore_eos": True}) as answer:
-        next(line for line in answer.iter_lines() if '"content":"' in line.replace('"content":""', ""))
+        lines = answer.iter_lines()  # kept: a generator that is dropped closes the stream
+        while '"content":"' not in next(lines).replace('"content":""', ""):
+            pass
         said = end_thinking(thinker, answer.headers["x-tenth-answer"]).json()
     assert said["success"] is False
     assert "does not think" in said["message"]

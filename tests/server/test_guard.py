@@ -3,18 +3,22 @@
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import httpx2
 import pytest
 
 from tenth.errors import RequestError
+from tenth.server import connections
+from tenth.server import running as running_module
 from tenth.server.app import App
 from tenth.server.config import ServerConfig
 from tenth.server.guard import FORM_PATHS, LOGIN_PATH, OPEN_PATHS
 from tenth.server.keys import Keys
 from tenth.server.state import State
 
-from .running import TINY, Running
+from .running import TINY, Held, Running
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +181,8 @@ def test_the_commands_refuse_and_list(tmp_path, shell_env):
     assert made.stdout.startswith("tenth-")
     assert "me" in run("key", "list").stdout
     assert made.stdout.strip() not in run("key", "list", "--json").stdout
+    assert run("key", "new", "slow", "--requests-per-minute", "5", "--concurrent", "2").returncode == 0
+    assert "infer  (at most 5 a minute, 2 at a time)" in run("key", "list").stdout
     assert run("key", "revoke", "me").returncode == 0
     assert "revoked" in run("key", "list").stdout
     assert run("key", "fly").returncode == 2
@@ -192,3 +198,32 @@ def test_https_with_certificate_files(tmp_path):
         with httpx2.Client(verify=False, trust_env=False) as client:
             assert client.get(f"{address}/health").json() == {"status": "ok"}
             assert client.get(f"{address}/v1/models", headers={"origin": address}).status_code == 200
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /hea"], ids=["nothing", "part of a head"])
+@pytest.mark.parametrize("n_before", [0, 1], ids=["at first", "after a request"])
+def test_a_connection_that_does_not_ask_is_closed(tmp_path, monkeypatch, begun, n_before):
+    for module, name in ((connections, "HEAD_WAIT_S"), (running_module, "IDLE_S")):
+        monkeypatch.setattr(module, name, 0.2)
+    with Running({"tiny": TINY}, tmp_path) as running, socket.create_connection(
+            ("127.0.0.1", running.port), timeout=30) as raw:
+        for _ in range(n_before):
+            raw.sendall(f"GET /health HTTP/1.1\r\nhost: 127.0.0.1:{running.port}\r\n\r\n".encode())
+            assert b"200 OK" in raw.recv(1000)
+        raw.sendall(begun)
+        while raw.recv(1000):  # until the other side closes
+            pass
+
+
+def test_a_request_that_takes_long_is_not_cut_off(tmp_path, monkeypatch):
+    with Running({"tiny": TINY}, tmp_path) as running:
+        with Held(running.opened()) as held:
+            monkeypatch.setattr(connections, "HEAD_WAIT_S", 0.05)
+            answers = []
+            thread = threading.Thread(target=lambda: answers.append(running.chat(max_tokens=2)))
+            thread.start()
+            held.wait()
+            time.sleep(0.3)
+            held.go.set()
+            thread.join(60)
+        assert [answer.status_code for answer in answers] == [200]

@@ -91,7 +91,7 @@ __attribute__((noinline)) void add_strip(const Unpacked<Format>* w, int n, const
 // from further away. At 16 rows unpacking costs more than tiles save (0.8 to 0.95 of the AVX-512 speed; 32: 1.0 to 1.2).
 struct TileKernel {
   static constexpr int STRIP = 48, PANELS = 8, TILES = 32, LEAST_ROWS = 32, AT_ONCE = 1;
-  static constexpr bool SIGNED = true, FINISHES = false;
+  static constexpr bool SIGNED = true, FINISHES = false, WEIGHTS_STAY = false;
   template <class Format> static void add(const Unpacked<Format>* w, int, int n, const uint8_t* x, const TileSums& to) {
     add_strip<Format>(w, n, x, to.first, to.y);
   }

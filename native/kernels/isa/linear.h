@@ -15,9 +15,11 @@ namespace tenth::TENTH_ISA {
 
 constexpr int PANELS_PER_PASS = 8;  // of a product with several tiles: their weights stay in L2 while tiles pass over
 
-// Software prefetch, bytes ahead of the reading. Few columns wait for memory: 1 KB ahead takes one row on a Sapphire
-// Rapids from 0.8 to 0.93 .. 1.0 of the read bandwidth, 4 KB loses again. Many columns compute for longer.
-constexpr int PREFETCH_FEW = 1024, PREFETCH_MANY = 2048;
+// Software prefetch, bytes ahead of the reading. Few columns wait for memory: 4 KB ahead, into L2, which is what arrives in
+// some 100 ns on a Zen 5. Into L1 1 KB was best on a Sapphire Rapids (0.8 to 0.93 .. 1.0 of the read bandwidth). Many columns
+// compute for longer.
+constexpr int PREFETCH_FEW = 4096, PREFETCH_MANY = 2048;
+constexpr int INTO_L2 = 2, INTO_L1 = 3;  // as __builtin_prefetch has them
 
 // How many panels and columns meet in registers when there are many columns. AVX-512 has room for the weights of two
 // panels; formats with two scales then take two columns. AVX2's 16 registers hold 8 rows of one panel. The scalar twin
@@ -75,10 +77,10 @@ TENTH_INLINE void add_block(const I32 (*w)[8], const Scales* s, const uint8_t* q
   }
 }
 
-template <class Format, int AHEAD> TENTH_INLINE void prefetch_sub_block(const uint8_t* p, int sub) {
+template <class Format, int AHEAD, int INTO> TENTH_INLINE void prefetch_sub_block(const uint8_t* p, int sub) {
   constexpr int SUB_BYTES = Format::PANEL_BYTES / (Format::WEIGHTS / 32);
   TENTH_UNROLL(16)
-  for (int i = 0; i < SUB_BYTES; i += 64) __builtin_prefetch(p + sub * SUB_BYTES + AHEAD + i);
+  for (int i = 0; i < SUB_BYTES; i += 64) __builtin_prefetch(p + sub * SUB_BYTES + AHEAD + i, 0, INTO);
 }
 
 // 1 to 3 columns: the sums stay in registers. y: [C][16].
@@ -94,7 +96,7 @@ __attribute__((noinline)) void few_columns(const uint8_t* p, int64_t n_blocks, c
     for (int half = 0; half < HALVES; half++) head[half] = Format::head(p, LANES * half);
 #pragma GCC unroll 1
     for (int sub = 0; sub < Format::WEIGHTS / 32; sub++, x += C * Q8_BYTES) {
-      prefetch_sub_block<Format, PREFETCH_FEW>(p, sub);
+      prefetch_sub_block<Format, PREFETCH_FEW, INTO_L2>(p, sub);
       TENTH_UNROLL(2)
       for (int half = 0; half < HALVES; half++) {
         I32 w[1][8];
@@ -125,7 +127,7 @@ __attribute__((noinline)) void many_columns(const uint8_t* p, int64_t panel_byte
 #pragma GCC unroll 1
     for (int sub = 0; sub < Format::WEIGHTS / 32; sub++, x += columns * Q8_BYTES) {
       TENTH_UNROLL(2)
-      for (int i = 0; i < P; i++) prefetch_sub_block<Format, PREFETCH_MANY>(p + i * panel_bytes, sub);
+      for (int i = 0; i < P; i++) prefetch_sub_block<Format, PREFETCH_MANY, INTO_L1>(p + i * panel_bytes, sub);
       TENTH_UNROLL(2)
       for (int half = 0; half < HALVES; half++) {
         I32 w[P][8];

@@ -72,19 +72,16 @@ TENTH_INLINE void add_columns(const Unpacked<Format>* w, int n, const uint8_t* x
 
 template <class Format, int STRIP, int P>
 __attribute__((noinline)) void add_tile(const Unpacked<Format>* w, int n, const uint8_t* x, const TileSums& to) {
-#ifndef AG
-#define AG 4
-#endif
-  constexpr int G = AG;
+  constexpr int G = 4;
 #pragma GCC unroll 1
   for (int c = 0; c < TILE_ROWS; c += G) add_columns<Format, STRIP, P * PANEL_ROWS / LANES, G>(w, n, x, c, to);
 }
 
-// A strip of 3 panels (34 KB) and a tile's activations for it (15 KB) are what L1 holds.
+// A strip of 3 panels (27 KB) and a tile's activations for it (12 KB) are what L1 holds.
 template <class Format> struct VectorKernel {
-  static constexpr int STRIP = 18, PANELS = 12, TILES = 32, LEAST_ROWS = 32;
+  static constexpr int STRIP = 14, PANELS = 12, TILES = 32, LEAST_ROWS = 32;
   static constexpr int AT_ONCE = LANES < PANEL_ROWS ? 1 : Format::SCALES == 2 ? 2 : 3;
-  static constexpr bool SIGNED = false, FINISHES = true;
+  static constexpr bool SIGNED = false, FINISHES = true, WEIGHTS_STAY = true;
   static void add(const Unpacked<Format>* w, int n_panels, int n, const uint8_t* x, const TileSums& to) {
     if (AT_ONCE == 1 || n_panels == 1) add_tile<Format, STRIP, 1>(w, n, x, to);
     else if (AT_ONCE == 2 || n_panels == 2) add_tile<Format, STRIP, AT_ONCE < 2 ? 1 : 2>(w, n, x, to);

@@ -66,23 +66,38 @@ void layer_norm(const float* x, const float* w, const float* b, float* y, int64_
   map2(y, b, y, n, [](F32 a, F32 p) { return addf(a, p); });
 }
 
+// One head. Neighbours (a, b) meet as one register: (a, b) * (cos, cos) + (b, a) * (-sin, sin).
+void rope_pairs(const float* x, const float* cosines, const float* sines, float* y, int64_t half) {
+  int64_t j = 0;
+  for (; j + LANES / 2 <= half; j += LANES / 2) {
+    const F32 v = loadf(x + 2 * j);
+    storef(y + 2 * j, addf(mulf(v, load_twice(cosines + j)), mulf(swap_neighbours(v), negate_even(load_twice(sines + j)))));
+  }
+  for (; j < half; j++) {
+    const float a = x[2 * j], b = x[2 * j + 1];
+    y[2 * j] = a * cosines[j] - b * sines[j];
+    y[2 * j + 1] = b * cosines[j] + a * sines[j];
+  }
+}
+
+void rope_halves(const float* x, const float* cosines, const float* sines, float* y, int64_t half) {
+  int64_t j = 0;
+  for (; j + LANES <= half; j += LANES) {
+    const F32 a = loadf(x + j), b = loadf(x + j + half), c = loadf(cosines + j), s = loadf(sines + j);
+    storef(y + j, subf(mulf(a, c), mulf(b, s)));
+    storef(y + j + half, addf(mulf(b, c), mulf(a, s)));
+  }
+  for (; j < half; j++) {
+    const float a = x[j], b = x[j + half];
+    y[j] = a * cosines[j] - b * sines[j];
+    y[j + half] = b * cosines[j] + a * sines[j];
+  }
+}
+
 void rope(const float* x, const float* angles, float* y, int64_t n_heads, int64_t head_dim, int64_t dims, bool half_pairing) {
   const int64_t half = dims / 2;
-  const float *cosines = angles, *sines = angles + half;
   for (int64_t h = 0; h < n_heads; h++, x += head_dim, y += head_dim) {
-    if (half_pairing) {
-      for (int64_t j = 0; j < half; j++) {
-        const float a = x[j], b = x[j + half];
-        y[j] = a * cosines[j] - b * sines[j];
-        y[j + half] = b * cosines[j] + a * sines[j];
-      }
-    } else {
-      for (int64_t j = 0; j < half; j++) {
-        const float a = x[2 * j], b = x[2 * j + 1];
-        y[2 * j] = a * cosines[j] - b * sines[j];
-        y[2 * j + 1] = b * cosines[j] + a * sines[j];
-      }
-    }
+    (half_pairing ? rope_halves : rope_pairs)(x, angles, angles + half, y, half);
     for (int64_t j = dims; j < head_dim; j++) y[j] = x[j];
   }
 }

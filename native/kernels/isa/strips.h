@@ -5,6 +5,7 @@
 //                          of activations. Both take up to 560 KB of stack.
 //   LEAST_ROWS             below this, unpacking costs more than it saves
 //   AT_ONCE                panels that meet a tile together
+//   WEIGHTS_STAY           in L1 while all tiles pass over; else a tile stays there while all panels do
 //   SIGNED                 whether unpacked bytes have the format's offset taken away
 //   FINISHES               whether it writes the results of whole panels to their places itself
 //   add(w, n_panels, n, x, sums)   n blocks of n_panels <= AT_ONCE panels, STRIP apart at w, times the tile x
@@ -86,20 +87,21 @@ void multiply_strips(const Product& p, int64_t first, int n_panels, int64_t tile
     const int64_t next_panel = last ? first + n_panels : first, next_strip = last ? 0 : strip + 1;
     const int64_t from = begin(next_strip) * Format::PANEL_BYTES / SUBS, to = begin(next_strip + 1) * Format::PANEL_BYTES / SUBS;
     const int64_t next_panels = std::min<int64_t>(n_panels, p.last_panel - next_panel), lines = (to - from + 63) / 64;
-    for (int t = 0; t < n_tiles; t++) {
-      for (int64_t i = next_panels * lines * t / n_tiles; i < next_panels * lines * (t + 1) / n_tiles; i++)
-        __builtin_prefetch(p.panels + (next_panel + i / lines) * panel_bytes + from + i % lines * 64, 0, 2);
+    const int groups = (n_panels + Kernel::AT_ONCE - 1) / Kernel::AT_ONCE, calls = groups * n_tiles;
+    for (int call = 0; call < calls; call++) {
+      const int t = Kernel::WEIGHTS_STAY ? call % n_tiles : call / groups;
+      const int i = (Kernel::WEIGHTS_STAY ? call / n_tiles : call % groups) * Kernel::AT_ONCE;
+      for (int64_t l = next_panels * lines * call / calls; l < next_panels * lines * (call + 1) / calls; l++)
+        __builtin_prefetch(p.panels + (next_panel + l / lines) * panel_bytes + from + l % lines * 64, 0, 2);
       const uint8_t* x = (const uint8_t*)p.x + (tile + t) * tile_bytes + begin(strip) * X_STEP;
       const int64_t row = (tile + t) * TILE_ROWS;
-      for (int i = 0; i < n_panels; i += Kernel::AT_ONCE) {
-        const int at_once = std::min(Kernel::AT_ONCE, n_panels - i);
-        float* sums = y[n_strips == 1 ? 0 : t][i];  // nothing to keep from strip to strip: stay in L1
-        const bool finishes = Kernel::FINISHES && last && (first + i + at_once) * PANEL_ROWS <= p.out_rows;
-        if (last) prefetch_output(p, first + i, at_once, row);
-        Kernel::add(w[i], at_once, blocks, x, {sums, strip == 0, finishes ? &p : nullptr, first + i, row});
-        if (last && !finishes)
-          for (int j = 0; j < at_once; j++) store_panel(p, first + i + j, row, TILE_ROWS, sums + j * TILE_FLOATS);
-      }
+      const int at_once = std::min(Kernel::AT_ONCE, n_panels - i);
+      float* sums = y[n_strips == 1 ? 0 : t][i];  // nothing to keep from strip to strip: stay in L1
+      const bool finishes = Kernel::FINISHES && last && (first + i + at_once) * PANEL_ROWS <= p.out_rows;
+      if (last) prefetch_output(p, first + i, at_once, row);
+      Kernel::add(w[i], at_once, blocks, x, {sums, strip == 0, finishes ? &p : nullptr, first + i, row});
+      if (last && !finishes)
+        for (int j = 0; j < at_once; j++) store_panel(p, first + i + j, row, TILE_ROWS, sums + j * TILE_FLOATS);
     }
   }
 }

@@ -6,7 +6,8 @@
 
 Several commands of one label are several sets of flags, of which the best one counts in each test. Every turn starts
 every server anew, runs a test and ends it, so that nothing is cached and nobody idles beside another; every second turn
-goes backwards. tenth guesses no tokens, since its peers do not. Nothing else should run on the machine.
+goes backwards. tenth guesses no tokens, since its peers do not. Nothing else should run on the machine: a turn during
+which other processes took more than a tenth of the processors does not count.
 
 Tests: 1, 4 and 8 clients, 128 tokens in and 128 out, two requests each; ``shared``: 8 clients whose prompts share their
 first 1,000 tokens; ``newcomer``: a request of 16 tokens half a second after one of 4,000; ``alone``: one answer of 256
@@ -36,6 +37,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tenth.bench.process import LineProcess
 from tenth.bench.report import summary
 from tenth.bench.serving_load import Ask, Timed, clients, gone, newcomer
@@ -44,6 +47,7 @@ from tenth.errors import RequestError, ResourceError, TenthError
 CONTEXT, SEQUENCES, KV_TOKENS = 8192, 8, 16384
 IN, OUT, SHARED, LONG, SHORT, ALONE = 128, 128, 1000, 4000, 16, 256
 ROUNDS = 2
+DISTURBED = 0.1  # a turn does not count during which others took more of the processors
 START_S = 120
 LEAST_ID, MOST_ID = 1000, 20000  # token ids of ordinary text in every vocabulary that is measured
 OURS = "tenth"
@@ -72,8 +76,8 @@ def ours() -> Contender:
 
 
 @contextmanager
-def running(contender: Contender, model: Path) -> Iterator[int]:
-    """The port of a server that has loaded its model; it is ended with the block. Raises ResourceError."""
+def running(contender: Contender, model: Path) -> Iterator[tuple[int, psutil.Process]]:
+    """The port of a server with its model loaded, and its process; ended with the block. Raises ResourceError."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
@@ -82,7 +86,7 @@ def running(contender: Contender, model: Path) -> Iterator[int]:
                                    env=os.environ | {"TENTH_HOME": home})
         try:
             _wait(contender, process, port)
-            yield port
+            yield port, psutil.Process(process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
@@ -99,6 +103,24 @@ def _wait(contender: Contender, process: subprocess.Popen[bytes], port: int) -> 
                 return
         time.sleep(0.05)
     raise ResourceError(f"{contender.label} did not start", contender.command)
+
+
+class Others:
+    """How much of the machine's processors others take from now on, beside a server and its clients in this process."""
+
+    def __init__(self, server: psutil.Process) -> None:
+        self._mine = (server, psutil.Process())
+        self._start_s, self._before_s = time.perf_counter(), self._used_s()
+
+    def _used_s(self) -> float:
+        everything = psutil.cpu_times()
+        mine = sum(part for process in self._mine for part in process.cpu_times()[:2])
+        return float(sum(everything) - everything.idle - getattr(everything, "iowait", 0.0) - mine)
+
+    def share(self) -> float:
+        """Of all processors' time."""
+        seconds = (time.perf_counter() - self._start_s) * (psutil.cpu_count() or 1)
+        return max(0.0, (self._used_s() - self._before_s) / seconds)
 
 
 class Prompts:
@@ -163,13 +185,16 @@ def measure(test: str, port: int, seed: int) -> Figures:
     return together(port, prompts, 8 if test == "shared" else int(test), SHARED if test == "shared" else 0)
 
 
-def engine_rate(model: Path) -> float:
-    """Tokens per second of one answer from the engine, in a process of its own without a server."""
-    command = [sys.executable, "-m", "tenth.bench.tenth_driver", str(model), "0", str(CONTEXT), str(KV_TOKENS)]
+def engine_alone(model: Path) -> Figures:
+    """The same as ``alone`` from the engine, in a process of its own without a server."""
+    command = [sys.executable, "-m", "tenth.bench.tenth_driver", str(model), str(psutil.cpu_count()), str(CONTEXT),
+               str(KV_TOKENS)]
     with LineProcess("tenth", command) as driver:
         question = {"do": "generation", "tokens": ALONE, "depth": IN}
         driver.ask(question)
-        return float(driver.ask(question)["tokens_per_second"])
+        assert driver.process is not None, "a driver has answered that was not started"
+        others = Others(psutil.Process(driver.process.pid))
+        return {"tokens_per_second": float(driver.ask(question)["tokens_per_second"]), "others": others.share()}
 
 
 Turn = tuple[str, str, Figures]  # test, command of the contender, what was measured
@@ -183,8 +208,10 @@ def take_turns(model: Path, contenders: Sequence[Contender], tests: Sequence[str
             taking_part = contenders[:1] if test == "cancel" else contenders
             for contender in taking_part if number % 2 == 0 else reversed(taking_part):
                 try:
-                    with running(contender, model) as port:
+                    with running(contender, model) as (port, process):
+                        others = Others(process)
                         figures = measure(test, port, 1000 * number + TESTS.index(test))
+                        figures["others"] = others.share()
                 except ResourceError as error:
                     if contender.label == OURS:
                         raise
@@ -193,17 +220,18 @@ def take_turns(model: Path, contenders: Sequence[Contender], tests: Sequence[str
                 tell(f"{test} {contender.label}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
                 yield test, contender.command, figures
             if test == "alone":
-                rate = engine_rate(model)
-                tell(f"{test} engine: {rate:.4g}")
-                yield test, "engine", {"tokens_per_second": rate}
+                figures = engine_alone(model)
+                tell(f"{test} engine: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
+                yield test, "engine", figures
 
 
 def result(turns: Sequence[Turn], contenders: Sequence[Contender]) -> dict[str, Any]:
-    """Medians and spreads: of each test, of each label the command with the best median."""
+    """Medians and spreads of turns that nobody disturbed: in each test, of each label the command with the best one."""
     labels = {contender.command: contender.label for contender in contenders}
     measured: dict[tuple[str, str], list[Figures]] = {}
     for test, command, found in turns:
-        measured.setdefault((test, command), []).append(found)
+        if found.get("others", 0.0) <= DISTURBED:
+            measured.setdefault((test, command), []).append(found)
     tests: dict[str, Any] = {}
     for (test, command), several in measured.items():
         figures = {name: summary([one[name] for one in several]) for name in several[0]}
@@ -281,6 +309,8 @@ def main() -> None:
     except TenthError as error:
         raise SystemExit(f"{error}") from None
     found = result(turns, contenders)
+    if n_lost := sum(figures.get("others", 0.0) > DISTURBED for _, _, figures in turns):
+        print(f"{n_lost} of {len(turns)} turns were disturbed by other processes and do not count", file=sys.stderr)
     print(table(found))
     if arguments.out:
         arguments.out.write_text(json.dumps(found, indent=1))

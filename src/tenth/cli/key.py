@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tenth.cli.prompt import checked
 from tenth.cli.terminal import message, write_json, write_line
 from tenth.errors import RequestError
+
+if TYPE_CHECKING:
+    from tenth.server.keys import Key
 
 
 def command(
@@ -54,9 +57,16 @@ def command(
             for key in keys.all():
                 made = time.strftime("%Y-%m-%d", time.gmtime(key.created_at))
                 state_text = "revoked" if key.revoked_at else "in use"
-                write_line(f"{key.name:<20} {key.id}  {made}  {state_text:<8} {' '.join(key.scopes)}")
+                write_line(f"{key.name:<20} {key.id}  {made}  {state_text:<8} {' '.join(key.scopes)}{_limits(key)}")
     finally:
         state.close()
+
+
+def _limits(key: Key) -> str:
+    """The limits of a key, behind its scopes."""
+    limits = ((key.requests_per_minute, "a minute"), (key.concurrent, "at a time"))
+    told = ", ".join(f"{most} {what}" for most, what in limits if most is not None)
+    return f"  (at most {told})" if told else ""
 
 
 def _checked(action: str, name: str | None) -> Literal["new", "list", "revoke"]:

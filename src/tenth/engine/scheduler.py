@@ -1,10 +1,10 @@
 """Who computes what in the next step: continuous batching over pages. Pure: no runtime, no threads, no clock.
 
-Sequences that have one token to compute come first; the rest of the step is shared out evenly among those that are
-still at their prompt (or restarting), so that neither waits for the other. A sequence is admitted, in order of arrival,
-when all its tokens and one more have pages; only one whose prompt goes on as that of a running one does waits until
-that part is known, so that it is computed once. When a running sequence finds no page, the youngest one gives up its
-pages and restarts later from its tokens: rows are bit-identical however they are computed, so its text does not change.
+Sequences that have one token to compute come first; the rest of the step is for those that are still at their prompt
+(or restarting): a quarter for the oldest, what is left for the shortest first. A sequence is admitted, in order of
+arrival, when all its tokens and one more have pages; only one whose prompt goes on as that of a running one does waits
+until that part is known, so that it is computed once. When a running sequence finds no page, the youngest one gives up
+its pages and restarts later from its tokens: rows are bit-identical however they are computed, so its text stays.
 
 A model that reads texts whole gets each in one step, several beside each other as they fit, in order of arrival.
 
@@ -28,6 +28,7 @@ from tenth.engine.request import Sequence, TokenChoice
 from tenth.engine.states import States
 from tenth.errors import RequestError
 
+OLDEST_PART = 4  # a quarter of what a step has for prompts is the oldest one's
 LEAST_SAVED_TOKENS = 4 * PAGE_TOKENS  # a checkpoint ends a chunk early, which costs about a step: not for fewer
 
 
@@ -290,13 +291,20 @@ class Scheduler:
 
 
 def _share(sequences: list[Sequence], room: int) -> list[Chunk]:
-    """Chunks of equal size, except that who needs less leaves the rest to the others; the older gets the odd row."""
-    chunks = {}
-    for done, sequence in enumerate(sorted(sequences, key=lambda s: s.n_pending)):  # stable: by arrival when equal
-        n_rows = min(sequence.n_pending, -(-room // (len(sequences) - done)))
-        room -= n_rows
-        chunks[sequence] = n_rows
-    return [Chunk(s, chunks[s]) for s in sequences if chunks[s] > 0]
+    """Chunks of prompts in order of arrival: the one that needs least is served first, so that most wait least.
+
+    A part of the room is the oldest one's, however many short ones keep coming.
+    """
+    if not sequences or room <= 0:
+        return []
+    oldest = sequences[0]
+    rows = {oldest: min(oldest.n_pending, max(1, room // OLDEST_PART))}
+    room -= rows[oldest]
+    for sequence in sorted(sequences, key=lambda s: s.n_pending):  # stable: by arrival when equal
+        more = min(sequence.n_pending - rows.get(sequence, 0), room)
+        rows[sequence] = rows.get(sequence, 0) + more
+        room -= more
+    return [Chunk(s, rows[s]) for s in sequences if rows[s] > 0]
 
 
 def _whole(sequences: list[Sequence], limits: Limits) -> list[Chunk]:

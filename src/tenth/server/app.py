@@ -154,7 +154,8 @@ def ready_models() -> list[str]:
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "A field is wrong; the message names it."},
     401: {"description": "A key is needed."}, 403: {"description": "Not from here, or not with this key."},
-    404: {"description": "There is no such thing, or it is not yours."}, 413: {"description": "Too large."},
+    404: {"description": "There is no such thing, or it is not yours."},
+    409: {"description": "Not as things are now; the message says why."}, 413: {"description": "Too large."},
     415: {"description": "Not JSON."}, 429: {"description": "Too much is waiting; see Retry-After."},
     503: {"description": "Not now; see Retry-After."}, 507: {"description": "The disk is full: nothing was stored."},
 }

@@ -14,9 +14,10 @@ from starlette.types import ASGIApp
 from tenth.errors import ResourceError
 from tenth.server.app import App
 from tenth.server.config import ServerConfig
+from tenth.server.connections import Connection
 from tenth.server.lan import Lan
 
-HEADERS_WAIT_S = 75  # an idle connection is closed after this
+IDLE_S = 75  # a connection is closed after this without another request
 CLOSE_S = 5  # for writing what is left, after the grace
 
 
@@ -68,8 +69,8 @@ class Server(uvicorn.Server):
 
 def _config(app: ASGIApp, certificate: str | None, key: str | None) -> uvicorn.Config:
     return uvicorn.Config(app, log_config=None, access_log=False, server_header=False, date_header=False,
-                          timeout_keep_alive=HEADERS_WAIT_S, timeout_graceful_shutdown=CLOSE_S, lifespan="on",
-                          ws="none", ssl_certfile=certificate, ssl_keyfile=key)
+                          timeout_keep_alive=IDLE_S, timeout_graceful_shutdown=CLOSE_S, lifespan="on",
+                          ws="none", http=Connection, ssl_certfile=certificate, ssl_keyfile=key)
 
 
 def listen(config: ServerConfig) -> socket.socket:

@@ -29,6 +29,7 @@ KEEP_ALIVE_S = 15.0
 KEPT_S = 60.0  # how long a resumable stream goes on, or is remembered, without a reader
 MOST_KEPT_BYTES = 16 << 20  # of one stream
 MOST_KEPT = 64
+MOST_OF_ONE = 32  # of these, so that nobody keeps others out
 EVENTS, LINES = "text/event-stream", "application/x-ndjson"
 
 
@@ -170,8 +171,10 @@ class Resumables:
              done: Callable[[], Awaitable[None]]) -> Kept:
         """Go on with a wire whatever becomes of the connection."""
         self.forget_old()
-        if len(self._kept) >= MOST_KEPT:
-            raise Refused(429, f"{MOST_KEPT} resumable streams are kept already", retry_after_s=int(KEPT_S))
+        mine = sum(kept.owner == owner for kept in self._kept.values())
+        if len(self._kept) >= MOST_KEPT or mine >= MOST_OF_ONE:
+            raise Refused(429, f"{len(self._kept)} resumable streams are kept already, {mine} of them yours",
+                          retry_after_s=int(KEPT_S))
         kept = Kept("stream_" + secrets.token_hex(12), owner)
         self._kept[kept.id] = kept
         kept.task = asyncio.create_task(_pump(kept, wire, fail, done))
