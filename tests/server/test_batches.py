@@ -115,7 +115,7 @@ def test_a_batch_goes_on_after_kill_9_and_loses_nothing_that_was_answered(shell_
         process, url = start()
         try:
             assert http.get(f"{url}/v1/batches/{batch}").json()["request_counts"]["completed"] >= done
-            wait_until(lambda: http.get(f"{url}/v1/batches/{batch}").json()["status"] == "completed", 60)
+            wait_until(lambda: http.get(f"{url}/v1/batches/{batch}").json()["status"] == "completed")
             found = http.get(f"{url}/v1/batches/{batch}").json()
             assert found["request_counts"] == {"total": n, "completed": n, "failed": 0}
             output = http.get(f"{url}/v1/files/{found['output_file_id']}/content").text

@@ -118,6 +118,10 @@ async def newcomer(port: int, model: str, long: Ask, short: Ask, after_s: float)
     """A long prompt, and a short one that comes while it is computed: (long, short)."""
     async with asyncio.timeout(PATIENCE_S):
         first = asyncio.create_task(ask(port, model, long))
-        await asyncio.sleep(after_s)
-        second = await ask(port, model, short)
-        return await first, second
+        try:
+            await asyncio.sleep(after_s)
+            second = await ask(port, model, short)
+            return await first, second
+        finally:
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
