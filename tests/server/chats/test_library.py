@@ -57,6 +57,13 @@ def listed(running, name="tiny:1"):
     return next((one for one in found["models"] if one["name"] == name), None), found
 
 
+def test_a_file_served_under_a_name_of_the_catalogue_is_here(packaged, tmp_path):
+    with Running({"tiny:1": TINY}, tmp_path, app={"engine": EngineConfig(threads=2)}) as running:
+        one, found = listed(running)
+        assert (one["is_here"], one["is_served"], one["can_chat"]) == (True, True, True)
+        assert [model["name"] for model in found["models"]] == [found["proposal"]] == ["tiny:1"]
+
+
 def test_first_run_proposes_pulls_and_chats(bare):
     one, found = listed(bare)
     assert (one["is_here"], one["is_estimate"], one["bytes"]) == (False, True, TINY.stat().st_size)

@@ -55,14 +55,16 @@ class Stock:
         self._shelf.refresh()
         budget = memory_budget(self._engine.memory_bytes).n_bytes
         entries = {entry.name: entry for entry in list_models(available=True)}
-        found = [self._entry(entry, budget) for entry in entries.values()]
-        found += [self._served(name, budget) for name in self._shelf.models if name not in entries]
+        files = {name for name, served in self._shelf.models.items()
+                 if name not in entries or (not _is_here(entries[name]) and Path(served.source).is_file())}
+        found = [self._entry(entry, budget) for name, entry in entries.items() if name not in files]
+        found += [self._served(name, budget) for name in files]
         found.sort(key=lambda one: (not one["is_here"], one["name"]))
         return {"models": found, "proposal": self._proposal(found), "has_probe": self._probe() is not None,
                 "budget_bytes": budget}
 
     def _entry(self, entry: Entry, budget: int) -> dict[str, Any]:
-        is_here = entry.state in ("ready", "changed") and entry.path is not None
+        is_here = _is_here(entry)
         about = self._about(entry.path, budget) if is_here and entry.path else self._guess(entry, budget)
         return {**self._state(entry.name), "name": entry.name, "is_here": is_here, "state": entry.state,
                 "bytes": entry.size_bytes, "licence": entry.licence, "origin": entry.origin,
@@ -155,6 +157,10 @@ class Stock:
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)
+
+
+def _is_here(entry: Entry) -> bool:
+    return entry.state in ("ready", "changed") and entry.path is not None
 
 
 def outline_of(path: Path, engine: EngineConfig, budget: int, probe: Any) -> Outline:
