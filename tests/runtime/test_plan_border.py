@@ -290,7 +290,7 @@ def test_a_second_thread_is_told_and_the_plan_goes_on(hybrid):
 
 
 def test_page_bytes_refuses_shapes_that_no_layer_has():
-    wrong = [([(0, 1, 0)], 0), ([(1, -1, 0)], 0), ([(1 << 30, 1 << 30, 0)], 0), ([(1, 32, 0)], 3), ([(1, 32, 0)], -1)]
+    wrong = [([(0, 1, 0)], 0), ([(1, -1, 0)], 0), ([(1 << 30, 1 << 30, 0)], 0), ([(1, 32, 0)], 4), ([(1, 32, 0)], -1)]
     wrong += [([(1, 32, 32)], 0), ([(1, 32, -1)], 0)]
     for layers, kv_format in wrong:
         with pytest.raises(ValueError, match="page_bytes"):
