@@ -113,7 +113,7 @@ def make(name: str, case: Textless, folder: Path) -> str:
     with AllFloat64(), torch.no_grad():
         torch.set_default_dtype(torch.float64)
         model = case.model._from_config(case.config, attn_implementation="eager").eval()
-        stored = draw_weights(model, case, rng)
+        stored = draw_weights(model, None, case, rng)
         write_file(path, name, case, with_head(fused(stored) if case.fused else stored, case))
         samples = PAIRS if case.ranks else TEXTS
         tokens, types = rng.integers(5, 90, N_TOKENS), np.zeros(N_TOKENS, int)
