@@ -153,7 +153,7 @@ void ExpertCache::begin_step(int64_t n_tokens) {
   for (int64_t slice = 0; slice < n_slices(); slice++) enter(slice);  // under their new keys
 }
 
-void ExpertCache::want(int number, std::vector<TouchedExpert>& touched) {
+int64_t ExpertCache::want(int number, std::vector<TouchedExpert>& touched) {
   const Layer& layer = checked(number);
   for (const TouchedExpert& t : touched) expect(t.expert >= 0 && t.expert < layer.n_experts, "experts: no expert " + std::to_string(t.expert));
   set_now(number);
@@ -183,6 +183,7 @@ void ExpertCache::want(int number, std::vector<TouchedExpert>& touched) {
   std::stable_sort(ranked.begin(), ranked.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   for (size_t i = 0; i < touched.size(); i++) touched[i] = ranked[i].second;
 
+  const int64_t ready_before = counts_.ready;
   for (size_t begin = 0, end; begin < layer.matrices.size(); begin = end) {  // stage by stage, each expert by expert
     for (end = begin; end < layer.matrices.size() && matrices_[layer.matrices[end]].stage == matrices_[layer.matrices[begin]].stage;) end++;
     for (const TouchedExpert& t : touched)
@@ -198,9 +199,12 @@ void ExpertCache::want(int number, std::vector<TouchedExpert>& touched) {
         keep_if_used(slice);
       }
   }
+  const int64_t n_missing = int64_t(wanted_.size()) - (counts_.ready - ready_before);
+  has_unread_ = n_missing > 0;
+  return n_missing;
 }
 
-void ExpertCache::predict(int number, const std::vector<int32_t>& experts) {
+int64_t ExpertCache::predict(int number, const std::vector<int32_t>& experts) {
   const Layer& layer = checked(number);
   for (int32_t e : experts) expect(e >= 0 && e < layer.n_experts, "experts: no expert " + std::to_string(e));
   unguard();
@@ -216,11 +220,14 @@ void ExpertCache::predict(int number, const std::vector<int32_t>& experts) {
       guarded_.push_back(slice);
       if (state(slice) == SliceState::absent) predicted_.push_back(slice);
     }
+  has_unread_ = has_unread_ || !predicted_.empty();
+  return int64_t(predicted_.size());
 }
 
 int64_t ExpertCache::next_read() {
   uint64_t starved = 0;  // sizes that an earlier slice waits for: nothing may overtake it
   is_starved_ = false;
+  has_unread_ = true;
   for (size_t i = next_wanted_; i < wanted_.size(); i++) {
     const int64_t slice = wanted_[i];
     const Slice& s = slices_[slice];
@@ -239,6 +246,7 @@ int64_t ExpertCache::next_read() {
     if (starved & uint64_t(1) << (slices_[slice].size % 64)) return -1;
     return begin_read(slice, false) ? slice : -1;
   }
+  has_unread_ = starved != 0;
   return -1;
 }
 

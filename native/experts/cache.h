@@ -57,10 +57,11 @@ class ExpertCache {
   // ---- a step
   void begin_step(int64_t n_tokens);
   // A layer needs these experts now. Puts them into the order in which they are best computed: ready ones first, the others as
-  // they will be read. Ends the wants of the layer before and all predictions that have not begun.
-  void want(int layer, std::vector<TouchedExpert>& touched);
-  // A layer will probably need these experts next, most likely first.
-  void predict(int layer, const std::vector<int32_t>& experts);
+  // they will be read. Ends the wants of the layer before and all predictions that have not begun. Gives how many of their slices
+  // are not ready.
+  int64_t want(int layer, std::vector<TouchedExpert>& touched);
+  // A layer will probably need these experts next, most likely first. Gives how many of their slices are absent.
+  int64_t predict(int layer, const std::vector<int32_t>& experts);
   // The slice to read next, now in state reading with a slot of its own; -1: none for now.
   int64_t next_read();
   void landed(int64_t slice);
@@ -92,6 +93,8 @@ class ExpertCache {
   void release(int64_t slice) { slices_[slice].users.fetch_sub(1); }
   // Whether the last next_read left a wanted slice without a slot; one that is released may help.
   bool is_starved() const { return is_starved_; }
+  // Whether slices may be left to read, be it that a slot must be free first.
+  bool has_unread() const { return has_unread_; }
   // Whether all slices of an expert are ready or being read; may be asked without the lock.
   bool is_here(int layer, int64_t expert) const;
   int64_t place(int64_t slice) const;  // of its slot: bytes from the start of the arena
@@ -159,7 +162,7 @@ class ExpertCache {
   std::vector<double> nearness_;  // by layer, as the step stands
   std::vector<int64_t> wanted_, predicted_, guarded_, preloaded_;
   size_t next_wanted_ = 0, next_predicted_ = 0, next_preloaded_ = 0;
-  bool is_starved_ = false;
+  bool is_starved_ = false, has_unread_ = false;
   int64_t arrivals_ = 0, n_experts_ = 0, arena_bytes_ = 0, passing_slots_ = 0, n_tokens_ = 1;
   CacheCounts counts_;
 };

@@ -86,30 +86,29 @@ bool ExpertStore::begin_step(int64_t n_tokens) {
 void ExpertStore::want(int layer, std::vector<TouchedExpert> touched) {
   std::lock_guard<std::mutex> guard(lock_);
   order_ = std::move(touched);
-  cache_.want(layer, order_);
+  const int64_t n_missing = cache_.want(layer, order_);
   for (int matrix : cache_.matrices_of(layer))
     for (const TouchedExpert& t : order_) parts_left_[cache_.first_slice(matrix) + t.expert].store(int32_t(matrices_[matrix].parts), std::memory_order_relaxed);
   abandon_predictions();
-  wake_readers();
+  wake_readers(n_missing);
 }
 
 void ExpertStore::predict(int layer, const std::vector<int32_t>& experts) {
   std::lock_guard<std::mutex> guard(lock_);
   if (!failure_.empty()) return;
-  cache_.predict(layer, experts);
-  wake_readers();
+  wake_readers(cache_.predict(layer, experts));
 }
 
 void ExpertStore::finished_all(int64_t slice) {
   std::lock_guard<std::mutex> guard(lock_);
   cache_.finished(slice);
-  if (n_idle_) work_.notify_one();  // which may have waited for a slot
+  if (cache_.has_unread()) wake_readers(1);
 }
 
 // A slice that was in use is not any more, and readers may have waited for it.
 void ExpertStore::freed() {
   std::lock_guard<std::mutex> guard(lock_);
-  wake_readers();
+  wake_readers(n_idle_);
 }
 
 void ExpertStore::end_step() {
@@ -132,8 +131,9 @@ void ExpertStore::abandon_predictions() {
   });
 }
 
-void ExpertStore::wake_readers() {
-  if (n_idle_) work_.notify_all();
+// Of those that sleep at most n: one that finds nothing to read costs a processor the time of two switches of threads.
+void ExpertStore::wake_readers(int64_t n) {
+  for (n = std::min<int64_t>(n, n_idle_); n > 0; n--) work_.notify_one();
 }
 
 void ExpertStore::wait_for(int64_t slice) {
@@ -180,6 +180,7 @@ void ExpertStore::begin(int64_t slice, bool is_idle) {
   p.n_pieces = int32_t((m.n_rows + rows - 1) / rows);
   p.is_idle = is_idle;
   partly_.push_back(slice);
+  wake_readers(p.n_pieces - 1);
 }
 
 // The most urgent piece; false: there is nothing to read now.
@@ -211,6 +212,7 @@ bool ExpertStore::next_piece(Piece& piece) {
   piece.is_idle = p.is_idle && !cache_.is_wanted(slice);
   n_in_flight_++;
   n_idle_in_flight_ += piece.is_idle;
+  if (piece.is_idle && n_idle_in_flight_ < kIdleReads) wake_readers(1);
   const int matrix = cache_.matrix_of(slice);
   const ExpertRows& m = matrices_[matrix];
   piece.slice = slice;
@@ -281,7 +283,7 @@ void ExpertStore::restore_usage(const std::vector<double>& shares) {
   std::lock_guard<std::mutex> guard(lock_);
   cache_.usage().restore(shares);
   cache_.preload();
-  wake_readers();
+  wake_readers(kIdleReads);
 }
 
 }  // namespace tenth

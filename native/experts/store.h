@@ -118,7 +118,7 @@ class ExpertStore {
   void finished_all(int64_t slice);
   void freed();
   void abandon_predictions();
-  void wake_readers();
+  void wake_readers(int64_t n);
   int64_t rows_of_piece(const ExpertRows& m) const;
 
   ReadMode mode_;

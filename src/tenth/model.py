@@ -63,7 +63,8 @@ def load(
     ``template``: text of a chat template to use instead of the file's. Raises ModelFileError, RequestError (unknown
     setting or name) or ResourceError.
     """
-    from tenth.library import library_folder, resolve
+    from tenth.library import library_folder
+    from tenth.library.resolving import interpret, resolve
     from tenth.loader import open_runtime
     from tenth.usage import begin_with_usage
     from tenth.weights.gguf import read_header
@@ -73,11 +74,12 @@ def load(
     header = read_header(resolve(str(name_or_path), progress=progress))
     text: list[_Text | None] = []
     loaded = open_runtime(header, config, progress, lambda: text.append(_text_if_any(header.metadata, template)))
-    note = None
+    note, source = None, interpret(str(name_or_path))
     if loaded.placement.streams:
         keeper, note = begin_with_usage(loaded.runtime, header, library_folder() / "usage")
         loaded.runtime.observe(keeper)
-    return Model(loaded, config, text[0], started_s=started, note=note)
+    name = None if isinstance(source, Path) else source.name
+    return Model(loaded, config, text[0], started_s=started, note=note, name=name)
 
 
 def open_tokenizer(path: str | Path) -> Tokenizer:
@@ -147,11 +149,11 @@ class Model:
 
     def __init__(
         self, loaded: Loaded, config: EngineConfig, text: _Text | None = None, *, started_s: float | None = None,
-        note: str | None = None,
+        note: str | None = None, name: str | None = None,
     ) -> None:
         self.loaded = loaded
         self.config = config
-        self._given_text, self._note = text, note
+        self._given_text, self._note, self._name = text, note, name
         self._engine = Engine(
             loaded.runtime, max_sequences=config.max_sequences, prefix_reuse=config.prefix_reuse
         )
@@ -492,9 +494,9 @@ class Model:
 
     @property
     def name(self) -> str:
-        """The name in the file, else the file's."""
+        """The library's, when it was opened by that; else the one in the file, else the file's."""
         header = self.loaded.header
-        return header.metadata.get_str("general.name", default="") or Path(header.paths[0]).stem
+        return self._name or header.metadata.get_str("general.name", default="") or Path(header.paths[0]).stem
 
     @cached_property
     def description(self) -> dict[str, Any]:

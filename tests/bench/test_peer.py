@@ -3,6 +3,7 @@
 A stand-in for the llama_cpp package plays llama.cpp, so that the driver and the pipe to it run for real.
 """
 
+import dataclasses
 import json
 import os
 import sys
@@ -73,10 +74,13 @@ def test_a_peer_that_fails_says_why(file):
         running.measure()
 
 
-def test_a_peer_that_crashes_is_told_with_a_way_out(file):
+@pytest.mark.parametrize(("flags", "way_out"), [(("avx2", "amx_int8"), "CMAKE_ARGS"), (("avx2",), "another build")])
+def test_a_peer_that_crashes_is_told_with_a_way_out(file, monkeypatch, flags, way_out):
+    machine = dataclasses.replace(peer.read_machine(), flags=flags)
+    monkeypatch.setattr(peer, "read_machine", lambda: machine)
     with start(file, [666]) as running, pytest.raises(ResourceError, match="signal") as told:
         running.measure()
-    assert "CMAKE_ARGS" in told.value.hint
+    assert way_out in told.value.hint
 
 
 def test_a_peer_that_hangs_is_ended(file, monkeypatch):

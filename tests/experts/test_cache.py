@@ -160,6 +160,32 @@ def test_wanted_slices_are_read_before_predicted_ones_and_predictions_end_with_t
     assert cache.next_read() == -1
 
 
+def test_readers_are_needed_only_where_a_slice_is_missing_or_waits_for_a_slot() -> None:
+    cache = _core.ExpertCache()
+    for _ in range(2):
+        cache.add_matrix(cache.add_layer(3), 0, 64)
+    cache.finish({64: 2}, 10, 1)
+    cache.begin_step(1)
+    cache.want(0, [(0, 1), (1, 1), (2, 1)])
+    assert cache.has_unread()
+    assert [cache.next_read() for _ in range(3)] == [0, 1, -1], "two slots"
+    assert cache.has_unread(), "the third waits for a slot"
+    for slice_ in (0, 1):
+        cache.landed(slice_)
+    cache.finished(0)
+    assert cache.next_read() == 2
+    cache.landed(2)
+    assert cache.next_read() == -1
+    assert not cache.has_unread()
+    cache.begin_step(1)
+    cache.want(0, [(1, 1), (2, 1)])
+    assert not cache.has_unread(), "both are in memory"
+    cache.predict(1, [0])
+    assert cache.has_unread()
+    assert cache.next_read() == -1
+    assert cache.has_unread(), "a guess waits for a slot"
+
+
 def test_predicted_experts_are_not_replaced_while_others_can_be() -> None:
     cache = _core.ExpertCache()
     layers = [cache.add_matrix(cache.add_layer(4), 0, 64) for _ in range(2)]

@@ -221,19 +221,23 @@ def settings_from(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def run(settings: argparse.Namespace) -> dict[str, Any]:
     """Measures everything. Raises TenthError."""
+    from tenth.library.resolving import is_path, resolve
+
     machine = read_machine()
     settings.threads = settings.threads or machine.cores
     sections = [("", settings.tests, [LlamaBench.parse(text) for text in settings.peer])]
     if settings.peer_avx2:
         sections.append(("avx2", settings.tests_avx2, [LlamaBench.parse(text) for text in settings.peer_avx2]))
     busy, results = busy_share(), []
+    typed = {resolve(name): name for name in settings.models if not is_path(name)}
     for file in model_files(settings.models):
         for isa, names, peers in sections:
             tests = fitting([TESTS[name] for name in dict.fromkeys(names)], file)
             for peer in peers:
                 peer.failed.clear()
             if tests:
-                results.append(compare_file(file, isa, tests, peers, settings))
+                result = compare_file(file, isa, tests, peers, settings)
+                results.append(result | {"model": typed.get(file, result["model"])})
     return {"machine": dataclasses.asdict(machine), "threads": settings.threads, "busy_share": busy,
             "repetitions": settings.repetitions, "results": results,
             "command": shlex.join(["python", "-m", "tenth.bench.compare", *settings.words])}

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tenth.bench.machine import read_machine
 from tenth.bench.measure import Shape, Speed
 from tenth.bench.process import PATIENCE_S, LineProcess
 from tenth.errors import RequestError, ResourceError
@@ -20,8 +21,13 @@ from tenth.errors import RequestError, ResourceError
 PACKAGE = "llama-cpp-python"
 DRIVER = Path(__file__).with_name("peer_driver.py")
 # Seen on a virtual machine whose CPU lists AMX: a build for "this CPU" faults at its first tile instruction.
-WITHOUT_AMX = ("if this is a virtual machine whose CPU lists AMX, build it again with -DCMAKE_C_FLAGS=-mno-amx-int8 "
+WITHOUT_AMX = ("if this is a virtual machine, build it again with -DCMAKE_C_FLAGS=-mno-amx-int8 "
                "-DCMAKE_CXX_FLAGS=-mno-amx-int8 (the package: --install-peer with both in the variable CMAKE_ARGS)")
+
+
+def crash_hint() -> str:
+    """What may help when a signal ended the peer."""
+    return WITHOUT_AMX if "amx_int8" in read_machine().flags else "the peer failed, not tenth: try another build of it"
 
 
 class PackagePeer(LineProcess):
@@ -33,7 +39,7 @@ class PackagePeer(LineProcess):
         self.ids, self.shape = ids, shape
         n_context = max(len(ids), shape.n_generate) + 8
         super().__init__("the peer", [str(interpreter), str(DRIVER), str(file), str(threads), str(n_context)],
-                         WITHOUT_AMX)
+                         crash_hint())
 
     @property
     def version(self) -> str:
@@ -78,7 +84,7 @@ def run_program(command: list[str]) -> str:
     except subprocess.TimeoutExpired:
         raise ResourceError(f"{command[0]} did not end within {PATIENCE_S} s") from None
     if done.returncode < 0:
-        raise ResourceError(f"{command[0]} was ended by signal {-done.returncode}", WITHOUT_AMX)
+        raise ResourceError(f"{command[0]} was ended by signal {-done.returncode}", crash_hint())
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ResourceError(f"{command[0]} failed with exit code {done.returncode}: {last}",

@@ -1,7 +1,8 @@
 """What this machine can do, measured once and kept: memory, kernels, and the disk that a model lies on.
 
 A probe is a JSON file in the data folder, safe to delete; it is measured again with ``tenth plan --probe``, for another
-CPU, count of threads, instruction set or disk, and when it cannot be read.
+CPU, count of threads, instruction set or disk, when it cannot be read, and when other programs disturbed it but would
+not now.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tenth.bench import limits
-from tenth.bench.machine import busy_share, read_machine
+from tenth.bench.machine import QUIET_SHARE, busy_share, read_machine
 from tenth.errors import ResourceError
 from tenth.forecast.kernels import ROWS, KernelRates, measure_kernels
 
@@ -89,13 +90,15 @@ def get_probe(file: Path | None, threads: int, again: bool = False,
               progress: Callable[[str], None] = lambda what: None) -> Probe:
     """The probe of this machine and of the disk with ``file``, or of the data folder's; measured when there is none.
 
-    Raises ResourceError when it cannot be measured; one that cannot be kept is used all the same.
+    One that was measured beside other work is measured again as soon as there is no such work. Raises ResourceError
+    when it cannot be measured; one that cannot be kept is used all the same.
     """
     from tenth.library.store import library_folder
 
     threads = threads or read_machine().cores
     kept = _kept_at(file, threads)
-    if not again and (found := read_probe(kept)) is not None:
+    found = None if again else read_probe(kept)
+    if found is not None and (found.busy <= QUIET_SHARE or busy_share() > QUIET_SHARE):
         return found
     probe = measure(file, library_folder(), threads, progress)
     try:

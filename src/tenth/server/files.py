@@ -92,6 +92,10 @@ class Batches:
                                  "ORDER BY created_at")
         return [(row["id"], row["owner"], row["endpoint"]) for row in rows]
 
+    def is_at_work(self, id: str) -> bool:
+        """Whether a batch has not ended."""
+        return bool(self._state.query("SELECT id FROM batches WHERE id = ? AND status = 'in_progress'", id))
+
     def next_lines(self, id: str, most: int) -> list[tuple[int, dict[str, Any]]]:
         """(number, body) of the first lines without an answer; none when the batch has ended."""
         rows = self._state.query(

@@ -16,9 +16,11 @@ from typing import Any, TypeVar
 from tenth.library import library_folder
 from tenth.server.chats.schema import ACCOUNTS, CHATS, FOUND, MORE, PAIRED, REVS
 from tenth.server.databases import Database, Step, open_engine
+from tenth.server.failures import Refused
 
 T = TypeVar("T")
 VARIABLE = "TENTH_DATABASE"
+RETRY_S = 1.0
 
 STEPS: tuple[Step, ...] = (
     """
@@ -94,3 +96,17 @@ class State:
     def close(self) -> None:
         """Close it."""
         self.engine.close()
+
+
+async def patiently(work: Callable[..., T], *values: Any) -> T:
+    """The result of something that uses a state, tried until it can be had: for what nobody waits for.
+
+    A disk that is full or fails is well again some time, and what was made meanwhile should not be lost.
+    """
+    while True:
+        try:
+            return await asyncio.to_thread(work, *values)
+        except Refused as error:
+            if error.status not in (503, 507):
+                raise
+        await asyncio.sleep(RETRY_S)

@@ -21,6 +21,7 @@ import pytest
 from tenth.server.state import State
 
 from ..running import DEADLINE_S, TINY, wait_until
+from ..test_unwatched import batch
 
 HERE = Path(__file__).parent
 
@@ -149,3 +150,25 @@ def test_a_disk_that_is_full_or_fails_is_told_and_the_server_goes_on(faults, tmp
     state = State(Path(shell_env["TENTH_HOME"]) / "server" / "state.db")
     assert state.query("PRAGMA integrity_check")[0][0] == "ok"
     state.close()
+
+
+def test_a_batch_and_a_background_response_outlast_a_full_disk(faults, tmp_path, shell_env):
+    trouble, n = tmp_path / "trouble", 200
+    served = Served(shell_env | {"LD_PRELOAD": str(faults), "FAULTS_WHILE": str(trouble)})
+    try:
+        with httpx2.Client(base_url=served.url, timeout=DEADLINE_S, trust_env=False) as http:
+            id = batch(http, n)
+            later = http.post("/v1/responses", json=RESPONSE | {"background": True, "max_output_tokens": 200,
+                                                                "ignore_eos": True}).json()["id"]
+            trouble.write_text(str(errno.ENOSPC))
+            before = http.get(f"/v1/batches/{id}").json()["request_counts"]["completed"]
+            assert before < n
+            time.sleep(0.5)  # so that answers want to be stored meanwhile
+            assert http.get(f"/v1/batches/{id}").json()["status"] == "in_progress"
+            trouble.unlink()
+            wait_until(lambda: http.get(f"/v1/batches/{id}").json()["status"] == "completed")
+            assert http.get(f"/v1/batches/{id}").json()["request_counts"] == {"total": n, "completed": n, "failed": 0}
+            wait_until(lambda: http.get(f"/v1/responses/{later}").json()["status"] == "incomplete")
+    finally:
+        trouble.unlink(missing_ok=True)
+        served.end(signal.SIGTERM)

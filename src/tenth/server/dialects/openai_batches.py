@@ -11,7 +11,6 @@ from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from pydantic import Field, ValidationError
 from starlette.responses import Response
 
-from tenth.errors import TenthError
 from tenth.server import replies
 from tenth.server.body import Body, JsonRoute, StrictRoute, parse, wrong_field
 from tenth.server.dialects import openai_chat, openai_completions, openai_embeddings
@@ -20,12 +19,12 @@ from tenth.server.failures import Refused, failure_of
 from tenth.server.files import MOST_LINES, Batches, Files
 from tenth.server.pages import OrderedPaging, Paging
 from tenth.server.service import Service, new_id
+from tenth.server.state import RETRY_S, patiently
 
 forms = APIRouter(route_class=StrictRoute, tags=["OpenAI"])
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
 
 AT_ONCE = 4  # lines of one batch; the queue gives others their turns between them
-RETRY_S = 1.0
 
 
 async def _chat(service: Service, value: dict[str, Any], owner: str) -> dict[str, Any]:
@@ -73,45 +72,48 @@ class BatchRequest(Body):
 
 
 class Worker:
-    """Answers the lines of batches, one batch after the other, until it is closed."""
+    """Answers the lines of batches, of each owner one batch after the other, until it is closed."""
 
     def __init__(self, service: Service, batches: Batches) -> None:
         self._service, self._batches = service, batches
         self._news = asyncio.Event()
+        self._busy: set[str] = set()  # owners of batches at work
 
     def wake(self) -> None:
-        """There is a new batch."""
+        """There is a new batch, or one has ended."""
         self._news.set()
 
     async def run(self) -> None:
         """Work for ever."""
-        while True:
-            self._news.clear()
-            at_work = await asyncio.to_thread(self._batches.at_work)
-            for id, owner, endpoint in at_work:
-                await self._work(id, owner, endpoint)
-            if not at_work:
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._news.clear()
+                for id, owner, endpoint in await patiently(self._batches.at_work):
+                    if owner not in self._busy:
+                        self._busy.add(owner)
+                        tasks.create_task(self._work(id, owner, endpoint))
                 await self._news.wait()
 
     async def _work(self, id: str, owner: str, endpoint: str) -> None:
-        while lines := await asyncio.to_thread(self._batches.next_lines, id, AT_ONCE):
+        while lines := await patiently(self._batches.next_lines, id, AT_ONCE):
             await asyncio.gather(*(self._line(id, owner, endpoint, n, body) for n, body in lines))
-        await asyncio.to_thread(self._batches.end, id, owner, "completed")
+        await patiently(self._batches.end, id, owner, "completed")
+        self._busy.discard(owner)
+        self.wake()
 
     async def _line(self, id: str, owner: str, endpoint: str, n: int, value: dict[str, Any]) -> None:
         while True:
             try:
                 code, answer = 200, await ENDPOINTS[endpoint](self._service, value, f"{owner} {id}")
-            except ValidationError as error:
-                failure = failure_of(wrong_field(error.errors()))
-                code, answer = failure.status, error_body(failure)
-            except TenthError as error:
-                failure = failure_of(error)
-                if failure.status in (429, 503):  # not the line's fault
+            except Exception as error:
+                failure = failure_of(wrong_field(error.errors()) if isinstance(error, ValidationError) else error)
+                if failure.retry_after_s is not None:  # not the line's fault
                     await asyncio.sleep(RETRY_S)
-                    continue
+                    if await patiently(self._batches.is_at_work, id):
+                        continue
+                    return
                 code, answer = failure.status, error_body(failure)
-            await asyncio.to_thread(self._batches.answer, id, n, code, answer)
+            await patiently(self._batches.answer, id, n, code, answer)
             return
 
 

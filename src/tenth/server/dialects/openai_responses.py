@@ -8,14 +8,17 @@ names: the openai package's types, 3.57.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
+from pydantic import ValidationError
 from starlette.responses import JSONResponse, Response
 
+from tenth.errors import TenthError
 from tenth.server import replies
-from tenth.server.body import JsonRoute
+from tenth.server.body import JsonRoute, wrong_field
 from tenth.server.dialects.openai_chat import get_service
 from tenth.server.dialects.response_output import Maker, Output, error_event
 from tenth.server.dialects.response_request import (
@@ -30,6 +33,7 @@ from tenth.server.failures import Failure, Refused, failure_of
 from tenth.server.pages import OrderedPaging
 from tenth.server.responses import AT_WORK, Message, Responses, Stored
 from tenth.server.service import Answer, Service, new_id
+from tenth.server.state import RETRY_S, patiently
 from tenth.server.streams import EVENTS, Wire, stream, whole
 
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
@@ -107,28 +111,47 @@ class Background:
     def resume(self) -> None:
         """Begin what was interrupted anew; what somebody waited for has failed."""
         for stored in self._responses.at_work():
-            turn = Turn(ResponseRequest.model_validate(stored.request), stored.owner, self._responses, stored.id,
-                        stored.body["created_at"])
-            if turn.body.background:
-                self.start(turn)
-            else:
-                turn.end(turn.maker.response("failed", failure=Failure(500, "the server was stopped")))
+            with contextlib.suppress(Refused):  # a full disk: at the next start
+                self._resume(stored)
+
+    def _resume(self, stored: Stored) -> None:
+        try:
+            body = _asked(stored)
+        except Refused as error:
+            told = {"code": "server_error", "message": error.message}
+            self._responses.end(stored.id, stored.body | {"status": "failed", "error": told}, stored.messages)
+            return
+        turn = Turn(body, stored.owner, self._responses, stored.id, stored.body["created_at"])
+        if body.background:
+            self.start(turn)
+        else:
+            turn.end(turn.maker.response("failed", failure=Failure(500, "the server was stopped")))
 
     async def _make(self, turn: Turn, answer: Answer | None) -> None:
         try:
-            if answer is None:
-                before = await asyncio.to_thread(turn.before)
-                answer = await self._service.ask(turn.body.ask(before), owner=turn.owner, id=turn.maker.id)
-            await turn.store(await turn.read(answer))
+            answer = answer or await self._ask(turn)
+            output = await turn.read(answer)
+            await patiently(turn.end, turn.maker.finished(output), output)
         except asyncio.CancelledError:
             if not self._is_closing:
                 turn.end(turn.maker.response("cancelled"))
         except Exception as error:
             if not self._service.is_closing:  # it is made after the next start
-                await asyncio.to_thread(turn.end, turn.failed(error))
+                await patiently(turn.end, turn.failed(error))
         finally:
             if answer is not None:
                 await answer.close()
+
+    async def _ask(self, turn: Turn) -> Answer:
+        """The answer of one that was accepted before the last start: it waits until there is room for it."""
+        before = await patiently(turn.before)
+        while True:
+            try:
+                return await self._service.ask(turn.body.ask(before), owner=turn.owner, id=turn.maker.id)
+            except TenthError as error:
+                if failure_of(error).retry_after_s is None or self._service.is_closing:
+                    raise
+            await asyncio.sleep(RETRY_S)
 
     async def cancel(self, id: str) -> None:
         """Cancel one, and wait until that is stored."""
@@ -144,6 +167,15 @@ class Background:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _asked(stored: Stored) -> ResponseRequest:
+    """The request of a stored response. Refuses (409) one with fields that only another version of tenth knows."""
+    try:
+        return ResponseRequest.model_validate(stored.request)
+    except ValidationError as error:
+        raise Refused(409, f"the response {stored.id!r} was asked for of another version of tenth: "
+                      f"{wrong_field(error.errors()).message}") from None
 
 
 def _responses(request: Request) -> Responses:
@@ -204,7 +236,7 @@ async def input_items(response_id: str, request: Request, paging: Annotated[Orde
                       ) -> dict[str, Any]:
     """What the request of a stored response added to the conversation, the last first."""
     stored = await asyncio.to_thread(_responses(request).get, response_id, request.state.owner)
-    asked = ResponseRequest.model_validate(stored.request)
+    asked = _asked(stored)
     items = [MessageItem(role="user", content=asked.input)] if isinstance(asked.input, str) else asked.input
     data = [_listed(item, item.id or f"{response_id}_{i}") for i, item in enumerate(items)]
     return paging.page(data[::-1])

@@ -1,0 +1,95 @@
+"""Work that nobody waits for: batches and background responses go on after trouble, and hold up no one else."""
+
+import httpx2
+import pytest
+
+from tenth.errors import ResourceError
+from tenth.server.keys import Keys
+from tenth.server.responses import Responses, Stored
+from tenth.server.state import State
+
+from .running import DEADLINE_S, TINY, Held, Running, wait_until
+from .test_batches import jsonl, lines
+
+HOW = {"model": "tiny", "input": "Hi", "max_output_tokens": 3}
+
+
+def batch(http, n=1, **fields):
+    """The id of a batch of n lines."""
+    file = http.post("/v1/files", files={"file": ("in.jsonl", jsonl(lines(n, **fields)))}, data={"purpose": "batch"})
+    asked = {"input_file_id": file.json()["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    return http.post("/v1/batches", json=asked).json()["id"]
+
+
+def status(http, id):
+    return http.get(f"/v1/batches/{id}").json()["status"]
+
+
+def test_a_batch_whose_model_cannot_be_opened_has_failed_lines(tmp_path):
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(TINY.read_bytes()[:1000])
+    with Running({"tiny": TINY, "broken": broken}, tmp_path) as running:
+        bad, good = batch(running.http, 2, model="broken"), batch(running.http)
+        wait_until(lambda: status(running.http, good) == "completed")
+        told = running.get(f"/v1/batches/{bad}").json()
+        assert (told["status"], told["request_counts"]["failed"]) == ("completed", 2)
+        assert "cannot be loaded" in running.get(f"/v1/files/{told['error_file_id']}/content").text
+
+
+def test_a_batch_that_waits_for_memory_holds_up_no_other_owner_and_can_be_cancelled(tmp_path):
+    state = State(tmp_path / "state.db")
+    keys = [Keys(state).new(name, ("infer",)) for name in ("one", "two")]
+    state.close()
+    with Running({"tiny": TINY, "large": TINY}, tmp_path) as running:
+        load = running.app.shelf._load
+        running.app.shelf.models["large"].source = "large"
+
+        def short_of_memory(source):
+            if source == "large":
+                raise ResourceError("this model needs more memory than there is")
+            return load(source)
+
+        running.app.shelf._load = short_of_memory
+        one, two = (httpx2.Client(base_url=running.url, trust_env=False, timeout=DEADLINE_S, headers={"x-api-key": key})
+                    for key in keys)
+        with one, two:
+            waiting, behind = batch(one, model="large"), batch(one)
+            other = batch(two)
+            wait_until(lambda: status(two, other) == "completed")
+            assert (status(one, waiting), status(one, behind)) == ("in_progress", "in_progress")
+            one.post(f"/v1/batches/{waiting}/cancel", json={})
+            wait_until(lambda: status(one, behind) == "completed")
+            assert status(one, waiting) == "cancelled"
+
+
+def test_background_responses_wait_for_room_after_a_start(tmp_path):
+    """What was accepted is not refused later because more of it comes at once than may wait."""
+    with Running({"tiny": TINY}, tmp_path, {"max_sequences": 1}, waiting=4, grace=0.0) as running, Held(
+            running.opened()) as held:
+        told = [running.post("/v1/responses", HOW | {"background": True}) for _ in range(5)]
+        assert {answer.status_code for answer in told} == {200}
+        held.wait()
+        running.server.should_exit = True
+        wait_until(lambda: running.app.service.is_closing)
+        held.go.set()
+        running.thread.join(DEADLINE_S)
+    ids = [answer.json()["id"] for answer in told]
+    with Running({"tiny": TINY}, tmp_path, {"max_sequences": 1}, waiting=1) as running:
+        def statuses():
+            return {running.get(f"/v1/responses/{id}").json()["status"] for id in ids}
+
+        wait_until(lambda: "queued" not in statuses())
+        assert statuses() <= {"completed", "incomplete"}
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_a_request_stored_by_another_version_does_not_keep_the_server_from_starting(tmp_path, background):
+    state = State(tmp_path / "state.db")
+    Responses(state).add(Stored("resp_1", "local", None, "queued", HOW | {"background": background, "of_old": 1}, [],
+                                {"id": "resp_1", "status": "queued", "created_at": 5}))
+    state.close()
+    with Running({"tiny": TINY}, tmp_path) as running:
+        told = running.get("/v1/responses/resp_1").json()
+        assert told["status"] == "failed"
+        assert "of_old" in told["error"]["message"]
+        assert running.get("/v1/responses/resp_1/input_items").status_code == 409
