@@ -27,7 +27,7 @@ def browser():
     except ImportError:
         missing("playwright is not installed")
     with sync_playwright() as playwright:
-        chromium = open_chromium(playwright)
+        chromium = open_chromium(playwright.chromium)
         yield chromium
         chromium.close()
 

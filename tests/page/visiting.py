@@ -48,10 +48,11 @@ def missing(reason):
     pytest.skip(reason)
 
 
-def open_chromium(playwright):
+def open_chromium(chromium, **how):
+    """Debian's chromium, by playwright's type of browser."""
     if not Path(CHROMIUM).exists():
         missing(f"{CHROMIUM} is not installed (apt-get install chromium)")
-    return playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    return chromium.launch(executable_path=CHROMIUM, args=FLAGS, **how)
 
 
 def tell_pages(server, name, value):
