@@ -105,7 +105,8 @@ def draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndar
     if name.endswith(".bias"):
         return (0.5 * rng.standard_normal(shape)).astype(np.float32)
     outer = ("token_embd.weight", "output.weight", "embed_tokens.weight", "shared_head_head.weight")
-    gain = 2.0 if name.endswith(outer) and "attn_output" not in name else 1.6 if ".attn_" in name else 1.0
+    inner = "attn_output" in name or name.startswith("cls.")  # a reranker's head has no vocabulary
+    gain = 2.0 if name.endswith(outer) and not inner else 1.6 if ".attn_" in name else 1.0
     return (gain / shape[-1] ** 0.5 * rng.standard_normal(shape)).astype(np.float32)
 
 
