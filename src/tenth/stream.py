@@ -14,6 +14,7 @@ from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol
 
+from tenth.engine import waking
 from tenth.engine.experts import ExpertUse
 from tenth.engine.request import GO_ON, FinishReason, Guide, Reaction, Speculated, Token
 
@@ -482,14 +483,10 @@ class Stream:
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
 
-        def wake() -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(changed.set)
-
         with self._feed.changed:
             if self._is_ready():
                 return True
-            self._feed.wake_later(wake)
+            self._feed.wake_later(lambda: waking.soon(loop, changed.set))
         await changed.wait()
         return False
 

@@ -21,6 +21,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from tenth.batch import F32, SAMPLE_NOT_A_NUMBER, Batch, StepResult, StepStopped, pages_for
+from tenth.engine import waking
 from tenth.engine.drafter import Drafter
 from tenth.engine.experts import NotedExperts
 from tenth.engine.masks import Masks
@@ -287,6 +288,7 @@ class _Loop:
 
     def run(self) -> None:
         """Work until told to stop, then end what is left and close the runtime."""
+        waking.hold()
         try:
             while self._take_messages():
                 self._step()
@@ -310,6 +312,7 @@ class _Loop:
                     work()
         for request in list(self.sequences):
             self.end(request, "cancelled")
+        waking.let_go()
         self.masks.close()
         self.runtime.close()
 
@@ -328,8 +331,11 @@ class _Loop:
     def _take_messages(self) -> bool:
         """Do what was asked for since the last step; sleep while there is nothing to do. False: stop."""
         while True:
+            is_idle = len(self.scheduler) == 0
+            if is_idle:
+                waking.let_go()
             try:
-                work = self._inbox.get(block=len(self.scheduler) == 0)
+                work = self._inbox.get(block=is_idle)
             except queue.Empty:
                 return True
             if work is None:
@@ -403,6 +409,7 @@ class _Loop:
         """A step on states that are where they should be."""
         for source, target in self.scheduler.states.take_copies():
             self.runtime.copy_slot(source, target)
+        waking.let_go()
         try:
             return self.runtime.step(batch)
         finally:  # also of a step that nobody counts, or that failed: what it noted is not the next one's
