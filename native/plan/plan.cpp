@@ -252,10 +252,9 @@ void Plan::finish(const Operand& output, const Operand* drafted) {
     at = round_up(at + layer.shape.layer_bytes(), 64);
     expect(at <= kMostBytes, "plan: the pages would be too large");
     scratch = std::max(scratch, layer.shape.latent ? latent_scratch(layer.shape) : attention_scratch(layer.shape.head_dim));
-    if (!layer.levels.empty()) {  // levelled queries of a tile, behind the rest; or one levelled key
+    scratch = std::max(scratch, int64_t(layer.shape.n_kv_heads) * layer.shape.head_dim);  // a token's key, levelled or zero
+    if (!layer.levels.empty())  // levelled queries of a tile, behind the rest
       scratch = std::max(scratch, attention_scratch(layer.shape.head_dim) + kQueryTile * round_up_32(layer.shape.head_dim));
-      scratch = std::max(scratch, int64_t(layer.levels.size()));
-    }
   }
   for (const Listing& listing : listings_)
     for (const Instruction& i : listing.instructions)
