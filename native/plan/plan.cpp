@@ -27,6 +27,15 @@ struct EndOfStep {
   }
 };
 
+// What a step that is stopped, or fails, has noted of experts is nobody's.
+struct Noted {
+  std::vector<std::vector<int32_t>>& trace;
+  bool counts = false;
+  ~Noted() {
+    if (!counts) trace.clear();
+  }
+};
+
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
 // Beyond any machine, and small enough that no product of sizes below overflows 64 bits.
@@ -384,8 +393,10 @@ bool Plan::step(const BatchView& batch) {
   const EndOfStep at_end{store_.get()};
   note_slots(batch, false);
   stop_asked_.store(false, std::memory_order_relaxed);
+  Noted noted{trace_};
   run(listings_[0], listings_[0].instructions.size(), batch);
   if (end_at_.load(std::memory_order_relaxed) < n_running_) return false;
+  noted.counts = true;
   note_slots(batch, true);
   if (hidden_width_) n_hidden_ = batch.n_rows;
   counters_.steps++;
