@@ -51,9 +51,8 @@ void ModelFile::choose(ReadMode wish) {
   if (wish == ReadMode::dropped) return;
   direct_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
   if (direct_ < 0) return;
-  Buffer block(3 * kBlock);  // some file systems open but do not read this way
-  auto* aligned = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(block.data()) + kBlock - 1) / kBlock * kBlock);
-  if (pread(direct_, aligned, kBlock, 0) < 0) return;
+  const Buffer block = buffer_for(kBlock);  // some file systems open but do not read this way
+  if (pread(direct_, start_of(block), kBlock, 0) < 0) return;
   const bool is_large = opened_.st_size > 4 * kProbeReads * kProbeBytes;
   if (wish == ReadMode::direct || !is_large || rate(ReadMode::direct) * kDroppedMustWinBy > rate(ReadMode::dropped)) mode_ = ReadMode::direct;
 }
@@ -71,8 +70,8 @@ double ModelFile::rate(ReadMode mode) const {
   std::vector<std::thread> threads;
   for (int t = 0; t < kProbeThreads; t++)
     threads.emplace_back([&] {
-      Buffer buffer(kProbeBytes + kBlock);
-      auto* to = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(buffer.data()) + kBlock - 1) / kBlock * kBlock);
+      const Buffer buffer = buffer_for(kProbeBytes);
+      uint8_t* to = start_of(buffer);
       for (int i; (i = next.fetch_add(1)) < kProbeReads;) {
         if (read_fully(file, to, kProbeBytes, place(i)) != kProbeBytes) is_whole = false;
         if (mode == ReadMode::dropped) drop(place(i), kProbeBytes);
@@ -102,9 +101,19 @@ int64_t ModelFile::read_fully(int file, uint8_t* to, int64_t bytes, int64_t offs
   return done;
 }
 
+Buffer ModelFile::buffer_for(int64_t bytes) {
+  Buffer buffer(buffer_bytes(bytes) + kAlignment);
+  buffer.want_huge_pages();
+  return buffer;
+}
+
+uint8_t* ModelFile::start_of(const Buffer& buffer) {
+  return reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(buffer.data()) + kAlignment - 1) / kAlignment * kAlignment);
+}
+
 const uint8_t* ModelFile::read(int64_t offset, int64_t bytes, const Buffer& buffer) const {
   const bool is_direct = mode_ == ReadMode::direct;
-  auto* to = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(buffer.data()) + kBlock - 1) / kBlock * kBlock);
+  uint8_t* to = start_of(buffer);
   const int64_t first = is_direct ? offset / kBlock * kBlock : offset;
   const int64_t end = is_direct ? (offset + bytes + kBlock - 1) / kBlock * kBlock : offset + bytes;
   const int64_t got = read_fully(is_direct ? direct_ : buffered_, to, end - first, first);

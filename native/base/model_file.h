@@ -22,10 +22,14 @@ class ModelFile {
   ModelFile(ModelFile&& other) noexcept;
   ModelFile& operator=(ModelFile&&) = delete;
 
-  // Reads `bytes` bytes at `offset` into the buffer, which must have room(bytes); gives where they begin.
+  // Reads `bytes` bytes at `offset` into a buffer_for(at least so many); gives where they begin.
   // Throws std::runtime_error saying at which byte, when they do not all come. May be called by several threads.
   const uint8_t* read(int64_t offset, int64_t bytes, const Buffer& buffer) const;
-  static int64_t room(int64_t bytes) { return bytes + 3 * kBlock; }
+  // In huge pages, where the system gives them. A disk takes so many pieces of memory at a time (virtio as some hosts have it: 256 of
+  // all requests together): a mebibyte in pages of 4 KiB is 256, and the next read waits for it. Eight threads read 1.35 GB/s
+  // that way and 3.7 GB/s into huge pages.
+  static Buffer buffer_for(int64_t bytes);
+  static int64_t buffer_bytes(int64_t bytes) { return (bytes + 2 * kBlock + kAlignment - 1) / kAlignment * kAlignment; }  // that are used
   // Empty, or how the file differs from what was opened: another size or time of change.
   std::string changed() const;
   const std::string& path() const { return path_; }
@@ -33,6 +37,12 @@ class ModelFile {
 
  private:
   static constexpr int64_t kBlock = 4096;  // covers the alignment that any disk asks of direct reads
+#ifdef __SANITIZE_ADDRESS__  // the end of a buffer is to be near what is read
+  static constexpr int64_t kAlignment = kBlock;
+#else
+  static constexpr int64_t kAlignment = 2 << 20;  // a huge page
+#endif
+  static uint8_t* start_of(const Buffer& buffer);
   void choose(ReadMode wish);
   double rate(ReadMode mode) const;
   void drop(int64_t offset, int64_t bytes) const;

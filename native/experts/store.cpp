@@ -156,7 +156,7 @@ void ExpertStore::wait_for(int64_t slice) {
 // ---------------------------------------------------------------- reading
 
 void ExpertStore::read_loop() {
-  const Buffer buffer(ModelFile::room(longest_piece_));
+  const Buffer buffer = ModelFile::buffer_for(longest_piece_);
   std::unique_lock<std::mutex> lock(lock_);
   for (Piece piece; !is_stopping_;) {
     if (!next_piece(piece)) {

@@ -93,7 +93,7 @@ class ExpertStore {
   int64_t n_experts(int layer) const { return cache_.n_experts(layer); }
   bool is_finished() const { return !threads_.empty(); }
   int64_t arena_bytes() const { return cache_.arena_bytes(); }
-  int64_t buffer_bytes() const { return n_readers_ * ModelFile::room(longest_piece_); }
+  int64_t buffer_bytes() const { return n_readers_ * ModelFile::buffer_bytes(longest_piece_); }
   const std::vector<ModelFile>& files() const { return files_; }
 
  private:

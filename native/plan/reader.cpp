@@ -97,7 +97,7 @@ struct ReadJob {
 
   static void work(void* argument, int) {
     ReadJob& job = *static_cast<ReadJob*>(argument);
-    const Buffer buffer(ModelFile::room(job.buffer_bytes));
+    const Buffer buffer = ModelFile::buffer_for(job.buffer_bytes);
     for (size_t run; (run = job.next.fetch_add(1)) + 1 < job.runs.size();)
       for (size_t i = job.runs[run]; i < job.runs[run + 1]; i++) {
         if (job.reader.stopped()) return;

@@ -33,7 +33,7 @@ from tenth.weights.placement import LEAST_CONTEXT, Needs, Placement
 # its vocabulary (56 MB for 152,000); a worker's stack and heap; sampling, per token; and one reader of experts.
 PYTHON_GROWS_BYTES, LIBRARY_FILES_BYTES, TOKEN_BYTES = 48 << 20, 80 << 20, 400
 THREAD_BYTES, SAMPLING_BYTES = 2 << 20, 16
-READERS, READER_BYTES = 8, 3 << 19
+READERS, READER_BYTES = 8, 5 << 19
 # After so many steps a use of an expert counts half. By replay (docs/experts.md): longer is up to 4 points better where
 # some experts are used more than others for long, and up to 35 worse where they come and go.
 HALF_LIFE_STEPS = 2.0

@@ -9,7 +9,6 @@ Reading and computing overlap in this ideal, so that it is a maximum and not a s
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import threading
 import time
@@ -17,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tenth.bench.limits import DIRECT_ALIGNMENT
+from tenth.bench.limits import DIRECT_ALIGNMENT, read_buffer
 from tenth.bench.policies import lru_misses
 from tenth.config import EngineConfig
 from tenth.loader import lay_out, matrix_source
@@ -97,9 +96,7 @@ class Room:
     """Memory that no process has used yet, given out piece by piece; what does not fit goes to buffers used again."""
 
     def __init__(self, n_bytes: int):
-        self._memory = mmap.mmap(-1, n_bytes + 1)
-        self._memory.madvise(mmap.MADV_HUGEPAGE)
-        self._view, self._at = memoryview(self._memory), 0
+        self._view, self._at = read_buffer(n_bytes), 0
 
     def take(self, n_bytes: int) -> memoryview | None:
         """So many bytes that were not taken before, or None."""
@@ -133,13 +130,13 @@ def read_seconds(pieces: Sequence[Piece], in_flight: int = 8, kept_bytes: int = 
 
     def work() -> None:
         try:
-            with mmap.mmap(-1, longest) as buffer, memoryview(buffer) as view:
-                while True:
-                    with lock:
-                        if (piece := next(waiting, None)) is None:
-                            return
-                        kept = room.take(aligned(piece)[1])
-                    read_piece(files[piece.path], piece, kept or view)
+            view = read_buffer(longest)
+            while True:
+                with lock:
+                    if (piece := next(waiting, None)) is None:
+                        return
+                    kept = room.take(aligned(piece)[1])
+                read_piece(files[piece.path], piece, kept or view)
         except OSError as error:
             failures.append(error)
 

@@ -18,12 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from tenth.errors import ResourceError
 
 LEAST_BUFFER_BYTES = 512 << 20
 MOST_BUFFER_BYTES = 4 << 30
 DISK_CHUNK_BYTES = 4 << 20
 DIRECT_ALIGNMENT = 4096  # of offsets, lengths and buffers of direct reads
+HUGE_PAGE_BYTES = 2 << 20
 PASS_BYTES = 32 << 20  # of random reads
 LEAST_FILE_BYTES = 64 << 20  # smaller ones may lie in the disk's own cache
 
@@ -114,6 +117,15 @@ def existing(folder: Path) -> Path:
     return folder
 
 
+def read_buffer(n_bytes: int) -> memoryview:
+    """Memory to read into, in huge pages where the system gives them: as the store's, see native/base/model_file.h."""
+    mapping = mmap.mmap(-1, n_bytes + HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a system without them
+        mapping.madvise(mmap.MADV_HUGEPAGE)
+    start = -np.frombuffer(mapping, np.uint8).ctypes.data % HUGE_PAGE_BYTES
+    return memoryview(mapping)[start : start + n_bytes]
+
+
 def random_read_rate(path: Path, request_bytes: int, seconds: float = 0.2, in_flight: int = 8) -> Rate:
     """Bytes per second of reading requests of this size from random places of a file, several in flight, past the page
     cache where the file system allows it; else pages are dropped from the cache before and after.
@@ -142,16 +154,15 @@ def _read_randomly(descriptor: int, request_bytes: int, seconds: float, in_fligh
     if n_places < 1:
         raise OSError(0, "the file is too short")
 
-    def read(buffer: mmap.mmap, seed: int) -> int:
+    def read(buffer: memoryview, seed: int) -> int:
         numbers, done = random.Random(seed), 0
         for _ in range(max(1, PASS_BYTES // in_flight // step)):
             done += os.preadv(descriptor, [buffer], numbers.randrange(n_places) * DIRECT_ALIGNMENT)
         return done
 
     rates: list[float] = []
-    with contextlib.ExitStack() as stack:
-        buffers = [stack.enter_context(mmap.mmap(-1, step)) for _ in range(in_flight)]
-        pool = stack.enter_context(ThreadPoolExecutor(in_flight))
+    buffers = [read_buffer(step) for _ in range(in_flight)]
+    with ThreadPoolExecutor(in_flight) as pool:
         end = time.perf_counter() + seconds
         while not rates or time.perf_counter() < end:
             start, seed = time.perf_counter(), in_flight * len(rates)
@@ -173,7 +184,8 @@ def _read_dropped(path: Path, most_bytes: int) -> list[float]:
 def _read(descriptor: int, most_bytes: int) -> list[float]:
     """Rates of reading in chunks, sixteen chunks a pass; closes the descriptor."""
     rates, done = [], 0
-    with os.fdopen(descriptor, "rb", buffering=0) as file, mmap.mmap(-1, DISK_CHUNK_BYTES) as aligned:
+    aligned = read_buffer(DISK_CHUNK_BYTES)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
         while done < most_bytes:
             start, got = time.perf_counter(), 0
             for _ in range(16):

@@ -24,7 +24,7 @@ from tenth.bench.machine import QUIET_SHARE, busy_share, read_machine
 from tenth.errors import ResourceError
 from tenth.forecast.kernels import ROWS, KernelRates, measure_kernels
 
-VERSION = 1  # of the file; a probe of another is measured again
+VERSION = 2  # of the file; a probe of another is measured again
 REQUEST_BYTES = (64 << 10, 256 << 10, 1 << 20, 4 << 20)
 
 
