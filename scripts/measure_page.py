@@ -139,7 +139,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Running({"tiny": TINY}, folder) as server, \
             sync_playwright() as playwright:
-        browser = open_chromium(playwright)
+        browser = open_chromium(playwright.chromium)
         visit = Visit(browser, server)
         for kind in args.text or TEXTS:
             print(json.dumps(measure(server, visit, kind, args)), flush=True)

@@ -40,7 +40,7 @@ def main() -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright, \
             Running({model: resolve(model)}, folder, {"kv_tokens": 8192}) as server:
-        browser = open_chromium(playwright)
+        browser = open_chromium(playwright.chromium)
         headers = {"origin": server.url}
         for title in OTHERS:
             server.post("/api/chats", {"title": title}, headers=headers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 import shutil
@@ -15,7 +14,7 @@ from tenth.library import resolve
 from tenth.server.chats.revs import next_rev
 
 from ..server.running import Running
-from .visiting import ROOT, Visit, missing, open_chromium
+from .visiting import ROOT, Visit, missing, open_chromium, tell_pages
 
 NODE = (20, 19)  # the least that Vite 8 runs on
 SMALL = "smollm2:135m"
@@ -28,7 +27,7 @@ def browser():
     except ImportError:
         missing("playwright is not installed")
     with sync_playwright() as playwright:
-        chromium = open_chromium(playwright)
+        chromium = open_chromium(playwright.chromium)
         yield chromium
         chromium.close()
 
@@ -93,7 +92,6 @@ def visit(browser, server):
 @pytest.fixture
 def tell(server):
     """Tells every page of this machine's owner of an event, as the server itself does."""
-    loop = server.server.servers[0].get_loop()
     revs = {}  # of the messages told of
 
     def tell(name, value):
@@ -102,11 +100,7 @@ def tell(server):
             value = {"message": {**value["message"], "rev": rev}}
         elif name == "delta":
             value = {**value, "rev": revs[value["message_id"]]}
-
-        async def now():
-            server.app.chats.hub.tell("local", name, value)
-
-        asyncio.run_coroutine_threadsafe(now(), loop).result(10)
+        tell_pages(server, name, value)
 
     return tell
 

@@ -56,14 +56,56 @@ def test_long_text_that_is_pasted_becomes_a_file(visit):
 
 
 def test_of_a_folder_the_texts_come_along(visit, tmp_path):
-    folder = tmp_path / "project"
-    (folder / "node_modules").mkdir(parents=True)
-    for name in ("a.py", "b.md", "picture.png", "node_modules/c.js"):
-        (folder / name).write_text("some text")
+    folder = make_folder(tmp_path)
     person = visit()
     page = person.go()
     page.locator("input[webkitdirectory]").set_input_files(folder)
-    page.wait_for_selector(".chip .name:text('project/b.md')")
-    names = page.locator(".chip .name").all_inner_texts()
-    assert sorted(names) == ["project/a.py", "project/b.md"]
+    page.wait_for_selector(".chip .name:text('project/sub/10.txt')")
+    assert page.locator(".chip .name").all_inner_texts() == TEXTS
     page.get_by_text("2 files were left out").wait_for()
+
+
+def test_a_folder_that_is_dropped_comes_along_too(visit, tmp_path):
+    person = visit()
+    page = person.go()
+    drop(person, make_folder(tmp_path))
+    page.wait_for_selector(".chip .name:text('project/sub/10.txt')")
+    assert page.locator(".chip .name").all_inner_texts() == TEXTS
+    page.get_by_text("One file that is not text was left out").wait_for()  # what tools keep is not even looked into
+    drop(person, tmp_path / "project" / "b.md")
+    page.wait_for_selector(".chip .name:text-is('b.md')")
+    (tmp_path / "empty").mkdir()
+    drop(person, tmp_path / "empty")
+    page.get_by_text("There is no text in this folder").wait_for()
+    assert page.locator(".chip").count() == len(TEXTS) + 1
+
+
+def test_what_is_dropped_beside_a_chat_does_not_take_the_page_s_place(visit, tmp_path):
+    person = visit()
+    page = person.go()
+    (tmp_path / "a.txt").write_text("text")
+    page.evaluate("""() => addEventListener('dragover', (event) =>
+      (window.__effect = [event.defaultPrevented, event.dataTransfer.dropEffect]))""")
+    drop(person, tmp_path / "a.txt", x=100)  # on the sidebar
+    person.until("() => window.__effect")
+    assert page.evaluate("() => window.__effect") == [True, "none"], "the browser would open it"
+    assert page.locator(".chip").count() == 0
+
+
+TEXTS = ["project/a.py", "project/b.md", "project/sub/9.txt", "project/sub/10.txt"]
+
+
+def make_folder(where):
+    folder = where / "project"
+    for name in (*TEXTS, "project/picture.png", "project/node_modules/c.js"):
+        (where / name).parent.mkdir(parents=True, exist_ok=True)
+        (where / name).write_text("some text")
+    return folder
+
+
+def drop(person, path, x=600):
+    """What chromium does when something is dragged here from the desk's files."""
+    session = person.context.new_cdp_session(person.page)
+    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": x, "y": 300, "data": data})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ..server.chats.test_library import bare, packaged  # noqa: F401  (a catalogue with the tiny model in it)
+from .visiting import tell_pages
 
 
 def test_the_first_run_names_the_machine_fetches_a_model_and_asks(bare, visit, axe):  # noqa: F811
@@ -25,6 +26,20 @@ def test_the_first_run_names_the_machine_fetches_a_model_and_asks(bare, visit, a
     examples.first.click()
     page.wait_for_selector(f".bubble:text-is({question!r})")
     person.wait_done(page.locator("[data-role=assistant]"))
+
+
+def test_a_pull_that_ended_with_its_server_can_be_begun_again(bare, visit):  # noqa: F811
+    person = visit(server=bare)
+    page = person.go()
+    get = page.get_by_role("button", name=re.compile("Get it"))
+    get.wait_for()
+    name = bare.get("/api/library").json()["proposal"]
+    pull = {"name": name, "what": "", "done_bytes": 1, "total_bytes": 3, "state": "running", "error": None}
+    tell_pages(bare, "pull", pull)
+    page.locator("progress").wait_for()
+    tell_pages(bare, "reset", {})  # what a server says that was started again; this one knows of no pull
+    get.wait_for()
+    assert page.locator("progress").count() == 0
 
 
 def test_models_are_shown_fetched_by_name_and_removed(bare, visit, axe):  # noqa: F811

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from ..server.running import TINY, Running
+from .visiting import Visit, open_chromium
 
 ADMIN, MEMBER = ("ada", "a long password"), ("ben", "another password")
 
@@ -97,3 +104,36 @@ def test_a_phone_scans_the_code_and_sees_the_desks_chats_live(house, visit):
     second.expected.append("401|SSL certificate")
     second.page.goto(link)  # which counts once
     second.page.get_by_role("heading", name="Sign in").wait_for()
+
+
+@pytest.fixture
+def trusting_browser(browser, house, tmp_path):
+    """A browser on a device where the certificate of the house's authority was installed, as the page gave it."""
+    (tmp_path / "tenth.crt").write_bytes(house.get("/tenth.crt").content)
+    home = tmp_path / "device"
+    subprocess.run([sys.executable, Path(__file__).with_name("trust.py"), home, tmp_path / "tenth.crt"], check=True)
+    chromium = open_chromium(browser.browser_type, env={**os.environ, "HOME": str(home), "XDG_CONFIG_HOME": ""})
+    yield chromium
+    chromium.close()
+
+
+def test_a_device_that_trusts_the_machine_opens_the_page_offline(house, visit, trusting_browser, axe):
+    desk = visit(server=house)
+    page = desk.go("#/phone")
+    page.get_by_text("No more warning, and open offline").click()
+    page.get_by_text(house.lan.certificate.authority_fingerprint).wait_for()
+    assert page.get_by_role("link", name="Download the certificate").get_attribute("href") == "/tenth.crt"
+    desk.picture("phone-trust")
+    desk.check_axe(axe)
+    link = page.locator(".card .link").inner_text()
+    with contextlib.closing(Visit(trusting_browser, house, base=house.lan.url, max_tokens=5, is_mobile=True,
+                                  has_touch=True, viewport={"width": 360, "height": 640})) as phone:
+        phone.expected.append("401|ERR_INTERNET_DISCONNECTED|Failed to load resource|Failed to fetch")
+        phone.page.goto(link)  # no warning to be clicked away
+        phone.page.wait_for_selector("[data-action=write]")
+        phone.until("() => navigator.serviceWorker.ready.then(() => !!navigator.serviceWorker.controller)")
+        phone.context.set_offline(True)
+        phone.page.reload()
+        phone.page.get_by_role("heading", name="The server is not there").wait_for()
+        phone.context.set_offline(False)
+        phone.page.wait_for_selector("[data-action=write]")

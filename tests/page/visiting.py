@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -47,10 +48,20 @@ def missing(reason):
     pytest.skip(reason)
 
 
-def open_chromium(playwright):
+def open_chromium(chromium, **how):
+    """Debian's chromium, by playwright's type of browser."""
     if not Path(CHROMIUM).exists():
         missing(f"{CHROMIUM} is not installed (apt-get install chromium)")
-    return playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    return chromium.launch(executable_path=CHROMIUM, args=FLAGS, **how)
+
+
+def tell_pages(server, name, value):
+    """Tell every page of this machine's owner of an event, as the server itself does."""
+
+    async def now():
+        server.app.chats.hub.tell("local", name, value)
+
+    asyncio.run_coroutine_threadsafe(now(), server.server.servers[0].get_loop()).result(10)
 
 
 class Late:

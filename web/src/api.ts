@@ -75,7 +75,7 @@ export const session = {
   login: (who: Credentials) => post<Session>('/api/session', who),
   changePassword: (old_password: string, password: string) => post<unknown>('/api/session/password', { old_password, password }),
   logout: () => del('/api/session'),
-  pair: () => post<{ url: string; expires_at: number; is_tls: boolean }>('/api/pairing'),
+  pair: () => post<{ url: string; expires_at: number; is_tls: boolean; authority: string | null }>('/api/pairing'),
 };
 
 export const chats = {

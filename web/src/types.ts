@@ -138,7 +138,7 @@ export interface LibraryModel {
   fits: boolean | null;
   tokens_per_second: [number, number] | null;
   first_token_s: number | null;
-  bound_by: string | null;
+  bound_by: 'disk' | 'memory' | 'compute' | 'overhead' | null;
   has_thinking: boolean;
   is_moe: boolean;
   can_chat: boolean; // others give vectors or scores

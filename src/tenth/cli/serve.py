@@ -73,7 +73,7 @@ def serve(sources: Sequence[tuple[str, str]], server: ServerConfig, engine: Engi
 
 def _invite(app: App, lan: Lan) -> None:
     """Show how a phone comes in."""
-    from tenth.server.lan import link_for
+    from tenth.server.lan import AUTHORITY_PATH, link_for
 
     link = link_for(app.sessions, None, lan.url)
     message("\nFor a phone in this network; the link works once, within ten minutes. The page shows new ones.\n")
@@ -82,8 +82,10 @@ def _invite(app: App, lan: Lan) -> None:
     if lan.certificate is None:
         message("\nNOT ENCRYPTED: whoever is in this network can read along, and take the link.\n")
     else:
-        message("\nIt is encrypted with a certificate that was made here, which nobody vouches for: the phone asks "
-                f"once.\nSHA-256 {lan.certificate.fingerprint}\n")
+        message("\nIt is encrypted with a certificate that was made here, so the phone asks once whether to trust it.\n"
+                f"SHA-256 {lan.certificate.fingerprint}\n"
+                "\nWhere this machine's authority is installed it does not, and keeps the page for use offline\n"
+                f"(the page says how): {lan.url}{AUTHORITY_PATH}\nSHA-256 {lan.certificate.authority_fingerprint}\n")
 
 
 def named(models: list[str]) -> list[tuple[str, str]]:

@@ -2,7 +2,8 @@
 
 All of it is decided from the raw scope, not from a URL that was put together from the Host header (that is how
 CVE-2026-48710 went round others' checks). Host and Origin are compared whole with lists; a browser that was led here by
-a foreign page fails on one of them (CVE-2024-28224). Only /health, the page's files and the login are open.
+a foreign page fails on one of them (CVE-2024-28224). Only /health, the certificate for devices, the page's files and
+the login are open.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tenth.server.failures import Failure, Refused, failure_of
 from tenth.server.keys import ANYBODY, Caller, Keys, Meter
+from tenth.server.lan import AUTHORITY_PATH
 from tenth.server.sessions import Sessions, cookie_of
 
-OPEN_PATHS = frozenset({"/health"})
+OPEN_PATHS = frozenset({"/health", AUTHORITY_PATH})
 LOGIN_PATH = "/api/session"  # tells and makes who is asking, so nobody can be asked to be somebody before
 MOST_BODY_BYTES = 16 << 20
 FORM_PATHS = {"/v1/files": 64 << 20, "/api/import": 512 << 20}  # POST takes a form there, of at most so many bytes

@@ -22,6 +22,7 @@ from tenth.server.keys import Caller
 from tenth.server.sessions import PAIRING_S, Sessions
 
 SHARED = ipaddress.ip_network("100.64.0.0/10")  # what carriers and private overlays use (RFC 6598)
+AUTHORITY_PATH = "/tenth.crt"  # short, because somebody may have to type it
 AWAY = "192.0.2.1"  # nobody's (RFC 5737): asked only which of our addresses would lead there; nothing is sent
 
 
@@ -52,11 +53,12 @@ class Lan:
 
 @dataclass(frozen=True)
 class Link:
-    """A link that pairs a browser, once."""
+    """A link that pairs a browser, once. ``authority``: the SHA-256 of what a device may install, at AUTHORITY_PATH."""
 
     url: str
     expires_at: float
     is_tls: bool
+    authority: str | None
 
 
 def open_lan(config: ServerConfig, port: int) -> Lan:
@@ -105,17 +107,18 @@ def own_address() -> str:
     raise ResourceError("this machine is in no network", "connect it first, or --lan-address gives the address")
 
 
-def link_for(sessions: Sessions, caller: Caller | None, base: str) -> Link:
+def link_for(sessions: Sessions, caller: Caller | None, base: str, certificate: Certificate | None = None) -> Link:
     """A link to a session of who asks; None: of who owns this machine. ``base``: the address it leads to."""
     expires_at = time.time() + PAIRING_S
     secret = sessions.new_pairing(sessions.machines_owner() if caller is None else caller)
-    return Link(f"{base}/#pair={secret}", expires_at, base.startswith("https"))
+    return Link(f"{base}/#pair={secret}", expires_at, base.startswith("https"),
+                certificate.authority_fingerprint if certificate else None)
 
 
 def link_of_page(sessions: Sessions, caller: Caller, lan: Lan | None, config: ServerConfig, host: str) -> Link:
     """The same for a page that asks. Refuses (409) where only this machine could follow the link."""
     if lan is not None:
-        return link_for(sessions, caller, lan.url)
+        return link_for(sessions, caller, lan.url, lan.certificate)
     if config.is_loopback:
         raise Refused(409, "this server is for this machine only", "tenth serve --lan is also for a phone")
     return link_for(sessions, caller, f"{config.scheme}://{host}")

@@ -1,4 +1,4 @@
-"""Routes of the server itself: /health, /metrics, streams that are taken up again, and a word to a running answer."""
+"""Routes of the server itself: /health, /metrics, a certificate, streams taken up again, a word to a running answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from starlette.responses import JSONResponse, Response
 
 from tenth.server.body import Body, JsonRoute
 from tenth.server.dialects import error_of
-from tenth.server.failures import Failure
+from tenth.server.failures import Failure, Refused
+from tenth.server.lan import AUTHORITY_PATH, Lan
 from tenth.server.metrics import Metrics
 from tenth.server.service import Service
 from tenth.server.streams import Resumables, StreamResponse, event, nothing
@@ -21,10 +22,23 @@ router = APIRouter(route_class=JsonRoute, tags=["server"])
 
 @router.get("/health")
 async def health(request: Request) -> JSONResponse:
-    """Whether requests are accepted: 200 or 503. The only route that is open to everyone; it says no more."""
+    """Whether requests are accepted: 200 or 503. Open to everyone; it says no more."""
     service: Service = request.app.state.service
     status: dict[str, Any] = {"status": "stopping" if service.is_closing else "ok"}
     return JSONResponse(status, 503 if service.is_closing else 200)
+
+
+@router.get(AUTHORITY_PATH, response_class=Response)
+async def authority(request: Request) -> Response:
+    """The certificate of the authority that vouches for the door to the network, to be installed on a device (DER).
+
+    Open to everyone, because devices ask for it before they come in; 404 without that door, or an encrypted one.
+    """
+    lan: Lan | None = request.app.state.chats.lan
+    if lan is None or lan.certificate is None:
+        raise Refused(404, "there is no certificate to be installed", "tenth serve --lan makes one")
+    return Response(lan.certificate.authority, media_type="application/x-x509-ca-cert",
+                    headers={"cache-control": "no-store", "x-content-type-options": "nosniff"})
 
 
 @router.get("/metrics", response_class=Response)

@@ -1,5 +1,8 @@
 """The door to the network: always a login, links that count once, a certificate of this machine's own."""
 
+import contextlib
+import hashlib
+import ipaddress
 import socket
 import ssl
 import threading
@@ -7,6 +10,7 @@ from datetime import timedelta
 
 import httpx2
 import pytest
+from cryptography import x509
 
 from tenth.errors import RequestError, ResourceError
 from tenth.server import certificates, lan, sessions
@@ -30,9 +34,16 @@ def doors(tmp_path, monkeypatch):
 
 
 def phone_of(door):
-    trusted = ssl.create_default_context(cafile=str(door.certificate.file)) if door.certificate else True
+    trusted = trusting(door.certificate) if door.certificate else True
     return httpx2.Client(base_url=door.url, verify=trusted, timeout=20, trust_env=False,
                          headers={"origin": door.url})
+
+
+def trusting(certificate):
+    """What a device checks that has installed the authority's certificate."""
+    context = ssl.create_default_context(cadata=certificate.authority)
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    return context
 
 
 def secret_of(link):
@@ -200,17 +211,63 @@ def test_unencrypted_is_possible_and_says_so(tmp_path, monkeypatch):
             assert phone.get("/api/chats").status_code == 200
 
 
-def test_the_certificate_is_kept_private_and_made_again_when_it_has_to(tmp_path, monkeypatch):
+def test_devices_get_the_authority_s_certificate_before_they_come_in(doors, desk):
+    running, phone = doors
+    for door in (running.http, phone):
+        answer = door.get("/tenth.crt")
+        assert answer.headers["content-type"] == "application/x-x509-ca-cert"
+        assert answer.content == running.lan.certificate.authority
+    digest = hashlib.sha256(answer.content).hexdigest().upper()
+    assert link(running)["authority"].replace(":", "") == digest
+    assert desk.get("/tenth.crt").status_code == 404, "there is no such door"
+
+
+def test_keys_are_kept_private_and_certificates_made_again_when_they_have_to(tmp_path, monkeypatch):
     first = certificates.certificate_for("10.1.2.3", tmp_path)
-    assert first.file.stat().st_mode & 0o777 == 0o600
+    authority = tmp_path / "lan-authority.pem"
+    assert [file.stat().st_mode & 0o777 for file in (first.file, authority)] == [0o600, 0o600]
     assert certificates.certificate_for("10.1.2.3", tmp_path) == first
     assert ssl.PEM_cert_to_DER_cert(first.file.read_text().partition("-----BEGIN PRIVATE")[0])
     other = certificates.certificate_for("10.1.2.4", tmp_path)
     assert other.fingerprint != first.fingerprint
+    assert other.authority == first.authority, "devices keep trusting a machine whose address changes"
     monkeypatch.setattr(certificates, "RENEWED", certificates.VALID + timedelta(days=1))
     assert certificates.certificate_for("10.1.2.4", tmp_path).fingerprint != other.fingerprint
     first.file.write_text("damaged")
-    assert certificates.certificate_for("10.1.2.4", tmp_path).fingerprint
+    assert certificates.certificate_for("10.1.2.4", tmp_path).authority == first.authority
+    authority.write_text("damaged")
+    new = certificates.certificate_for("10.1.2.4", tmp_path)
+    assert new.authority != first.authority
+    assert accepts(new, "10.1.2.4"), "what the lost one signed is made again"
+
+
+@pytest.mark.parametrize(("name", "is_allowed"), [
+    ("192.168.7.7", True), ("fd00::7", True), ("8.8.8.8", False), ("2606:4700::1111", False), ("example.com", False)])
+def test_the_authority_vouches_for_private_addresses_only_whoever_has_its_key(tmp_path, name, is_allowed):
+    made = certificates.certificate_for("10.1.2.3", tmp_path)
+    signer = certificates._kept_authority(tmp_path / "lan-authority.pem", "10.1.2.3")
+    called = x509.DNSName(name) if name == "example.com" else x509.IPAddress(ipaddress.ip_address(name))
+    forged = certificates._signed("somebody", signer, timedelta(days=90),
+                                  [(x509.SubjectAlternativeName([called]), False)])
+    certificates._write(made.file, forged)
+    assert accepts(made, name) is is_allowed
+
+
+def accepts(certificate, name):
+    """Whether a device with the authority installed takes the server's certificate for this name's."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate.file)
+    wires = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = (trusting(certificate).wrap_bio(*wires, server_hostname=name),
+             server.wrap_bio(*wires[::-1], server_side=True))
+    for _ in range(4):
+        for side in sides:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                try:
+                    side.do_handshake()
+                except ssl.SSLCertVerificationError:
+                    return False
+    return sides[0].cipher() is not None
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "0.0.0.0"])

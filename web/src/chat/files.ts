@@ -12,12 +12,16 @@ export function isFolderFile(path: string): boolean {
   return TEXT.test(path) && !HIDDEN.test(`${path.slice(0, path.lastIndexOf('/') + 1)}`);
 }
 
-/** The useful files of a folder; says how many were left out. */
+const byName = new Intl.Collator('en', { numeric: true }).compare;
+const pathOf = (file: File) => file.webkitRelativePath || file.name;
+
+/** The useful files of a folder, in the order of their names; says how many were left out. */
 export function fromFolder(files: File[]): File[] {
-  const useful = files.filter((file) => isFolderFile(file.webkitRelativePath || file.name));
+  const useful = files.filter((file) => isFolderFile(pathOf(file))).sort((a, b) => byName(pathOf(a), pathOf(b)));
+  if (!useful.length) ui.say(t('files.none'));
   const taken = useful.slice(0, MOST_FILES);
   const n = files.length - taken.length;
-  if (n > 0) ui.say(t('files.skipped', { n }));
+  if (n > 0 && taken.length) ui.say(t('files.skipped', { n }));
   return taken;
 }
 

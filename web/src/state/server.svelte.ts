@@ -11,6 +11,7 @@ class Server {
   library = $state.raw<Library | null>(null);
   stats = $state.raw<Stats | null>(null);
   pulls = $state<Record<string, Pull>>({});
+  private nReadings = 0; // of the library
 
   readonly needsLogin = $derived(!!this.session?.needs_login && !this.session.user);
   readonly isReady = $derived(!!this.session && !this.needsLogin);
@@ -33,9 +34,14 @@ class Server {
     this.machine = await ifThere(api.machine());
   }
 
+  /** What the library has and what comes into it, as the server says: one that was started again knows of no pull. */
   async readLibrary(): Promise<void> {
-    this.library = await ifThere(api.library());
-    for (const pull of this.library?.pulls ?? []) if (pull.state === 'running') this.pulls[pull.name] ??= pull;
+    const reading = ++this.nReadings;
+    const library = await ifThere(api.library());
+    if (reading !== this.nReadings) return; // another one, asked for later, says what is newer
+    this.library = library;
+    const running = library?.pulls.filter((pull) => pull.state === 'running') ?? [];
+    this.pulls = Object.fromEntries(running.map((pull) => [pull.name, pull]));
   }
 
   /** An admin, or who owns this machine while there are no accounts: then the first one is made. */
