@@ -1,5 +1,6 @@
 """Accounts: who comes in, what each may do, and the limits of each."""
 
+import json
 from contextlib import contextmanager
 
 import httpx2
@@ -9,7 +10,7 @@ from tenth.server.accounts import Accounts
 from tenth.server.chats import events
 from tenth.server.state import State
 
-from ..running import TINY, Running
+from ..running import TINY, Held, Running
 from .conftest import ended, new_chat, wait_for
 
 ADA, BO = {"name": "ada", "password": "correct horse"}, {"name": "bo", "password": "battery staple"}
@@ -150,3 +151,26 @@ def test_the_first_account_takes_over_what_was_there(tmp_path):
         assert running.get("/api/chats").status_code == 401
         with browser(running, ADA) as ada:
             assert [one["title"] for one in ada.get("/api/chats").json()["chats"]] == ["from before"]
+
+
+def test_what_runs_for_an_account_ends_with_it_and_others_batches_go_on(home):
+    line = {"method": "POST", "url": "/v1/completions", "body": {"model": "tiny", "prompt": "a", "max_tokens": 3000,
+                                                                  "ignore_eos": True}}
+
+    def batch(client, n, **fields):
+        lines = [json.dumps({**line, "custom_id": str(i), "body": line["body"] | fields}) for i in range(n)]
+        file = client.post("/v1/files", files={"file": ("x", "\n".join(lines).encode())}, data={"purpose": "batch"})
+        return client.post("/v1/batches", json={"input_file_id": file.json()["id"], "endpoint": line["url"],
+                                                "completion_window": "24h"}).json()["id"]
+
+    with browser(home, ADA) as ada, browser(home, {"name": "bo", "password": BO["password"]}) as bo:
+        id = bo.get("/api/session").json()["user"]["id"]
+        body = {"model": "tiny", "prompt": "a", "max_tokens": 1}
+        assert ada.post("/v1/completions", json=body).status_code == 200
+        with Held(home.served.model):
+            batch(bo, 2)
+            wait_for(lambda: [one for one in home.app.service.answers if one.owner.startswith(id)])
+            assert ada.delete(f"/api/users/{id}").status_code == 204
+        wait_for(lambda: not home.app.service.answers)
+        theirs = batch(ada, 2, max_tokens=1)
+        wait_for(lambda: ada.get(f"/v1/batches/{theirs}").json()["status"] == "completed")

@@ -145,6 +145,7 @@ async def remove_user(id: str, request: Request) -> Response:
     user = await desk.state.run(desk.doors.accounts.get, id)
     await desk.answering.stop_all(user.id)
     await desk.state.run(desk.doors.accounts.remove, id)
+    desk.service.abort(user.id)
     await desk.state.run(desk.chats.delete_all, user.id)
     return Response(status_code=204)
 
