@@ -60,7 +60,7 @@ class Drafter:
 
     def __init__(self, runtime: DraftRuntime) -> None:
         self._runtime = runtime
-        self._left: list[tuple[Sequence, int, int, int]] = []  # (sequence, position of its first row, place of that, rows)
+        self._left: list[tuple[Sequence, int, int, int]] = []  # position and place of the first row, rows
         self._ends: dict[Sequence, _Rows] = {}  # what a further guess goes on from
 
     def note(self, chunks: Iterable[Chunk]) -> None:

@@ -42,7 +42,7 @@ class NotedExperts:
         for chunk in chunks:
             sequence, known, last = chunk.sequence, first + chunk.n_rows, first + chunk.n_all_rows
             if (use := sequence.request.experts) is not None:
-                # A prompt's last row gives the first token; what was counted before is computed again after a preemption.
+                # A prompt's last row gives the first token. After a preemption what counted before is computed again.
                 n_before = max(sequence.n_prompt - 1 + use.n_rows - sequence.n_computed, 0)
                 use.add(layers[:, min(first + n_before, known) : known])
                 self._guesses[use] = layers[:, known:last]
