@@ -14,8 +14,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tenth.cli import app, qr
+from tenth.cli import app, qr, serve
 from tenth.server import whereabouts
+from tenth.server.config import ServerConfig
 
 
 @pytest.fixture
@@ -40,6 +41,15 @@ def opened(folder, n):
             return lines
         time.sleep(0.05)
     raise AssertionError("no browser was opened")
+
+
+@pytest.mark.parametrize(("host", "given", "here"), [
+    ("127.0.0.1", "http://127.0.0.1:80", "http://127.0.0.1:80"), ("0.0.0.0", "http://0.0.0.0:80", "http://127.0.0.1:80"),
+    ("::1", "http://[::1]:80", "http://[::1]:80"), ("::", "http://[::]:80", "http://[::1]:80"),
+])  # fmt: skip
+def test_an_address_can_be_called(host, given, here):
+    server = ServerConfig(host=host)
+    assert [serve.address(server, 80, is_here) for is_here in (False, True)] == [given, here]
 
 
 def test_the_page_opens_with_one_server_and_no_model(tmp_path, shell_env, browser):
