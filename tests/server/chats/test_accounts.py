@@ -1,6 +1,7 @@
 """Accounts: who comes in, what each may do, and the limits of each."""
 
 import json
+import threading
 from contextlib import contextmanager
 
 import httpx2
@@ -174,3 +175,30 @@ def test_what_runs_for_an_account_ends_with_it_and_others_batches_go_on(home):
         wait_for(lambda: not home.app.service.answers)
         theirs = batch(ada, 2, max_tokens=1)
         wait_for(lambda: ada.get(f"/v1/batches/{theirs}").json()["status"] == "completed")
+
+
+def test_limits_hold_for_questions_that_come_at_once(home):
+    with browser(home, BO) as bo:
+        chats = [bo.post("/api/chats", json={}).json()["id"] for _ in range(4)]
+        codes = []
+
+        def ask(chat):
+            body = {"content": "x", "settings": {"max_tokens": 1}}
+            codes.append(bo.post(f"/api/chats/{chat}/messages", json=body).status_code)
+
+        threads = [threading.Thread(target=ask, args=(chat,)) for chat in chats]
+        with home.app.state.engine._writing:  # none can be stored until all have come
+            for thread in threads:
+                thread.start()
+            wait_for(lambda: len(codes) == 2)  # who is refused
+        for thread in threads:
+            thread.join()
+        assert sorted(codes) == [201, 201, 429, 429]
+
+
+def test_no_account_is_called_like_another_one_s_id(home):
+    with browser(home, ADA) as ada, browser(home, BO) as bo:
+        ids = [one.get("/api/session").json()["user"]["id"] for one in (ada, bo)]
+        for id in ids:
+            assert ada.post("/api/users", json={"name": id, "password": "x" * 8}).status_code == 400
+        assert Accounts(home.app.state).get(ids[1]).name == "bo"

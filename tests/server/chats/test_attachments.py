@@ -203,3 +203,8 @@ def test_files_that_cannot_be_read_are_refused(desk):
     assert broken.status_code == 400
     assert desk.post("/api/attachments", {"name": "x"}).status_code == 400
     assert upload(desk, "x.txt", b"x" * (65 << 20)).status_code == 413
+
+
+def test_a_long_text_that_is_pasted_is_cut_too(desk):
+    one = desk.post("/api/attachments", {"name": "x", "text": "x" * (extracting.MOST_CHARACTERS + 1)}).json()
+    assert (one["n_chars"], one["is_cut"]) == (extracting.MOST_CHARACTERS, True)

@@ -134,7 +134,7 @@ class Background:
             await patiently(turn.end, turn.maker.finished(output), output)
         except asyncio.CancelledError:
             if not self._is_closing:
-                turn.end(turn.maker.response("cancelled"))
+                await asyncio.to_thread(turn.end, turn.maker.response("cancelled"))
         except Exception as error:
             if not self._service.is_closing:  # it is made after the next start
                 await patiently(turn.end, turn.failed(error))
@@ -152,6 +152,10 @@ class Background:
                 if failure_of(error).retry_after_s is None or self._service.is_closing:
                     raise
             await asyncio.sleep(RETRY_S)
+
+    def is_begun(self, id: str) -> bool:
+        """Whether one waits for its turn no longer. Nobody stores that: after a stop it waits again."""
+        return id in self._tasks and any(answer.id == id and not answer.is_queued for answer in self._service.answers)
 
     async def cancel(self, id: str) -> None:
         """Cancel one, and wait until that is stored."""
@@ -208,7 +212,8 @@ async def create(body: ResponseRequest, request: Request) -> Response:
 async def get(response_id: str, request: Request) -> dict[str, Any]:
     """A stored response."""
     stored = await asyncio.to_thread(_responses(request).get, response_id, request.state.owner)
-    return stored.body
+    is_begun = stored.status == "queued" and request.app.state.background.is_begun(response_id)
+    return stored.body | ({"status": "in_progress"} if is_begun else {})
 
 
 @router.delete("/v1/responses/{response_id}", responses=replies.of(replies.Deleted))
@@ -270,4 +275,4 @@ async def _wire(turn: Turn, answer: Answer) -> Wire:
         yield output.named("failed", response=response)
     finally:
         if not has_ended:  # the reader went
-            turn.end(maker.response("cancelled"))
+            await asyncio.to_thread(turn.end, maker.response("cancelled"))
