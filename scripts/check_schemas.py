@@ -14,8 +14,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import sys
 from collections import Counter
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.text.vocabularies import published
 
@@ -97,13 +100,16 @@ def main():
     print(f"{sum(refused.values())} schemas refused:")
     for reason, n in refused.most_common():
         print(f"  {n:3} {reason}")
+    if not cases:
+        raise SystemExit(f"no case was run: {arguments.folder} has no suite whose schemas are supported")
     for case in wrong:
         how = "blocked" if case["valid"] else "completed"
         print("WRONG", how, case["keyword"], case["about"], case["schema"], case["data"])
     if arguments.record:
         lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
         arguments.record.write_text(f"[\n{lines}\n]\n")
+    return bool(wrong)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -10,10 +10,15 @@ called "tiny" and need no key.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from collections import Counter
+from pathlib import Path
 
 import httpx2
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from tests.server import fuzzing
 from tests.server.running import TINY, Running
 

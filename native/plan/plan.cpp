@@ -27,6 +27,15 @@ struct EndOfStep {
   }
 };
 
+// What a step that is stopped, or fails, has noted of experts is nobody's.
+struct Noted {
+  std::vector<std::vector<int32_t>>& trace;
+  bool counts = false;
+  ~Noted() {
+    if (!counts) trace.clear();
+  }
+};
+
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
 // Beyond any machine, and small enough that no product of sizes below overflows 64 bits.
@@ -252,10 +261,9 @@ void Plan::finish(const Operand& output, const Operand* drafted) {
     at = round_up(at + layer.shape.layer_bytes(), 64);
     expect(at <= kMostBytes, "plan: the pages would be too large");
     scratch = std::max(scratch, layer.shape.latent ? latent_scratch(layer.shape) : attention_scratch(layer.shape.head_dim));
-    if (!layer.levels.empty()) {  // levelled queries of a tile, behind the rest; or one levelled key
+    scratch = std::max(scratch, int64_t(layer.shape.n_kv_heads) * layer.shape.head_dim);  // a token's key, levelled or zero
+    if (!layer.levels.empty())  // levelled queries of a tile, behind the rest
       scratch = std::max(scratch, attention_scratch(layer.shape.head_dim) + kQueryTile * round_up_32(layer.shape.head_dim));
-      scratch = std::max(scratch, int64_t(layer.levels.size()));
-    }
   }
   for (const Listing& listing : listings_)
     for (const Instruction& i : listing.instructions)
@@ -385,8 +393,10 @@ bool Plan::step(const BatchView& batch) {
   const EndOfStep at_end{store_.get()};
   note_slots(batch, false);
   stop_asked_.store(false, std::memory_order_relaxed);
+  Noted noted{trace_};
   run(listings_[0], listings_[0].instructions.size(), batch);
   if (end_at_.load(std::memory_order_relaxed) < n_running_) return false;
+  noted.counts = true;
   note_slots(batch, true);
   if (hidden_width_) n_hidden_ = batch.n_rows;
   counters_.steps++;

@@ -352,6 +352,8 @@ class Model:
         """Logits [len(ids), vocab] after every token. Needs no tokenizer. ``at_once``: most tokens in one step (0: no
         such limit); the same numbers, but for lossy settings, which play a part only where it is 1."""
         self._check_task("generate")
+        if at_once < 0:
+            raise RequestError(f"at_once is {at_once}, expected 0 or more")
         return self._engine.logits(list(ids), at_once)
 
     def embed(
@@ -372,7 +374,7 @@ class Model:
         self._check_task("embed")
         if self.loaded.program.row != "every":
             raise RequestError(f"{self.name} gives one vector for a text", "use embed")
-        return self._engine.logits(self.tokenize(text) if isinstance(text, str) else text)
+        return self._engine.logits(self._tokens(text))
 
     def rerank(self, query: str, documents: Sequence[str], *, truncate: bool = True) -> NDArray[np.float64]:
         """How well each document answers a query, 0 to 1, in the order given. truncate: cut what is too long."""
@@ -389,14 +391,20 @@ class Model:
                                "use embed_tokens, or a file that has the key pooling_type")
         if not isinstance(texts, Sequence) or not texts:
             raise RequestError("there are no texts", "give a text, or a list of them")
-        prompts = [self.tokenize(text) if isinstance(text, str) else text for text in texts]
+        prompts = [self._tokens(text) for text in texts]
         if truncate:
             prompts = [self._cut(prompt) for prompt in prompts]
         for prompt in prompts:
-            if not isinstance(prompt, list):
-                raise RequestError(f"a text is {prompt!r}, expected a string or token ids")
             self._engine.check(prompt)
         return prompts
+
+    def _tokens(self, text: object) -> list[int]:
+        """The ids of a text that is read, or those that were given in its place."""
+        if isinstance(text, str):
+            return self.tokenize(text)
+        if not isinstance(text, list):
+            raise RequestError(f"a text is {text!r}, expected a string or token ids")
+        return text
 
     def _cut(self, prompt: list[int]) -> list[int]:
         """The front of it that the model can read, and its last token, which ends texts."""

@@ -10,7 +10,7 @@ import pytest
 
 from tenth.batch import PAGE_TOKENS, StepResult
 from tenth.config import EngineConfig
-from tenth.engine.drafter import Guess
+from tenth.engine.drafter import Drafter, Guess
 from tenth.engine.outlook import StepTimes
 from tenth.engine.request import GO_ON, Request, Sequence, TokenChoice
 from tenth.engine.scheduler import Chunk
@@ -146,6 +146,24 @@ def test_random_traffic_with_shared_pages_and_restarts_gets_the_right_text(start
     runtime._check_kept = lambda table, end: None  # a page that was given up and taken anew has rows of another
     random_traffic(engine, 60, repeating)
     assert engine.stats.n_accepted > 0
+
+
+def test_only_rows_of_the_step_are_handed_over_of_who_began_anew_further_on():
+    class Runtime:
+        max_outputs, context_tokens = 8, 512
+
+        def draft(self, batch):
+            self.batch = batch
+            return StepResult.nothing()
+
+    runtime, sequence = Runtime(), Sequence(Request(prompt_of(200), Recorder()), 0, 512)
+    drafter = Drafter(runtime)
+    sequence.n_computed = 64
+    drafter.note([Chunk(sequence, 10)])
+    sequence.n_computed, sequence.pages = 128, list(range(7))  # set back; another one had computed the same beginning
+    drafter.hand_over()
+    assert runtime.batch.positions.tolist() == list(range(64, 74))
+    assert runtime.batch.sources.tolist() == list(range(10))
 
 
 def test_who_does_not_want_guesses_costs_no_draft(start_engine):

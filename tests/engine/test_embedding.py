@@ -105,6 +105,8 @@ def test_a_model_that_pools_nothing_gives_a_vector_for_each_token():
         assert np.array_equal(model.embed_tokens(kept["tokens"].tolist()), found)
         with pytest.raises(RequestError, match="a vector for each token") as refused:
             model.embed("the sky")
+        with pytest.raises(RequestError, match="a text is 5"):
+            model.embed_tokens(5)
         assert "embed_tokens" in refused.value.hint
     with open_golden("bert") as model, pytest.raises(RequestError, match="one vector for a text"):
         model.embed_tokens("the sky")
@@ -163,13 +165,14 @@ def test_what_a_model_is_not_for_it_refuses_naming_what_it_is_for():
                     assert words[other] in refused.value.hint
 
 
+@pytest.mark.parametrize("truncate", [False, True])
 @pytest.mark.parametrize(("texts", "message"), [
     ([], "no texts"), (5, "no texts"), ([5], "a text is 5"), ([[]], "no tokens"), (["\ud800"], "lone surrogate"),
     (["a", [9999]], "9999 is not in the vocabulary"),
 ])  # fmt: skip
-def test_what_is_no_text_is_refused(texts, message):
+def test_what_is_no_text_is_refused(texts, message, truncate):
     with open_golden("bert") as model, pytest.raises(RequestError, match=message):
-        model.embed(texts)
+        model.embed(texts, truncate=truncate)
 
 
 @pytest.mark.parametrize(("documents", "message"), [([], "no documents"), ("a", "no documents"), ([5], "is 5,")])

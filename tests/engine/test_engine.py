@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from tenth.batch import StepStopped
 from tenth.engine.engine import Engine
 from tenth.engine.request import Reaction, TokenChoice
 from tenth.errors import RequestError, ResourceError
@@ -168,6 +169,64 @@ def test_cancelling_a_long_prompt_stops_its_step_and_the_others_go_on_as_ever(st
     assert engine.stats.n_failed_steps == 0
     heard_again = ask(engine, prompt_of(200), 5)[1]
     assert heard_again.wait().tokens == expected(prompt_of(200), 5)
+
+
+class Watched:
+    """A guide that allows everything, and notes when it is asked while it works at masks."""
+
+    is_on, error = True, None
+
+    def __init__(self):
+        self.is_busy = self.was_disturbed = False
+        self.is_slow, self.asked = threading.Event(), threading.Event()
+
+    def fill(self, rows, draft):
+        self.is_busy = True
+        if self.is_slow.is_set():
+            self.asked.wait(0.3)  # whoever does not wait for masks asks meanwhile
+        rows[:] = 0xFFFFFFFF
+        self.is_busy = False
+
+    def n_allowed(self, draft):
+        return len(draft)
+
+    def forced(self):
+        self.was_disturbed |= self.is_busy
+        self.asked.set()
+        return []
+
+
+class Stopping(ToyRuntime):
+    """Calls ``cancel`` in the first step with many rows and ends that one at once; takes the masks of the others."""
+
+    cancel = None
+
+    def step(self, batch):
+        if self.cancel and len(batch.tokens) > 32:
+            self.cancel()
+            self.cancel = None
+            raise StepStopped
+        result = super().step(batch)
+        if batch.sampling.mask:
+            batch.sampling.mask()
+        return result
+
+
+def test_a_guide_is_not_asked_while_masks_of_a_stopped_step_are_made(start):
+    runtime, guide = Stopping(max_rows=64), Watched()
+    engine = start(runtime, max_sequences=2)
+    _, heard = ask(engine, prompt_of(5, seed=2), 200, guide=guide)
+    assert heard.first.wait(60)
+    runtime.gate.clear()
+    long, heard_long = ask(engine, prompt_of(200), 5)
+    guide.is_slow.set()
+    guide.asked.clear()
+    runtime.cancel = lambda: engine.cancel(long)
+    runtime.gate.set()
+    assert heard_long.wait().reason == "cancelled"
+    assert heard.wait().tokens == expected(prompt_of(5, seed=2), 200)
+    assert engine.stats.n_stopped_steps == 1
+    assert not guide.was_disturbed
 
 
 def test_cancelling_somebody_whose_prompt_is_not_computed_stops_nothing(start):

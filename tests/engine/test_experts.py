@@ -52,6 +52,15 @@ def test_an_answer_s_experts_are_those_of_its_tokens(start_engine, case, opened,
             assert layer_counts.tolist() == np.bincount(rows[:, layer].ravel(), minlength=len(layer_counts)).tolist()
 
 
+def test_tokens_that_are_computed_again_count_once(start_engine):
+    plain = answers(start_engine, open_golden("qwen3moe", note_experts=True), n=40)
+    few = open_golden("qwen3moe", note_experts=True, kv_tokens=96)
+    assert few.n_pages < 6  # which all three need together in the end: one gives its pages up and begins anew
+    for (ids, counts), (expected, expected_counts) in zip(answers(start_engine, few, n=40), plain, strict=True):
+        assert ids == expected
+        assert np.array_equal(counts, expected_counts)
+
+
 def test_without_being_asked_nothing_is_counted():
     assert open_golden("qwen3moe").noted_experts is None
     assert open_golden("llama", note_experts=True).noted_experts is None

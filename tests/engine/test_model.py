@@ -46,6 +46,9 @@ def toy():
 
 def test_a_file_without_a_tokenizer_gives_logits(toy):
     np.testing.assert_array_equal(toy.logits([1, 2, 3])[:2], toy.logits([1, 2]))
+    np.testing.assert_array_equal(toy.logits([1, 2, 3], at_once=1), toy.logits([1, 2, 3]))
+    with pytest.raises(tenth.RequestError, match="at_once is -1"):
+        toy.logits([1, 2, 3], at_once=-1)
 
 
 @pytest.mark.parametrize(

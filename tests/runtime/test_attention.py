@@ -128,6 +128,15 @@ def test_stale_numbers_in_a_page_do_not_change_the_bits(tmp_path):
         assert np.array_equal(logits(runtime, tokens_of(), 1)[140:170], fresh[140:170]), kv
 
 
+@pytest.mark.parametrize("kv", ["f16", "bf16"])
+def test_keys_of_very_many_heads_leave_other_memory_alone(kv, tmp_path):
+    runtime = open_case(Case(1024, 1024, 48), kv, tmp_path, threads=1)
+    tokens = tokens_of()[:34]
+    whole = step_logits(runtime, [(tokens, 0, (0, 1))])
+    one_by_one = [step_logits(runtime, [(tokens[i : i + 1], i, (0, 1))]) for i in range(len(tokens))]
+    assert np.array_equal(whole, np.concatenate(one_by_one))
+
+
 def test_what_is_no_number_in_a_stale_page_is_not_seen(tmp_path):
     case, broken = CASES[0], 7
     program, weights = program_of(case), weights_of(program_of(case))

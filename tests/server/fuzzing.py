@@ -143,6 +143,8 @@ def _sender(url, checks, counts):
             case.headers["content-type"] = "application/json"
         response = case.call(base_url=url)
         counts[case.operation.label, response.status_code] += 1
-        case.validate_response(response, checks=list(checks))
+        is_form = case.media_type == "multipart/form-data"  # where all fields are text, so that a number is none
+        case.validate_response(response, checks=[
+            check for check in checks if check is not negative_data_rejection or not is_form])
 
     return send

@@ -19,7 +19,7 @@ from tenth.server.keys import Keys
 from tenth.server.lan import AUTHORITY_PATH
 from tenth.server.state import State
 
-from .running import TINY, Held, Running
+from .running import DEADLINE_S, TINY, Held, Running, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +229,65 @@ def test_a_request_that_takes_long_is_not_cut_off(tmp_path, monkeypatch):
             held.go.set()
             thread.join(60)
         assert [answer.status_code for answer in answers] == [200]
+
+
+def test_a_database_that_is_busy_has_nobody_else_wait(guarded):
+    running, key = guarded
+    headers = {"authorization": f"Bearer {key}"}
+    asked = []
+    threads = [threading.Thread(target=lambda path=path: asked.append(httpx2.get(
+        running.url + path, headers=headers, timeout=DEADLINE_S, trust_env=False)))
+        for path in ("/v1/models", LOGIN_PATH, "/v1/models")]
+    engine = running.app.state.engine
+    with engine._reading:
+        for thread in threads:
+            thread.start()
+        for _ in range(20):  # the server takes them up meanwhile
+            assert running.get("/health").status_code == 200
+            time.sleep(0.01)
+        assert not asked
+    for thread in threads:
+        thread.join()
+    assert [one.status_code for one in asked] == [200, 200, 200]
+
+
+def test_who_is_not_known_can_send_little(guarded):
+    running, _ = guarded
+    body = {"name": "x", "password": "x" * 100_000}
+    assert running.post(LOGIN_PATH, body).status_code == 413
+    assert running.post(LOGIN_PATH, {"name": "x", "password": "x" * 1024}).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/v1/files", "/api/attachments", "/api/import"])
+@pytest.mark.parametrize("encoding", ["unicode_escape", "undefined", '"punycode"'])
+def test_forms_in_odd_encodings_do_not_get_in(guarded, path, encoding):
+    running, key = guarded
+    name = b'--B\r\nContent-Disposition: form-data; name="file"; filename="\\ud800.txt"\r\n\r\n\0\r\n'
+    purpose = b'--B\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--B--\r\n'
+
+    def send(charset):
+        headers = {"x-api-key": key, "content-type": f"multipart/form-data; boundary=B; Charset = {charset}"}
+        return running.http.post(path, content=name + purpose, headers=headers).status_code
+
+    assert send(encoding) == 415
+    assert send("UTF-8") in (200, 400)
+
+
+def test_a_client_that_goes_while_it_sends_is_no_fault_of_the_server(guarded, caplog):
+    running, key = guarded
+    with socket.create_connection(("127.0.0.1", running.port)) as raw:
+        head = [f"POST /tokenize HTTP/1.1\r\nhost: 127.0.0.1:{running.port}", "content-type: application/json",
+                f"x-api-key: {key}", "content-length: 100", "", "{"]
+        raw.sendall("\r\n".join(head).encode())
+    counts = running.app.metrics.requests
+    left = [one for one in ("499", "500")]
+    wait_until(lambda: any(counts.labels("/tokenize", one)._value.get() for one in left))
+    assert not counts.labels("/tokenize", "500")._value.get()
+    assert not [one for one in caplog.records if one.exc_info]
+
+
+def test_the_pieces_of_many_tokens_are_refused(guarded):
+    running, key = guarded
+    body = {"content": "a b " * 100_000, "with_pieces": True}
+    assert running.post("/tokenize", body, headers={"x-api-key": key}).status_code == 400
+    assert running.post("/tokenize", body | {"with_pieces": False}, headers={"x-api-key": key}).status_code == 200

@@ -11,7 +11,7 @@ import pytest
 import tenth
 from tenth.errors import ResourceError
 from tenth.loader import ALWAYS_STREAM
-from tenth.server import streams
+from tenth.server import app, streams
 from tenth.server.admission import Need
 from tenth.server.keys import Keys
 from tenth.server.state import State
@@ -238,6 +238,22 @@ def test_models_open_on_demand_close_when_idle_and_make_room_for_each_other(tmp_
         running.app.shelf._load = short_of_memory
         assert running.chat("one", max_tokens=1).status_code == 200
         assert running.app.shelf.models["two"].model is None
+
+
+def test_models_of_the_library_are_listed_before_anybody_has_named_one(tmp_path, monkeypatch):
+    names = []
+    monkeypatch.setattr(app, "ready_models", lambda: names)
+    with Running({}, tmp_path) as running:
+        running.app.shelf._load = lambda source: running.load(TINY)
+        assert running.post("/tokenize", {"content": "Hi"}).status_code == 409
+        for name in ("one", "two"):
+            names.append(name)
+            assert running.post("/tokenize", {"content": "Hi"}).status_code == (200 if name == "one" else 400)
+            assert [row["id"] for row in running.get("/v1/models").json()["data"]] == names
+            assert [row["name"] for row in running.get("/api/tags").json()["models"]] == names
+        said = running.post("/api/generate", {"model": "two:latest", "prompt": "Hi", "stream": False,
+                                              "options": {"num_predict": 1}})
+        assert said.json()["done"] is True
 
 
 def test_models_share_one_budget_of_memory(tmp_path):

@@ -96,3 +96,47 @@ def test_damaged_unigrams_are_refused(key, value, message):
     values = most_likely()[1].values | {f"tokenizer.ggml.{key}": value}
     with pytest.raises(ModelFileError, match=message):
         Tokenizer.from_metadata(Metadata({k: v for k, v in values.items() if v is not None}))
+
+
+def charsmap(replacements):
+    """Tables that replace texts by others, as SentencePiece lays them out: a block of 256 units for each node."""
+    units, texts = [0] * 256, b""
+    for text, other in replacements.items():
+        at = 0  # the root
+        for byte in text.encode():
+            if not units[at] >> 10:
+                units[at] |= (at ^ len(units)) << 10
+                units += [0] * 256
+            at = (at ^ units[at] >> 10) ^ byte
+            units[at] |= byte
+        units[at] |= 1 << 8 | (at ^ len(units)) << 10
+        units += [1 << 31 | len(texts)] + [0] * 255
+        texts += other.encode() + b"\0"
+    return packed(units, texts)
+
+
+def packed(units, texts):
+    return list(len(units * 4).to_bytes(4, "little") + b"".join(unit.to_bytes(4, "little") for unit in units) + texts)
+
+
+def with_charsmap(table):
+    return Tokenizer.from_metadata(Metadata(most_likely()[1].values | {"tokenizer.ggml.precompiled_charsmap": table}))
+
+
+def test_text_is_normalised_by_the_tables_of_the_file():
+    plain, tokenizer = Tokenizer.from_metadata(most_likely()[1]), with_charsmap(charsmap({"\ufb01": "fi", "x": "é"}))
+    assert tokenizer.encode("\ufb01 x \ufb01") == plain.encode("fi é fi")
+
+
+@pytest.mark.parametrize("table", [
+    packed([0], b"a\0"), packed([0x3FFFFF << 10] + [0] * 255, b"a\0"),  # followers outside
+    packed([256 << 10] + [0] * 255 + [97 | 1 << 8 if i == 97 else 1 << 31 | 9 if i == 0 else 0 for i in range(256)],
+           b"a\0"),
+    packed([256 << 10] + [0] * 255 + [0] * 97 + [97 | 1 << 8 | (353 ^ 512) << 10] + [0] * 158
+           + [1 << 31 | 9] + [0] * 255, b"a\0"),  # a text outside
+    packed([256 << 10] + [0] * 255 + [0] * 97 + [97 | 1 << 8 | (353 ^ 512) << 10] + [0] * 158
+           + [1 << 31 | 1] + [0] * 255, "é\0".encode()),  # the middle of a character
+])  # fmt: skip
+def test_tables_that_lead_outside_of_themselves_are_refused(table):
+    with pytest.raises(ModelFileError, match="precompiled_charsmap cannot be read"):
+        with_charsmap(table).encode("abc")

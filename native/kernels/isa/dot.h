@@ -62,7 +62,7 @@ TENTH_INLINE void dot_columns(I32 (*sum)[G], Weights w, int first, const uint8_t
     I32 bytes[P];
     TENTH_UNROLL(4)
     for (int p = 0; p < P; p++) bytes[p] = w(p, first + i);
-    TENTH_UNROLL(4)
+    TENTH_UNROLL(8)
     for (int g = 0; g < G; g++) {
       const I32 q = bcast4(x + 32 * g + 4 * i);
       TENTH_UNROLL(4)

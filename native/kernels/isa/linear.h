@@ -15,63 +15,52 @@ namespace tenth::TENTH_ISA {
 
 constexpr int PANELS_PER_PASS = 8;  // of a product with several tiles: their weights stay in L2 while tiles pass over
 
-// Software prefetch, bytes ahead of the reading. Few columns wait for memory: 4 KB ahead, into L2, which is what arrives in
-// some 100 ns on a Zen 5. Into L1 1 KB was best on a Sapphire Rapids (0.8 to 0.93 .. 1.0 of the read bandwidth). Many columns
-// compute for longer.
-constexpr int PREFETCH_FEW = 4096, PREFETCH_MANY = 2048;
+// Software prefetch, bytes ahead of the reading, into L2, which is what arrives in some 100 ns on a Zen 5: without sums in
+// registers (AVX2) 2 KB into L1. On a Sapphire Rapids 1 KB into L1 was best at one column (0.8 to 0.93 .. 1.0 of the read
+// bandwidth).
+constexpr int PREFETCH_FEW = 4096, PREFETCH_SOME = 8192, PREFETCH_MANY = 2048;
 constexpr int INTO_L2 = 2, INTO_L1 = 3;  // as __builtin_prefetch has them
 
-// How many panels and columns meet in registers when there are many columns. AVX-512 has room for the weights of two
-// panels; formats with two scales then take two columns. AVX2's 16 registers hold 8 rows of one panel. The scalar twin
-// takes columns one by one: it is there to be right, and each instantiation of it costs seconds of compiling.
-template <class Format> constexpr int PANELS_AT_ONCE = !SCALAR_TWIN && LANES == PANEL_ROWS ? 2 : 1;
-template <class Format, int P> constexpr int COLUMNS_AT_ONCE = SCALAR_TWIN ? 1 : P == 2 && Format::SCALES == 2 ? 2 : 4;
+// With 32 registers the sums of all 16 columns of a tile stay there while the weights of 32 k meet them, a few columns at
+// a time. AVX2's 16 registers keep 3 columns; more than that meet the weights 4 at a time, with sums in memory. The scalar
+// twin takes columns one by one: it is there to be right, and each instantiation of it costs seconds of compiling.
+constexpr bool SUMS_IN_REGISTERS = !SCALAR_TWIN && LANES == PANEL_ROWS;
+template <class Format, int C> constexpr int COLUMNS_AT_ONCE = C < 4 ? C : C == 8 && Format::SCALES == 1 ? 8 : C == 16 && Format::SCALES == 2 ? 2 : 4;
 
-// The weights of P panels times G columns. Column 0 is at `q`; `sums` points at its scale, and the five rows of numbers
+// The weights of a panel times G columns. Column 0 is at `q`; `sums` points at its scale, and the five rows of numbers
 // per column (see table.h) are `sums_stride` bytes apart.
-template <class Format, int P, int G>
-TENTH_INLINE void add_block(const I32 (*w)[8], const Scales* s, const uint8_t* q, const uint8_t* sums, int sums_stride,
-                            F32 (*y)[G]) {
+template <class Format, int G>
+TENTH_INLINE void add_block(const I32* w, const Scales& s, const uint8_t* q, const uint8_t* sums, int sums_stride, F32* y) {
   constexpr int N = 8 / Format::SCALES;
   constexpr bool HAS_OFFSET =
       Format::OFFSET_SHIFT != NO_OFFSET && !(WIDE_BYTES_ARE_SIGNED && Format::MAX_WEIGHT > 127);
-  F32 t[P][G];
+  F32 t[G];
   TENTH_UNROLL(2)
   for (int part = 0; part < Format::SCALES; part++) {
-    I32 isum[P][G];
-    TENTH_UNROLL(4)
+    I32 isum[1][G];
+    TENTH_UNROLL(8)
     for (int g = 0; g < G; g++) {
-      I32 start = zeroi();
+      isum[0][g] = zeroi();
       if constexpr (HAS_OFFSET) {
         const int row = Format::SCALES == 2 ? 1 + part : 3;  // -sum of these 16, or of all 32
-        start = shl<(HAS_OFFSET ? Format::OFFSET_SHIFT : 0)>(bcast4(sums + row * sums_stride + 4 * g));
+        isum[0][g] = shl<(HAS_OFFSET ? Format::OFFSET_SHIFT : 0)>(bcast4(sums + row * sums_stride + 4 * g));
       }
-      TENTH_UNROLL(2)
-      for (int p = 0; p < P; p++) isum[p][g] = start;
     }
-    dot_columns<Format::MAX_WEIGHT, N, P, G>(isum, [&](int p, int i) __attribute__((always_inline)) { return w[p][i]; },
-                                             N * part, q + 4 * N * part);
-    TENTH_UNROLL(2)
-    for (int p = 0; p < P; p++) {
-      TENTH_UNROLL(4)
-      for (int g = 0; g < G; g++)
-        t[p][g] = part == 0 ? mulf(to_f32(isum[p][g]), s[p].scale[0]) : fma(to_f32(isum[p][g]), s[p].scale[1], t[p][g]);
-    }
+    dot_columns<Format::MAX_WEIGHT, N, 1, G>(isum, [&](int, int i) __attribute__((always_inline)) { return w[i]; }, N * part,
+                                             q + 4 * N * part);
+    TENTH_UNROLL(8)
+    for (int g = 0; g < G; g++) t[g] = part == 0 ? mulf(to_f32(isum[0][g]), s.scale[0]) : fma(to_f32(isum[0][g]), s.scale[1], t[g]);
   }
-  TENTH_UNROLL(4)
+  TENTH_UNROLL(8)
   for (int g = 0; g < G; g++) {
     const F32 xs = as_f32(bcast4(sums + 4 * g));
-    TENTH_UNROLL(2)
-    for (int p = 0; p < P; p++) {
-      y[p][g] = fma(t[p][g], xs, y[p][g]);
-      if constexpr (Format::MINS == 1)
-        y[p][g] = fma(s[p].min[0], as_f32(bcast4(sums + 4 * sums_stride + 4 * g)), y[p][g]);
-      if constexpr (Format::MINS == 2) {
-        TENTH_UNROLL(2)
-        for (int part = 0; part < 2; part++) {
-          const I32 negative = bcast4(sums + (1 + part) * sums_stride + 4 * g);
-          y[p][g] = fma(s[p].min[part], mulf(to_f32(subi(zeroi(), negative)), xs), y[p][g]);
-        }
+    y[g] = fma(t[g], xs, y[g]);
+    if constexpr (Format::MINS == 1) y[g] = fma(s.min[0], as_f32(bcast4(sums + 4 * sums_stride + 4 * g)), y[g]);
+    if constexpr (Format::MINS == 2) {
+      TENTH_UNROLL(2)
+      for (int part = 0; part < 2; part++) {
+        const I32 negative = bcast4(sums + (1 + part) * sums_stride + 4 * g);
+        y[g] = fma(s.min[part], mulf(to_f32(subi(zeroi(), negative)), xs), y[g]);
       }
     }
   }
@@ -83,113 +72,109 @@ template <class Format, int AHEAD, int INTO> TENTH_INLINE void prefetch_sub_bloc
   for (int i = 0; i < SUB_BYTES; i += 64) __builtin_prefetch(p + sub * SUB_BYTES + AHEAD + i, 0, INTO);
 }
 
-// 1 to 3 columns: the sums stay in registers. y: [C][16].
+// C columns, sums in registers. y: [C][16].
 template <class Format, int C>
 __attribute__((noinline)) void few_columns(const uint8_t* p, int64_t n_blocks, const uint8_t* x, float* y) {
-  constexpr int HALVES = PANEL_ROWS / LANES;
-  F32 sum[HALVES][1][C];
-  for (int half = 0; half < HALVES; half++)
-    for (int c = 0; c < C; c++) sum[half][0][c] = zerof();
+  constexpr int HALVES = PANEL_ROWS / LANES, G = COLUMNS_AT_ONCE<Format, C>;
+  F32 sum[HALVES][C];
+  TENTH_UNROLL(2)
+  for (int half = 0; half < HALVES; half++) {
+    TENTH_UNROLL(16)
+    for (int c = 0; c < C; c++) sum[half][c] = zerof();
+  }
   for (int64_t b = 0; b < n_blocks; b++, p += Format::PANEL_BYTES) {
     typename Format::Head head[HALVES];
     TENTH_UNROLL(2)
     for (int half = 0; half < HALVES; half++) head[half] = Format::head(p, LANES * half);
 #pragma GCC unroll 1
     for (int sub = 0; sub < Format::WEIGHTS / 32; sub++, x += C * Q8_BYTES) {
-      prefetch_sub_block<Format, PREFETCH_FEW, INTO_L2>(p, sub);
+      prefetch_sub_block<Format, C == 1 ? PREFETCH_FEW : PREFETCH_SOME, INTO_L2>(p, sub);
       TENTH_UNROLL(2)
       for (int half = 0; half < HALVES; half++) {
-        I32 w[1][8];
-        Format::weights(p, LANES * half, sub, w[0]);
+        I32 w[8];
+        Format::weights(p, LANES * half, sub, w);
         const Scales s = Format::scales(head[half], p, LANES * half, sub);
-        add_block<Format, 1, C>(w, &s, x, x + 32 * C, 4 * C, sum[half]);
+        TENTH_UNROLL(8)
+        for (int c = 0; c < C; c += G) add_block<Format, G>(w, s, x + 32 * c, x + 32 * C + 4 * c, 4 * C, sum[half] + c);
       }
     }
   }
-  for (int half = 0; half < HALVES; half++)
-    for (int c = 0; c < C; c++) storef(y + PANEL_ROWS * c + LANES * half, sum[half][0][c]);
+  TENTH_UNROLL(2)
+  for (int half = 0; half < HALVES; half++) {
+    TENTH_UNROLL(16)
+    for (int c = 0; c < C; c++) storef(y + PANEL_ROWS * c + LANES * half, sum[half][c]);
+  }
 }
 
-// Up to 16 columns, a multiple of COLUMNS_AT_ONCE, times P panels, panel_bytes apart: weights are unpacked once per 32 k,
-// the sums live in y ([P][16 columns][16], in L1).
-template <class Format, int P>
-__attribute__((noinline)) void many_columns(const uint8_t* p, int64_t panel_bytes, int64_t n_blocks, const uint8_t* x,
-                                            int columns, float* y) {
-  constexpr int HALVES = PANEL_ROWS / LANES, G = COLUMNS_AT_ONCE<Format, P>, Y_PANEL = TILE_ROWS * PANEL_ROWS;
-  std::memset(y, 0, sizeof(float) * P * Y_PANEL);
+// Up to 16 columns, a multiple of 4 (the scalar twin: any): weights are unpacked once per 32 k, the sums live in y ([16 columns][16],
+// in L1).
+template <class Format>
+__attribute__((noinline)) void many_columns(const uint8_t* p, int64_t n_blocks, const uint8_t* x, int columns, float* y) {
+  constexpr int HALVES = PANEL_ROWS / LANES, G = SCALAR_TWIN ? 1 : 4;
+  std::memset(y, 0, sizeof(float) * TILE_ROWS * PANEL_ROWS);
   for (int64_t b = 0; b < n_blocks; b++, p += Format::PANEL_BYTES) {
-    typename Format::Head head[P][HALVES];
+    typename Format::Head head[HALVES];
     TENTH_UNROLL(2)
-    for (int i = 0; i < P; i++) {
-      TENTH_UNROLL(2)
-      for (int half = 0; half < HALVES; half++) head[i][half] = Format::head(p + i * panel_bytes, LANES * half);
-    }
+    for (int half = 0; half < HALVES; half++) head[half] = Format::head(p, LANES * half);
 #pragma GCC unroll 1
     for (int sub = 0; sub < Format::WEIGHTS / 32; sub++, x += columns * Q8_BYTES) {
-      TENTH_UNROLL(2)
-      for (int i = 0; i < P; i++) prefetch_sub_block<Format, PREFETCH_MANY, INTO_L1>(p + i * panel_bytes, sub);
+      prefetch_sub_block<Format, PREFETCH_MANY, INTO_L1>(p, sub);
       TENTH_UNROLL(2)
       for (int half = 0; half < HALVES; half++) {
-        I32 w[P][8];
-        Scales s[P];
-        TENTH_UNROLL(2)
-        for (int i = 0; i < P; i++) {
-          Format::weights(p + i * panel_bytes, LANES * half, sub, w[i]);
-          s[i] = Format::scales(head[i][half], p + i * panel_bytes, LANES * half, sub);
-        }
+        I32 w[8];
+        Format::weights(p, LANES * half, sub, w);
+        const Scales s = Format::scales(head[half], p, LANES * half, sub);
         float* sums_y = y + LANES * half;
         TENTH_HIDE(sums_y);
 #pragma GCC unroll 1
         for (int c = 0; c < columns; c += G, sums_y += G * PANEL_ROWS) {
-          F32 sum[P][G];
-          TENTH_UNROLL(2)
-          for (int i = 0; i < P; i++)
-            for (int g = 0; g < G; g++) sum[i][g] = loadf(sums_y + Y_PANEL * i + PANEL_ROWS * g);
-          add_block<Format, P, G>(w, s, x + 32 * c, x + 32 * columns + 4 * c, 4 * columns, sum);
-          TENTH_UNROLL(2)
-          for (int i = 0; i < P; i++)
-            for (int g = 0; g < G; g++) storef(sums_y + Y_PANEL * i + PANEL_ROWS * g, sum[i][g]);
+          F32 sum[G];
+          TENTH_UNROLL(4)
+          for (int g = 0; g < G; g++) sum[g] = loadf(sums_y + PANEL_ROWS * g);
+          add_block<Format, G>(w, s, x + 32 * c, x + 32 * columns + 4 * c, 4 * columns, sum);
+          TENTH_UNROLL(4)
+          for (int g = 0; g < G; g++) storef(sums_y + PANEL_ROWS * g, sum[g]);
         }
       }
     }
   }
 }
 
-// One panel, or PANELS_AT_ONCE of them when n_panels allows it and there are many columns. Returns how many it did.
+// One panel times the columns of one tile.
 template <class Format>
-TENTH_INLINE int tile_product(const uint8_t* p, int64_t panel_bytes, int64_t n_panels, int64_t n_blocks,
-                              const uint8_t* x, int columns, float* y) {
-  constexpr int P = PANELS_AT_ONCE<Format>;
+TENTH_INLINE void tile_product(const uint8_t* p, int64_t n_blocks, const uint8_t* x, int columns, float* y) {
+  const int padded = (int)tile_columns(columns);
   if constexpr (!SCALAR_TWIN) {
-    switch (columns) {
-      case 1: few_columns<Format, 1>(p, n_blocks, x, y); return 1;
-      case 2: few_columns<Format, 2>(p, n_blocks, x, y); return 1;
-      case 3: few_columns<Format, 3>(p, n_blocks, x, y); return 1;
+    switch (padded) {
+      case 1: return few_columns<Format, 1>(p, n_blocks, x, y);
+      case 2: return few_columns<Format, 2>(p, n_blocks, x, y);
+      case 3: return few_columns<Format, 3>(p, n_blocks, x, y);
     }
   }
-  const int padded = (int)tile_columns(columns);
-  if (P > 1 && n_panels >= P) {
-    many_columns<Format, P>(p, panel_bytes, n_blocks, x, padded, y);
-    return P;
+  if constexpr (SUMS_IN_REGISTERS) {
+    switch (padded) {
+      case 4: return few_columns<Format, 4>(p, n_blocks, x, y);
+      case 8: return few_columns<Format, 8>(p, n_blocks, x, y);
+      case 12: return few_columns<Format, 12>(p, n_blocks, x, y);
+    }
+    few_columns<Format, 16>(p, n_blocks, x, y);
+  } else {
+    many_columns<Format>(p, n_blocks, x, padded, y);
   }
-  many_columns<Format, 1>(p, panel_bytes, n_blocks, x, padded, y);
-  return 1;
 }
 
 template <class Format> void few_rows_product(const Product& p) {
   const int64_t panel_bytes = p.n_blocks * Format::PANEL_BYTES;
   const int64_t tile_bytes = p.n_blocks * (Format::WEIGHTS / 32) * Q8_BYTES * TILE_ROWS;
-  alignas(64) float y[PANELS_AT_ONCE<Format> * TILE_ROWS * PANEL_ROWS];
+  alignas(64) float y[TILE_ROWS * PANEL_ROWS];
   for (int64_t first = p.first_panel; first < p.last_panel; first += PANELS_PER_PASS) {
     const int64_t last = first + PANELS_PER_PASS < p.last_panel ? first + PANELS_PER_PASS : p.last_panel;
     for (int64_t row = 0; row < p.n_rows; row += TILE_ROWS) {
       const uint8_t* x = (const uint8_t*)p.x + row / TILE_ROWS * tile_bytes;
       const int columns = (int)(p.n_rows - row < TILE_ROWS ? p.n_rows - row : TILE_ROWS);
-      for (int64_t panel = first; panel < last;) {
-        const int done = tile_product<Format>(p.panels + panel * panel_bytes, panel_bytes, last - panel, p.n_blocks, x,
-                                              columns, y);
-        for (int i = 0; i < done; i++) store_panel(p, panel + i, row, columns, y + i * TILE_ROWS * PANEL_ROWS);
-        panel += done;
+      for (int64_t panel = first; panel < last; panel++) {
+        tile_product<Format>(p.panels + panel * panel_bytes, p.n_blocks, x, columns, y);
+        store_panel(p, panel, row, columns, y);
       }
     }
   }

@@ -79,7 +79,7 @@ __attribute__((noinline)) void add_tile(const Unpacked<Format>* w, int n, const 
 
 // A strip of 3 panels (27 KB) and a tile's activations for it (12 KB) are what L1 holds.
 template <class Format> struct VectorKernel {
-  static constexpr int STRIP = 14, PANELS = 12, TILES = 32, LEAST_ROWS = 32;
+  static constexpr int STRIP = 14, PANELS = 12, TILES = 32, LEAST_ROWS = 48;
   static constexpr int AT_ONCE = LANES < PANEL_ROWS ? 1 : Format::SCALES == 2 ? 2 : 3;
   static constexpr bool SIGNED = false, FINISHES = true, WEIGHTS_STAY = true;
   static void add(const Unpacked<Format>* w, int n_panels, int n, const uint8_t* x, const TileSums& to) {

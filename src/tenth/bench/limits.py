@@ -119,7 +119,8 @@ def existing(folder: Path) -> Path:
 
 def read_buffer(n_bytes: int) -> memoryview:
     """Memory to read into, in huge pages where the system gives them: as the store's, see native/base/model_file.h."""
-    mapping = mmap.mmap(-1, n_bytes + HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    whole = -(-n_bytes // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES  # the last page, too, must lie in the mapping
+    mapping = mmap.mmap(-1, whole + HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):  # a system without them
         mapping.madvise(mmap.MADV_HUGEPAGE)
     start = -np.frombuffer(mapping, np.uint8).ctypes.data % HUGE_PAGE_BYTES

@@ -60,14 +60,14 @@ class Drafter:
 
     def __init__(self, runtime: DraftRuntime) -> None:
         self._runtime = runtime
-        self._left: list[tuple[Sequence, int, int]] = []  # (sequence, position of its first row, place of that)
+        self._left: list[tuple[Sequence, int, int, int]] = []  # position and place of the first row, rows
         self._ends: dict[Sequence, _Rows] = {}  # what a further guess goes on from
 
     def note(self, chunks: Iterable[Chunk]) -> None:
         """A step was computed and is about to be counted as such: which rows it left. None: it failed, or was none."""
         self._ends, self._left, place = {}, [], 0
         for chunk in chunks:
-            self._left.append((chunk.sequence, chunk.sequence.n_computed, place))
+            self._left.append((chunk.sequence, chunk.sequence.n_computed, place, chunk.n_all_rows))
             place += chunk.n_all_rows
 
     def hand_over(self) -> None:
@@ -107,9 +107,9 @@ class Drafter:
                 self._ends[sequence] = _Rows(sequence, np.array([guesses[sequence].id], np.int32), following, place)
         return guesses, seconds
 
-    def _rows(self, sequence: Sequence, position: int, place: int) -> _Rows | None:
+    def _rows(self, sequence: Sequence, position: int, place: int, n_rows: int) -> _Rows | None:
         """The rows that a step left of a sequence, as far as they hold; None when it has ended or begins anew."""
-        end = min(sequence.n_computed, sequence.n_tokens - 1)
+        end = min(sequence.n_computed, sequence.n_tokens - 1, position + n_rows)
         if end <= position or not sequence.request.speculate or len(sequence.pages) < pages_for(end):
             return None
         return _Rows(sequence, sequence.tokens[position + 1 : end + 1], position, place)

@@ -372,6 +372,7 @@ class _Loop:
                 self._experts = NotedExperts(chunks, self._noted)
         except StepStopped:  # who was cancelled is dropped before the next one, and the others' rows are computed again
             self.stats.n_stopped_steps += 1
+            self.masks.settle()
             return None
         except Exception as error:
             self.stats.n_failed_steps += 1

@@ -15,16 +15,17 @@ Experts = np.ndarray[tuple[int, ...], np.dtype[np.int16]]
 
 
 class ExpertUse:
-    """``counts`` int64 [n_layers, n_experts]. The engine's thread counts; read it after the end."""
+    """``counts`` int64 [n_layers, n_experts], of ``n_rows``. The engine's thread counts; read it after the end."""
 
     def __init__(self, n_layers: int, n_experts: int) -> None:
-        self.counts = np.zeros((n_layers, n_experts), np.int64)
+        self.counts, self.n_rows = np.zeros((n_layers, n_experts), np.int64), 0
 
     def add(self, experts: Experts) -> None:
         """Count the experts of some rows: [n_layers, n, k], -1 where a layer was not computed."""
         layers = np.broadcast_to(np.arange(len(experts))[:, None, None], experts.shape)
         used = experts >= 0
         np.add.at(self.counts, (layers[used], experts[used]), 1)
+        self.n_rows += experts.shape[1]
 
 
 class NotedExperts:
@@ -41,8 +42,9 @@ class NotedExperts:
         for chunk in chunks:
             sequence, known, last = chunk.sequence, first + chunk.n_rows, first + chunk.n_all_rows
             if (use := sequence.request.experts) is not None:
-                of_prompt = max(sequence.n_prompt - 1 - sequence.n_computed, 0)  # its last row gives the first token
-                use.add(layers[:, min(first + of_prompt, known) : known])
+                # A prompt's last row gives the first token. After a preemption what counted before is computed again.
+                n_before = max(sequence.n_prompt - 1 + use.n_rows - sequence.n_computed, 0)
+                use.add(layers[:, min(first + n_before, known) : known])
                 self._guesses[use] = layers[:, known:last]
             first = last
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 
@@ -24,6 +24,7 @@ class Masks:
     def __init__(self, vocab_size: int) -> None:
         self._n_words = -(-vocab_size // 32)
         self._thread: ThreadPoolExecutor | None = None
+        self._begun: Future[U32] | None = None  # of the last step that needed some
 
     def begin(self, chunks: SequenceOf[Chunk]) -> Callable[[], U32] | None:
         """Start on the masks of a step: a function that waits for them, [m, words]. None when none are needed."""
@@ -31,7 +32,13 @@ class Masks:
             return None
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "tenth-masks")
-        return self._thread.submit(self._compute, [chunk for chunk in chunks if chunk.reaches_end]).result
+        self._begun = self._thread.submit(self._compute, [chunk for chunk in chunks if chunk.reaches_end])
+        return self._begun.result
+
+    def settle(self) -> None:
+        """Wait for masks that nobody took, because the step ended early: till then the guides are not the engine's."""
+        if self._begun is not None:
+            wait([self._begun])
 
     def close(self) -> None:
         """End the thread."""

@@ -62,7 +62,8 @@ class Accounts:
 
     def get(self, id: str) -> User:
         """An account by its id, or by its name. Refuses (404)."""
-        rows = self._state.query("SELECT * FROM users WHERE id = ? OR name = ?", id, id)
+        rows = (self._state.query("SELECT * FROM users WHERE id = ?", id)
+                or self._state.query("SELECT * FROM users WHERE name = ?", id))
         if not rows:
             raise Refused(404, f"there is no account {id!r}")
         return _user(rows[0])
@@ -72,6 +73,8 @@ class Accounts:
         """Make an account. Raises RequestError for what cannot be; the first one has to be an admin's."""
         if not re.fullmatch(r"[\w][\w .@-]{0,63}", name):
             raise RequestError(f"the name {name!r} cannot be used", "letters, digits, space and . _ @ -, at most 64")
+        if re.fullmatch(rf"{LOCAL}|user_[0-9a-f]{{24}}", name):
+            raise RequestError(f"the name {name!r} cannot be used", "an account's id is called so")
         if role not in ROLES:
             raise RequestError(f"the role {role!r}, expected {' or '.join(ROLES)}")
         hashed = self._hash(password) if password is not None else None

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp
 
@@ -29,7 +30,7 @@ from tenth.server.config import ServerConfig
 from tenth.server.dialects import DIALECTS, error_of
 from tenth.server.dialects.openai_batches import Worker
 from tenth.server.dialects.openai_responses import Background
-from tenth.server.failures import Failure, failure_of
+from tenth.server.failures import Failure, Refused, failure_of
 from tenth.server.files import Batches, Files
 from tenth.server.guard import OPEN_PATHS, Allowed, Guard, Visitors
 from tenth.server.keys import Keys, Meter
@@ -124,7 +125,7 @@ class App:
             # Made when asked for, and then kept by the app: the document takes some 9 MB.
             return HTMLResponse(docs.page(app), headers={"content-security-policy": docs.POLICY})
 
-        for kind in (TenthError, RequestValidationError, HTTPException, Exception):
+        for kind in (TenthError, RequestValidationError, HTTPException, ClientDisconnect, Exception):
             app.add_exception_handler(kind, _on_error)
         return app
 
@@ -170,6 +171,8 @@ def refusal(path: str, failure: Failure) -> Response:
 async def _on_error(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
         error = explain(error)
+    if isinstance(error, ClientDisconnect):
+        error = Refused(499, "the client went away")
     if isinstance(error, HTTPException):
         return refusal(request.scope["path"], Failure(error.status_code, str(error.detail)))
     return refusal(request.scope["path"], failure_of(error))

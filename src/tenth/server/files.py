@@ -110,13 +110,14 @@ class Batches:
                        (code, json.dumps(body), id, n))
 
     def end(self, id: str, owner: str, status: str) -> None:
-        """Make the files of a batch's answers and errors, and end it. Nothing happens when it has ended."""
+        """Make the files of a batch's answers and errors, and end it. Nothing happens when it has ended, or is gone."""
         rows = self._state.query("SELECT n, custom, code, answer FROM batch_lines WHERE batch = ? AND code IS NOT NULL "
                                  "ORDER BY n", id)
         good = [_line(id, row) for row in rows if row["code"] < 400]
         bad = [_line(id, row) for row in rows if row["code"] >= 400]
         with self._state.transaction() as db:
-            if db.execute("SELECT status FROM batches WHERE id = ?", (id,)).fetchone()["status"] in ENDED:
+            row = db.execute("SELECT status FROM batches WHERE id = ?", (id,)).fetchone()
+            if row is None or row["status"] in ENDED:
                 return
             files = [self._store(db, owner, f"{id}_{what}.jsonl", lines) for what, lines in
                      (("output", good), ("error", bad))]

@@ -8,6 +8,7 @@ the login are open.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -24,6 +25,7 @@ LOGIN_PATH = "/api/session"  # tells and makes who is asking, so nobody can be a
 MOST_BODY_BYTES = 16 << 20
 FORM_PATHS = {"/v1/files": 64 << 20, "/api/import": 512 << 20}  # POST takes a form there, of at most so many bytes
 EITHER_PATHS = {"/api/attachments": 64 << 20}  # a form or JSON
+MOST_OF_STRANGERS_BYTES = 1 << 14  # they have only a login to send
 MOST_PATH_BYTES = 2048
 
 # Beginning of the path -> the scope a key needs for it; the first that fits. Everything else needs "infer".
@@ -85,8 +87,8 @@ class Guard:
                 if scope["method"] == "OPTIONS":
                     await _preflight()(scope, receive, send)
                     return
-            caller = self._check_caller(scope, headers, origin)
-            most_bytes = _check_body(scope["method"], scope["path"], headers)
+            caller = await self._caller(scope, headers, origin)
+            most_bytes = _check_body(scope["method"], scope["path"], headers, caller is not None)
             if caller is not None and not scope["path"].startswith(self._visitors.unmetered or "\0"):
                 self._visitors.meter.start(caller)
                 metered = caller
@@ -111,11 +113,15 @@ class Guard:
         if headers.get(b"sec-fetch-site") == b"cross-site" and not known:
             raise Refused(403, "other sites may not use this server", "see --allow-origin")
 
+    async def _caller(self, scope: Scope, headers: dict[bytes, bytes], origin: str) -> Caller | None:
+        """Who asks. In a thread: a database that is busy, or gone, would have everybody's streams wait."""
+        if scope["path"] in self._allowed.open_paths:
+            return None
+        return await asyncio.to_thread(self._check_caller, scope, headers, origin)
+
     def _check_caller(self, scope: Scope, headers: dict[bytes, bytes], origin: str) -> Caller | None:
         """Who asks, if anybody has to be known. Refuses who is not, and who may not."""
         path, visitors = scope["path"], self._visitors
-        if path in self._allowed.open_paths:
-            return None
         if not visitors.needs_login():
             return ANYBODY
         caller = self._caller_of_key(headers) or self._caller_of_cookie(scope, headers, origin)
@@ -149,22 +155,34 @@ def key_of(headers: Mapping[bytes, bytes]) -> str:
     return secret.strip()
 
 
-def _check_body(method: str, path: str, headers: dict[bytes, bytes]) -> int:
+def _check_body(method: str, path: str, headers: dict[bytes, bytes], is_known: bool) -> int:
     """Check the content type and announced length of a request; gives how many bytes its body may have."""
     if len(path) > MOST_PATH_BYTES:
         raise Refused(414, "the path is too long")
-    most = (FORM_PATHS | EITHER_PATHS).get(path, MOST_BODY_BYTES)
+    most = (FORM_PATHS | EITHER_PATHS).get(path, MOST_BODY_BYTES) if is_known else MOST_OF_STRANGERS_BYTES
     if method not in ("GET", "HEAD", "OPTIONS", "DELETE"):
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         expected = b"multipart/form-data" if path in FORM_PATHS else b"application/json"
         if kind != expected and not (path in EITHER_PATHS and kind == b"multipart/form-data"):
             raise Refused(415, f"the content type is {kind.decode('latin-1')[:200]!r}, expected {expected.decode()}")
+        if kind == b"multipart/form-data":
+            _check_form(headers[b"content-type"])
+        elif path in EITHER_PATHS:
+            most = min(most, MOST_BODY_BYTES)
         if b"content-encoding" in headers:
             raise Refused(415, "bodies must not be compressed")
     length = headers.get(b"content-length", b"0")
     if not length.isdigit() or len(length) > 15 or int(length) > most:
         raise Refused(413, f"the body is larger than {most} bytes")
     return most
+
+
+def _check_form(content_type: bytes) -> None:
+    """Refuse a form in another encoding than UTF-8: Python has some that make texts which no database takes."""
+    for parameter in content_type.lower().split(b";")[1:]:
+        name, _, value = parameter.partition(b"=")
+        if name.strip() == b"charset" and value.strip(b" \t\"'") not in (b"utf-8", b"utf8"):
+            raise Refused(415, "forms have to be in UTF-8")
 
 
 def _bounded(receive: Receive, most_bytes: int) -> Receive:

@@ -67,6 +67,12 @@ class Service:
             raise Refused(404, f"no answer {id!r} is at work", "it may have ended already", param="id")
         return found
 
+    def abort(self, owner: str) -> None:
+        """End what is at work for somebody, batches included, with an error to whoever reads it."""
+        for answer in list(self.answers):
+            if answer.owner.partition(" ")[0] == owner:  # a batch's is "OWNER BATCH"
+                answer.abort("the account is gone")
+
     async def shut_down(self, grace_s: float) -> None:
         """Refuse what comes and what waits, let what runs finish within the grace, end the rest with an error."""
         self.is_closing = True
@@ -75,7 +81,7 @@ class Service:
         while (self.answers or self.readings) and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
         for answer in list(self.answers):
-            answer.abort()
+            answer.abort(SHUTTING_DOWN)
         for reading in list(self.readings):
             reading.cancel()
 
@@ -118,7 +124,8 @@ class Answer:
         self._starts: list[Callable[[], Stream]] = []
         self._streams: list[Stream] = []
         self._asked_s = time.monotonic()
-        self._is_aborted = self._is_stopped = self._thinks_enough = False
+        self._aborted: str | None = None  # why, if it was
+        self._is_stopped = self._thinks_enough = False
 
     def add(self, prepared: Prepared, n: int) -> None:
         """Have n choices for this prompt, of which the first has the seed that was asked for."""
@@ -148,6 +155,8 @@ class Answer:
         watch = self._service.metrics.watch(self.name, self._asked_s)
         try:
             async with self._gate.turn(self._ticket):
+                if self._aborted:
+                    raise Refused(503, self._aborted, retry_after_s=5)
                 streams = events_of(self._starts[0](), 0) if len(self._starts) == 1 else merged(self._starts)
                 if self._service.log_text:
                     streams = self._logged(streams)
@@ -155,8 +164,7 @@ class Answer:
                     if isinstance(event, Delta):
                         watch.delta(event.index, len(event.logprobs))
                     elif event.reason == "cancelled" and not self._is_stopped:
-                        raise Refused(503, SHUTTING_DOWN if self._is_aborted else "the model was closed",
-                                      retry_after_s=5)
+                        raise Refused(503, self._aborted or "the model was closed", retry_after_s=5)
                     else:
                         watch.end(event)
                     yield event
@@ -189,9 +197,9 @@ class Answer:
         ended = [stream.end_thinking() for stream in self._streams]
         return any(ended) or len(ended) < len(self._starts)
 
-    def abort(self) -> None:
+    def abort(self, why: str) -> None:
         """End it with an error to whoever reads it."""
-        self._is_aborted = True
+        self._aborted = why
         for stream in self._streams:
             stream.cancel()
 

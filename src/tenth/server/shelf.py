@@ -92,11 +92,16 @@ class Shelf:
             if name not in names and served.model is None and not served.n_users:
                 del self.models[name]
 
+    def listed(self) -> list[Served]:
+        """The models that requests may name now."""
+        self.refresh()
+        return list(self.models.values())
+
     def only(self, name: str | None) -> str:
         """The name given, or that of the only model there is."""
-        if name is None and len(self.models) > 1:
+        if name is None and len(self.listed()) > 1:
             raise Refused(400, "the model has to be named", f"there are: {', '.join(self.models)}", param="model")
-        return next(iter(self.models)) if name is None else name
+        return self.choose(None) if name is None else name
 
     def choose(self, name: str | None) -> str:
         """The name given, or that of the first model. Refuses one that is not served, or none at all."""

@@ -42,6 +42,30 @@ class UnigramEncoder:
 
 def _normaliser(table: bytes) -> normalizers.Normalizer:
     try:
-        return normalizers.Precompiled(table)
+        normaliser = normalizers.Precompiled(table)
     except Exception as error:  # the library raises bare Exception
         raise ModelFileError(f"{_KEY} cannot be read: {error}", DAMAGED) from None
+    if not _is_sound(table):
+        raise ModelFileError(f"{_KEY} cannot be read: its tables lead outside of themselves", DAMAGED)
+    return normaliser
+
+
+def _is_sound(table: bytes) -> bool:
+    """Whether no text leads outside of the tables, which the library does not see before it happens, and then panics.
+
+    They are the bytes of a trie, its units of 32 bits, and texts that end in NUL. A unit (s-yata/darts-clone, darts.h):
+    bit 31 of one that is a value, the place of a text; else bits 0 to 7 its byte, bit 8 whether a value follows it, and
+    how far away its followers are. Follower c is at place XOR c, the value at XOR 0.
+    """
+    n_bytes = int.from_bytes(table[:4], "little")
+    units = np.frombuffer(table[4 : 4 + n_bytes // 4 * 4], "<u4").astype(np.int64)
+    texts = np.frombuffer(table[4 + n_bytes :] + b"\0", np.uint8)
+    places = np.arange(len(units)) ^ (units >> 10 << ((units & 1 << 9) >> 6))
+    is_node = (units >> 31 == 0) & (units & 0xFF != 0)
+    is_node[:1] = True  # the root
+    if not len(units) or (places[is_node] | 0xFF).max() >= len(units):
+        return False
+    values = units[places[is_node & (units >> 8 & 1 == 1)]] & 0x7FFFFFFF
+    if len(values) and values.max() >= len(texts):
+        return False
+    return not (texts[values] & 0xC0 == 0x80).any()  # in the middle of a character

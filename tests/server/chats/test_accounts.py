@@ -1,5 +1,7 @@
 """Accounts: who comes in, what each may do, and the limits of each."""
 
+import json
+import threading
 from contextlib import contextmanager
 
 import httpx2
@@ -9,7 +11,7 @@ from tenth.server.accounts import Accounts
 from tenth.server.chats import events
 from tenth.server.state import State
 
-from ..running import TINY, Running
+from ..running import TINY, Held, Running
 from .conftest import ended, new_chat, wait_for
 
 ADA, BO = {"name": "ada", "password": "correct horse"}, {"name": "bo", "password": "battery staple"}
@@ -150,3 +152,53 @@ def test_the_first_account_takes_over_what_was_there(tmp_path):
         assert running.get("/api/chats").status_code == 401
         with browser(running, ADA) as ada:
             assert [one["title"] for one in ada.get("/api/chats").json()["chats"]] == ["from before"]
+
+
+def test_what_runs_for_an_account_ends_with_it_and_others_batches_go_on(home):
+    line = {"method": "POST", "url": "/v1/completions", "body": {"model": "tiny", "prompt": "a", "max_tokens": 3000,
+                                                                  "ignore_eos": True}}
+
+    def batch(client, n, **fields):
+        lines = [json.dumps({**line, "custom_id": str(i), "body": line["body"] | fields}) for i in range(n)]
+        file = client.post("/v1/files", files={"file": ("x", "\n".join(lines).encode())}, data={"purpose": "batch"})
+        return client.post("/v1/batches", json={"input_file_id": file.json()["id"], "endpoint": line["url"],
+                                                "completion_window": "24h"}).json()["id"]
+
+    with browser(home, ADA) as ada, browser(home, {"name": "bo", "password": BO["password"]}) as bo:
+        id = bo.get("/api/session").json()["user"]["id"]
+        body = {"model": "tiny", "prompt": "a", "max_tokens": 1}
+        assert ada.post("/v1/completions", json=body).status_code == 200
+        with Held(home.served.model):
+            batch(bo, 2)
+            wait_for(lambda: [one for one in home.app.service.answers if one.owner.startswith(id)])
+            assert ada.delete(f"/api/users/{id}").status_code == 204
+        wait_for(lambda: not home.app.service.answers)
+        theirs = batch(ada, 2, max_tokens=1)
+        wait_for(lambda: ada.get(f"/v1/batches/{theirs}").json()["status"] == "completed")
+
+
+def test_limits_hold_for_questions_that_come_at_once(home):
+    with browser(home, BO) as bo:
+        chats = [bo.post("/api/chats", json={}).json()["id"] for _ in range(4)]
+        codes = []
+
+        def ask(chat):
+            body = {"content": "x", "settings": {"max_tokens": 1}}
+            codes.append(bo.post(f"/api/chats/{chat}/messages", json=body).status_code)
+
+        threads = [threading.Thread(target=ask, args=(chat,)) for chat in chats]
+        with home.app.state.engine._writing:  # none can be stored until all have come
+            for thread in threads:
+                thread.start()
+            wait_for(lambda: len(codes) == 2)  # who is refused
+        for thread in threads:
+            thread.join()
+        assert sorted(codes) == [201, 201, 429, 429]
+
+
+def test_no_account_is_called_like_another_one_s_id(home):
+    with browser(home, ADA) as ada, browser(home, BO) as bo:
+        ids = [one.get("/api/session").json()["user"]["id"] for one in (ada, bo)]
+        for id in ids:
+            assert ada.post("/api/users", json={"name": id, "password": "x" * 8}).status_code == 400
+        assert Accounts(home.app.state).get(ids[1]).name == "bo"

@@ -188,6 +188,12 @@ def test_tokens_are_counted_by_the_open_model(desk):
     assert desk.get(f"/api/attachments/{one['id']}/text").status_code == 404
 
 
+def test_a_field_of_the_form_that_is_not_known_is_a_400_that_names_it(desk):
+    for path, fields in (("/api/attachments", {"model": "tiny", "colour": "red"}), ("/api/import", {"colour": "red"})):
+        answer = desk.http.post(path, files={"file": ("a.txt", b"text")}, data=fields)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "colour")
+
+
 def test_files_that_cannot_be_read_are_refused(desk):
     answer = upload(desk, "x.pdf", b"%PDF-1.4 nothing")
     assert answer.status_code == 400
@@ -197,3 +203,8 @@ def test_files_that_cannot_be_read_are_refused(desk):
     assert broken.status_code == 400
     assert desk.post("/api/attachments", {"name": "x"}).status_code == 400
     assert upload(desk, "x.txt", b"x" * (65 << 20)).status_code == 413
+
+
+def test_a_long_text_that_is_pasted_is_cut_too(desk):
+    one = desk.post("/api/attachments", {"name": "x", "text": "x" * (extracting.MOST_CHARACTERS + 1)}).json()
+    assert (one["n_chars"], one["is_cut"]) == (extracting.MOST_CHARACTERS, True)

@@ -1,5 +1,7 @@
 """Chats over HTTP against the real server and a real, tiny model."""
 
+import asyncio
+import threading
 import time
 
 import pytest
@@ -8,6 +10,7 @@ from tenth.server.chats.parts import ELSEWHERE_S
 from tenth.server.databases import open_engine
 from tenth.server.state import State
 
+from ..running import Held
 from .conftest import ask, ended, listening, messages, new_chat, wait_for
 
 LONG = {"max_tokens": 1500, "temperature": 0, "system": "Write a very long story."}
@@ -272,3 +275,31 @@ def test_a_lost_connection_may_have_missed_something(postgres):
     assert not state.engine.changed_elsewhere()
     state.close()
     other.close()
+
+
+def test_an_answer_that_is_stopped_twice_at_once_is_saved(desk):
+    chats = [new_chat(desk) for _ in range(5)]
+    with Held(desk.opened()):
+        answers = [ask(desk, chat, **{"settings": LONG})[1] for chat in chats]
+        last = answers[-1]
+        wait_for(lambda: (live := desk.app.chats.answering.live.get(last["id"])) and live.answer is not None
+                 and live.answer.is_queued)
+        stop = f"/api/chats/{last['chat_id']}/messages/{last['id']}/stop"
+        said = []
+        threads = [threading.Thread(target=lambda: said.append(desk.post(stop, {}).json()["answer"]["status"]))
+                   for _ in range(2)]
+        live = desk.app.chats.answering.live[last["id"]]
+        loop, saving = live.task.get_loop(), desk.app.chats.answering._saving
+        asyncio.run_coroutine_threadsafe(saving.acquire(), loop).result(60)
+        threads[0].start()
+        wait_for(lambda: live.is_stopped)
+        threads[1].start()
+        desk.get("/health")
+        time.sleep(0.2)  # it comes, or it does not: then the test shows less
+        loop.call_soon_threadsafe(saving.release)
+        for thread in threads:
+            thread.join()
+        assert said == ["stopped", "stopped"]
+        assert stored(desk, "SELECT status FROM messages WHERE id = ?", last["id"]) == [("stopped",)]
+    for answer in answers[:-1]:
+        desk.post(f"/api/chats/{answer['chat_id']}/messages/{answer['id']}/stop", {})

@@ -1,10 +1,14 @@
 """Chats go out and come back the same; other programs' exports come in, damaged and hostile ones do no harm."""
 
+import asyncio
 import io
 import json
 import zipfile
 
 import pytest
+
+from tenth.server.chats import shelves
+from tenth.server.chats.exporting import export
 
 from .conftest import ask, ended, new_chat
 
@@ -224,3 +228,52 @@ def test_names_and_texts_are_kept_as_they_are_and_never_become_more(desk):
     kept = evil.replace("\ud800", "?")
     assert found["messages"][0]["content"].replace("\ufffd", "\x00") == kept
     assert "/" not in found["messages"][0]["attachments"][0]["name"]
+
+
+def test_numbers_that_are_none_are_left_out(desk):
+    deep = json.dumps("").replace('""', '{"a":' * 500 + "1" + "}" * 500)
+    told = {"usage": {"prompt_tokens": 3, "cached_tokens": float("nan"), "completion_tokens": "DEEP", "x\ud800": 1},
+            "timings": {"first_token_s": None, "prompt_tokens_per_second": float("inf")},
+            "cost": {"seconds": 10**400, "joules": 2.5, "joules_are": "estimated"}, "thinking_s": float("inf")}
+    data = json.dumps({"format": "tenth-chats", "chats": [
+        {"title": "t", "messages": [{"id": "a", "role": "assistant", "content": "x", **told}]}]})
+    ((found,), said) = imported(desk, data.replace('"DEEP"', deep).encode())
+    assert said["n_messages"] == 1
+    (one,) = found["messages"]
+    assert (one["usage"], one["timings"], one["thinking_s"]) == ({"prompt_tokens": 3}, {"first_token_s": None}, None)
+    assert one["cost"] == {"joules": 2.5, "joules_are": "estimated"}
+    exported = desk.get("/api/export", params={"chat_id": found["chat"]["id"]})
+    assert json.loads(exported.content)["chats"][0]["messages"][0]["cost"] == one["cost"]
+
+
+def test_halves_of_characters_lose_no_conversation(desk):
+    def conversation(title, model):
+        message = {"author": {"role": "assistant"}, "content": {"content_type": "text", "parts": ["hi"]},
+                   "metadata": {"model_slug": model}}
+        return {"title": title, "mapping": {"a": {"message": message}}, "default_model_slug": model}
+
+    found, said = imported(desk, [conversation("odd", "\ud800"), conversation("good", "gpt")])
+    assert said == {"n_chats": 2, "n_messages": 2, "warnings": []}
+    assert sorted(one["chat"]["model"] for one in found) == ["?", "gpt"]
+
+
+def test_what_is_deleted_while_it_is_exported_is_left_out(desk):
+    kept, gone = (new_chat(desk, title=title) for title in ("kept", "gone"))
+
+    async def exported(kind):
+        found = []
+        async for part in export(desk.app.chats, "local", [gone["id"], kept["id"], gone["id"], kept["id"]], kind):
+            found.append(part)
+        return "".join(found)
+
+    desk.http.delete(f"/api/chats/{gone['id']}")
+    assert [chat["title"] for chat in json.loads(asyncio.run(exported("json")))["chats"]] == ["kept", "kept"]
+    assert asyncio.run(exported("markdown")) == "# kept\n\n---\n\n# kept\n"
+
+
+def test_a_disk_that_is_full_keeps_what_was_added_and_says_so(desk, monkeypatch):
+    monkeypatch.setattr(shelves, "MOST_OF_EACH", len(desk.get("/api/folders").json()["folders"]) + 1)
+    chats = [{"title": str(n), "folder": f"new {n}", "messages": []} for n in range(3)]
+    found, said = imported(desk, {"format": "tenth-chats", "chats": chats})
+    assert len(found) == 1
+    assert "folders already" in said["warnings"][0]

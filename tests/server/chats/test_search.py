@@ -149,3 +149,14 @@ def test_answers_are_found_once_they_have_ended(desk):
         found = desk.get("/api/search", params={"q": f'"{asked[0]}"', "limit": 200}).json()["hits"]
         assert answer["id"] in [hit["message_id"] for hit in found]
     assert desk.get("/api/search", params={"q": "x" * 501}).status_code == 400
+
+
+def test_texts_with_words_of_any_length_are_kept_and_found(store):
+    long = "deadbeef" * 1000
+    many = " ".join(f"слово{number}конец" for number in range(60_000))
+    chat = say(store, "of_long", f"before {long} after", many, title="x")
+    assert [hit["chat_id"] for hit in find(store, "of_long", "before")] == [chat]
+    assert len(find(store, "of_long", "слово7конец")) == 1
+    assert len(find(store, "of_long", long[:400])) == 1  # the beginning of a word
+    store.delete("of_long", chat)
+    assert not find(store, "of_long", "before")

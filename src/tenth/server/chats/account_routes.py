@@ -59,7 +59,8 @@ class UserChange(Body):
 @router.get("/session")
 async def get_session(request: Request) -> Json:
     """Who is asking, and whether somebody has to log in."""
-    return _session(parts(request), request.state.caller)
+    desk = parts(request)
+    return await desk.state.run(_session, desk, request.state.caller)
 
 
 @router.post("/session")
@@ -75,7 +76,8 @@ async def log_in(body: LogIn, request: Request) -> Response:
         secret = await desk.state.run(doors.sessions.pair, body.pairing, address)
     else:
         raise Refused(400, "name and password are needed, or key, or pairing")
-    response = JSONResponse(_session(desk, doors.sessions.find(secret)))
+    caller = await desk.state.run(doors.sessions.find, secret)
+    response = JSONResponse(await desk.state.run(_session, desk, caller))
     response.set_cookie(desk.cookie, secret, max_age=int(SESSION_S), httponly=True, samesite="strict",
                         secure=request.scope["scheme"] == "https")
     return response
@@ -145,6 +147,7 @@ async def remove_user(id: str, request: Request) -> Response:
     user = await desk.state.run(desk.doors.accounts.get, id)
     await desk.answering.stop_all(user.id)
     await desk.state.run(desk.doors.accounts.remove, id)
+    desk.service.abort(user.id)
     await desk.state.run(desk.chats.delete_all, user.id)
     return Response(status_code=204)
 

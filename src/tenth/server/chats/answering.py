@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tenth.errors import TenthError
@@ -41,6 +41,7 @@ class Answering:
         self._service, self._state, self._chats, self._hub = service, state, chats, hub
         self._insides = Insides(state)
         self.live: dict[str, Live] = {}
+        self._coming: list[str] = []  # owners of answers that are about to begin
         self._saving = asyncio.Lock()  # what was saved last is what was made last
         self.server = server_name()
         self.before_cost: Callable[[], None] = lambda: None  # has the energy until now shared out
@@ -57,11 +58,20 @@ class Answering:
         return {"role": "assistant", "status": "queued", "model": model, "settings": settings,
                 "server": self.server}
 
-    def check_room(self, owner: str, most: int | None = None) -> None:
-        """Refuse (429) one answer too many. ``most``: the caller's own limit, if there is one."""
-        n = sum(live.owner == owner for live in self.live.values())
+    @contextlib.contextmanager
+    def room(self, owner: str, most: int | None = None) -> Iterator[None]:
+        """Room for an answer that is stored and begun in the block. Refuses (429) one too many.
+
+        ``most``: the caller's own limit, if there is one.
+        """
+        n = sum(live.owner == owner for live in self.live.values()) + self._coming.count(owner)
         if n >= min(MOST_OF_ONE, most or MOST_OF_ONE):
             raise Refused(429, f"{n} answers are being made for you already", "stop one, or wait", retry_after_s=5)
+        self._coming.append(owner)
+        try:
+            yield
+        finally:
+            self._coming.remove(owner)
 
     def start(self, owner: str, message: Message) -> Message:
         """Begin with an answer whose message is stored."""
@@ -82,14 +92,14 @@ class Answering:
 
     async def stop(self, live: Live) -> None:
         """End an answer as it is, and wait until it is saved."""
-        live.is_stopped = True
-        if live.answer is None or live.answer.is_queued:
-            assert live.task is not None, "an answer has no task"
-            live.task.cancel()
-        else:
-            live.answer.stop()
-        if live.task is not None:
-            await asyncio.wait({live.task})
+        assert live.task is not None, "an answer has no task"
+        if not (live.is_stopped or live.is_ending):  # once: what saves its end is not to be cancelled
+            live.is_stopped = True
+            if live.answer is None or live.answer.is_queued:
+                live.task.cancel()
+            else:
+                live.answer.stop()
+        await asyncio.wait({live.task})
 
     async def stop_all(self, owner: str, chat_id: str | None = None, ids: set[str] | None = None) -> None:
         """End every answer of an owner; of a chat; of some messages."""
@@ -111,6 +121,7 @@ class Answering:
                 status = "interrupted"
             else:
                 status, facts = "error", {"error": failure_of(error).message}
+        live.is_ending = True
         end = {"status": status, "cost": self._cost(live), **facts}
         try:
             async with self._saving:  # before anybody is told that it has ended
@@ -212,6 +223,7 @@ class Answering:
     async def close(self) -> None:
         """End everything; answers at work are saved as interrupted."""
         tasks = [live.task for live in self.live.values() if live.task is not None]
-        for task in tasks:
-            task.cancel()
+        for live in self.live.values():
+            if live.task is not None and not live.is_ending:
+                live.task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -41,7 +41,8 @@ class Attachments:
 
     async def add_text(self, owner: str, name: str, text: str, model: str | None, kind: str = "text",
                        is_cut: bool = False) -> Attachment:
-        """Keep a text."""
+        """Keep a text, or as much of it as an attachment may have."""
+        text, is_cut = text[: extracting.MOST_CHARACTERS], is_cut or len(text) > extracting.MOST_CHARACTERS
         n_tokens, is_counted = await asyncio.to_thread(self._count, text, model)
         return await self._state.run(self._add, owner, {
             "name": clean_name(name), "kind": kind, "n_chars": len(text), "n_tokens": n_tokens,

@@ -11,6 +11,7 @@ import tenth
 from tenth.server.chats.imports.ours import FORMAT
 from tenth.server.chats.parts import ChatServer
 from tenth.server.chats.prompts import branch
+from tenth.server.failures import Refused
 
 Kind = Literal["json", "markdown"]
 LEFT_OUT = ("chat_id", "attachments", "rev")  # of a message
@@ -22,14 +23,22 @@ async def export(desk: ChatServer, owner: str, ids: list[str], kind: Kind) -> As
         yield json.dumps({"format": FORMAT, "version": 1, "made_by": f"tenth {tenth.__version__}",
                           "made_at": time.time()})[:-1] + ', "chats": [\n'
     names = {one["id"]: one["name"] for one in await desk.state.run(desk.shelves.all, "folder", owner)}
-    for number, id in enumerate(ids):
-        chat = await desk.state.run(_whole, desk, owner, id, names)
-        if kind == "json":
-            yield (",\n" if number else "") + json.dumps(chat, ensure_ascii=False)
-        else:
-            yield ("\n---\n\n" if number else "") + markdown(chat)
+    between = ""
+    for id in ids:
+        try:
+            yield between + await desk.state.run(_told, desk, owner, id, names, kind)
+        except Refused as error:
+            if error.status != 404:  # it was deleted meanwhile
+                raise
+            continue
+        between = ",\n" if kind == "json" else "\n---\n\n"
     if kind == "json":
         yield "\n]}\n"
+
+
+def _told(desk: ChatServer, owner: str, id: str, folders: dict[str, str], kind: Kind) -> str:
+    chat = _whole(desk, owner, id, folders)
+    return json.dumps(chat, ensure_ascii=False) if kind == "json" else markdown(chat)
 
 
 def _whole(desk: ChatServer, owner: str, id: str, folders: dict[str, str]) -> dict[str, Any]:

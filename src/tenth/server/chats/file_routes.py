@@ -38,7 +38,7 @@ async def add(request: Request) -> Attachment:
     """Keep the text of a file (a form with ``file``) or a text (JSON with name and text); it can be sent then."""
     desk, owner = parts(request), owner_of(request)
     if request.headers["content-type"].startswith("multipart/form-data"):
-        file, fields = await one_file(request)
+        file, fields = await one_file(request, "model")
         try:
             name, data = file.filename or "file", await file.read()
         finally:
@@ -69,8 +69,8 @@ async def delete(id: str, request: Request) -> Response:
     return Response(status_code=204)
 
 
-async def one_file(request: Request) -> tuple[UploadFile, dict[str, str]]:
-    """The only file of a form, and its other fields."""
+async def one_file(request: Request, *others: str) -> tuple[UploadFile, dict[str, str]]:
+    """The only file of a form, and those of its other fields that may be there. Refuses (400) a form with more."""
     try:
         form = await request.form(max_files=1, max_fields=8, max_part_size=1 << 16)
     except HTTPException as error:
@@ -79,4 +79,7 @@ async def one_file(request: Request) -> tuple[UploadFile, dict[str, str]]:
     if not isinstance(file, UploadFile):
         await form.close()
         raise Refused(400, "the form has no file", param="file")
+    if extra := set(form) - {"file", *others}:
+        await form.close()
+        raise Refused(400, f"there is no field {min(extra)[:100]!r} here", param=min(extra)[:100])
     return file, {name: value for name, value in form.items() if isinstance(value, str)}

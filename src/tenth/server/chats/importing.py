@@ -23,6 +23,11 @@ WAIT_S = 600.0
 
 async def import_file(desk: ChatServer, owner: str, file: IO[bytes]) -> dict[str, Any]:
     """Add what a file has; gives how much that was, and what was left out. Refuses (400) a file that has nothing."""
+    async with desk.importing:
+        return await _import(desk, owner, file)
+
+
+async def _import(desk: ChatServer, owner: str, file: IO[bytes]) -> dict[str, Any]:
     process = await asyncio.create_subprocess_exec(
         *command(imports.__name__), stdin=file, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
         limit=MOST_LINE)
@@ -41,8 +46,12 @@ async def import_file(desk: ChatServer, owner: str, file: IO[bytes]) -> dict[str
                 chat["folder_id"] = await _folder(desk, owner, said["folder"], folders)
                 await desk.state.run(desk.chats.add_whole, owner, chat, messages)
                 n_chats, n_messages = n_chats + 1, n_messages + len(messages)
-    except (TimeoutError, ValueError):
+    except (TimeoutError, ValueError, RecursionError):
         pass
+    except Refused as error:  # the disk is full, say: what was added is there
+        if not n_chats:
+            raise
+        end = {"error": error.message, "skipped": {}}
     finally:
         if process.returncode is None:
             process.kill()

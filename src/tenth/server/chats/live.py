@@ -28,6 +28,7 @@ class Live:
     answer: Answer | None = None  # once it was accepted
     task: asyncio.Task[None] | None = None
     is_stopped: bool = False
+    is_ending: bool = False  # nothing more comes; its end is being saved
     is_dirty: bool = False  # has more than the database
     ends_thinking: bool = False
     tokens: list[TokenLogprob] = field(default_factory=list)

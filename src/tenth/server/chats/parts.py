@@ -62,6 +62,7 @@ class ChatServer:
         self.watching = Watching(self.answering, service.shelf, self.hub, engine)
         self.answering.before_cost = self.watching.look
         self.stock, self.pulls = Stock(service.shelf, engine), Pulls(service.shelf, self.hub)
+        self.importing = asyncio.Semaphore(1)  # files that are read at a time: one may take 4 GiB
         self.preferences, self.insides = Preferences(state), Insides(state)
 
     async def run(self) -> None:

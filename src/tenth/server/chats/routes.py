@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
@@ -128,12 +130,12 @@ async def ask(chat_id: str, body: bodies.NewMessage, request: Request) -> Json:
     chat = await desk.state.run(desk.chats.get, owner, chat_id)
     question = {"parent_id": body.parent_id, "role": "user", "content": body.content, "client_id": body.client_id}
     answer = _answer(desk, chat, body.model, body.settings)
-    _check_limits(desk, request)
-    chat, (asked, *answers) = await desk.state.run(desk.chats.add_messages, owner, chat_id, [question, answer],
-                                                   body.attachment_ids)
-    desk.hub.tell(owner, "chat", {"chat": chat})
-    desk.hub.tell(owner, "message", {"message": desk.answering.message(asked)})
-    return {"user": desk.answering.message(asked), "answer": _start(desk, owner, answers[0]) if answers else None}
+    with _room(desk, request):
+        chat, (asked, *answers) = await desk.state.run(desk.chats.add_messages, owner, chat_id, [question, answer],
+                                                       body.attachment_ids)
+        desk.hub.tell(owner, "chat", {"chat": chat})
+        desk.hub.tell(owner, "message", {"message": desk.answering.message(asked)})
+        return {"user": desk.answering.message(asked), "answer": _start(desk, owner, answers[0]) if answers else None}
 
 
 @router.post("/chats/{chat_id}/messages/{message_id}/regenerate", status_code=201)
@@ -144,10 +146,10 @@ async def regenerate(chat_id: str, message_id: str, body: bodies.Again, request:
     old = await desk.state.run(desk.chats.message, owner, chat_id, message_id)
     answer = _answer(desk, chat, body.model, body.settings)
     answer["parent_id"] = old["id"] if old["role"] == "user" else old["parent_id"]
-    _check_limits(desk, request)
-    chat, (new,) = await desk.state.run(desk.chats.add_messages, owner, chat_id, [answer])
-    desk.hub.tell(owner, "chat", {"chat": chat})
-    return {"answer": _start(desk, owner, new)}
+    with _room(desk, request):
+        chat, (new,) = await desk.state.run(desk.chats.add_messages, owner, chat_id, [answer])
+        desk.hub.tell(owner, "chat", {"chat": chat})
+        return {"answer": _start(desk, owner, new)}
 
 
 @router.post("/chats/{chat_id}/messages/{message_id}/continue")
@@ -157,13 +159,13 @@ async def go_on(chat_id: str, message_id: str, request: Request) -> Json:
     old = await desk.state.run(desk.chats.message, owner, chat_id, message_id)
     if old["role"] != "assistant" or message_id in desk.answering.live:
         raise Refused(409, "only an answer that has ended can be gone on with")
-    _check_limits(desk, request)
     changes = {"status": "queued", "error": None}
-    rev = await desk.state.run(desk.chats.change_message, owner, chat_id, message_id,
-                               {**changes, "server": desk.answering.server})
-    if message_id in desk.answering.live:
-        raise Refused(409, "somebody else goes on with it")
-    answer = desk.answering.start(owner, {**old, **changes, "rev": rev})
+    with _room(desk, request):
+        rev = await desk.state.run(desk.chats.change_message, owner, chat_id, message_id,
+                                   {**changes, "server": desk.answering.server})
+        if message_id in desk.answering.live:
+            raise Refused(409, "somebody else goes on with it")
+        answer = desk.answering.start(owner, {**old, **changes, "rev": rev})
     desk.hub.tell(owner, "message", {"message": answer})
     return {"answer": answer}
 
@@ -231,11 +233,13 @@ async def delete_message(chat_id: str, message_id: str, request: Request) -> Res
     return Response(status_code=204)
 
 
-def _check_limits(desk: ChatServer, request: Request) -> None:
-    """Refuse (429) one answer too many: at work, or in this minute."""
+@contextlib.contextmanager
+def _room(desk: ChatServer, request: Request) -> Iterator[None]:
+    """Room for an answer. Refuses (429) one too many: at work, or in this minute."""
     caller: Caller = request.state.caller
-    desk.answering.check_room(caller.owner, caller.concurrent)
-    desk.doors.meter.count(caller)
+    with desk.answering.room(caller.owner, caller.concurrent):
+        desk.doors.meter.count(caller)
+        yield
 
 
 def _answer(desk: ChatServer, chat: Chat, model: str | None, settings: bodies.Settings) -> Message:

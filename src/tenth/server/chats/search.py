@@ -63,16 +63,29 @@ class SqliteIndex:
             return bool(db.execute("SELECT total_changes()").fetchone()[0] - before >= 4)
 
 
+MOST_LEXEME = 2000  # bytes of a word; PostgreSQL refuses more than 2046
+MOST_VECTOR = 1 << 20  # bytes of a text's words there
+
+
 class PostgresIndex:
-    """A column of words with positions (tsvector) and its GIN index."""
+    """A column of words with positions (tsvector) and its GIN index.
+
+    Of a very long word the beginning counts, and of a text so many words as a tsvector has room for.
+    """
 
     def __init__(self, state: State) -> None:
         self._state = state
 
     def add(self, db: Database, n: int, owner: str, text: str) -> None:
         """See Index."""
-        vector = " ".join(f"'{word}':{min(at, 16383)}" for at, word in enumerate(words(text), 1))
-        db.execute("INSERT INTO found (n, words) VALUES (?, CAST(? AS TSVECTOR))", (n, vector))
+        lexemes, room = [], MOST_VECTOR
+        for at, word in enumerate(words(text), 1):
+            word = _lexeme(word)
+            room -= len(word.encode()) + 5  # its position, and what aligns it
+            if room < 0:
+                break
+            lexemes.append(f"'{word}':{min(at, 16383)}")
+        db.execute("INSERT INTO found (n, words) VALUES (?, CAST(? AS TSVECTOR))", (n, " ".join(lexemes)))
 
     def remove(self, db: Database, n: int, owner: str, text: str) -> None:
         """See Index."""
@@ -80,12 +93,16 @@ class PostgresIndex:
 
     def find(self, owner: str, asked: list[Term], limit: int) -> list[Any]:
         """See Index."""
-        parts = ["(" + " <-> ".join(f"'{word}'" for word in term.words) + (":*" if term.is_open else "") + ")"
+        parts = ["(" + " <-> ".join(f"'{_lexeme(word)}'" for word in term.words) + (":*" if term.is_open else "") + ")"
                  for term in asked]
         return self._state.query(
             f"SELECT {_FIELDS} FROM found JOIN messages ON messages.n = found.n JOIN chats ON chats.id = chat_id "
             "WHERE words @@ CAST(? AS TSQUERY) AND owner = ? ORDER BY messages.n DESC LIMIT ?",
             " & ".join(parts), owner, limit)
+
+
+def _lexeme(word: str) -> str:
+    return word.encode()[:MOST_LEXEME].decode(errors="ignore")
 
 
 def open_index(state: State) -> SqliteIndex | PostgresIndex:

@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 
 import tenth
 from tenth.errors import TenthError
-from tenth.library import CATALOGUE, pull
+from tenth.library import CATALOGUE, list_models, pull
 from tenth.sampling import MAX_TOP_LOGPROBS
 from tenth.server import replies
 from tenth.server.answers import Choice, Delta, End
@@ -206,7 +206,7 @@ class GenerateRequest(AskRequest):
 def named(request: Request, name: str) -> str:
     """The name of a served model; Ollama's clients may put ":latest" behind it."""
     plain = name.removesuffix(":latest")
-    return plain if plain in get_service(request).shelf.models else name
+    return plain if get_service(request).shelf.has(plain) else name
 
 
 @router.post("/api/chat", response_model=None, responses=replies.of(replies.OllamaAnswer, LINES))
@@ -315,16 +315,17 @@ def _details(served: Served) -> dict[str, Any]:
             "quantization_level": formats[0] if formats else ""}
 
 
-def _row(served: Served) -> dict[str, Any]:
-    size = served.model.memory().get("weights_bytes", 0) if served.model is not None else 0
+def _row(served: Served, file_bytes: int = 0) -> dict[str, Any]:
+    size = served.model.memory().get("weights_bytes", 0) if served.model is not None else file_bytes
     return {"name": served.name, "model": served.name, "size": size, "digest": "", "details": _details(served)}
 
 
 @router.get("/api/tags", responses=replies.of(replies.OllamaModels))
 async def tags(request: Request) -> dict[str, Any]:
     """The models that requests may name."""
-    models = get_service(request).shelf.models.values()
-    return {"models": [_row(served) | {"modified_at": _iso(served.opened_at)} for served in models]}
+    here = {entry.name: entry.size_bytes for entry in await asyncio.to_thread(list_models)}
+    return {"models": [_row(served, here.get(served.source, 0)) | {"modified_at": _iso(served.opened_at)}
+                       for served in get_service(request).shelf.listed()]}
 
 
 @router.get("/api/ps", responses=replies.of(replies.OllamaModels))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,6 +24,8 @@ from tenth.server.state import RETRY_S, patiently
 
 forms = APIRouter(route_class=StrictRoute, tags=["OpenAI"])
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
+
+log = logging.getLogger("tenth.server")
 
 AT_ONCE = 4  # lines of one batch; the queue gives others their turns between them
 
@@ -95,11 +98,15 @@ class Worker:
                 await self._news.wait()
 
     async def _work(self, id: str, owner: str, endpoint: str) -> None:
-        while lines := await patiently(self._batches.next_lines, id, AT_ONCE):
-            await asyncio.gather(*(self._line(id, owner, endpoint, n, body) for n, body in lines))
-        await patiently(self._batches.end, id, owner, "completed")
-        self._busy.discard(owner)
-        self.wake()
+        try:
+            while lines := await patiently(self._batches.next_lines, id, AT_ONCE):
+                await asyncio.gather(*(self._line(id, owner, endpoint, n, body) for n, body in lines))
+            await patiently(self._batches.end, id, owner, "completed")
+            self.wake()
+        except Exception:  # others' batches go on; this one is tried again with the next
+            log.exception("a batch cannot go on")
+        finally:
+            self._busy.discard(owner)
 
     async def _line(self, id: str, owner: str, endpoint: str, n: int, value: dict[str, Any]) -> None:
         while True:

@@ -17,7 +17,7 @@ router = APIRouter(route_class=StrictRoute, tags=["OpenAI"])
 @router.get("/v1/models", responses=replies.of(replies.ModelRows))
 async def list_models(request: Request) -> dict[str, Any]:
     """The models that requests may name."""
-    return {"object": "list", "data": [_row(served) for served in get_service(request).shelf.models.values()]}
+    return {"object": "list", "data": [_row(served) for served in get_service(request).shelf.listed()]}
 
 
 @router.get("/v1/models/{name:path}", responses=replies.of(replies.ModelRow))

@@ -134,7 +134,7 @@ class Background:
             await patiently(turn.end, turn.maker.finished(output), output)
         except asyncio.CancelledError:
             if not self._is_closing:
-                turn.end(turn.maker.response("cancelled"))
+                await asyncio.to_thread(turn.end, turn.maker.response("cancelled"))
         except Exception as error:
             if not self._service.is_closing:  # it is made after the next start
                 await patiently(turn.end, turn.failed(error))
@@ -270,4 +270,4 @@ async def _wire(turn: Turn, answer: Answer) -> Wire:
         yield output.named("failed", response=response)
     finally:
         if not has_ended:  # the reader went
-            turn.end(maker.response("cancelled"))
+            await asyncio.to_thread(turn.end, maker.response("cancelled"))

@@ -10,17 +10,20 @@ from pydantic import Field
 
 from tenth.server.body import Body, JsonRoute
 from tenth.server.dialects.openai_chat import get_service
+from tenth.server.failures import Refused
 from tenth.server.shelf import Borrowed
 
 router = APIRouter(route_class=JsonRoute, tags=["tokens"])
 
 MOST_IDS = 1 << 20
+MOST_TEXT = 1 << 22  # characters
+MOST_PIECES = 1 << 17  # each takes some hundreds of bytes
 
 
 class TokenizeRequest(Body):
     """A text. ``model`` may be left out when only one is served."""
 
-    content: str
+    content: str = Field(max_length=MOST_TEXT)
     model: str | None = Field(default=None, max_length=512)
     add_special: bool = Field(default=False, description="With the begin and end tokens that the file asks for.")
     with_pieces: bool = Field(default=False, description="Also the bytes of each token.")
@@ -40,6 +43,9 @@ async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
         ids = borrowed.model.tokenize(body.content, body.add_special)
         if not body.with_pieces:
             return {"tokens": ids}
+        if len(ids) > MOST_PIECES:
+            raise Refused(400, f"the text has {len(ids)} tokens, with_pieces is for at most {MOST_PIECES}",
+                          param="with_pieces")
         pieces = [borrowed.model.tokenizer.token_bytes(id) for id in ids]
         return {"tokens": [{"id": id, "piece": piece.decode(errors="replace"), "bytes": list(piece)}
                            for id, piece in zip(ids, pieces, strict=True)]}

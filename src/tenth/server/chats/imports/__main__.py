@@ -88,7 +88,7 @@ def main() -> None:
             skipped.update(one.pop("skipped"))
             if "format" in one:
                 n_found += 1
-                print(json.dumps(one))
+                _say(one)
     except (Unusable, zipfile.BadZipFile, NotImplementedError, RuntimeError) as problem:
         error = str(problem)
     except RecursionError:
@@ -97,7 +97,12 @@ def main() -> None:
         error = "the file needs too much memory to be read"
     if not n_found and error is None:
         error = "the file has no conversations of a known format"
-    print(json.dumps({"end": True, "skipped": skipped, "error": error}))
+    _say({"end": True, "skipped": skipped, "error": error})
+
+
+def _say(value: dict[str, Any]) -> None:
+    """Print it, with something else in place of halves of characters, which no database takes."""
+    sys.stdout.buffer.write(json.dumps(value, ensure_ascii=False).encode(errors="replace") + b"\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,14 @@ STATUSES = ("done", "stopped", "interrupted", "error")
 MARK = "is_tenth_chat"  # put into each, so that they are known apart from their file
 
 
+NUMBERS = {  # what a message tells beside its text
+    "usage": ("prompt_tokens", "cached_tokens", "completion_tokens", "thinking_tokens"),
+    "timings": ("first_token_s", "prompt_tokens_per_second", "generated_tokens_per_second"),
+    "cost": ("seconds", "joules"),
+}
+JOULES_ARE = ("measured", "estimated")
+
+
 def inside(value: Any) -> Iterator[Any]:
     """The chats of an export."""
     if isinstance(value, dict) and value.get("format") == FORMAT and isinstance(value.get("chats"), list):
@@ -40,10 +48,10 @@ def _said(one: dict[str, Any]) -> Said:
         more["status"] = one["status"]
     if one.get("rating") in (-1, 0, 1):
         more["rating"] = one["rating"]
-    more |= {name: one[name] for name in ("usage", "timings", "cost") if isinstance(one.get(name), dict)}
+    more |= {name: _facts(one[name], NUMBERS[name]) for name in NUMBERS if isinstance(one.get(name), dict)}
     more |= {name: text_of(one[name]) for name in ("error", "finish_reason") if isinstance(one.get(name), str)}
-    if (seconds := one.get("thinking_s")) is not None and isinstance(seconds, (int, float)):
-        more["thinking_s"] = float(seconds)
+    if _is_number(one.get("thinking_s")):
+        more["thinking_s"] = float(one["thinking_s"])
     files = one.get("attachments")
     attachments = [{"name": text_of(file.get("name")), "kind": text_of(file.get("kind")) or "text",
                     "text": file["text"]} for file in (files if isinstance(files, list) else ())
@@ -53,3 +61,13 @@ def _said(one: dict[str, Any]) -> Said:
         str(one.get("id")), parent if isinstance(parent, str) else None, one["role"], text_of(one.get("content")),
         text_of(one.get("thinking")), text_of(one.get("model")) or None, time_of(one.get("created_at")), attachments,
         more)
+
+
+def _facts(given: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """The numbers of these names, or none; anything else is left out."""
+    found = {name: given[name] for name in names if name in given and (given[name] is None or _is_number(given[name]))}
+    return found | ({"joules_are": given["joules_are"]} if given.get("joules_are") in JOULES_ARE else {})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e15
