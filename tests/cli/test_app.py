@@ -14,8 +14,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tenth.cli import app, qr
+from tenth.cli import app, qr, serve
 from tenth.server import whereabouts
+from tenth.server.config import ServerConfig
 
 
 @pytest.fixture
@@ -40,6 +41,15 @@ def opened(folder, n):
             return lines
         time.sleep(0.05)
     raise AssertionError("no browser was opened")
+
+
+@pytest.mark.parametrize(("host", "given", "here"), [
+    ("127.0.0.1", "http://127.0.0.1:80", "http://127.0.0.1:80"), ("0.0.0.0", "http://0.0.0.0:80", "http://127.0.0.1:80"),
+    ("::1", "http://[::1]:80", "http://[::1]:80"), ("::", "http://[::]:80", "http://[::1]:80"),
+])  # fmt: skip
+def test_an_address_can_be_called(host, given, here):
+    server = ServerConfig(host=host)
+    assert [serve.address(server, 80, is_here) for is_here in (False, True)] == [given, here]
 
 
 def test_the_page_opens_with_one_server_and_no_model(tmp_path, shell_env, browser):
@@ -75,7 +85,7 @@ def test_a_phone_comes_in_by_what_the_terminal_says(shell_env):
             said += line
         base, secret = link.groups()
         told = re.search(r"SHA-256 ([0-9A-F:]{95})", said).group(1)
-        trusted = ssl.create_default_context(cafile=f"{shell_env['TENTH_HOME']}/server/lan.pem")
+        trusted = ssl.create_default_context(cafile=f"{shell_env['TENTH_HOME']}/server/lan-authority.pem")
         host, port = base.removeprefix("https://").split(":")
         with socket.create_connection((host, int(port))) as plain, trusted.wrap_socket(
                 plain, server_hostname=host) as door:

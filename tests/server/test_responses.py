@@ -12,7 +12,7 @@ from tenth.server.keys import Keys, hash_of
 from tenth.server.responses import Responses, Stored
 from tenth.server.state import STEPS, State
 
-from .running import TINY, Running, events, wait_until
+from .running import TINY, Held, Running, events, wait_until
 
 HOW = {"model": "tiny", "temperature": 0.0, "max_output_tokens": 10}
 
@@ -84,6 +84,20 @@ def test_a_background_response_is_made_and_can_be_cancelled(client):
     long = client.responses.create(**(HOW | {"input": "Hi", "background": True, "max_output_tokens": 200,
                                              "extra_body": {"ignore_eos": True}}))
     assert client.responses.cancel(long.id).status in ("cancelled", "incomplete")
+
+
+def test_a_background_response_is_in_progress_when_its_turn_has_come(tmp_path):
+    with Running({"tiny": TINY}, tmp_path, {"max_sequences": 1}) as running, Held(running.opened()) as held:
+        first, second = (running.post("/v1/responses", HOW | {"input": "Hi", "background": True}).json()["id"]
+                         for _ in range(2))
+
+        def statuses():
+            return [running.get(f"/v1/responses/{id}").json()["status"] for id in (first, second)]
+
+        held.wait()
+        assert statuses() == ["in_progress", "queued"]
+        held.go.set()
+        wait_until(lambda: statuses() == ["incomplete"] * 2)
 
 
 def test_a_background_response_is_made_after_a_stop(tmp_path):

@@ -57,8 +57,7 @@ def serve(sources: Sequence[tuple[str, str]], server: ServerConfig, engine: Engi
             with showing_progress() as progress:
                 first = load_model(sources[0][1], progress=progress, **settings)
             app.shelf.put(sources[0][0], first)
-        where = f"{server.scheme}://{server.host}:{port}"
-        here = where.replace("0.0.0.0", "127.0.0.1")
+        where, here = (address(server, port, is_here) for is_here in (False, True))
 
         def ready() -> None:
             stack.enter_context(whereabouts.announced(here))
@@ -69,6 +68,12 @@ def serve(sources: Sequence[tuple[str, str]], server: ServerConfig, engine: Engi
             opened(here)
 
         Server(app, sock, ready, lan).run()
+
+
+def address(server: ServerConfig, port: int, is_here: bool) -> str:
+    """The server's address as it was given, or as this machine reaches it."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host) if is_here else server.host
+    return f"{server.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _invite(app: App, lan: Lan) -> None:

@@ -71,7 +71,9 @@ class ChatServer:
         if await self.state.run(self.chats.has_traces):  # the last server was ended before it erased them
             self.chats.was_deleted.set()
         await self.state.run(self.attachments.forget_orphans)
-        await asyncio.gather(self.answering.run(), self.watching.run(), self._erase(), self._look_elsewhere())
+        async with asyncio.TaskGroup() as tasks:
+            for work in (self.answering.run, self.watching.run, self._erase, self._look_elsewhere):
+                tasks.create_task(work())
 
     async def _look_elsewhere(self) -> None:
         """Have pages read again what another process wrote (``tenth chat``), or left unfinished when it died."""

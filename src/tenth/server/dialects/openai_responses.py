@@ -153,6 +153,10 @@ class Background:
                     raise
             await asyncio.sleep(RETRY_S)
 
+    def is_begun(self, id: str) -> bool:
+        """Whether one waits for its turn no longer. Nobody stores that: after a stop it waits again."""
+        return id in self._tasks and any(answer.id == id and not answer.is_queued for answer in self._service.answers)
+
     async def cancel(self, id: str) -> None:
         """Cancel one, and wait until that is stored."""
         task = self._tasks.get(id)
@@ -208,7 +212,8 @@ async def create(body: ResponseRequest, request: Request) -> Response:
 async def get(response_id: str, request: Request) -> dict[str, Any]:
     """A stored response."""
     stored = await asyncio.to_thread(_responses(request).get, response_id, request.state.owner)
-    return stored.body
+    is_begun = stored.status == "queued" and request.app.state.background.is_begun(response_id)
+    return stored.body | ({"status": "in_progress"} if is_begun else {})
 
 
 @router.delete("/v1/responses/{response_id}", responses=replies.of(replies.Deleted))
