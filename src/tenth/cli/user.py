@@ -44,7 +44,7 @@ def command(
     from tenth.server.accounts import Accounts
     from tenth.server.state import State, state_place
 
-    if action not in (*NAMED, "list", "logout") or (action in NAMED) > (name is not None):
+    if action not in (*NAMED, "list", "logout") or (name is None if action in NAMED else name and action == "list"):
         raise RequestError(f"tenth user {action} cannot be done", "tenth user new NAME --admin, tenth user list, "
                            "tenth user change NAME, tenth user logout [NAME], tenth user remove NAME")
     checked(name or "", "the name")
@@ -64,9 +64,10 @@ def command(
                 changes["password"] = _password(name or "")
             _show(accounts.change(name or "", changes), as_json)
         elif action == "remove":
-            _remove(state, accounts, name or "")
+            _remove(state, accounts, name or "", as_json)
         elif action == "logout":
-            write_line(f"ended {accounts.log_out(name)} sessions")
+            n_ended = accounts.log_out(name)
+            write_json({"ended_sessions": n_ended}) if as_json else write_line(f"ended {n_ended} sessions")
         else:
             _list(accounts.all(), as_json)
     finally:
@@ -96,7 +97,7 @@ def _typed(name: str) -> str:
     return secret
 
 
-def _remove(state: State, accounts: Accounts, name: str) -> None:
+def _remove(state: State, accounts: Accounts, name: str, as_json: bool) -> None:
     from tenth.server.chats.parts import erase
     from tenth.server.chats.search import open_index
     from tenth.server.chats.store import Chats
@@ -104,7 +105,7 @@ def _remove(state: State, accounts: Accounts, name: str) -> None:
     user = accounts.remove(name)
     Chats(state, open_index(state)).delete_all(user.id)
     erase(state)
-    write_line(f"removed {user.name} ({user.id}) with all that it owned")
+    write_json(asdict(user)) if as_json else write_line(f"removed {user.name} ({user.id}) with all that it owned")
 
 
 def _show(user: User, as_json: bool) -> None:
