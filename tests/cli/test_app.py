@@ -85,7 +85,7 @@ def test_a_phone_comes_in_by_what_the_terminal_says(shell_env):
             said += line
         base, secret = link.groups()
         told = re.search(r"SHA-256 ([0-9A-F:]{95})", said).group(1)
-        trusted = ssl.create_default_context(cafile=f"{shell_env['TENTH_HOME']}/server/lan.pem")
+        trusted = ssl.create_default_context(cafile=f"{shell_env['TENTH_HOME']}/server/lan-authority.pem")
         host, port = base.removeprefix("https://").split(":")
         with socket.create_connection((host, int(port))) as plain, trusted.wrap_socket(
                 plain, server_hostname=host) as door:
