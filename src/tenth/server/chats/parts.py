@@ -78,12 +78,12 @@ class ChatServer:
     async def _look_elsewhere(self) -> None:
         """Have pages read again what another process wrote (``tenth chat``), or left unfinished when it died."""
         while True:
-            await asyncio.sleep(ELSEWHERE_S)
             with contextlib.suppress(TenthError):  # a disk that fails for a while: looked at again
                 has_changed = await self.state.run(self.state.engine.changed_elsewhere)
                 if await self.state.run(self.answering.recover) or has_changed:
                     for owner in self.hub.owners:
                         self.hub.tell(owner, "reset", {})
+            await asyncio.sleep(ELSEWHERE_S)
 
     async def _erase(self) -> None:
         """Remove the traces of what was deleted from the files, for ever."""
