@@ -50,6 +50,8 @@ def test_no_view_has_anything_that_axe_minds(visit, chat_of, axe, looks):
         person.settle()
         person.picture("phone-drawer")
         person.check_axe(axe)
+        page.keyboard.press("Escape")
+        person.until("() => getComputedStyle(document.querySelector('nav')).visibility === 'hidden'")
 
 
 @pytest.mark.parametrize(("keys", "title"), [("Control+k", "Search"), ("Control+/", "Keyboard shortcuts"),
@@ -130,6 +132,14 @@ def test_the_page_speaks_the_browsers_language(visit, code):
     welcome = page.locator(".hello").inner_text()
     assert (welcome == "What would you like to know?") == (code == "en")
     person.picture(f"language-{code}")
+    page.set_viewport_size({"width": 360, "height": 740})
+    for name, hash in VIEWS.items():
+        person.go(hash)
+        check_it_fits(person, f"{code}-{name}")
+    person.go()
+    page.keyboard.press("Alt+s")
+    page.locator("dialog summary").click()
+    check_it_fits(person, f"{code}-chat-settings")
 
 
 def test_from_right_to_left_the_page_is_mirrored(visit, chat_of):
@@ -143,17 +153,27 @@ def test_from_right_to_left_the_page_is_mirrored(visit, chat_of):
     assert page.locator(".code pre").evaluate("(one) => getComputedStyle(one).direction") == "ltr"
 
 
+def check_it_fits(person, name):
+    """Nothing reaches out of a phone's screen, and no word is cut off."""
+    page = person.page
+    person.settle()
+    assert page.evaluate("() => document.scrollingElement.scrollWidth") <= 360, f"{name} is too wide"
+    wide = page.evaluate("""() => [...document.querySelectorAll('main *, dialog *')].filter((one) => {
+      if (!one.checkVisibility() || one.closest('pre, .table, .menu, .offscreen, .tex')) return false;
+      const {left, right} = one.getBoundingClientRect();
+      const isCut = one.matches('button, a, label, summary, h1, h2, h3, p, dt, dd') && !one.matches('.title')
+        && one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).overflowX !== 'visible';
+      return left < -1 || right > 361 || isCut;
+    }).map((one) => one.outerHTML.slice(0, 150))""")
+    assert wide == [], f"{name} reaches out of the screen"
+
+
 def test_on_a_phone_everything_fits(visit, chat_of):
     chat, _, _ = chat_of(RICH + "\n\n" + "a" * 300 + "\n\n```\n" + "x" * 300 + "\n```\n")
     person = visit(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
     for name, hash in {**VIEWS, "chat": f"#/c/{chat['id']}"}.items():
         page = person.go(hash)
-        person.settle()
-        assert page.evaluate("() => document.scrollingElement.scrollWidth") <= 360, f"{name} is too wide"
-        wide = page.evaluate("""() => [...document.querySelectorAll('main *')].filter((one) => one.checkVisibility()
-          && one.getBoundingClientRect().right > 361 && !one.closest('pre, .table, .menu, .offscreen, .tex'))
-          .map((one) => one.outerHTML.slice(0, 150))""")
-        assert wide == [], f"{name} reaches out of the screen"
+        check_it_fits(person, name)
     page.get_by_role("button", name="Show or hide the sidebar").first.tap()
     page.get_by_role("link", name="A chat").first.tap()
     person.until("() => getComputedStyle(document.querySelector('nav')).visibility === 'hidden'")

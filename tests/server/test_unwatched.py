@@ -3,9 +3,11 @@
 import httpx2
 import pytest
 
+import tenth
 from tenth.errors import ResourceError
 from tenth.server.keys import Keys
 from tenth.server.responses import Responses, Stored
+from tenth.server.shelf import Shelf
 from tenth.server.state import State
 
 from .running import DEADLINE_S, TINY, Held, Running, wait_until
@@ -93,3 +95,29 @@ def test_a_request_stored_by_another_version_does_not_keep_the_server_from_start
         assert told["status"] == "failed"
         assert "of_old" in told["error"]["message"]
         assert running.get("/v1/responses/resp_1/input_items").status_code == 409
+
+
+def test_what_runs_beside_the_requests_begins_again_where_it_fails(tmp_path, monkeypatch, caplog):
+    def look():
+        monkeypatch.undo()
+        raise OSError("once")
+
+    with Running({"tiny": TINY}, tmp_path) as running:
+        monkeypatch.setattr(running.app.chats.watching, "look", look)
+        wait_until(lambda: "begins again" in caplog.text)
+        seen = []
+        monkeypatch.setattr(running.app.chats.watching, "look", lambda: seen.append(1))
+        wait_until(lambda: seen)
+
+
+def test_models_come_and_go_while_others_go_through_them():
+    names = ["a", "b"]
+    shelf = Shelf([], tenth.load, waiting=1, stock=lambda: names)
+    shelf.refresh()
+    for served in shelf.models.values():
+        names.append(served.name * 2)
+        shelf.refresh()
+    assert sorted(shelf.models) == ["a", "aa", "b", "bb"]
+    names.clear()
+    shelf.refresh()
+    assert not shelf.models

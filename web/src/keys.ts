@@ -26,7 +26,7 @@ export const SHORTCUTS: Shortcut[] = [
   { keys: ['Ctrl', '/'], label: 'shortcuts', code: '/', ctrl: true, run: () => (ui.sheet = ui.sheet === 'shortcuts' ? null : 'shortcuts') },
   { keys: ['Ctrl', 'Shift', 'S'], label: 'sidebar.toggle', code: 'KeyS', ctrl: true, shift: true, run: toggleSidebar },
   { keys: ['Shift', 'Esc'], label: 'shortcut.composer', code: 'Escape', shift: true, run: focusComposer },
-  { keys: ['Esc'], label: 'stop', code: 'Escape', run: (thread) => thread?.stop() },
+  { keys: ['Esc'], label: 'stop', code: 'Escape', run: (thread) => (ui.isDrawerOpen ? (ui.isDrawerOpen = false) : thread?.stop()) },
   { keys: ['Alt', 'T'], label: 'thinking.end', code: 'KeyT', alt: true, run: (thread) => thread?.endThinking() },
   { keys: ['Alt', 'C'], label: 'shortcut.copy', code: 'KeyC', alt: true, run: (thread) => copyLast(thread) },
   { keys: ['Alt', 'R'], label: 'regenerate', code: 'KeyR', alt: true, run: (thread) => withLast(thread, (last) => thread!.regenerate(last)) },

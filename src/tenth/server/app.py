@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,10 @@ from tenth.server.responses import Responses
 from tenth.server.service import Service
 from tenth.server.sessions import Sessions, cookie_name
 from tenth.server.shelf import Load, Shelf
-from tenth.server.state import State
+from tenth.server.state import RETRY_S, State
 from tenth.server.streams import Resumables
+
+log = logging.getLogger("tenth.server")
 
 DESCRIPTION = "Open-weight language models on this machine, in the dialects that clients already speak."
 
@@ -132,8 +135,8 @@ class App:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         self.background.resume()
-        tasks = [asyncio.create_task(work) for work in (
-            self.shelf.watch(), self.resumables.watch(), self.worker.run(), self.chats.run())]
+        tasks = [asyncio.create_task(_for_ever(work)) for work in (
+            self.shelf.watch, self.resumables.watch, self.worker.run, self.chats.run)]
         try:
             yield
         finally:
@@ -145,6 +148,16 @@ class App:
             await self.resumables.close()
             await self.shelf.close()
             self.state.close()
+
+
+async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
+    """Work beside the requests, which begins again where it fails: else answers were no longer saved, say."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("what runs beside the requests failed, and begins again")
+        await asyncio.sleep(RETRY_S)
 
 
 def ready_models() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -58,6 +59,7 @@ class Shelf:
         self._load, self._waiting, self._idle_s = load, waiting, idle_s
         self._loading = asyncio.Lock()  # one at a time: each is measured against what the others have taken
         self._is_closed = False
+        self._refreshing = threading.Lock()
 
     def find(self, name: str) -> Served:
         """The model of this name. Refuses one that is not served (404)."""
@@ -86,11 +88,12 @@ class Shelf:
         if self._stock is None:
             return
         names = list(self._stock())
-        for name in names:
-            self.models.setdefault(name, Served(name, name))
-        for name, served in list(self.models.items()):
-            if name not in names and served.model is None and not served.n_users:
-                del self.models[name]
+        with self._refreshing:  # it is called from threads too, while others go through the models
+            models = {name: served for name, served in self.models.items()
+                      if name in names or served.model is not None or served.n_users}
+            for name in names:
+                models.setdefault(name, Served(name, name))
+            self.models = models
 
     def listed(self) -> list[Served]:
         """The models that requests may name now."""

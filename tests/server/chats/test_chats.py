@@ -6,7 +6,9 @@ import time
 
 import pytest
 
+from tenth.server.chats.parts import ELSEWHERE_S
 from tenth.server.databases import open_engine
+from tenth.server.state import State
 
 from ..running import Held
 from .conftest import ask, ended, listening, messages, new_chat, wait_for
@@ -248,6 +250,33 @@ def test_a_prompt_that_cannot_be_answered_leaves_the_question_and_says_why(desk)
     assert messages(desk, chat)[question["id"]]["content"] == "x " * 5000
 
 
+def test_what_another_process_writes_is_read_again_and_one_s_own_is_not(desk, place):
+    with listening(desk) as events:
+        chat = new_chat(desk, title="ours")
+        wait_for(lambda: any(name == "chat" for _, name, _ in events))
+        other = State(place)  # as tenth chat has it, or another server
+        other.query("SELECT id FROM chats")
+        time.sleep(2.5 * ELSEWHERE_S)
+        assert "reset" not in [name for _, name, _ in events], "nobody else has written"
+        with other.transaction() as db:
+            db.execute("UPDATE chats SET title = ? WHERE id = ?", ("theirs", chat["id"]))
+        other.close()
+        wait_for(lambda: "reset" in [name for _, name, _ in events])
+    assert desk.get(f"/api/chats/{chat['id']}").json()["chat"]["title"] == "theirs"
+
+
+def test_a_lost_connection_may_have_missed_something(postgres):
+    place = postgres.new_database()
+    state, other = State(place), State(place)
+    assert not state.engine.changed_elsewhere()
+    other.query("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND datname = current_database()")
+    wait_for(state.engine.changed_elsewhere)
+    assert not state.engine.changed_elsewhere()
+    state.close()
+    other.close()
+
+
 def test_an_answer_that_is_stopped_twice_at_once_is_saved(desk):
     chats = [new_chat(desk) for _ in range(5)]
     with Held(desk.opened()):
@@ -274,3 +303,18 @@ def test_an_answer_that_is_stopped_twice_at_once_is_saved(desk):
         assert stored(desk, "SELECT status FROM messages WHERE id = ?", last["id"]) == [("stopped",)]
     for answer in answers[:-1]:
         desk.post(f"/api/chats/{answer['chat_id']}/messages/{answer['id']}/stop", {})
+
+
+def test_deleting_a_branch_leaves_the_answer_of_another_one(desk):
+    chat = new_chat(desk)
+    with Held(desk.opened()) as held:
+        _, first = ask(desk, chat, "one", settings=LONG)
+        held.wait()
+        question, second = ask(desk, chat, "two", settings=LONG)
+        path = f"/api/chats/{chat['id']}/messages"
+        wait_for(lambda: desk.app.chats.answering.live[second["id"]].answer is not None)
+        threading.Timer(0.2, held.go.set).start()  # an answer that is computed ends with its step
+        assert desk.http.delete(f"{path}/{question['id']}").status_code == 204
+        assert messages(desk, chat)[first["id"]]["status"] in ("prompt", "running", "done")
+        assert second["id"] not in messages(desk, chat)
+    desk.post(f"{path}/{first['id']}/stop", {})

@@ -75,7 +75,8 @@ export function bytes(value: number): string {
 }
 
 export function duration(seconds: number): string {
-  if (seconds < 60) return number(seconds, { style: 'unit', unit: 'second', unitDisplay: 'narrow', maximumFractionDigits: seconds < 10 ? 1 : 0 });
+  const digits = seconds < 0.095 ? { maximumSignificantDigits: 1 } : { maximumFractionDigits: seconds < 10 ? 1 : 0 };
+  if (seconds < 60) return number(seconds, { style: 'unit', unit: 'second', unitDisplay: 'narrow', ...digits });
   const minutes = Math.floor(seconds / 60);
   const parts = [number(minutes, { style: 'unit', unit: 'minute', unitDisplay: 'narrow' })];
   const rest = Math.round(seconds - minutes * 60);

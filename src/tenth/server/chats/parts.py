@@ -71,17 +71,19 @@ class ChatServer:
         if await self.state.run(self.chats.has_traces):  # the last server was ended before it erased them
             self.chats.was_deleted.set()
         await self.state.run(self.attachments.forget_orphans)
-        await asyncio.gather(self.answering.run(), self.watching.run(), self._erase(), self._look_elsewhere())
+        async with asyncio.TaskGroup() as tasks:
+            for work in (self.answering.run, self.watching.run, self._erase, self._look_elsewhere):
+                tasks.create_task(work())
 
     async def _look_elsewhere(self) -> None:
         """Have pages read again what another process wrote (``tenth chat``), or left unfinished when it died."""
         while True:
-            await asyncio.sleep(ELSEWHERE_S)
             with contextlib.suppress(TenthError):  # a disk that fails for a while: looked at again
                 has_changed = await self.state.run(self.state.engine.changed_elsewhere)
                 if await self.state.run(self.answering.recover) or has_changed:
                     for owner in self.hub.owners:
                         self.hub.tell(owner, "reset", {})
+            await asyncio.sleep(ELSEWHERE_S)
 
     async def _erase(self) -> None:
         """Remove the traces of what was deleted from the files, for ever."""

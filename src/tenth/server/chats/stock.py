@@ -201,9 +201,9 @@ def _forecast(header: Any, engine: EngineConfig, budget: int, probe: Any) -> dic
 
 
 def _taken(placement: Any) -> dict[str, Any]:
-    """What a placement takes, and the context that it has room for."""
+    """What a placement takes beside this process, which other models may fill, and the context that it has room for."""
     data = placement.as_data()
-    kinds = ("python", "trunk", "kv", "state", "workspace", "expert_slot")
+    kinds = ("trunk", "kv", "state", "workspace", "expert_slot")
     return {"memory_bytes": sum(data[f"{kind}_bytes"] for kind in kinds), "streams": placement.streams,
             "context": data["context_tokens"]}
 

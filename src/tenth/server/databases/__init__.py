@@ -67,7 +67,7 @@ class Engine(Protocol):
         """Rows of a SELECT."""
 
     def changed_elsewhere(self) -> bool:
-        """Whether another process has written since the last call; False where that cannot be told."""
+        """Whether another process has written, or may have, since the last call; of the first one it is not said."""
 
     def forget(self) -> None:
         """Leave nothing of what was deleted in files beside the database's."""

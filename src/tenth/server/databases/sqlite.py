@@ -111,7 +111,10 @@ class Sqlite:
     def changed_elsewhere(self) -> bool:
         """See Engine. data_version counts the commits of others, as the writing connection sees them."""
         with self._writing:
-            before, self._version = self._version, self._others()
+            try:
+                before, self._version = self._version, self._others()
+            except sqlite3.Error as error:
+                raise self._refused(error) from error
         return before != self._version
 
     def _others(self) -> int:
