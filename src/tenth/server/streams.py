@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -39,9 +40,9 @@ def dumps(value: Any) -> str:
 
 
 def event(value: Any, name: str | None = None) -> bytes:
-    """A server-sent event."""
-    head = f"event: {name}\n" if name else ""
-    return f"{head}data: {value if isinstance(value, str) else dumps(value)}\n\n".encode()
+    """A server-sent event. There is one for each token of each answer: pydantic's JSON takes a fifth of json's time."""
+    head = b"event: %b\n" % name.encode() if name else b""
+    return b"%bdata: %b\n\n" % (head, value.encode() if isinstance(value, str) else to_json(value))
 
 
 async def whole(request: Request, answer: Answer, then: Callable[[Answer], Awaitable[T]]) -> T:

@@ -48,7 +48,9 @@ class Ask:
 
     def deltas(self) -> DeltaStream:
         """What separates thinking from content in an answer."""
-        return DeltaStream(self.family, self.prompt if self.opening is None else self.opening)
+        if self.opening is None:
+            return DeltaStream(self.family, self.prompt)
+        return DeltaStream(self.family, self.opening, continuing=True)
 
     def calls(self) -> CallParser | None:
         """What finds calls in an answer."""

