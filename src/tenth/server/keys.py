@@ -42,6 +42,10 @@ class Caller:
     key_id: str | None = None
 
 
+# Keys with the limits of the accounts whose they are.
+_KEYS = ("SELECT keys.*, users.requests_per_minute AS user_per_minute, users.concurrent AS user_concurrent FROM keys "
+         "LEFT JOIN users ON users.id = user_id")
+
 ANYBODY = Caller(LOCAL, LOCAL, "local", SCOPES_OF["local"])
 
 
@@ -57,12 +61,14 @@ class Key:
     created_at: float
     revoked_at: float | None
     user_id: str | None = None  # whose it is; without, it is its own owner
+    of_user: tuple[int | None, int | None] = (None, None)  # the limits of that account
 
     @property
     def caller(self) -> Caller:
         """Who asks with it."""
-        return Caller(self.user_id or self.id, self.name, "member", self.scopes, self.requests_per_minute,
-                      self.concurrent, self.id)
+        per_minute, at_once = self.of_user
+        return Caller(self.user_id or self.id, self.name, "member", self.scopes,
+                      _least(self.requests_per_minute, per_minute), _least(self.concurrent, at_once), self.id)
 
 
 class Keys:
@@ -92,7 +98,7 @@ class Keys:
 
     def all(self) -> list[Key]:
         """Every key, also revoked ones, oldest first."""
-        return [_key(row) for row in self._state.query("SELECT * FROM keys ORDER BY created_at")]
+        return [_key(row) for row in self._state.query(f"{_KEYS} ORDER BY keys.created_at")]
 
     def revoke(self, name: str) -> Key:
         """Have a key count no more, given by name or id. Raises RequestError when there is none."""
@@ -105,12 +111,12 @@ class Keys:
 
     def get(self, id: str) -> Key | None:
         """The key of this id, also a revoked one."""
-        rows = self._state.query("SELECT * FROM keys WHERE id = ?", id)
+        rows = self._state.query(f"{_KEYS} WHERE keys.id = ?", id)
         return _key(rows[0]) if rows else None
 
     def find(self, secret: str) -> Key | None:
         """The key of a secret, if it is one that counts."""
-        rows = self._state.query("SELECT * FROM keys WHERE hash = ? AND revoked_at IS NULL", hash_of(secret))
+        rows = self._state.query(f"{_KEYS} WHERE hash = ? AND revoked_at IS NULL", hash_of(secret))
         return _key(rows[0]) if rows else None
 
 
@@ -121,7 +127,11 @@ def hash_of(secret: str) -> bytes:
 
 def _key(row: Any) -> Key:
     return Key(row["id"], row["name"], tuple(row["scopes"].split()), row["requests_per_minute"], row["concurrent"],
-               row["created_at"], row["revoked_at"], row["user_id"])
+               row["created_at"], row["revoked_at"], row["user_id"], (row["user_per_minute"], row["user_concurrent"]))
+
+
+def _least(*limits: int | None) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 class Meter:

@@ -9,6 +9,7 @@ import pytest
 
 from tenth.server.accounts import Accounts
 from tenth.server.chats import events
+from tenth.server.keys import Keys
 from tenth.server.state import State
 
 from ..running import TINY, Held, Running
@@ -202,3 +203,13 @@ def test_no_account_is_called_like_another_one_s_id(home):
         for id in ids:
             assert ada.post("/api/users", json={"name": id, "password": "x" * 8}).status_code == 400
         assert Accounts(home.app.state).get(ids[1]).name == "bo"
+
+
+def test_limits_of_an_account_hold_for_its_keys(home):
+    keys, bo = Keys(home.app.state), Accounts(home.app.state).get("bo")
+    own = {"x-api-key": keys.new("of bo", ("infer",), user_id=bo.id)}
+    strict = {"x-api-key": keys.new("strict", ("infer",), requests_per_minute=1, user_id=bo.id)}
+    codes = [home.get("/v1/models", headers=own).status_code for _ in range(5)]
+    assert codes == [200] * 4 + [429]  # bo may ask four times a minute
+    assert home.get("/v1/models", headers=strict).status_code == 429
+    assert home.get("/v1/models", headers={"x-api-key": keys.new("another", ("infer",))}).status_code == 200

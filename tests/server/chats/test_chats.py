@@ -303,3 +303,18 @@ def test_an_answer_that_is_stopped_twice_at_once_is_saved(desk):
         assert stored(desk, "SELECT status FROM messages WHERE id = ?", last["id"]) == [("stopped",)]
     for answer in answers[:-1]:
         desk.post(f"/api/chats/{answer['chat_id']}/messages/{answer['id']}/stop", {})
+
+
+def test_deleting_a_branch_leaves_the_answer_of_another_one(desk):
+    chat = new_chat(desk)
+    with Held(desk.opened()) as held:
+        _, first = ask(desk, chat, "one", settings=LONG)
+        held.wait()
+        question, second = ask(desk, chat, "two", settings=LONG)
+        path = f"/api/chats/{chat['id']}/messages"
+        wait_for(lambda: desk.app.chats.answering.live[second["id"]].answer is not None)
+        threading.Timer(0.2, held.go.set).start()  # an answer that is computed ends with its step
+        assert desk.http.delete(f"{path}/{question['id']}").status_code == 204
+        assert messages(desk, chat)[first["id"]]["status"] in ("prompt", "running", "done")
+        assert second["id"] not in messages(desk, chat)
+    desk.post(f"{path}/{first['id']}/stop", {})

@@ -9,6 +9,7 @@ import pytest
 
 from tenth.server.chats import shelves
 from tenth.server.chats.exporting import export
+from tenth.server.chats.imports.conversation import Said, joined
 
 from .conftest import ask, ended, new_chat
 
@@ -277,3 +278,8 @@ def test_a_disk_that_is_full_keeps_what_was_added_and_says_so(desk, monkeypatch)
     found, said = imported(desk, {"format": "tenth-chats", "chats": chats})
     assert len(found) == 1
     assert "folders already" in said["warnings"][0]
+
+
+def test_a_long_branch_that_comes_last_message_first_is_put_in_order():
+    said = [Said(str(n), str(n - 1) if n else None, "user", "x") for n in range(20_000)][::-1]
+    assert [one.key for one in joined(said)] == [str(n) for n in range(20_000)]

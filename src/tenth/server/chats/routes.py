@@ -224,8 +224,8 @@ async def change_message(chat_id: str, message_id: str, body: bodies.MessageChan
 async def delete_message(chat_id: str, message_id: str, request: Request) -> Response:
     """Delete a message with everything that follows it."""
     desk, owner = parts(request), owner_of(request)
-    await desk.state.run(desk.chats.message, owner, chat_id, message_id)
-    await desk.answering.stop_all(owner, chat_id)
+    below = await desk.state.run(desk.chats.below, owner, chat_id, message_id)
+    await desk.answering.stop_all(owner, chat_id, below)
     chat, ids = await desk.state.run(desk.chats.delete_message, owner, chat_id, message_id)
     for id in ids:
         desk.hub.tell(owner, "message-deleted", {"chat_id": chat_id, "id": id})

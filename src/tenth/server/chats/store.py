@@ -27,6 +27,8 @@ MOST_MESSAGES = 20_000  # of one chat, all branches
 MOST_PAGE = 500
 TRACES = ("", "traces")  # a preference of nobody's: something was deleted, of which traces are left in the files
 FACTS = ("usage", "timings", "cost")  # kept together as JSON
+BELOW = ("WITH RECURSIVE below (id) AS (SELECT id FROM messages WHERE id = ? UNION ALL SELECT messages.id FROM "
+         "messages JOIN below ON parent_id = below.id WHERE chat_id = ?) SELECT id FROM below")
 
 
 def no_chat(id: str) -> Refused:
@@ -237,16 +239,17 @@ class Chats:
             for id, changes in parts:
                 _update(db, id, _stored(changes))
 
+    def below(self, owner: str, chat_id: str, id: str) -> set[str]:
+        """A message and all that hang on it. Refuses (404)."""
+        self.message(owner, chat_id, id)
+        return {row["id"] for row in self._state.query(BELOW, id, chat_id)}
+
     def delete_message(self, owner: str, chat_id: str, id: str) -> tuple[Chat, list[str]]:
         """Delete a message with all that hang on it; gives the chat and what was deleted."""
         with self._state.transaction() as db:
             chat = _find(db, owner, chat_id)
             message = _message(db, chat_id, id)
-            rows = db.execute(
-                "WITH RECURSIVE below (id) AS (SELECT id FROM messages WHERE id = ? UNION ALL SELECT messages.id FROM "
-                "messages JOIN below ON parent_id = below.id WHERE chat_id = ?) SELECT id FROM below",
-                (id, chat_id)).fetchall()
-            ids = [row["id"] for row in rows]
+            ids = [row["id"] for row in db.execute(BELOW, (id, chat_id)).fetchall()]
             for one in ids:
                 self._remove(db, owner, "messages.id = ?", one)
             if chat["current_id"] in ids:

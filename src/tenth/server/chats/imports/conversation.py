@@ -63,12 +63,12 @@ def joined(said: list[Said]) -> list[Said]:
     of = {one.key: one for one in said[:MOST_MESSAGES]}
     ordered: dict[str, Said] = {}
     for one in of.values():
-        line = []
+        line: dict[str, Said] = {}
         step: Said | None = one
-        while step is not None and step.key not in ordered and step not in line:
-            line.append(step)
+        while step is not None and step.key not in ordered and step.key not in line:
+            line[step.key] = step
             step = of.get(step.parent or "")
-        for link in reversed(line):
+        for link in reversed(line.values()):
             if link.parent not in ordered:
                 link.parent = None
             ordered[link.key] = link
