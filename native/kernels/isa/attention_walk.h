@@ -106,27 +106,44 @@ TENTH_INLINE void fetch(const uint8_t* p) { __builtin_prefetch(p, 0, 2); }
 
 TENTH_INLINE int clamped(int n) { return n < 0 ? 0 : n > kSpanTokens ? kSpanTokens : n; }
 
-// Makes weights of the scores of query i of a piece, relative to the greatest; tokens outside [lost, seen) have weight 0.
-// `factor` >= 0: what the scores as they stand must be multiplied by. Two passes over 128 numbers, and the tokens not seen.
-static void softmax(const Walk& w, int i, int lost, int seen, float factor) {
-  float *p = w.weights + i * kSpanTokens, *top_and_sum = w.span + i * attention_partial(w.head_dim) + w.stride;
-  const auto set_unseen = [&](float x) {
+constexpr int kSoftmaxQueries = 8;  // whose scores of a span, 4 KB, stay in L1 from pass to pass; those of a tile do not
+
+// What a piece's softmax has for query i of it: its scores, which become weights, and where their greatest and their sum go.
+struct SpanScores {
+  float *p, *top, *sum;
+  SpanScores(const Walk& w, int i) : p(w.weights + i * kSpanTokens), top(w.span + i * attention_partial(w.head_dim) + w.stride), sum(top + 1) {}
+  void set_unseen(int lost, int seen, float x) const {
     for (int j = 0; j < lost; j++) p[j] = x;
     for (int j = seen; j < kSpanTokens; j++) p[j] = x;
-  };
-  if (const float cap = w.tile.softcap; cap > 0) {
-    for (int j = 0; j < kSpanTokens; j += LANES) storef(p + j, mulf(splatf(cap), tanhf_(divf(mulf(loadf(p + j), splatf(factor)), splatf(cap)))));
-    factor = 1;
   }
-  set_unseen(kLowest);
-  F32 tops[2] = {splatf(kLowest), splatf(kLowest)};
-  for (int j = 0; j < kSpanTokens; j += 2 * LANES)
-    for (int half = 0; half < 2; half++) tops[half] = maxf(tops[half], loadf(p + j + half * LANES));
-  const float top = lost < seen ? greatest(maxf(tops[0], tops[1])) * factor : kLowest;
-  for (int j = 0; j < kSpanTokens; j += LANES) storef(p + j, expf_(fma(loadf(p + j), splatf(factor), splatf(-top))));
-  set_unseen(0);
-  top_and_sum[0] = top;
-  top_and_sum[1] = sum_folded<kSpanTokens>(p);
+};
+
+// Makes weights of the scores of queries [begin, end) of a piece, relative to the greatest of each; tokens outside [lost, seen)
+// have weight 0. `scale_of(query)` >= 0: what the scores as they stand must be multiplied by. One pass over all of them for each
+// step: the steps of one query wait for each other (a greatest number, an exponential, a sum), those of its neighbours do not.
+template <class ScaleOf> TENTH_INLINE void softmax(const Walk& w, const Piece& piece, int begin, int end, const ScaleOf& scale_of) {
+  const float cap = w.tile.softcap;
+  for (int i = begin; i < end; i++) {
+    const SpanScores s(w, i - piece.begin);
+    if (cap > 0)
+      for (int j = 0; j < kSpanTokens; j += LANES)
+        storef(s.p + j, mulf(splatf(cap), tanhf_(divf(mulf(loadf(s.p + j), splatf(scale_of(i))), splatf(cap)))));
+    s.set_unseen(w.lost[i], w.seen[i], kLowest);
+    F32 tops[2] = {splatf(kLowest), splatf(kLowest)};
+    for (int j = 0; j < kSpanTokens; j += 2 * LANES)
+      for (int half = 0; half < 2; half++) tops[half] = maxf(tops[half], loadf(s.p + j + half * LANES));
+    *s.top = w.lost[i] < w.seen[i] ? greatest(maxf(tops[0], tops[1])) * (cap > 0 ? 1 : scale_of(i)) : kLowest;
+  }
+  for (int i = begin; i < end; i++) {
+    const SpanScores s(w, i - piece.begin);
+    const F32 factor = splatf(cap > 0 ? 1 : scale_of(i)), top = splatf(-*s.top);
+    for (int j = 0; j < kSpanTokens; j += LANES) storef(s.p + j, expf_(fma(loadf(s.p + j), factor, top)));
+    s.set_unseen(w.lost[i], w.seen[i], 0);
+  }
+  for (int i = begin; i < end; i++) {
+    const SpanScores s(w, i - piece.begin);
+    *s.sum = sum_folded<kSpanTokens>(s.p);
+  }
 }
 
 // Adds the sums of one query over one span to those over all spans before it.
@@ -187,8 +204,10 @@ template <class Format> void walk(const AttentionTile& t) {
       for (int i = piece.begin; i < piece.end; i++) {
         w.lost[i] = t.window > 0 ? clamped(t.positions[i] - t.window + 1 - span * kSpanTokens) : 0;
         w.seen[i] = clamped(t.positions[i] + 1 - span * kSpanTokens);
-        softmax(w, i - piece.begin, w.lost[i], w.seen[i], format.score_scale(i));
       }
+      for (int i = piece.begin; i < piece.end; i += kSoftmaxQueries)
+        softmax(w, piece, i, i + kSoftmaxQueries < piece.end ? i + kSoftmaxQueries : piece.end,
+                [&](int query) __attribute__((always_inline)) { return format.score_scale(query); });
       format.values(piece);
       for (int i = piece.begin; i < piece.end; i++) {
         const float* sums = w.span + (i - piece.begin) * partial;
