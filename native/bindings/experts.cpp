@@ -138,8 +138,9 @@ void bind_experts(nb::module_& m) {
         return order;
       }, "layer"_a, "experts_and_rows"_a)
       .def("predict", [](ExpertCache& c, int layer, const std::vector<int32_t>& experts) { c.predict(layer, experts); }, "layer"_a, "experts"_a)
-      .def("next_read", &ExpertCache::next_read)
+      .def("next_read", &ExpertCache::next_read, "guesses"_a = true)
       .def("has_unread", &ExpertCache::has_unread)
+      .def("has_guesses", &ExpertCache::has_guesses)
       .def("restore_usage", [](ExpertCache& c, const std::vector<double>& shares) { c.usage().restore(shares); }, "shares"_a)
       .def("preload", &ExpertCache::preload)
       .def("next_idle_read", &ExpertCache::next_idle_read)

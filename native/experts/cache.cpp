@@ -220,11 +220,10 @@ int64_t ExpertCache::predict(int number, const std::vector<int32_t>& experts) {
       guarded_.push_back(slice);
       if (state(slice) == SliceState::absent) predicted_.push_back(slice);
     }
-  has_unread_ = has_unread_ || !predicted_.empty();
   return int64_t(predicted_.size());
 }
 
-int64_t ExpertCache::next_read() {
+int64_t ExpertCache::next_read(bool guesses) {
   uint64_t starved = 0;  // sizes that an earlier slice waits for: nothing may overtake it
   is_starved_ = false;
   has_unread_ = true;
@@ -240,13 +239,15 @@ int64_t ExpertCache::next_read() {
     }
     if (!is_open && i == next_wanted_) next_wanted_++;
   }
-  for (; next_predicted_ < predicted_.size(); next_predicted_++) {
+  has_unread_ = starved != 0;
+  for (; guesses && next_predicted_ < predicted_.size(); next_predicted_++) {
     const int64_t slice = predicted_[next_predicted_];
     if (state(slice) != SliceState::absent || slices_[slice].wanted_at >= 0) continue;
     if (starved & uint64_t(1) << (slices_[slice].size % 64)) return -1;
-    return begin_read(slice, false) ? slice : -1;
+    if (!begin_read(slice, false)) return -1;
+    next_predicted_++;
+    return slice;
   }
-  has_unread_ = starved != 0;
   return -1;
 }
 

@@ -62,8 +62,8 @@ class ExpertCache {
   int64_t want(int layer, std::vector<TouchedExpert>& touched);
   // A layer will probably need these experts next, most likely first. Gives how many of their slices are absent.
   int64_t predict(int layer, const std::vector<int32_t>& experts);
-  // The slice to read next, now in state reading with a slot of its own; -1: none for now.
-  int64_t next_read();
+  // The slice to read next, now in state reading with a slot of its own; -1: none for now. `guesses`: predicted ones, too.
+  int64_t next_read(bool guesses = true);
   void landed(int64_t slice);
   void failed(int64_t slice);
   void abandoned(int64_t slice);  // its reading was given up; it is read again if it is wanted
@@ -93,8 +93,9 @@ class ExpertCache {
   void release(int64_t slice) { slices_[slice].users.fetch_sub(1); }
   // Whether the last next_read left a wanted slice without a slot; one that is released may help.
   bool is_starved() const { return is_starved_; }
-  // Whether slices may be left to read, be it that a slot must be free first.
+  // Whether wanted slices may be left to read, and predicted ones, be it that a slot must be free first.
   bool has_unread() const { return has_unread_; }
+  bool has_guesses() const { return next_predicted_ < predicted_.size(); }
   // Whether all slices of an expert are ready or being read; may be asked without the lock.
   bool is_here(int layer, int64_t expert) const;
   int64_t place(int64_t slice) const;  // of its slot: bytes from the start of the arena

@@ -181,9 +181,22 @@ def test_readers_are_needed_only_where_a_slice_is_missing_or_waits_for_a_slot() 
     cache.want(0, [(1, 1), (2, 1)])
     assert not cache.has_unread(), "both are in memory"
     cache.predict(1, [0])
-    assert cache.has_unread()
     assert cache.next_read() == -1
-    assert cache.has_unread(), "a guess waits for a slot"
+    assert (cache.has_unread(), cache.has_guesses()) == (False, True), "a guess waits for a slot"
+
+
+def test_guesses_wait_where_only_wanted_slices_may_be_read() -> None:
+    cache = _core.ExpertCache()
+    for _ in range(2):
+        cache.add_matrix(cache.add_layer(3), 0, 64)
+    cache.finish({64: 3}, 10, 3)
+    cache.begin_step(1)
+    cache.want(0, [(1, 1)])
+    cache.predict(1, [2])
+    assert [cache.next_read(guesses=False) for _ in range(2)] == [1, -1]
+    assert cache.has_guesses()
+    assert cache.next_read() == 3 + 2
+    assert not cache.has_guesses()
 
 
 def test_predicted_experts_are_not_replaced_while_others_can_be() -> None:
