@@ -292,6 +292,31 @@ def test_a_step_that_fails_ends_its_requests_with_a_clear_error_and_no_others(st
     assert engine._loop.scheduler.pages.n_available == runtime.n_pages
 
 
+def test_guessing_that_fails_ends_the_requests_of_its_step_and_no_others(start):
+    class Failing:
+        """Guesses nothing, and once raises."""
+
+        def propose(self, chunks, room, drafter=None):
+            if any(chunk.sequence.tokens[0] == 3 for chunk in chunks):
+                raise RuntimeError("no idea")
+            return {}
+
+        def measured(self, chunks, seconds):
+            pass
+
+        def learn(self, chunk, n_accepted, n_sequences):
+            pass
+
+    runtime = ToyRuntime()
+    engine = start(runtime, speculation=Failing())
+    bad = ask(engine, [3, 4])[1]
+    assert "no idea" in str(bad.wait().error)
+    assert ask(engine, [5, 6])[1].wait().tokens == expected([5, 6], 5)
+    assert engine.stats.n_failed_steps == 1
+    engine.forget_prefixes()
+    assert engine._loop.scheduler.pages.n_available == runtime.n_pages
+
+
 @pytest.mark.parametrize(("code", "match"), [(-1, "not numbers"), (-2, "no token is allowed")])
 def test_a_row_without_a_token_fails_its_request_only(start, code, match):
     runtime = ToyRuntime()

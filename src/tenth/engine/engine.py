@@ -319,8 +319,12 @@ class _Loop:
     def _step(self) -> None:
         """One step of the engine: plan, compute, note, deliver."""
         chunks = self._announce(self.scheduler.plan())
-        drafts = self._propose(chunks, self.scheduler.room(chunks))
-        chunks = self.scheduler.with_drafts(chunks, drafts) if drafts else chunks
+        try:
+            drafts = self._propose(chunks, self.scheduler.room(chunks))
+            chunks = self.scheduler.with_drafts(chunks, drafts) if drafts else chunks
+        except Exception as error:
+            self._fail_step(chunks, error)
+            chunks = []
         result = self._compute(chunks)
         if self.drafter:
             self.drafter.note(chunks if result else ())
@@ -375,9 +379,7 @@ class _Loop:
             self.masks.settle()
             return None
         except Exception as error:
-            self.stats.n_failed_steps += 1
-            for sequence, *_ in chunks:
-                self._fail(sequence.request, _as_tenth_error(error))
+            self._fail_step(chunks, error)
             return None
         finally:
             self._long = frozenset()
@@ -498,6 +500,12 @@ class _Loop:
             self.scheduler.remove(sequence)
             with contextlib.suppress(Exception):  # nobody is left to be told
                 request.listener.finished(reason, sequence.n_generated)
+
+    def _fail_step(self, chunks: list[Chunk], error: Exception) -> None:
+        """End everyone who has a part in a step that failed, and nobody else."""
+        self.stats.n_failed_steps += 1
+        for sequence, *_ in chunks:
+            self._fail(sequence.request, _as_tenth_error(error))
 
     def _fail(self, request: Request, error: Exception) -> None:
         sequence = self.sequences.pop(request, None)
