@@ -1,5 +1,7 @@
 """Search finds what was written, in every language of the page, and nothing of what was deleted."""
 
+import sqlite3
+
 import pytest
 
 from tenth.server.chats.parts import erase
@@ -128,6 +130,24 @@ def test_traces_that_a_killed_server_left_are_erased_by_the_next(tmp_path):
         wait_for(lambda: not chats.has_traces())
         files = [path.read_bytes().lower() for path in tmp_path.iterdir()]
         assert not [data for data in files if b"zwieselhorn" in data]
+    state.close()
+
+
+def test_traces_are_erased_once_another_program_has_read_what_it_reads(tmp_path):
+    state = State(tmp_path / "state.db")
+    chats = Chats(state, open_index(state))
+    gone = say(chats, "local", "the passphrase is Xylophonquark " * 300)
+    with sqlite3.connect(tmp_path / "state.db", isolation_level=None) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM chats").fetchall()
+        chats.delete("local", gone)
+        assert not erase(state)
+        assert chats.has_traces()
+        other.execute("COMMIT")
+    other.close()
+    assert erase(state)
+    assert not chats.has_traces()
+    assert not [path for path in tmp_path.iterdir() if b"xylophonquark" in path.read_bytes().lower()]
     state.close()
 
 

@@ -92,7 +92,8 @@ class ChatServer:
             if self.chats.was_deleted.is_set():
                 self.chats.was_deleted.clear()
                 with contextlib.suppress(TenthError):  # a disk that fails: tried again after the next start
-                    await self.state.run(erase, self.state)
+                    if not await self.state.run(erase, self.state):
+                        self.chats.was_deleted.set()
 
     def stop(self) -> None:
         """Let nobody listen any more."""
@@ -106,15 +107,17 @@ class ChatServer:
         await self.stock.close()
 
 
-def erase(state: State) -> None:
-    """Leave nothing in the files of what was deleted: in the index, and in the database's log."""
+def erase(state: State) -> bool:
+    """Leave nothing in the files of what was deleted: in the index, and in the database's log. False: not now."""
     index = open_index(state)
     if isinstance(index, SqliteIndex):
         while index.merge():
             pass
-    state.engine.forget()
+    if not state.engine.forget():
+        return False
     with state.transaction() as db:  # last: what is not finished is done after the next start
         db.execute("DELETE FROM preferences WHERE owner = ? AND name = ?", TRACES)
+    return True
 
 
 def parts(request: Request) -> ChatServer:

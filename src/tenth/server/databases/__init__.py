@@ -69,8 +69,8 @@ class Engine(Protocol):
     def changed_elsewhere(self) -> bool:
         """Whether another process has written, or may have, since the last call; of the first one it is not said."""
 
-    def forget(self) -> None:
-        """Leave nothing of what was deleted in files beside the database's."""
+    def forget(self) -> bool:
+        """Leave nothing of what was deleted in files beside the database's. False: not now, somebody reads them."""
 
     def close(self) -> None:
         """Close it."""

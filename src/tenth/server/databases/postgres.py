@@ -151,8 +151,9 @@ class Postgres:
             return False
         return was_lost
 
-    def forget(self) -> None:
+    def forget(self) -> bool:
         """Deleted rows are PostgreSQL's to clean up (VACUUM)."""
+        return True
 
     def close(self) -> None:
         """See Engine."""

@@ -26,6 +26,8 @@ PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_de
 FAILURES = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)  # what SQLite says of a bad disk
 LITTLE_BYTES = 1 << 16  # a disk with less is full: a sync that fails for it has no name of its own
 
+WAIT_MS = 10_000  # for another program's writing
+
 log = logging.getLogger("tenth.server")
 
 
@@ -47,7 +49,7 @@ class Sqlite:
             raise self._unusable(error) from None
 
     def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=10)
+        db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=WAIT_MS / 1000)
         db.row_factory = sqlite3.Row
         for pragma in PRAGMAS:
             db.execute(f"PRAGMA {pragma}")
@@ -121,10 +123,17 @@ class Sqlite:
         (version,) = self._writer.execute("PRAGMA data_version").fetchone()
         return int(version)
 
-    def forget(self) -> None:
-        """Have the file's log hold nothing any more, deleted things included."""
-        with self._writing, contextlib.suppress(sqlite3.Error):  # busy: the next time
-            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    def forget(self) -> bool:
+        """Have the file's log hold nothing any more, deleted things included. False: another program reads it."""
+        with self._writing:
+            try:
+                self._writer.execute("PRAGMA busy_timeout=0")  # whoever writes is not to wait for that program
+                (is_busy, _, _) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                return not is_busy
+            except sqlite3.Error:
+                return False
+            finally:
+                self._writer.execute(f"PRAGMA busy_timeout={WAIT_MS}")
 
     def _refused(self, error: sqlite3.Error) -> Exception:
         """507 for a full disk, 503 for one that fails or is taken; what is our own mistake stays as it is."""
