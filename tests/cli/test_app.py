@@ -100,6 +100,16 @@ def test_a_phone_comes_in_by_what_the_terminal_says(shell_env):
         server.communicate()
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_server_under_another_name_of_the_machine_is_gone_from_a_file(kind):
+    name = whereabouts.server_name()
+    assert whereabouts.is_alive(name, kind)
+    assert not whereabouts.is_alive(None, kind)
+    assert not whereabouts.is_alive(name.rpartition("/")[0] + "/1.00", kind)
+    container = "7c0f" + name  # of which nothing is known where several machines use a database
+    assert whereabouts.is_alive(container, kind) == (kind == "postgres")
+
+
 def test_a_server_that_was_killed_is_none(monkeypatch, tmp_path):
     monkeypatch.setenv("TENTH_HOME", str(tmp_path))
     with whereabouts.announced("http://127.0.0.1:1"):

@@ -88,7 +88,7 @@ class Notebook:
         found = branch(self.chats.messages(self.owner, chat["id"]), chat["current_id"])
         for message in found:
             if message["status"] in AT_WORK:
-                if is_alive(servers.get(message["id"])):
+                if is_alive(servers.get(message["id"]), self.state.engine.kind):
                     raise RequestError("an answer of this chat is being made", "/open it again when it has ended")
                 self.chats.change_message(self.owner, chat["id"], message["id"],
                                           {"status": "interrupted", "server": None})

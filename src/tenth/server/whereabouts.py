@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from tenth.library import library_folder
+from tenth.server.databases import Kind
 
 
 def server_name() -> str:
@@ -20,11 +21,15 @@ def server_name() -> str:
     return f"{socket.gethostname()}/{process.pid}/{process.create_time():.2f}"
 
 
-def is_alive(server: str | None) -> bool:
-    """Whether a server still runs. Of one on another machine nothing is known here: it counts as alive."""
+def is_alive(server: str | None, kind: Kind) -> bool:
+    """Whether a server that uses this database still runs.
+
+    Of one on another machine nothing is known, so it counts as alive where machines can share a database. A file of
+    SQLite is used by one machine: another name is that of a container before this one, or the machine's old one.
+    """
     host, pid, created = (server or "//").rsplit("/", 2)
     if not server or host != socket.gethostname():
-        return bool(server)
+        return bool(server) and kind != "sqlite"
     if int(pid) == os.getpid():
         return server == server_name()
     try:
@@ -59,6 +64,6 @@ def running() -> str | None:
     try:
         found = json.loads(_file().read_text())
         url, server = str(found["url"]), str(found["server"])
-        return url if server.startswith(f"{socket.gethostname()}/") and is_alive(server) else None
+        return url if is_alive(server, "sqlite") else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -215,7 +215,7 @@ class Answering:
         """Answers whose server is gone were interrupted; gives how many there were."""
         n_found = 0
         for owner, chat_id, id, server in self._chats.at_work():
-            if id not in self.live and not is_alive(server):
+            if id not in self.live and not is_alive(server, self._state.engine.kind):
                 self._chats.change_message(owner, chat_id, id, {"status": "interrupted", "server": None})
                 n_found += 1
         return n_found
