@@ -64,6 +64,7 @@ def load(
     setting or name) or ResourceError.
     """
     from tenth.library import library_folder
+    from tenth.library.catalogue import published_sampling
     from tenth.library.resolving import interpret, resolve
     from tenth.loader import open_runtime
     from tenth.usage import begin_with_usage
@@ -79,7 +80,8 @@ def load(
         keeper, note = begin_with_usage(loaded.runtime, header, library_folder() / "usage")
         loaded.runtime.observe(keeper)
     name = None if isinstance(source, Path) else source.name
-    return Model(loaded, config, text[0], started_s=started, note=note, name=name)
+    return Model(
+        loaded, config, text[0], started_s=started, note=note, name=name, published=published_sampling(source))
 
 
 def open_tokenizer(path: str | Path) -> Tokenizer:
@@ -149,7 +151,7 @@ class Model:
 
     def __init__(
         self, loaded: Loaded, config: EngineConfig, text: _Text | None = None, *, started_s: float | None = None,
-        note: str | None = None, name: str | None = None,
+        note: str | None = None, name: str | None = None, published: Mapping[str, float] | None = None,
     ) -> None:
         self.loaded = loaded
         self.config = config
@@ -158,7 +160,7 @@ class Model:
             loaded.runtime, max_sequences=config.max_sequences, prefix_reuse=config.prefix_reuse
         )
         try:
-            self.defaults = recommended(loaded.header.metadata)
+            self.defaults = recommended(loaded.header.metadata, published)
         except BaseException:
             self._engine.close()
             raise

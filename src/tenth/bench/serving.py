@@ -11,8 +11,8 @@ which other processes took more than a tenth of the processors does not count.
 
 Tests: 1, 4 and 8 clients, 128 tokens in and 128 out, two requests each; ``shared``: 8 clients whose prompts share their
 first 1,000 tokens; ``newcomer``: a request of 16 tokens that comes 0.5 to 0.8 s (at random) after one of 4,000;
-``alone``: one answer of 256 tokens, beside the same from the engine in Python; ``cancel`` (tenth only): how long a request whose client went during
-its prompt of 4,000 tokens, and during its answer, is still at work.
+``alone``: one answer of 256 tokens, beside the same from the engine in Python; ``cancel`` (tenth only): how long a
+request whose client went during its prompt of 4,000 tokens, and during its answer, is still at work.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
 Sequences that have one token to compute come first; the rest of the step is for those that are still at their prompt
 (or restarting): a quarter for the oldest, what is left for the shortest first. Prompts that are longer than a step give
 way to short ones, so that these need not wait for as long as a chunk takes, but never in two steps one after the other.
-A sequence is admitted, in order of arrival, when all its tokens and one more have pages; only one whose prompt goes on as that of a running one does waits
-until that part is known, so that it is computed once. When a running sequence finds no page, the youngest one gives up
-its pages and restarts later from its tokens: rows are bit-identical however they are computed, so its text stays.
+A sequence is admitted, in order of arrival, when all its tokens and one more have pages; only one whose prompt goes on
+as that of a running one does waits until that part is known, so that it is computed once. When a running sequence finds
+no page, the youngest one gives up its pages and restarts later from its tokens: rows are bit-identical however they are
+computed, so its text stays.
 
 A model that reads texts whole gets each in one step, several beside each other as they fit, in order of arrival.
 
