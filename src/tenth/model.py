@@ -21,9 +21,10 @@ from tenth.engine.engine import Engine, EngineStats
 from tenth.engine.experts import ExpertUse
 from tenth.engine.request import Request, TokenChoice
 from tenth.errors import ModelFileError, RequestError
+from tenth.feed import Feed, ThinkingBudget, TokenReader
 from tenth.gathering import Gathering, check_dimensions, scores, vectors
 from tenth.sampling import SamplingParams, make_params, recommended
-from tenth.stream import Feed, Stream, ThinkingBudget, TokenReader
+from tenth.stream import Stream
 
 if TYPE_CHECKING:
     from tenth.loader import Loaded, Task
