@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tenth.batch import I32, PAGE_TOKENS, U32, Batch, Sampling, pages_for
+from tenth.batch import I32, PAGE_TOKENS, U32, Batch, Sampling, pages_for, starts_of
 from tenth.engine.pages import Pages
 from tenth.engine.request import Sequence, TokenChoice
 from tenth.engine.states import States
@@ -164,10 +164,18 @@ class Scheduler:
         """The chunks with guesses for some of their sequences, cut to what has pages: nobody is preempted for them."""
         return [chunk._replace(draft=self._fitting(chunk.sequence, drafts.get(chunk.sequence, ()))) for chunk in chunks]
 
-    def _fitting(self, sequence: Sequence, draft: tuple[int, ...]) -> tuple[int, ...]:
-        missing = pages_for(sequence.n_tokens + len(draft)) - len(sequence.pages)
+    def steps_with_pages(self, chunks: Iterable[Chunk], n_steps: int) -> int:
+        """How many steps of at most so many have pages, with a token of each sequence in each: nobody is preempted."""
+        return min((1 + self._room_for(chunk.sequence, n_steps - 1) for chunk in chunks), default=n_steps)
+
+    def _room_for(self, sequence: Sequence, n_tokens: int) -> int:
+        """For how many tokens more, of so many, a sequence has pages, with those that can be taken."""
+        missing = pages_for(sequence.n_tokens + n_tokens) - len(sequence.pages)
         sequence.pages += self.pages.take(min(max(0, missing), self.pages.n_available)) or []
-        draft = draft[: len(sequence.pages) * PAGE_TOKENS - sequence.n_tokens]
+        return min(n_tokens, len(sequence.pages) * PAGE_TOKENS - sequence.n_tokens)
+
+    def _fitting(self, sequence: Sequence, draft: tuple[int, ...]) -> tuple[int, ...]:
+        draft = draft[: self._room_for(sequence, len(draft))]
         if self.states:
             draft = draft[: self.states.n_ahead]
             sequence.ahead = self.states.take_ahead(len(draft))
@@ -348,7 +356,7 @@ def make_reading(chunks: list[Chunk], first_rows: bool) -> Batch:
 
 def make_batch(chunks: list[Chunk], mask: Callable[[], U32] | None = None) -> Batch:
     """The flat arrays of a step. ``mask``: which tokens are allowed, see tenth.batch.Sampling."""
-    starts = np.cumsum([0] + [c.n_all_rows for c in chunks], dtype=np.int32)
+    starts = starts_of(c.n_all_rows for c in chunks)
     tokens = [part for c in chunks for part in (c.known, np.array(c.draft, np.int32))]
     positions = [np.arange(c.sequence.n_computed, c.sequence.n_computed + c.n_all_rows, dtype=np.int32) for c in chunks]
     outputs = [row for i, c in enumerate(chunks) if c.reaches_end
