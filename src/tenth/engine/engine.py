@@ -30,7 +30,7 @@ from tenth.engine.request import FinishReason, Request, Sequence, Token
 from tenth.engine.scheduler import Chunk, Limits, Scheduler, make_batch, make_reading
 from tenth.engine.speculation import Asked, Speculation
 from tenth.engine.states import States
-from tenth.errors import RequestError, ResourceError, TenthError
+from tenth.errors import Cause, RequestError, ResourceError, TenthError
 
 T = TypeVar("T")
 
@@ -235,7 +235,7 @@ class Engine:
 
 
 def _closed() -> RequestError:
-    return RequestError("the model is closed", "load it again")
+    return RequestError("the model is closed", "load it again", cause=Cause("model-closed"))
 
 
 def _stop(loop: _Loop, thread: threading.Thread) -> None:
@@ -580,6 +580,7 @@ def _as_tenth_error(error: Exception) -> TenthError:
     return ResourceError(
         f"a step of the model failed: {error or type(error).__name__}",
         "the requests in that step were ended; the model goes on with others",
+        cause=Cause("answer-failed"),
     )
 
 
@@ -588,8 +589,11 @@ def _sample_error(code: int) -> TenthError:
         return ResourceError(
             "the model computed logits that are not numbers",
             "the model file may be damaged: check it with tenth verify",
+            cause=Cause("model-damaged"),
         )
     return RequestError(
-        "no token is allowed: every logit is -inf", "loosen logit_bias or the grammar so that some token stays possible"
+        "no token is allowed: every logit is -inf",
+        "loosen logit_bias or the grammar so that some token stays possible",
+        cause=Cause("answer-failed"),
     )
 
