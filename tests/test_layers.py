@@ -25,9 +25,11 @@ MAY_IMPORT = {
     "text": set(),
     "library": {"weights"},  # show() and verify() read headers
     "sampling": set(),
-    "stream": {"engine", "batch"},
+    "feed": {"engine"},
+    "stream": {"engine", "feed"},
     "gathering": {"engine", "batch"},
-    "model": {"usage", "loader", "engine", "text", "library", "weights", "batch", "sampling", "stream", "gathering"},
+    "model": {"usage", "loader", "engine", "text", "library", "weights", "batch", "sampling", "feed", "stream",
+              "gathering"},
     "bench": {"model", "loader", "engine", "text", "library", "weights", "sampling", "stream", "runtime", "program",
               "batch", "placing", "tracing"},
     "forecast": {"bench", "loader", "placing", "library", "weights", "runtime", "program"},

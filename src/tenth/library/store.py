@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tenth.errors import ModelFileError, ResourceError
+from tenth.errors import Cause, ModelFileError, ResourceError
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -196,7 +196,8 @@ def locked(key: str, on_wait: Callable[[], None] | None = None) -> Iterator[None
         while not _try_lock(descriptor):
             if on_wait is None:
                 raise ResourceError(
-                    f"another process is pulling or checking {key}", "wait until it is done, or stop it"
+                    f"another process is pulling or checking {key}", "wait until it is done, or stop it",
+                    cause=Cause("download-elsewhere", name=key),
                 )
             on_wait()
             time.sleep(0.2)

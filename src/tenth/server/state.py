@@ -1,6 +1,6 @@
 """What survives a restart: one SQLite file, or a PostgreSQL database.
 
-Its tables are made by numbered steps (``STEPS``), which are never changed once released. A commit is on the disk before
+Its tables are made by numbered steps (``STEPS``), which are never changed once landed. A commit is on the disk before
 it is acknowledged; a full disk is a Refused with status 507, after which everything is what it was before.
 """
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tenth.errors import TenthError
+from tenth.errors import Cause, TenthError
 from tenth.server.answers import End
 from tenth.server.asking import Ask
 from tenth.server.chats import prompts
@@ -66,7 +66,8 @@ class Answering:
         """
         n = sum(live.owner == owner for live in self.live.values()) + self._coming.count(owner)
         if n >= min(MOST_OF_ONE, most or MOST_OF_ONE):
-            raise Refused(429, f"{n} answers are being made for you already", "stop one, or wait", retry_after_s=5)
+            raise Refused(429, f"{n} answers are being made for you already", "stop one, or wait", retry_after_s=5,
+                          cause=Cause("answers-many", n=n))
         self._coming.append(owner)
         try:
             yield
@@ -120,7 +121,9 @@ class Answering:
             if self._service.is_closing:
                 status = "interrupted"
             else:
-                status, facts = "error", {"error": failure_of(error).message}
+                failure = failure_of(error)
+                cause = failure.cause.as_data() if failure.cause else None
+                status, facts = "error", {"error": failure.message, "cause": cause}
         live.is_ending = True
         end = {"status": status, "cost": self._cost(live), **facts}
         try:
@@ -141,7 +144,7 @@ class Answering:
         try:
             await answer.admitted()
             live.started_s = time.monotonic()
-            live.become("prompt", error=None, finish_reason=None)
+            live.become("prompt", error=None, cause=None, finish_reason=None)
             async for event in answer.events():
                 if isinstance(event, End):
                     live.experts = answer.expert_counts()

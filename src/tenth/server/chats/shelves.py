@@ -6,6 +6,7 @@ import json
 import time
 from typing import Any
 
+from tenth.errors import Cause
 from tenth.server.failures import Refused
 from tenth.server.service import new_id
 from tenth.server.state import State
@@ -30,7 +31,7 @@ class Shelves:
         with self._state.transaction() as db:
             n = db.execute(f"SELECT count(*) AS n FROM {what}s WHERE owner = ?", (owner,)).fetchone()["n"]
             if n >= MOST_OF_EACH:
-                raise Refused(400, f"there are {n} {what}s already", "delete some")
+                raise Refused(400, f"there are {n} {what}s already", "delete some", cause=Cause(f"{what}s-many", n=n))
             db.execute(f"INSERT INTO {what}s ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})",
                        tuple(values.values()))
         return self.get(what, owner, values["id"])
@@ -59,7 +60,7 @@ class Shelves:
 
 
 def _absent(what: str, id: str) -> Refused:
-    return Refused(404, f"there is no {what} {id!r}")
+    return Refused(404, f"there is no {what} {id!r}", cause=Cause("gone"))
 
 
 def _stored(fields: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tenth.errors import Cause
 from tenth.server.chats.revs import next_rev
 from tenth.server.chats.search import Index, title_words
 from tenth.server.databases import Cursor, Database
@@ -26,14 +27,14 @@ AT_WORK = ("queued", "prompt", "running")
 MOST_MESSAGES = 20_000  # of one chat, all branches
 MOST_PAGE = 500
 TRACES = ("", "traces")  # a preference of nobody's: something was deleted, of which traces are left in the files
-FACTS = ("usage", "timings", "cost")  # kept together as JSON
+FACTS = ("usage", "timings", "cost", "cause")  # kept together as JSON
 BELOW = ("WITH RECURSIVE below (id) AS (SELECT id FROM messages WHERE id = ? UNION ALL SELECT messages.id FROM "
          "messages JOIN below ON parent_id = below.id WHERE chat_id = ?) SELECT id FROM below")
 
 
 def no_chat(id: str) -> Refused:
     """There is no such chat, or it is another's."""
-    return Refused(404, f"there is no chat {id!r}")
+    return Refused(404, f"there is no chat {id!r}", cause=Cause("gone"))
 
 
 class Chats:
@@ -174,7 +175,8 @@ class Chats:
                 if first["parent_id"] is not None:
                     _message(db, chat_id, first["parent_id"])
                 if _count(db, chat_id) + len(messages) > MOST_MESSAGES:
-                    raise Refused(400, f"a chat has at most {MOST_MESSAGES} messages", "begin another one")
+                    raise Refused(400, f"a chat has at most {MOST_MESSAGES} messages", "begin another one",
+                                  cause=Cause("chat-full", most=MOST_MESSAGES))
                 for message in messages:
                     ids.append(self._insert(db, owner, chat_id, {**message, "parent_id": ids[-1]} if ids else message))
                 _attach(db, owner, ids[0], attachment_ids)
@@ -279,7 +281,7 @@ def title_of(content: str) -> str:
 
 def no_message(id: str) -> Refused:
     """There is no such message, or it is another's."""
-    return Refused(404, f"there is no message {id!r}")
+    return Refused(404, f"there is no message {id!r}", cause=Cause("gone"))
 
 
 def _add(db: Database, table: str, values: dict[str, Any], behind: str = "") -> Cursor:
@@ -306,7 +308,7 @@ def _own_folder(db: Database, owner: str, id: str | None) -> None:
     if id is None:
         return
     if db.execute("SELECT id FROM folders WHERE id = ? AND owner = ?", (id, owner)).fetchone() is None:
-        raise Refused(404, f"there is no folder {id!r}", param="folder_id")
+        raise Refused(404, f"there is no folder {id!r}", param="folder_id", cause=Cause("gone"))
 
 
 def _sent_before(db: Database, chat_id: str, client_id: str | None) -> list[str]:
@@ -328,7 +330,7 @@ def _count(db: Database, chat_id: str) -> int:
 def _attach(db: Database, owner: str, message_id: str, attachment_ids: Sequence[str]) -> None:
     for position, id in enumerate(attachment_ids):
         if db.execute("SELECT id FROM attachments WHERE id = ? AND owner = ?", (id, owner)).fetchone() is None:
-            raise Refused(404, f"there is no attachment {id!r}", param="attachment_ids")
+            raise Refused(404, f"there is no attachment {id!r}", param="attachment_ids", cause=Cause("gone"))
         db.execute("INSERT INTO attached (message_id, attachment_id, position) VALUES (?, ?, ?)",
                    (message_id, id, position))
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from tenth.errors import ResourceError
+from tenth.errors import Cause, ResourceError
 from tenth.server.databases import Conflict, Kind, Step
 from tenth.server.failures import Refused
 
@@ -127,9 +127,9 @@ class Postgres:
         if isinstance(error, (kinds.IntegrityError, kinds.SerializationFailure, kinds.DeadlockDetected)):
             return Conflict()
         if isinstance(error, kinds.DiskFull):
-            return Refused(507, "the database's disk is full: nothing was stored")
+            return Refused(507, "the database's disk is full: nothing was stored", cause=Cause("disk-full"))
         if isinstance(error, kinds.OperationalError):
-            return Refused(503, "the database cannot be reached now", retry_after_s=5)
+            return Refused(503, "the database cannot be reached now", retry_after_s=5, cause=Cause("storage-busy"))
         return error
 
     def changed_elsewhere(self) -> bool:

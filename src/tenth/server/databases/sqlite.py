@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tenth.errors import ResourceError
+from tenth.errors import Cause, ResourceError
 from tenth.server.databases import Conflict, Kind, Step
 from tenth.server.failures import Refused
 
@@ -141,12 +141,14 @@ class Sqlite:
             return Conflict()
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL or (code in FAILURES and self._is_full()):
-            return Refused(507, "the disk is full: nothing was stored")
+            return Refused(507, "the disk is full: nothing was stored", cause=Cause("disk-full"))
         if code == sqlite3.SQLITE_BUSY:
-            return Refused(503, "the server's state is in use by another program", retry_after_s=5)
+            return Refused(503, "the server's state is in use by another program", retry_after_s=5,
+                           cause=Cause("storage-busy"))
         if code in FAILURES:
             log.error("cannot write %s: %s", self._path, error)
-            return Refused(503, "the disk fails: nothing was stored", "the server's log says more", retry_after_s=5)
+            return Refused(503, "the disk fails: nothing was stored", "the server's log says more", retry_after_s=5,
+                           cause=Cause("storage-fails"))
         return error
 
     def _is_full(self) -> bool:
