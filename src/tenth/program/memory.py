@@ -13,7 +13,7 @@ from tenth.program.ops import expect
 from tenth.program.values import Q8_ROW_STEP, Program, Rows, Value
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register
-JOINS = ("swiglu_q8", "geglu_q8")  # their result may be begun by the linear before them (native/plan/plan.h, gates_next)
+JOINS = ("swiglu_q8", "geglu_q8")  # may be begun by the linear before them (native/plan/plan.h, gates_next)
 
 
 def plan(program: Program, capacity: Mapping[Rows, int]) -> int:
