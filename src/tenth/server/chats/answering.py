@@ -205,7 +205,7 @@ class Answering:
     async def save(self) -> None:
         """Save what answers have so far."""
         async with self._saving:
-            parts = [(live.id, live.saved()) for live in self.live.values() if live.is_dirty]
+            parts = [(live.owner, live.id, live.saved()) for live in self.live.values() if live.is_dirty]
             try:
                 if parts:
                     await self._state.run(self._chats.save_parts, parts)
@@ -214,14 +214,14 @@ class Answering:
                     live.is_dirty = True
                 raise
 
-    def recover(self) -> int:
-        """Answers whose server is gone were interrupted; gives how many there were."""
-        n_found = 0
+    def recover(self) -> set[str]:
+        """Answers whose server is gone were interrupted; gives whose they were."""
+        found = set()
         for owner, chat_id, id, server in self._chats.at_work():
             if id not in self.live and not is_alive(server, self._state.engine.kind):
                 self._chats.change_message(owner, chat_id, id, {"status": "interrupted", "server": None})
-                n_found += 1
-        return n_found
+                found.add(owner)
+        return found
 
     async def close(self) -> None:
         """End everything; answers at work are saved as interrupted."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tenth.errors import Cause, ResourceError
-from tenth.server.databases import Conflict, Kind, Step
+from tenth.server.databases import EVERYBODY, Conflict, Kind, Step
 from tenth.server.failures import Refused
 
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", "cache_size=-4000",
@@ -88,7 +88,7 @@ class Sqlite:
                 raise
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self, *owners: str) -> Iterator[sqlite3.Connection]:
         """See Engine."""
         with self._writing:
             try:
@@ -110,14 +110,14 @@ class Sqlite:
             except sqlite3.Error as error:
                 raise self._refused(error) from error
 
-    def changed_elsewhere(self) -> bool:
+    def changed_elsewhere(self) -> set[str]:
         """See Engine. data_version counts the commits of others, as the writing connection sees them."""
         with self._writing:
             try:
                 before, self._version = self._version, self._others()
             except sqlite3.Error as error:
                 raise self._refused(error) from error
-        return before != self._version
+        return {EVERYBODY} if before != self._version else set()
 
     def _others(self) -> int:
         (version,) = self._writer.execute("PRAGMA data_version").fetchone()
