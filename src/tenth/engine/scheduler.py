@@ -28,7 +28,7 @@ from tenth.batch import I32, PAGE_TOKENS, U32, Batch, Sampling, pages_for, start
 from tenth.engine.pages import Pages
 from tenth.engine.request import Sequence, TokenChoice
 from tenth.engine.states import States
-from tenth.errors import RequestError
+from tenth.errors import Cause, RequestError
 
 OLDEST_PART = 4  # a quarter of what a step has for prompts is the oldest one's
 SHORT_PART = 2  # a step that has at most half of its rows is over soon
@@ -100,7 +100,7 @@ class Scheduler:
     def check(self, n_prompt: int) -> None:
         """Raise RequestError when a prompt of this length can never be computed."""
         if n_prompt == 0:
-            raise RequestError("the prompt has no tokens", "give some text")
+            raise RequestError("the prompt has no tokens", "give some text", cause=Cause("prompt-empty"))
         if not self.limits.to_generate:
             if n_prompt > self.limit_tokens:
                 raise RequestError(f"the text has {n_prompt} tokens, the model reads at most {self.limit_tokens}",
@@ -111,12 +111,14 @@ class Scheduler:
                 f"the prompt has {n_prompt} tokens, but the context holds {self.limits.context_tokens} "
                 "and one must be left to generate",
                 "shorten the prompt, or load the model with a longer context",
+                cause=Cause("prompt-long", n=n_prompt, most=self.limits.context_tokens),
             )
         if n_prompt >= self.limit_tokens:
             raise RequestError(
                 f"the prompt has {n_prompt} tokens, but the KV cache holds {self.limit_tokens} "
                 f"({self.pages.n_pages} pages of {PAGE_TOKENS}) and one must be left to generate",
                 "shorten the prompt, or load the model with a greater kv_tokens",
+                cause=Cause("prompt-long", n=n_prompt, most=self.limit_tokens),
             )
 
     def add(self, sequence: Sequence) -> None:

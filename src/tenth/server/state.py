@@ -87,9 +87,9 @@ class State:
             self.engine.close()
             raise
 
-    def transaction(self) -> AbstractContextManager[Database]:
-        """A transaction that is on the disk when the block has ended, or not there at all."""
-        return self.engine.transaction()
+    def transaction(self, *owners: str) -> AbstractContextManager[Database]:
+        """A transaction that is on the disk when the block has ended, or not there at all; see Engine."""
+        return self.engine.transaction(*owners)
 
     def make_room(self, db: Database, table: str, owner: str) -> None:
         """Refuse (507) one more of an owner's things than are kept of one."""
