@@ -194,7 +194,7 @@ class Model:
         options = ChatOptions(think, thinking_budget, reasoning_effort, response_format, tools, tool_choice,
                               parallel_tool_calls, begun)
         asked = ask(text.template, text.tokenizer, messages, options)
-        ids = text.tokenizer.encode(asked.prompt, special=True, parse_special=True)
+        ids = self._ids(asked.prompt, "prompt", parse_special=True)
         return self._checked(Prepared(ids, params, asked.grammar, asked))
 
     def prepare(self, prompt: str | list[int], *, grammar: Grammar | None = None, **sampling: Any) -> Prepared:
@@ -204,7 +204,7 @@ class Model:
             raise RequestError(f"the prompt is {prompt!r}, expected a text or token ids")
         if grammar is not None and not hasattr(grammar, "is_json"):
             raise RequestError(f"grammar is {grammar!r}, expected a tenth.Grammar")
-        ids = self.tokenize(prompt) if isinstance(prompt, str) else prompt
+        ids = self._ids(prompt, "prompt") if isinstance(prompt, str) else prompt
         return self._checked(Prepared(ids, make_params(sampling).completed(self.defaults), grammar))
 
     @property
@@ -216,6 +216,14 @@ class Model:
         if self.task != task:
             what = f"{self.name} {_CAN[self.task]}, it {_CANNOT[task]}"
             raise RequestError(what, f"choose a model that {_CAN[task]}")
+
+    def _ids(self, text: str, what: str, *, parse_special: bool = False) -> list[int]:
+        """The ids of a text. One that is far too long is refused before all of it is turned into tokens."""
+        tokenizer, most = self._text.tokenizer, self._engine.limit_tokens
+        if len(tokenizer.beginning(text, most, parse_special=parse_special)) < len(text):
+            raise RequestError(f"the {what} has more than {most} tokens, which are all that fit",
+                               f"shorten the {what}, or load the model with a longer context")
+        return tokenizer.encode(text, special=True, parse_special=parse_special)
 
     def _checked(self, prepared: Prepared) -> Prepared:
         self._engine.check(prepared.ids, prepared.params.logit_bias or {})
@@ -313,7 +321,7 @@ class Model:
         self._check_task("embed")
         if self.loaded.program.row != "every":
             raise RequestError(f"{self.name} gives one vector for a text", "use embed")
-        return self._engine.logits(self._tokens(text))
+        return self._engine.logits(self._tokens(text, truncate=False))
 
     def rerank(self, query: str, documents: Sequence[str], *, truncate: bool = True) -> NDArray[np.float64]:
         """How well each document answers a query, 0 to 1, in the order given. truncate: cut what is too long."""
@@ -330,17 +338,19 @@ class Model:
                                "use embed_tokens, or a file that has the key pooling_type")
         if not isinstance(texts, Sequence) or not texts:
             raise RequestError("there are no texts", "give a text, or a list of them")
-        prompts = [self._tokens(text) for text in texts]
+        prompts = [self._tokens(text, truncate) for text in texts]
         if truncate:
             prompts = [self._cut(prompt) for prompt in prompts]
         for prompt in prompts:
             self._engine.check(prompt)
         return prompts
 
-    def _tokens(self, text: object) -> list[int]:
-        """The ids of a text that is read, or those that were given in its place."""
+    def _tokens(self, text: object, truncate: bool) -> list[int]:
+        """The ids of a text that is read, or those that were given in its place; enough of them if it will be cut."""
+        if isinstance(text, str) and truncate:
+            return self.tokenize(self._text.tokenizer.beginning(text, self._engine.limit_tokens))
         if isinstance(text, str):
-            return self.tokenize(text)
+            return self._ids(text, "text")
         if not isinstance(text, list):
             raise RequestError(f"a text is {text!r}, expected a string or token ids")
         return text

@@ -74,6 +74,8 @@ def test_no_think_asks_for_an_answer_at_once(opened):
 class Scripted:
     """A runtime whose first choices are given; computes everything as the real one and notes what it was fed."""
 
+    runs_ahead = False
+
     def __init__(self, runtime, script):
         self.runtime, self.script, self.fed = runtime, list(script), []
 

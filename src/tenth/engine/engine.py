@@ -16,7 +16,7 @@ from tenth.engine.loop import Drafting, EngineStats, Loop
 from tenth.engine.request import Request
 from tenth.engine.speculation import Speculation
 from tenth.engine.step_runtime import StepRuntime
-from tenth.errors import RequestError
+from tenth.errors import Cause, RequestError
 
 __all__ = ["Engine", "EngineStats"]
 
@@ -116,7 +116,7 @@ class Engine:
 
 
 def _closed() -> RequestError:
-    return RequestError("the model is closed", "load it again")
+    return RequestError("the model is closed", "load it again", cause=Cause("model-closed"))
 
 
 def _stop(loop: Loop, thread: threading.Thread) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tenth.batch import SAMPLE_NOT_A_NUMBER
-from tenth.errors import RequestError, ResourceError, TenthError
+from tenth.errors import Cause, RequestError, ResourceError, TenthError
 
 
 def as_tenth_error(error: Exception) -> TenthError:
@@ -13,6 +13,7 @@ def as_tenth_error(error: Exception) -> TenthError:
     return ResourceError(
         f"a step of the model failed: {error or type(error).__name__}",
         "the requests in that step were ended; the model goes on with others",
+        cause=Cause("answer-failed"),
     )
 
 
@@ -22,8 +23,11 @@ def sample_error(code: int) -> TenthError:
         return ResourceError(
             "the model computed logits that are not numbers",
             "the model file may be damaged: check it with tenth verify",
+            cause=Cause("model-damaged"),
         )
     return RequestError(
-        "no token is allowed: every logit is -inf", "loosen logit_bias or the grammar so that some token stays possible"
+        "no token is allowed: every logit is -inf",
+        "loosen logit_bias or the grammar so that some token stays possible",
+        cause=Cause("answer-failed"),
     )
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from tenth.batch import F32, Batch, StepResult, StepStopped, pages_for
 from tenth.engine import waking
+from tenth.engine.ahead import Ahead
 from tenth.engine.drafter import Drafter
 from tenth.engine.experts import NotedExperts
 from tenth.engine.failures import as_tenth_error, sample_error
@@ -41,6 +42,9 @@ class Drafting(Protocol):
         self, chunks: SequenceOf[Chunk], room: int, drafter: Asked | None = None
     ) -> dict[Sequence, tuple[int, ...]]:
         """Guesses for sequences of a step that has room for so many more rows; ``drafter``: if the model has one."""
+
+    def may_run_ahead(self, sequences: SequenceOf[Sequence]) -> bool:
+        """Whether guesses may as well be looked for only after a few more tokens."""
 
     def measured(self, chunks: SequenceOf[Chunk], seconds: float) -> None:
         """A step took so long."""
@@ -80,6 +84,7 @@ class Loop:
         )
         self.runtime = runtime
         self.speculation = speculation
+        self.ahead = Ahead()
         self.drafter = Drafter(runtime) if runtime.has_drafter else None
         self.masks = Masks(runtime.vocab_size)
         reuse = prefix_reuse and not runtime.reads_whole
@@ -100,6 +105,8 @@ class Loop:
         with self._door:
             if self._is_open:
                 self._inbox.put(work)
+                if self.runtime.runs_ahead:
+                    self.runtime.hurry()
             return self._is_open
 
     def run(self) -> None:
@@ -141,7 +148,7 @@ class Loop:
         except Exception as error:
             self._fail_step(chunks, error)
             chunks = []
-        result = self._compute(chunks)
+        result = self._compute(chunks, self._steps_ahead(chunks))
         if self.drafter:
             self.drafter.note(chunks if result else ())
         if result is not None:
@@ -180,14 +187,25 @@ class Loop:
         self.drafter.hand_over()
         return drafts
 
-    def _compute(self, chunks: list[Chunk]) -> StepResult | None:
-        """The result of a step, or None after failing every request in it (or when there is none)."""
+    def _steps_ahead(self, chunks: list[Chunk]) -> int:
+        """How many steps may be computed before anyone hears of their tokens."""
+        if not self.runtime.runs_ahead or self.runtime.noted_experts is not None or not self._inbox.empty():
+            return 1
+        if any(chunk.draft for chunk in chunks):
+            return 1
+        n_steps = self.ahead.steps(chunks)
+        if n_steps == 1 or not self.speculation.may_run_ahead([chunk.sequence for chunk in chunks]):
+            return 1
+        return self.scheduler.steps_with_pages(chunks, n_steps)
+
+    def _compute(self, chunks: list[Chunk], n_steps: int) -> StepResult | None:
+        """The result of so many steps, or None after failing every request in them (or when there is none)."""
         if not chunks:
             return None
         started = time.perf_counter()
         try:
             self._long = self._long_ones(chunks)
-            result = self._run(self._batch(chunks))
+            result = self._run(self._batch(chunks)) if n_steps == 1 else self._run_ahead(chunks, n_steps)
             if self.runtime.noted_experts is not None:
                 self._experts = NotedExperts(chunks, self._noted)
         except StepStopped:  # who was cancelled is dropped before the next one, and the others' rows are computed again
@@ -199,12 +217,13 @@ class Loop:
             return None
         finally:
             self._long = frozenset()
-        self.stats.n_steps += 1
+        self.stats.n_steps += result.n_steps
         self.stats.n_preemptions = self.scheduler.n_preemptions
-        self.stats.n_rows += sum(c.n_all_rows for c in chunks)
+        self.stats.n_rows += result.n_steps * sum(c.n_all_rows for c in chunks)
         seconds = time.perf_counter() - started
         self.stats.step_s += seconds
-        self.speculation.measured(chunks, seconds)
+        self.speculation.measured(chunks, seconds / result.n_steps)
+        self.ahead.measured(chunks, seconds / result.n_steps)
         return result
 
     def _long_ones(self, chunks: list[Chunk]) -> frozenset[Request]:
@@ -235,6 +254,11 @@ class Loop:
             if self.runtime.noted_experts is not None:
                 self._noted = self.runtime.take_trace()
 
+    def _run_ahead(self, chunks: list[Chunk], n_steps: int) -> StepResult:
+        ends = set[int]().union(*(chunk.sequence.request.stop_ids for chunk in chunks))
+        waking.let_go()
+        return self.runtime.run_ahead(make_batch(chunks), n_steps, np.array(sorted(ends), np.int32))
+
     def _deliver(self, chunks: list[Chunk], result: StepResult) -> None:
         """Hand out the tokens of a step: of each chunk the first, and one more for each guess that was right.
 
@@ -246,10 +270,11 @@ class Loop:
             return
         first = 0
         for chunk in chunks:
-            n_accepted = self._accept(chunk, result, first)
-            first += 1 + len(chunk.draft)
+            follow = self._accept if result.n_steps == 1 else self._follow_all
+            n_accepted = follow(chunk, result, first)
+            first += result.n_steps + len(chunk.draft)
             self.speculation.learn(chunk, n_accepted, len(chunks))
-            if chunk.draft and chunk.sequence.request in self.sequences:
+            if (chunk.draft or result.n_steps > 1) and chunk.sequence.request in self.sequences:
                 self.scheduler.trim(chunk.sequence)
 
     def _give(self, request: Request, vector: F32) -> None:
@@ -265,23 +290,37 @@ class Loop:
         counts.n_drafted += len(chunk.draft)
         self.stats.n_drafted += len(chunk.draft)
         for n, guess in enumerate((*chunk.draft, None)):
-            if result.tokens[first + n] < 0:
-                guide = sequence.request.guide
-                error = guide.error if guide else None
-                self._fail(sequence.request, error or sample_error(int(result.tokens[first + n])))
-                return n
-            if n and self._experts is not None:
+            if n and self._experts is not None and result.tokens[first + n] >= 0:
                 self._experts.accept(sequence.request, n - 1)
-            token = _token(result, first + n)
-            goes_on = False
-            with self._failing(sequence.request):
-                goes_on = self._follow(sequence, token)
-            if not goes_on or token.id != guess:
+            if not self._take(sequence, result, first + n) or result.tokens[first + n] != guess:
                 return n
             self.scheduler.accept(sequence)
             counts.n_accepted += 1
             self.stats.n_accepted += 1
         raise AssertionError("a token equalled no guess and yet was accepted")
+
+    def _follow_all(self, chunk: Chunk, result: StepResult, first: int) -> int:
+        """Follow the tokens that several steps chose for a chunk, as far as they hold. They were no guesses: 0."""
+        for n in range(result.n_steps):
+            if n:
+                self.scheduler.accept(chunk.sequence)
+            chunk.sequence.request.speculated.n_steps += 1
+            if not self._take(chunk.sequence, result, first + n):
+                break
+        return 0
+
+    def _take(self, sequence: Sequence, result: StepResult, row: int) -> bool:
+        """Follow the token of a row, or fail where none could be chosen. Whether what the model says comes next."""
+        if result.tokens[row] < 0:
+            guide = sequence.request.guide
+            error = guide.error if guide else None
+            self._fail(sequence.request, error or sample_error(int(result.tokens[row])))
+            return False
+        try:
+            return self._follow(sequence, _token(result, row))
+        except Exception as error:  # of its listener, which ends its own request only
+            self._fail(sequence.request, error)
+            return False
 
     def _follow(self, sequence: Sequence, token: Token) -> bool:
         """Add a token to its sequence, tell the listener, and end the request when it is time.

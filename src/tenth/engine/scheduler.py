@@ -24,11 +24,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tenth.batch import I32, PAGE_TOKENS, U32, Batch, Sampling, pages_for
+from tenth.batch import I32, PAGE_TOKENS, U32, Batch, Sampling, pages_for, starts_of
 from tenth.engine.pages import Pages
 from tenth.engine.request import Sequence, TokenChoice
 from tenth.engine.states import States
-from tenth.errors import RequestError
+from tenth.errors import Cause, RequestError
 
 OLDEST_PART = 4  # a quarter of what a step has for prompts is the oldest one's
 SHORT_PART = 2  # a step that has at most half of its rows is over soon
@@ -100,7 +100,7 @@ class Scheduler:
     def check(self, n_prompt: int) -> None:
         """Raise RequestError when a prompt of this length can never be computed."""
         if n_prompt == 0:
-            raise RequestError("the prompt has no tokens", "give some text")
+            raise RequestError("the prompt has no tokens", "give some text", cause=Cause("prompt-empty"))
         if not self.limits.to_generate:
             if n_prompt > self.limit_tokens:
                 raise RequestError(f"the text has {n_prompt} tokens, the model reads at most {self.limit_tokens}",
@@ -111,12 +111,14 @@ class Scheduler:
                 f"the prompt has {n_prompt} tokens, but the context holds {self.limits.context_tokens} "
                 "and one must be left to generate",
                 "shorten the prompt, or load the model with a longer context",
+                cause=Cause("prompt-long", n=n_prompt, most=self.limits.context_tokens),
             )
         if n_prompt >= self.limit_tokens:
             raise RequestError(
                 f"the prompt has {n_prompt} tokens, but the KV cache holds {self.limit_tokens} "
                 f"({self.pages.n_pages} pages of {PAGE_TOKENS}) and one must be left to generate",
                 "shorten the prompt, or load the model with a greater kv_tokens",
+                cause=Cause("prompt-long", n=n_prompt, most=self.limit_tokens),
             )
 
     def add(self, sequence: Sequence) -> None:
@@ -164,10 +166,18 @@ class Scheduler:
         """The chunks with guesses for some of their sequences, cut to what has pages: nobody is preempted for them."""
         return [chunk._replace(draft=self._fitting(chunk.sequence, drafts.get(chunk.sequence, ()))) for chunk in chunks]
 
-    def _fitting(self, sequence: Sequence, draft: tuple[int, ...]) -> tuple[int, ...]:
-        missing = pages_for(sequence.n_tokens + len(draft)) - len(sequence.pages)
+    def steps_with_pages(self, chunks: Iterable[Chunk], n_steps: int) -> int:
+        """How many steps of at most so many have pages, with a token of each sequence in each: nobody is preempted."""
+        return min((1 + self._room_for(chunk.sequence, n_steps - 1) for chunk in chunks), default=n_steps)
+
+    def _room_for(self, sequence: Sequence, n_tokens: int) -> int:
+        """For how many tokens more, of so many, a sequence has pages, with those that can be taken."""
+        missing = pages_for(sequence.n_tokens + n_tokens) - len(sequence.pages)
         sequence.pages += self.pages.take(min(max(0, missing), self.pages.n_available)) or []
-        draft = draft[: len(sequence.pages) * PAGE_TOKENS - sequence.n_tokens]
+        return min(n_tokens, len(sequence.pages) * PAGE_TOKENS - sequence.n_tokens)
+
+    def _fitting(self, sequence: Sequence, draft: tuple[int, ...]) -> tuple[int, ...]:
+        draft = draft[: self._room_for(sequence, len(draft))]
         if self.states:
             draft = draft[: self.states.n_ahead]
             sequence.ahead = self.states.take_ahead(len(draft))
@@ -348,7 +358,7 @@ def make_reading(chunks: list[Chunk], first_rows: bool) -> Batch:
 
 def make_batch(chunks: list[Chunk], mask: Callable[[], U32] | None = None) -> Batch:
     """The flat arrays of a step. ``mask``: which tokens are allowed, see tenth.batch.Sampling."""
-    starts = np.cumsum([0] + [c.n_all_rows for c in chunks], dtype=np.int32)
+    starts = starts_of(c.n_all_rows for c in chunks)
     tokens = [part for c in chunks for part in (c.known, np.array(c.draft, np.int32))]
     positions = [np.arange(c.sequence.n_computed, c.sequence.n_computed + c.n_all_rows, dtype=np.int32) for c in chunks]
     outputs = [row for i, c in enumerate(chunks) if c.reaches_end

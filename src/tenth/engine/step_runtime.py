@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from tenth.batch import F32, Batch, StepResult
+from tenth.batch import F32, I32, Batch, StepResult
 
 
 class StepRuntime(Protocol):
@@ -48,6 +48,16 @@ class StepRuntime(Protocol):
 
     def draft(self, batch: Batch) -> StepResult:
         """The likeliest next tokens of rows that go on from those of the last step, see engine/drafter.py."""
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether ``run_ahead`` can be asked."""
+
+    def run_ahead(self, batch: Batch, most: int, ends: I32) -> StepResult:
+        """At most so many steps, each going on from the tokens of the one before; none behind one of ``ends``."""
+
+    def hurry(self) -> None:
+        """Have ``run_ahead`` return soon."""
 
     @property
     def n_slots(self) -> int:

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from tenth.errors import RequestError
+from tenth.errors import Cause, RequestError
 from tenth.server.databases import Database
 from tenth.server.failures import Refused
 from tenth.server.keys import LOCAL, SCOPES_OF, Caller, Role
@@ -65,16 +65,18 @@ class Accounts:
         rows = (self._state.query("SELECT * FROM users WHERE id = ?", id)
                 or self._state.query("SELECT * FROM users WHERE name = ?", id))
         if not rows:
-            raise Refused(404, f"there is no account {id!r}")
+            raise Refused(404, f"there is no account {id!r}", cause=Cause("gone"))
         return _user(rows[0])
 
     def new(self, name: str, password: str | None, role: str = "member", requests_per_minute: int | None = None,
             concurrent: int | None = None) -> User:
         """Make an account. Raises RequestError for what cannot be; the first one has to be an admin's."""
         if not re.fullmatch(r"[\w][\w .@-]{0,63}", name):
-            raise RequestError(f"the name {name!r} cannot be used", "letters, digits, space and . _ @ -, at most 64")
+            raise RequestError(f"the name {name!r} cannot be used", "letters, digits, space and . _ @ -, at most 64",
+                               cause=Cause("account-name", name=name))
         if re.fullmatch(rf"{LOCAL}|user_[0-9a-f]{{24}}", name):
-            raise RequestError(f"the name {name!r} cannot be used", "an account's id is called so")
+            raise RequestError(f"the name {name!r} cannot be used", "an account's id is called so",
+                               cause=Cause("account-name", name=name))
         if role not in ROLES:
             raise RequestError(f"the role {role!r}, expected {' or '.join(ROLES)}")
         hashed = self._hash(password) if password is not None else None
@@ -82,9 +84,11 @@ class Accounts:
             n, taken = db.execute("SELECT count(*), coalesce(sum(CASE WHEN name = ? THEN 1 ELSE 0 END), 0) FROM users",
                                   (name,)).fetchone()
             if taken:
-                raise RequestError(f"there is an account {name!r} already", "tenth user list shows them")
+                raise RequestError(f"there is an account {name!r} already", "tenth user list shows them",
+                                   cause=Cause("account-taken", name=name))
             if not n and role != "admin":
-                raise RequestError("the first account has to be an admin's", "add --admin")
+                raise RequestError("the first account has to be an admin's", "add --admin",
+                                   cause=Cause("account-first"))
             id = new_id("user_") if n else LOCAL
             db.execute("INSERT INTO users (id, name, role, password, requests_per_minute, concurrent, created_at) "
                        "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -133,7 +137,8 @@ class Accounts:
 
     def _hash(self, password: str) -> str:
         if not LEAST_PASSWORD <= len(password) <= MOST_PASSWORD:
-            raise RequestError(f"the password has {len(password)} characters, expected at least {LEAST_PASSWORD}")
+            raise RequestError(f"the password has {len(password)} characters, expected at least {LEAST_PASSWORD}",
+                               cause=Cause("password-short", least=LEAST_PASSWORD, n=len(password)))
         with self._hashing:
             return str(_hasher().hash(password))
 
@@ -155,7 +160,7 @@ def _hasher() -> Any:
 
 def _keep_an_admin(db: Database) -> None:
     if not db.execute("SELECT count(*) AS n FROM users WHERE role = 'admin'").fetchone()["n"]:
-        raise RequestError("this is the last admin", "make another one first")
+        raise RequestError("this is the last admin", "make another one first", cause=Cause("account-last-admin"))
 
 
 def _user(row: Any) -> User:

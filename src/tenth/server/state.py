@@ -81,9 +81,9 @@ class State:
             self.engine.close()
             raise
 
-    def transaction(self) -> AbstractContextManager[Database]:
-        """A transaction that is on the disk when the block has ended, or not there at all."""
-        return self.engine.transaction()
+    def transaction(self, *owners: str) -> AbstractContextManager[Database]:
+        """A transaction that is on the disk when the block has ended, or not there at all; see Engine."""
+        return self.engine.transaction(*owners)
 
     def query(self, sql: str, *values: Any) -> list[Any]:
         """Rows of a SELECT."""

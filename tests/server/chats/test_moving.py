@@ -55,7 +55,7 @@ def test_an_export_can_be_imported_and_is_the_same(desk):
     exported = desk.get("/api/export", params={"chat_id": chat["id"]})
     assert "attachment" in exported.headers["content-disposition"]
     (after,), said = imported(desk, exported.content)
-    assert said == {"n_chats": 1, "n_messages": 3, "warnings": []}
+    assert said == {"n_chats": 1, "n_messages": 3, "warnings": [], "causes": []}
     assert shape(after) == shape(before)
     assert after["chat"]["folder_id"] == folder["id"]
     assert after["chat"]["id"] != chat["id"]
@@ -254,7 +254,7 @@ def test_halves_of_characters_lose_no_conversation(desk):
         return {"title": title, "mapping": {"a": {"message": message}}, "default_model_slug": model}
 
     found, said = imported(desk, [conversation("odd", "\ud800"), conversation("good", "gpt")])
-    assert said == {"n_chats": 2, "n_messages": 2, "warnings": []}
+    assert said == {"n_chats": 2, "n_messages": 2, "warnings": [], "causes": []}
     assert sorted(one["chat"]["model"] for one in found) == ["?", "gpt"]
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from tenth.errors import Cause
 from tenth.server.chats.revs import next_rev
 from tenth.server.chats.search import Index, title_words
 from tenth.server.databases import Cursor, Database
@@ -26,14 +27,14 @@ AT_WORK = ("queued", "prompt", "running")
 MOST_MESSAGES = 20_000  # of one chat, all branches
 MOST_PAGE = 500
 TRACES = ("", "traces")  # a preference of nobody's: something was deleted, of which traces are left in the files
-FACTS = ("usage", "timings", "cost")  # kept together as JSON
+FACTS = ("usage", "timings", "cost", "cause")  # kept together as JSON
 BELOW = ("WITH RECURSIVE below (id) AS (SELECT id FROM messages WHERE id = ? UNION ALL SELECT messages.id FROM "
          "messages JOIN below ON parent_id = below.id WHERE chat_id = ?) SELECT id FROM below")
 
 
 def no_chat(id: str) -> Refused:
     """There is no such chat, or it is another's."""
-    return Refused(404, f"there is no chat {id!r}")
+    return Refused(404, f"there is no chat {id!r}", cause=Cause("gone"))
 
 
 class Chats:
@@ -78,7 +79,7 @@ class Chats:
             folder_id: str | None = None) -> Chat:
         """A new chat."""
         now, id = time.time(), new_id("chat_")
-        with self._state.transaction() as db:
+        with self._state.transaction(owner) as db:
             _own_folder(db, owner, folder_id)
             db.execute("INSERT INTO chats (id, owner, title, title_words, folder_id, is_pinned, created_at, "
                        "updated_at, model, settings, current_id, rev) VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?, ?, NULL, 1)",
@@ -94,7 +95,7 @@ class Chats:
 
     def change(self, owner: str, id: str, changes: dict[str, Any], touch: bool = False) -> Chat:
         """Change fields of a chat. ``touch``: it counts as changed now, in the order of chats."""
-        with self._state.transaction() as db:
+        with self._state.transaction(owner) as db:
             _find(db, owner, id)
             if "folder_id" in changes:
                 _own_folder(db, owner, changes["folder_id"])
@@ -106,14 +107,14 @@ class Chats:
 
     def delete(self, owner: str, id: str) -> None:
         """Delete a chat with all that it holds."""
-        with self._state.transaction() as db:
+        with self._state.transaction(owner) as db:
             _find(db, owner, id)
             self._remove(db, owner, "chat_id = ?", id)
             db.execute("DELETE FROM chats WHERE id = ?", (id,))
 
     def delete_all(self, owner: str) -> None:
         """Delete everything of an owner."""
-        with self._state.transaction() as db:
+        with self._state.transaction(owner) as db:
             self._remove(db, owner, "chat_id IN (SELECT id FROM chats WHERE owner = ?)", owner)
             for table in ("chats", "folders", "presets", "attachments", "preferences"):
                 db.execute(f"DELETE FROM {table} WHERE owner = ?", (owner,))
@@ -166,7 +167,7 @@ class Chats:
         An untitled chat is called by its first question. Nothing is added when the first one's ``client_id`` is known
         already: it is given again, with its answer.
         """
-        with self._state.transaction() as db:
+        with self._state.transaction(owner) as db:
             chat = _find(db, owner, chat_id)
             first = messages[0]
             ids = _sent_before(db, chat_id, first.get("client_id"))
@@ -174,7 +175,8 @@ class Chats:
                 if first["parent_id"] is not None:
                     _message(db, chat_id, first["parent_id"])
                 if _count(db, chat_id) + len(messages) > MOST_MESSAGES:
-                    raise Refused(400, f"a chat has at most {MOST_MESSAGES} messages", "begin another one")
+                    raise Refused(400, f"a chat has at most {MOST_MESSAGES} messages", "begin another one",
+                                  cause=Cause("chat-full", most=MOST_MESSAGES))
                 for message in messages:
                     ids.append(self._insert(db, owner, chat_id, {**message, "parent_id": ids[-1]} if ids else message))
                 _attach(db, owner, ids[0], attachment_ids)
@@ -184,7 +186,7 @@ class Chats:
 
     def add_whole(self, owner: str, chat: Chat, messages: Sequence[Message]) -> Chat:
         """A chat with all its messages, in one commit; ids are given here, parents and ``current_id`` name ``key``."""
-        with self._state.transaction() as db:
+        with self._state.transaction(owner) as db:
             values = {"id": new_id("chat_"), "owner": owner, "title_words": title_words(chat["title"]), "rev": 1,
                       "current_id": None, **chat, "is_pinned": int(chat["is_pinned"]),
                       "settings": json.dumps(chat["settings"])}
@@ -218,7 +220,7 @@ class Chats:
 
     def change_message(self, owner: str, chat_id: str, id: str, changes: dict[str, Any]) -> int:
         """Change fields of a message; it is found by its new text from now on, if it has ended. Gives its new rev."""
-        with self._state.transaction() as db:
+        with self._state.transaction(owner) as db:
             _find(db, owner, chat_id)
             old = _message(db, chat_id, id)
             rev = next_rev(max(old["rev"], changes.get("rev", 0)))
@@ -233,10 +235,10 @@ class Chats:
             db.execute("UPDATE chats SET rev = rev + 1 WHERE id = ?", (chat_id,))
         return rev
 
-    def save_parts(self, parts: Iterable[tuple[str, dict[str, Any]]]) -> None:
-        """Save what several answers have so far, in one commit."""
-        with self._state.transaction() as db:
-            for id, changes in parts:
+    def save_parts(self, parts: Sequence[tuple[str, str, dict[str, Any]]]) -> None:
+        """Save what several answers (owner, id, fields) have so far, in one commit."""
+        with self._state.transaction(*{owner for owner, _, _ in parts}) as db:
+            for _, id, changes in parts:
                 _update(db, id, _stored(changes))
 
     def below(self, owner: str, chat_id: str, id: str) -> set[str]:
@@ -246,7 +248,7 @@ class Chats:
 
     def delete_message(self, owner: str, chat_id: str, id: str) -> tuple[Chat, list[str]]:
         """Delete a message with all that hang on it; gives the chat and what was deleted."""
-        with self._state.transaction() as db:
+        with self._state.transaction(owner) as db:
             chat = _find(db, owner, chat_id)
             message = _message(db, chat_id, id)
             ids = [row["id"] for row in db.execute(BELOW, (id, chat_id)).fetchall()]
@@ -279,7 +281,7 @@ def title_of(content: str) -> str:
 
 def no_message(id: str) -> Refused:
     """There is no such message, or it is another's."""
-    return Refused(404, f"there is no message {id!r}")
+    return Refused(404, f"there is no message {id!r}", cause=Cause("gone"))
 
 
 def _add(db: Database, table: str, values: dict[str, Any], behind: str = "") -> Cursor:
@@ -306,7 +308,7 @@ def _own_folder(db: Database, owner: str, id: str | None) -> None:
     if id is None:
         return
     if db.execute("SELECT id FROM folders WHERE id = ? AND owner = ?", (id, owner)).fetchone() is None:
-        raise Refused(404, f"there is no folder {id!r}", param="folder_id")
+        raise Refused(404, f"there is no folder {id!r}", param="folder_id", cause=Cause("gone"))
 
 
 def _sent_before(db: Database, chat_id: str, client_id: str | None) -> list[str]:
@@ -328,7 +330,7 @@ def _count(db: Database, chat_id: str) -> int:
 def _attach(db: Database, owner: str, message_id: str, attachment_ids: Sequence[str]) -> None:
     for position, id in enumerate(attachment_ids):
         if db.execute("SELECT id FROM attachments WHERE id = ? AND owner = ?", (id, owner)).fetchone() is None:
-            raise Refused(404, f"there is no attachment {id!r}", param="attachment_ids")
+            raise Refused(404, f"there is no attachment {id!r}", param="attachment_ids", cause=Cause("gone"))
         db.execute("INSERT INTO attached (message_id, attachment_id, position) VALUES (?, ?, ?)",
                    (message_id, id, position))
 

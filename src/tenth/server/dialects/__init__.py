@@ -55,4 +55,7 @@ DIALECTS = (
 def error_of(path: str, failure: Failure) -> dict[str, Any]:
     """A failure as the dialect of a path tells it; OpenAI's way where none is named."""
     tell = next((d.error for d in DIALECTS if d.paths and path.startswith(d.paths)), error_body)
-    return tell(failure)
+    told = tell(failure)
+    if tell is error_body and path.startswith("/api/") and failure.cause is not None:  # the page's: it translates
+        told["error"] |= failure.cause.as_data()
+    return told
