@@ -15,6 +15,7 @@
 
 #include "base/expect.h"
 #include "bindings/sample.h"
+#include "plan/ahead.h"
 #include "plan/plan.h"
 #include "plan/sampling.h"
 #include "threads/topology.h"
@@ -174,6 +175,29 @@ class PyPlan {
     return nb::make_tuple(tokens, logprobs, top_ids, top_logprobs);
   }
 
+  // (steps, tokens [most * m], logprobs, top_ids [most * m, n_top], top_logprobs), step after step.
+  nb::tuple run_ahead(Ints tokens, Ints positions, Ints row_starts, nb::list pages, Ints outputs, nb::tuple packed, int64_t most, Ints ends) {
+    const BatchView b = batch_from(tokens, positions, row_starts, pages, outputs);
+    expect(plan_.limits().vocab > 0 && most >= 1 && most <= plan_.limits().context_tokens, "run_ahead: number of steps");
+    const SampleArrays arrays(packed, int32_t(b.n_outputs), int32_t(plan_.limits().vocab));
+    const int32_t n_top = b.n_outputs ? *std::max_element(arrays.view.n_top, arrays.view.n_top + b.n_outputs) : 0;
+    const size_t room = size_t(most * b.n_outputs);
+    auto chosen = new_array<int32_t>({room});
+    auto logprobs = new_array<float>({room});
+    auto top_ids = new_array<int32_t>({room, size_t(n_top)});
+    auto top_logprobs = new_array<float>({room, size_t(n_top)});
+    const std::vector<int32_t> sorted(ends.data(), ends.data() + ends.shape(0));
+    const Sampled result{chosen.data(), top_ids.data(), logprobs.data(), top_logprobs.data(), n_top};
+    int64_t n;
+    {
+      nb::gil_scoped_release unlocked;
+      n = ahead_.run(b, arrays.view, most, sorted, result);
+    }
+    return nb::make_tuple(n, chosen, logprobs, top_ids, top_logprobs);
+  }
+
+  void hurry() { ahead_.hurry(); }
+
   nb::ndarray<nb::numpy, float> logits() const {
     const size_t m = plan_.n_outputs(), width = plan_.output_width();
     auto copy = new_array<float>({m, width});
@@ -217,6 +241,7 @@ class PyPlan {
 
  private:
   Sampler sampler_;
+  Ahead ahead_{plan_, sampler_};
 };
 
 }  // namespace
@@ -270,6 +295,8 @@ void bind_plan(nb::module_& m) {
         p.plan_.copy_slot(from, to);
       })
       .def("sample", &PyPlan::sample, "packed"_a)
+      .def("run_ahead", &PyPlan::run_ahead, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a, "packed"_a, "most"_a, "ends"_a)
+      .def("hurry", &PyPlan::hurry)
       .def("logits", &PyPlan::logits)
       .def("profile", &PyPlan::profile, "of_drafter"_a = false)
       .def("step_counters", &PyPlan::step_counters)

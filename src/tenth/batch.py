@@ -6,8 +6,9 @@ n rows (tokens) of s sequences, m of which need logits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -78,8 +79,9 @@ class Sampling:
         values = [pair[1] for pair in self.bias]
         return (
             self.temperature, self.top_k, self.top_p, self.min_p, self.repetition, self.presence, self.frequency,
-            self.seed, self.counter, self.n_top, self.n_prompt, _starts(self.history), _joined(self.history, np.int32),
-            _starts(ids), _joined(ids, np.int32), _joined(values, np.float32),
+            self.seed, self.counter, self.n_top, self.n_prompt,
+            starts_of(map(len, self.history)), _joined(self.history, np.int32),
+            starts_of(map(len, ids)), _joined(ids, np.int32), _joined(values, np.float32),
             self.mask() if callable(self.mask) else self.mask,
         )
 
@@ -113,6 +115,7 @@ class StepResult:
     top_ids: list[I32]  # m arrays of n_top ids, most likely first
     top_logprobs: list[F32]  # their log-probabilities, of the raw logits as well
     vectors: F32 | None = None  # [m, width] what a program that writes no text gives instead of all that
+    n_steps: int = 1  # in a row that it is of: m tokens of each, those of a sequence beside each other
 
     @classmethod
     def nothing(cls, vectors: F32 | None = None) -> StepResult:
@@ -120,9 +123,12 @@ class StepResult:
         return cls(np.zeros(0, np.int32), np.zeros(0, np.float32), [], [], vectors)
 
 
-def _starts(arrays: list[Any]) -> I32:
-    return np.cumsum([0, *(len(array) for array in arrays)], dtype=np.int32)
+def starts_of(lengths: Iterable[int]) -> I32:
+    """Where each of some runs begins, and where the last one ends."""
+    return np.array([0, *accumulate(lengths)], np.int32)
 
 
 def _joined(arrays: list[Any], dtype: Any) -> Any:
+    if len(arrays) == 1:
+        return np.asarray(arrays[0], dtype)
     return np.concatenate(arrays, dtype=dtype) if arrays else np.zeros(0, dtype)

@@ -1,6 +1,7 @@
 """How answers are sampled: the settings of a request, their bounds, and where their defaults come from.
 
-A setting that is None takes the model file's recommendation if it carries one, else tenth's default. The file's keys
+A setting that is None takes the model file's recommendation if it carries one, else the publisher's that the catalogue
+states, else tenth's default. The file's keys
 are those that llama.cpp's converter copies from generation_config.json (gguf-py 0.19, constants.py, Keys.General):
 general.sampling.temp, top_k, top_p, min_p and penalty_repeat. What the settings do: native/ops/sample.h.
 """
@@ -100,17 +101,18 @@ class SamplingMetadata(Protocol):
         """A checked whole number."""
 
 
-def recommended(metadata: SamplingMetadata) -> SamplingParams:
-    """The defaults for a model: what its file recommends, tenth's own for the rest.
+def recommended(metadata: SamplingMetadata, published: Mapping[str, float] | None = None) -> SamplingParams:
+    """The defaults for a model: what its file recommends, then what is published of it, tenth's own for the rest.
 
     Raises ModelFileError when the file recommends something out of bounds.
     """
-    values: dict[str, Any] = {name: default for name, (default, _, _) in NUMBERS.items()}
+    own = {name: default for name, (default, _, _) in NUMBERS.items()} | {"top_k": COUNTS["top_k"][0]}
+    values: dict[str, Any] = own | dict(published or {})
     for name, key in FILE_KEYS.items():
-        default, low, high = NUMBERS[name]
-        values[name] = metadata.get_float(key, default=default, low=low, high=high)
-    top_k, _, most = COUNTS["top_k"]
-    values["top_k"] = max(0, metadata.get_int("general.sampling.top_k", default=top_k or 0, low=-1, high=most))
+        _, low, high = NUMBERS[name]
+        values[name] = metadata.get_float(key, default=values[name], low=low, high=high)
+    most = COUNTS["top_k"][2]
+    values["top_k"] = max(0, metadata.get_int("general.sampling.top_k", default=values["top_k"], low=-1, high=most))
     return SamplingParams(**values)
 
 

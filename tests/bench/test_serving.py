@@ -3,8 +3,11 @@
 import asyncio
 import json
 
-from tenth.bench.serving import DISTURBED, Contender, _kept, result, table
+import pytest
+
+from tenth.bench.serving import DISTURBED, Contender, _kept, peer, result, table
 from tenth.bench.serving_load import Ask, clients, newcomer
+from tenth.errors import RequestError
 
 from ..server.running import TINY, Running
 
@@ -23,6 +26,13 @@ def test_the_best_flags_count_and_disturbed_turns_do_not():
     assert (rows["tenth"]["turns"], rows["peer"]["turns"]) == (2, 1)
     assert (rows["peer"]["command"], rows["peer"]["tokens_per_second"]["median"]) == ("peer -b", 40.0)
     assert "| 8 | tenth | 100 (90 to 110) |" in table({"8": rows})
+
+
+@pytest.mark.parametrize("text", ["llama-server", "=llama-server", "label= "])
+def test_a_peer_without_label_or_command_is_refused(text):
+    assert peer("a=b c=d") == Contender("a", "b c=d")
+    with pytest.raises(RequestError, match="names no server"):
+        peer(text)
 
 
 def test_turns_are_kept_between_sittings(tmp_path):

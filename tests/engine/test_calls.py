@@ -5,7 +5,7 @@ import json
 import pytest
 
 import tenth
-from tenth.stream import TokenReader
+from tenth.feed import TokenReader
 from tenth.text.families import family_of
 from tenth.text.stream import DeltaStream
 from tenth.text.tools import CallParser, format_of

@@ -122,6 +122,9 @@ def test_what_is_too_long_is_refused_or_cut_before_its_end_token():
         ids = model.tokenize(LONG)
         cut = model.embed(LONG, truncate=True)
         assert np.array_equal(cut, model.embed([[*ids[:127], ids[-1]]]))
+        assert np.array_equal(cut, model.embed(LONG * 100, truncate=True))
+        with pytest.raises(RequestError, match="has more than 128 tokens"):
+            model.embed(LONG * 100)
     with open_golden("bert", context=32) as model:
         assert np.array_equal(model.embed(LONG, truncate=True), model.embed([[*ids[:31], ids[-1]]]))
 

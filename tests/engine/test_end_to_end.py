@@ -70,6 +70,9 @@ class Told:
             room -= len(draft)
         return drafts
 
+    def may_run_ahead(self, sequences):
+        return False
+
     def measured(self, chunks, seconds):
         pass
 

@@ -3,6 +3,8 @@ import pytest
 
 from tenth import RequestError, SamplingParams
 from tenth.errors import ModelFileError
+from tenth.library.catalogue import CATALOGUE, published_sampling
+from tenth.library.resolving import interpret
 from tenth.sampling import make_params, recommended
 
 
@@ -55,6 +57,18 @@ def test_what_is_not_given_comes_from_the_file_then_from_tenth():
     params = SamplingParams(top_k=7).completed(defaults)
     assert (params.temperature, params.top_k, params.repetition_penalty) == (0.6, 7, 1.05)
     assert (params.top_p, params.min_p) == (0.95, 0.0)
+
+
+def test_what_the_publisher_recommends_stands_between_the_file_and_tenth():
+    defaults = recommended(Metadata(temp=0.6), {"temperature": 0.2, "top_p": 0.9, "top_k": 5})
+    assert (defaults.temperature, defaults.top_p, defaults.top_k, defaults.min_p) == (0.6, 0.9, 5, 0.0)
+
+
+def test_recommendations_of_the_catalogue_are_settings_and_belong_to_a_name():
+    for model in CATALOGUE.values():
+        make_params(model.sampling)
+    assert published_sampling(interpret("smollm2"))["temperature"] == 0.2
+    assert published_sampling(interpret("./smollm2.gguf")) == {}
 
 
 def test_a_file_that_switches_top_k_off_may_say_so_with_minus_one():

@@ -45,19 +45,47 @@ def test_a_long_prompt_is_computed_in_chunks_of_the_step():
 
 
 def test_generating_sequences_come_first_and_equal_prompts_have_the_rest_one_after_the_other():
-    s = scheduler(max_rows=21)
+    s = scheduler(max_rows=32)
     s.add(sequence(1, 5))
     step(s)
     for arrival in (2, 3):
         s.add(sequence(arrival, 30, start=100 * arrival))
-    assert [step(s) for _ in range(3)] == [{1: 1, 2: 20}, {1: 1, 2: 10, 3: 10}, {1: 1, 2: 1, 3: 19}]
+    assert [step(s) for _ in range(2)] == [{1: 1, 2: 30, 3: 1}, {1: 1, 2: 1, 3: 29}]
 
 
-def test_a_short_prompt_does_not_wait_for_a_long_one_and_leaves_it_the_rest():
+def test_a_short_prompt_does_not_wait_for_another_one_and_leaves_it_the_rest():
     s = scheduler(max_rows=20)
-    s.add(sequence(1, 50))
+    s.add(sequence(1, 19))
     s.add(sequence(2, 3, start=200))
     assert step(s) == {1: 17, 2: 3}
+
+
+def test_a_long_prompt_gives_way_to_short_ones_that_make_a_short_step():
+    s = scheduler(max_rows=20)
+    s.add(sequence(1, 100))
+    assert step(s) == {1: 20}
+    s.add(sequence(2, 3, start=200))
+    s.add(sequence(3, 7, start=300))
+    assert [step(s) for _ in range(2)] == [{2: 3, 3: 7}, {1: 18, 2: 1, 3: 1}]
+
+
+def test_a_long_prompt_has_its_share_of_a_step_that_others_fill_by_more_than_half():
+    s = scheduler(max_rows=20)
+    s.add(sequence(1, 100))
+    s.add(sequence(2, 11, start=200))
+    assert step(s) == {1: 9, 2: 11}
+
+
+def test_a_long_prompt_has_a_part_of_every_second_step_however_many_short_ones_come():
+    s = scheduler(n_pages=500, max_rows=20, max_sequences=50)
+    s.add(sequence(1, 400))
+    steps = []
+    for arrival in range(2, 22):
+        s.add(sequence(arrival, 4, start=500 * arrival))
+        steps.append(step(s).get(1, 0))
+        for one in s.running[1:]:
+            s.remove(one)
+    assert steps == [0, 16] * 10
 
 
 def test_the_oldest_prompt_goes_on_however_many_short_ones_come():
@@ -137,7 +165,7 @@ def test_what_two_prompts_share_is_computed_once_though_they_come_together():
     second._buffer[290] = 7  # they differ after nine pages
     for one in (first, second, sequence(3, 20, start=1000)):
         s.add(one)
-    assert [set(step(s)) for _ in range(3)] == [{1, 3}, {1, 3}, {1, 3}]
+    assert [set(step(s)) for _ in range(3)] == [{3}, {1, 3}, {1, 3}]
     while not second.pages:
         step(s)
     assert second.pages[:5] == first.pages[:5]  # the last 128 tokens are not waited for

@@ -9,7 +9,8 @@ from tenth.engine.outlook import SUFFIX, Outlook, StepTimes, share_rows
 from tenth.engine.request import Reaction, Request, Sequence, TokenChoice
 from tenth.engine.scheduler import Chunk
 from tenth.engine.speculation import MAX_DRAFT, Speculation
-from tenth.stream import Feed, Stream, ThinkingBudget, TokenReader
+from tenth.feed import Feed, ThinkingBudget, TokenReader
+from tenth.stream import Stream
 from tenth.text.stream import StopStrings
 
 from . import toy

@@ -9,7 +9,8 @@ import pytest
 from tenth import Piece
 from tenth.engine.request import Token
 from tenth.errors import ResourceError
-from tenth.stream import Feed, Stream, ThinkingBudget, TokenReader
+from tenth.feed import Feed, ThinkingBudget, TokenReader
+from tenth.stream import Stream
 
 
 class Letters:

@@ -12,7 +12,8 @@ import pytest
 import tenth
 from tenth.config import EngineConfig
 from tenth.loader import open_runtime
-from tenth.model import Model, _read_text
+from tenth.model import Model
+from tenth.text.model_text import read_text
 from tenth.weights.gguf import read_header
 
 FILE = Path(__file__).parents[1] / "data" / "golden_chat.gguf"
@@ -73,6 +74,8 @@ def test_no_think_asks_for_an_answer_at_once(opened):
 class Scripted:
     """A runtime whose first choices are given; computes everything as the real one and notes what it was fed."""
 
+    runs_ahead = False
+
     def __init__(self, runtime, script):
         self.runtime, self.script, self.fed = runtime, list(script), []
 
@@ -93,7 +96,7 @@ def scripted():
     opened = []
 
     def open_with(*script, template=ABLE):
-        text = _read_text(header.metadata, template)
+        text = read_text(header.metadata, template)
         ids = [i for part in script for i in text.tokenizer.encode(part, special=False, parse_special=True)]
         loaded = open_runtime(header, config)
         loaded = replace(loaded, runtime=Scripted(loaded.runtime, ids))

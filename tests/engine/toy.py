@@ -64,7 +64,7 @@ class ToyRuntime:
     next_token = staticmethod(next_token)
     n_slots = n_spare_slots = 0
     writes_text, reads_whole, result_row = True, False, "last"
-    has_drafter = False
+    has_drafter = runs_ahead = False
     noted_experts = None
 
     def __init__(self, n_pages=64, max_rows=64, max_outputs=8, context_tokens=1024):

@@ -244,3 +244,14 @@ def test_a_library_folder_that_cannot_be_made_is_a_resource_error(url, tmp_path,
     monkeypatch.setenv("TENTH_HOME", str(tmp_path / "file"))
     with pytest.raises(ResourceError, match="could not be stored"):
         pull(url)
+
+
+def test_the_models_may_lie_behind_a_link_to_another_disk(home, url, tmp_path):
+    (tmp_path / "disk").mkdir()
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "models").symlink_to(tmp_path / "disk")
+    pull(url)
+    assert resolve(url, download=False).read_bytes() == CONTENT
+    assert [entry.state for entry in list_models()] == ["ready"]
+    assert remove(url).size_bytes >= len(CONTENT)
+    assert list((tmp_path / "disk").iterdir()) == []

@@ -98,8 +98,8 @@ class Held:
         self.reached, self.go = threading.Event(), threading.Event()
 
     def __enter__(self):
-        self._step = self.runtime.step
-        self.runtime.step = self._held
+        self._step, self._runs_ahead = self.runtime.step, self.runtime.runs_ahead
+        self.runtime.step, self.runtime.runs_ahead = self._held, False
         return self
 
     def wait(self):
@@ -115,7 +115,7 @@ class Held:
 
     def __exit__(self, *_):
         self.go.set()
-        self.runtime.step = self._step
+        self.runtime.step, self.runtime.runs_ahead = self._step, self._runs_ahead
 
 
 def wait_until(happens, within_s=DEADLINE_S):

@@ -155,3 +155,35 @@ def test_ctrl_c_is_not_lost_while_the_library_takes_the_merges() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         MergeEncoder(["a", "b", "ab"], Merges(["a b"]), pretokenizer("gpt-2"))
+
+
+class _Counting:
+    """An encoder that counts the characters it was given."""
+
+    def __init__(self, encoder):
+        self._encoder, self.n_characters = encoder, 0
+
+    def encode(self, text, *, first):
+        self.n_characters += len(text)
+        return self._encoder.encode(text, first=first)
+
+
+@pytest.mark.parametrize("metadata", [published("gpt-2")[1], scored()], ids=["merges", "scores"])
+@pytest.mark.parametrize("part", ["word ", "x", "é你", "\n"])
+def test_of_a_text_that_is_far_too_long_a_beginning_is_looked_into(metadata: Metadata, part: str) -> None:
+    tokenizer = Tokenizer.from_metadata(metadata)
+    encoder = tokenizer._encoder = _Counting(tokenizer._encoder)  # type: ignore[assignment]
+    text = part * 300_000
+    beginning = tokenizer.beginning(text, 100)
+    assert text.startswith(beginning)
+    assert encoder.n_characters == len(beginning) < len(text) // 4  # much of which has long tokens, for runs of spaces
+    assert tokenizer.encode(beginning, special=False)[:100] == tokenizer.encode(text, special=False)[:100]
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=TEXT, n=st.integers(1, 200))
+def test_a_text_that_may_fit_is_kept_whole(text: str, n: int) -> None:
+    tokenizer = Tokenizer.from_metadata(published("gpt-2")[1])
+    text *= n
+    beginning = tokenizer.beginning(text, 50)
+    assert beginning == text or len(tokenizer.encode(text)) > 50

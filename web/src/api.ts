@@ -1,15 +1,14 @@
 // Every request that the page makes. Nothing else calls fetch.
 
 import type {
-  Account, AttachmentInfo, Chat, Folder, Hit, Imported, Inside, Library, Machine, Message, Preset, Price, Session, Settings, Stats,
+  Account, AttachmentInfo, Cause, Chat, Folder, Hit, Imported, Inside, Library, Machine, Message, Preset, Price, Session, Settings, Stats,
 } from './types';
 
 export class ApiError extends Error {
   constructor(
     readonly status: number, // 0: the server was not reached
     message: string,
-    readonly hint = '',
-    readonly param = '',
+    readonly cause: Cause | null = null,
   ) {
     super(message);
   }
@@ -43,9 +42,9 @@ async function ask(method: string, path: string, body?: Body, signal?: AbortSign
 
 async function errorOf(response: Response): Promise<ApiError> {
   try {
-    const { error } = (await response.json()) as { error: { message?: string; hint?: string; param?: string } | string };
+    const { error } = (await response.json()) as { error: ({ message?: string } & Cause) | string };
     if (typeof error === 'string') return new ApiError(response.status, error);
-    return new ApiError(response.status, error.message ?? response.statusText, error.hint ?? '', error.param ?? '');
+    return new ApiError(response.status, error.message ?? response.statusText, error);
   } catch {
     return new ApiError(response.status, `${response.status} ${response.statusText}`);
   }

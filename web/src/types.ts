@@ -61,6 +61,12 @@ export interface Cost {
   joules_are: 'measured' | 'estimated';
 }
 
+/** What is wrong: a code that stays, and what its text names. */
+export interface Cause {
+  code: string;
+  values?: Record<string, string | number> | null;
+}
+
 export interface Message {
   id: string;
   chat_id: string;
@@ -71,6 +77,7 @@ export interface Message {
   thinking_s: number | null;
   status: Status;
   error: string | null;
+  cause: Cause | null; // of the error
   attachments: AttachmentInfo[];
   model: string | null;
   usage: Usage | null;
@@ -151,6 +158,7 @@ export interface LibraryModel {
   is_estimate: boolean;
   error?: string; // its file cannot be used
   reason?: string; // why it does not fit
+  reason_cause?: Cause | null;
 }
 
 export interface Library {
@@ -218,12 +226,14 @@ export interface Pull {
   total_bytes: number | null;
   state: 'running' | 'done' | 'failed' | 'cancelled';
   error?: string;
+  cause?: Cause | null;
 }
 
 export interface Imported {
   n_chats: number;
   n_messages: number;
   warnings: string[];
+  causes: (Cause | null)[]; // the same, for other languages
 }
 
 export interface Delta {

@@ -74,10 +74,10 @@ function sources(end: string): string[] {
 /** Texts that no source asks for, by name or by the beginning of a name. */
 function unused(): string[] {
   const code = [...sources('.svelte'), ...sources('.ts')]
-    .filter((name) => !/i18n\/\w\w\.ts$/.test(name))
+    .filter((name) => !/i18n\/(server\/)?\w\w\.ts$/.test(name))
     .map((name) => readFileSync(name, 'utf8'))
     .join('\n');
-  const beginnings = [...code.matchAll(/t\(`([\w.-]+)\$\{/g)].map((match) => match[1]!);
+  const beginnings = [...code.matchAll(/(?:t|lookUp)\(`([\w.-]+)\$\{/g)].map((match) => match[1]!);
   return Object.keys(en)
     .filter((key) => !code.includes(`'${key}'`) && !beginnings.some((start) => key.startsWith(start)))
     .map((key) => `en: ${key} is used nowhere`);

@@ -10,9 +10,9 @@ goes backwards. tenth guesses no tokens, since its peers do not. Nothing else sh
 which other processes took more than a tenth of the processors does not count.
 
 Tests: 1, 4 and 8 clients, 128 tokens in and 128 out, two requests each; ``shared``: 8 clients whose prompts share their
-first 1,000 tokens; ``newcomer``: a request of 16 tokens half a second after one of 4,000; ``alone``: one answer of 256
-tokens, beside the same from the engine in Python; ``cancel`` (tenth only): how long a request whose client went during
-its prompt of 4,000 tokens, and during its answer, is still at work.
+first 1,000 tokens; ``newcomer``: a request of 16 tokens that comes 0.5 to 0.8 s (at random) after one of 4,000;
+``alone``: one answer of 256 tokens, beside the same from the engine in Python; ``cancel`` (tenth only): how long a
+request whose client went during its prompt of 4,000 tokens, and during its answer, is still at work.
 """
 
 from __future__ import annotations
@@ -75,6 +75,14 @@ def ours() -> Contender:
                      "--log-level error")
 
 
+def peer(text: str) -> Contender:
+    """What --peer says. Raises RequestError."""
+    label, _, command = text.partition("=")
+    if not label or not command.strip():
+        raise RequestError(f"{text!r} names no server", "--peer LABEL=COMMAND, with {model} and {port} in the command")
+    return Contender(label, command)
+
+
 @contextmanager
 def running(contender: Contender, model: Path) -> Iterator[tuple[int, psutil.Process]]:
     """The port of a server with its model loaded, and its process; ended with the block. Raises ResourceError."""
@@ -129,6 +137,10 @@ class Prompts:
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
 
+    def seconds(self, least: float, most: float) -> float:
+        """A moment."""
+        return self._random.uniform(least, most)
+
     def ids(self, n: int) -> list[int]:
         """So many token ids."""
         return [self._random.randrange(LEAST_ID, MOST_ID) for _ in range(n)]
@@ -150,7 +162,8 @@ def together(port: int, prompts: Prompts, n_clients: int, shared: int = 0) -> Fi
 
 def come_in(port: int, prompts: Prompts) -> Figures:
     """How long somebody waits who comes during a long prompt, and how long that takes."""
-    long, short = asyncio.run(newcomer(port, "bench", Ask(prompts.ids(LONG), 1), Ask(prompts.ids(SHORT), SHORT), 0.5))
+    long, short = asyncio.run(newcomer(port, "bench", Ask(prompts.ids(LONG), 1), Ask(prompts.ids(SHORT), SHORT),
+                                       prompts.seconds(0.5, 0.8)))
     return {"first_s": short.first_s, "long_s": long.first_s, "chunk_s": long.first_s * 256 / LONG}
 
 
@@ -301,8 +314,7 @@ def main() -> None:
         tests = arguments.tests.split(",")
         if unknown := set(tests) - set(TESTS):
             raise RequestError(f"there is no test {min(unknown)!r}", f"there are: {', '.join(TESTS)}")
-        peers = [Contender(*text.split("=", 1)) for text in arguments.peer]
-        contenders = [ours(), *peers]
+        contenders = [ours(), *map(peer, arguments.peer)]
         numbers = range(arguments.first_turn, arguments.first_turn + arguments.repetitions)
         turns = list(_kept(arguments.turns, take_turns(arguments.model, contenders, tests, numbers,
                                                        lambda line: print(line, file=sys.stderr, flush=True))))

@@ -221,7 +221,7 @@ class Kept:
             if self._is_dirty:
                 self._is_dirty = False
                 with contextlib.suppress(TenthError):  # a full disk: tried again
-                    self._book.chats.save_parts([(self.id, dict(self.texts))])
+                    self._book.chats.save_parts([(self._book.owner, self.id, dict(self.texts))])
 
 
 def _answer(model: str) -> Message:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import deque
 from collections.abc import Sequence as SequenceOf
 from itertools import accumulate, groupby
@@ -16,6 +15,7 @@ FIRST_PLAIN_STEPS = 3  # measured before anything is compared with them
 STALE_PLAIN_STEPS = 64  # so often is a plain step measured, even if every draft is right
 ROW_GUESS = 0.07  # of a plain step: what a row more is taken to cost before it is measured; low, so that it is tried
 GUESS_WEIGHT = 2  # the guess counts as so many measurements: one disturbed step does not decide
+COPY_TOKENS = 12  # after two right guesses in a row, for so many tokens the next guess may be right again
 FORCED = 1 << 30  # stands for the length of the match where a grammar leaves only one text
 LEAST_GAIN = 1.1  # expected tokens per second over plain ones, below which guessing is not worth its risk
 
@@ -45,6 +45,12 @@ class Guesses(NamedTuple):
 NO_GUESSES = Guesses((), ())
 
 
+def _median(times: SequenceOf[float]) -> float:
+    """As statistics.median has it, in a tenth of the time: this is done in every step."""
+    ordered, half = sorted(times), len(times) // 2
+    return ordered[half] if len(times) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
 class StepTimes:
     """Seconds that steps with so many rows take, from the last few of each."""
 
@@ -61,7 +67,7 @@ class StepTimes:
         if self.age(n_rows) > STALE_STEPS:
             times.clear()
         times.append(seconds)
-        self._medians[n_rows] = statistics.median(times)
+        self._medians[n_rows] = _median(times)
         self._measured_at[n_rows] = self._n_steps
 
     def ratio(self, n_rows: int, plain: int) -> float:
@@ -126,6 +132,7 @@ class Outlook:
     def __init__(self) -> None:
         self.copying, self.asking = Account(FIRST_CREDIT, MOST_CREDIT), Account(FIRST_ASKING, MOST_ASKING)
         self._was_right = False  # the guess for the last plain step
+        self._n_since_copy = 0  # tokens since two guesses in a row were right
         self._counts = [[right, wrong] for _, _, right, wrong in self.CLASSES]
 
     @classmethod
@@ -144,9 +151,15 @@ class Outlook:
         counts[0] = counts[0] * self.DECAY + n_accepted
         counts[1] = counts[1] * self.DECAY + (n_accepted < n_drafted)
 
+    @property
+    def is_copying(self) -> bool:
+        """Whether the text repeats itself, or did a moment ago, or has only begun."""
+        return self._n_since_copy < COPY_TOKENS
+
     def note_each(self, kinds: SequenceOf[int], n_accepted: int) -> None:
         """Learn from guesses that were computed, of which so many were right."""
         start = 0
+        self._n_since_copy = 0 if n_accepted > 1 else self._n_since_copy + 1
         for kind, run in groupby(kinds):
             n = len(list(run))
             if start <= n_accepted:  # what follows a wrong guess was neither right nor wrong
@@ -158,6 +171,7 @@ class Outlook:
         if guesses.ids:
             self.note(guesses.kinds[0], 1, was_right)
         self.copying.pay(EARNED + EARNED_RIGHT * (was_right and self._was_right))
+        self._n_since_copy = 0 if was_right and self._was_right else self._n_since_copy + 1
         self._was_right = was_right
 
 

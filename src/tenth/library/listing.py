@@ -57,10 +57,9 @@ def _entry(key: str) -> Entry | None:
         state: State = "incomplete"
     except ModelFileError:
         state = "damaged"
-    files = [path for path in store.model_folder(key).rglob("*") if path.is_file() and not path.is_symlink()]
     model = next((model for model in catalogue.CATALOGUE.values() if model.key == key), None)
     description, licence, origin = (model.description, model.licence, model.origin) if model else ("", "", "")
-    size_bytes = sum(path.stat().st_size for path in files)
+    size_bytes = store.size_of(store.models_folder() / key)
     if not size_bytes:
         return None
     return Entry(model.name if model else key, state, size_bytes, "", "", False, origin, description, licence, None)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from tenth.errors import ModelFileError, ResourceError
+from tenth.errors import Cause, ModelFileError, ResourceError
 from tenth.library.store import FileRecord, is_sha256, sync_folder, write_json
 
 _READ_BYTES = 1 << 20
@@ -120,6 +120,7 @@ class Partial:
             raise ModelFileError(
                 f"{self.target.name} begins with {data[:4]!r}, expected {_MAGIC!r}",
                 "the address leads to something else than a GGUF model, often a web page",
+                cause=Cause("download-no-model"),
             )
 
     def checkpoint(self, sha256: str | None = None) -> None:
@@ -140,11 +141,13 @@ class Partial:
         if self.size_bytes is not None and self.n_bytes != self.size_bytes:
             raise ModelFileError(f"{self.target.name} has {self.n_bytes} bytes, expected {self.size_bytes}")
         if self.n_bytes < len(_MAGIC):
-            raise ModelFileError(f"{self.target.name} has {self.n_bytes} bytes, too few for a GGUF file")
+            raise ModelFileError(f"{self.target.name} has {self.n_bytes} bytes, too few for a GGUF file",
+                                 cause=Cause("download-no-model"))
         if self.sha256 is not None and found != self.sha256:
             raise ModelFileError(
                 f"{self.target.name} has sha256 {found}, expected {self.sha256}",
                 "the download was deleted: pull again, and do not trust the source if it stays so",
+                cause=Cause("download-damaged"),
             )
         self.checkpoint(found)
         os.replace(self.path, self.target)
@@ -176,6 +179,7 @@ def require_room(folder: Path, n_bytes: int, name: str) -> None:
         raise ResourceError(
             f"{name} needs {n_bytes / 1e6:.0f} MB more, and the disk of {folder} has {free_bytes / 1e6:.0f} MB left",
             "free some space, or set TENTH_HOME to a folder on another disk",
+            cause=Cause("download-room", bytes=n_bytes, free=free_bytes),
         )
 
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tenth.errors import ModelFileError, ResourceError
+from tenth.errors import Cause, ModelFileError, ResourceError
 from tenth.library import store
 from tenth.library.partial import Partial, require_room
 from tenth.library.progress import Progress, silent
@@ -181,7 +181,9 @@ def _disk_error(name: str, error: OSError) -> ResourceError:
         return ResourceError(
             f"no room on the disk for {name}: {error.strerror}",
             f"free some space and pull again: it goes on from here; `tenth rm {name}` gives back what came so far",
+            cause=Cause("disk-full"),
         )
     return ResourceError(
-        f"{name} could not be stored: {error}", f"check the folder {store.library_folder()}, or set TENTH_HOME"
+        f"{name} could not be stored: {error}", f"check the folder {store.library_folder()}, or set TENTH_HOME",
+        cause=Cause("storage-fails"),
     )

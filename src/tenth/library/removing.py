@@ -27,8 +27,7 @@ def plan_removal(name: str) -> Removal:
     folder = store.model_folder(key)
     if not folder.is_dir():
         raise RequestError(f"{name} is not in the library", "`tenth list` shows what is")
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    return Removal(name, key, folder, sum(path.stat().st_size for path in files))
+    return Removal(name, key, folder, store.size_of(folder))
 
 
 def remove(name: str) -> Removal:

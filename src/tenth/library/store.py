@@ -17,14 +17,15 @@ import fcntl
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tenth.errors import ModelFileError, ResourceError
+from tenth.errors import Cause, ModelFileError, ResourceError
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -68,9 +69,25 @@ def inside(folder: Path, *parts: str) -> Path:
     return path
 
 
+def models_folder() -> Path:
+    """Where the models are: ``models`` in the library, which its owner may have made a link to another disk."""
+    return (library_folder() / "models").resolve()
+
+
 def model_folder(key: str) -> Path:
     """The folder of the model with this key; it need not exist."""
-    return inside(library_folder(), "models", key)
+    return inside(models_folder(), key)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the files in a folder, links aside. What a pull moves or deletes meanwhile does not count."""
+    total = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                found = os.lstat(os.path.join(where, name))
+                total += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return total
 
 
 @dataclass(frozen=True)
@@ -103,7 +120,7 @@ class Record:
 
     def path_of(self, file: FileRecord) -> Path:
         """Where this file lies. Raises ModelFileError when it would leave the library."""
-        return inside(library_folder(), "models", self.key, self.generation, file.file)
+        return inside(models_folder(), self.key, self.generation, file.file)
 
     def paths(self) -> list[Path]:
         """All files, the first shard first."""
@@ -196,7 +213,8 @@ def locked(key: str, on_wait: Callable[[], None] | None = None) -> Iterator[None
         while not _try_lock(descriptor):
             if on_wait is None:
                 raise ResourceError(
-                    f"another process is pulling or checking {key}", "wait until it is done, or stop it"
+                    f"another process is pulling or checking {key}", "wait until it is done, or stop it",
+                    cause=Cause("download-elsewhere", name=key),
                 )
             on_wait()
             time.sleep(0.2)
@@ -215,7 +233,7 @@ def _try_lock(descriptor: int) -> bool:
 
 def all_keys() -> list[str]:
     """Keys of every model folder, complete or not, in order."""
-    folder = library_folder() / "models"
+    folder = models_folder()
     if not folder.is_dir():
         return []
     entries = (entry for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink())

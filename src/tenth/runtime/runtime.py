@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from tenth.batch import F32, Batch, Sampling, StepResult, StepStopped
+from tenth.batch import F32, I32, Batch, Sampling, StepResult, StepStopped
 from tenth.errors import ResourceError
 from tenth.program.values import Program
 from tenth.runtime.building import Limits, MatrixSource, PlanBuilder, Progress, Reading
@@ -106,6 +106,9 @@ class Runtime:
                 "there is not enough memory for this model", "choose a smaller model or a smaller --context"
             ) from error
         self._plan = builder.plan
+        # Whether ``run_ahead`` may be asked: what is computed too far can be computed again, and costs no reading.
+        self.runs_ahead = (self.writes_text and not limits.n_slots and not self.has_drafter
+                           and self.expert_counters() is None)
 
     # ---- running
 
@@ -134,6 +137,29 @@ class Runtime:
             tokens, logprobs, [row[:n] for row, n in zip(top_ids, n_top, strict=True)],
             [row[:n] for row, n in zip(top_logprobs, n_top, strict=True)],
         )
+
+    def run_ahead(self, batch: Batch, most: int, ends: I32) -> StepResult:
+        """At most so many steps, each behind the tokens of the one before; none behind a token of ``ends`` (ascending).
+
+        The batch has one row of each sequence, and its choices neither look back nor have masks. Raises as ``step``.
+        """
+        how, m = batch.sampling, len(batch.tokens)
+        assert how is not None, "nothing says how tokens are chosen"
+        n, tokens, logprobs, top_ids, top_logprobs = self._plan.run_ahead(
+            batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs, how.packed(), most, ends)
+        if not n:
+            raise StepStopped
+        for observer in self._observers * n:
+            observer.after_step(m)
+        rows = [step * m + sequence for sequence in range(m) for step in range(n)]
+        n_top = how.n_top.tolist()
+        return StepResult(
+            tokens[rows], logprobs[rows], [top_ids[row, : n_top[row % m]] for row in rows],
+            [top_logprobs[row, : n_top[row % m]] for row in rows], n_steps=n)
+
+    def hurry(self) -> None:
+        """Have ``run_ahead`` return behind its step: somebody has something to say. From any thread."""
+        self._plan.hurry()
 
     @property
     def has_drafter(self) -> bool:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tenth.errors import RequestError
+from tenth.errors import Cause, RequestError
 from tenth.server.databases import Database
 from tenth.server.failures import Refused
 from tenth.server.keys import LOCAL, SCOPES_OF, Caller, Role
@@ -65,16 +66,18 @@ class Accounts:
         rows = (self._state.query("SELECT * FROM users WHERE id = ?", id)
                 or self._state.query("SELECT * FROM users WHERE name = ?", id))
         if not rows:
-            raise Refused(404, f"there is no account {id!r}")
+            raise Refused(404, f"there is no account {id!r}", cause=Cause("gone"))
         return _user(rows[0])
 
     def new(self, name: str, password: str | None, role: str = "member", requests_per_minute: int | None = None,
             concurrent: int | None = None) -> User:
         """Make an account. Raises RequestError for what cannot be; the first one has to be an admin's."""
         if not re.fullmatch(r"[\w][\w .@-]{0,63}", name):
-            raise RequestError(f"the name {name!r} cannot be used", "letters, digits, space and . _ @ -, at most 64")
+            raise RequestError(f"the name {name!r} cannot be used", "letters, digits, space and . _ @ -, at most 64",
+                               cause=Cause("account-name", name=name))
         if re.fullmatch(rf"{LOCAL}|user_[0-9a-f]{{24}}", name):
-            raise RequestError(f"the name {name!r} cannot be used", "an account's id is called so")
+            raise RequestError(f"the name {name!r} cannot be used", "an account's id is called so",
+                               cause=Cause("account-name", name=name))
         if role not in ROLES:
             raise RequestError(f"the role {role!r}, expected {' or '.join(ROLES)}")
         hashed = self._hash(password) if password is not None else None
@@ -82,9 +85,11 @@ class Accounts:
             n, taken = db.execute("SELECT count(*), coalesce(sum(CASE WHEN name = ? THEN 1 ELSE 0 END), 0) FROM users",
                                   (name,)).fetchone()
             if taken:
-                raise RequestError(f"there is an account {name!r} already", "tenth user list shows them")
+                raise RequestError(f"there is an account {name!r} already", "tenth user list shows them",
+                                   cause=Cause("account-taken", name=name))
             if not n and role != "admin":
-                raise RequestError("the first account has to be an admin's", "add --admin")
+                raise RequestError("the first account has to be an admin's", "add --admin",
+                                   cause=Cause("account-first"))
             id = new_id("user_") if n else LOCAL
             db.execute("INSERT INTO users (id, name, role, password, requests_per_minute, concurrent, created_at) "
                        "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -92,7 +97,7 @@ class Accounts:
         return self.get(id)
 
     def change(self, id: str, changes: dict[str, Any]) -> User:
-        """Change role, password or limits. The last admin stays one."""
+        """Change role, password or limits. The last admin stays one; keys keep no scope that the role has not."""
         user = self.get(id)
         values = dict(changes)
         if (password := values.pop("password", None)) is not None:
@@ -102,18 +107,21 @@ class Accounts:
         with self._state.transaction() as db:
             for name, value in values.items():
                 db.execute(f"UPDATE users SET {name} = ? WHERE id = ?", (value, user.id))
+            if "role" in values:
+                _cut_scopes(db, user.id, SCOPES_OF[values["role"]])
             if "password" in values:
                 db.execute("DELETE FROM sessions WHERE user_id = ?", (user.id,))
             _keep_an_admin(db)
         return self.get(user.id)
 
-    def remove(self, id: str) -> User:
-        """Delete an account with everything that it owns but chats, which ``Chats.delete_all`` deletes."""
+    def remove(self, id: str, and_chats: Callable[[Database, str], None]) -> User:
+        """Delete an account with everything that it owns. ``and_chats``: deletes chats and what belongs to them."""
         user = self.get(id)
-        with self._state.transaction() as db:
+        with self._state.transaction(user.id) as db:
             db.execute("DELETE FROM batch_lines WHERE batch IN (SELECT id FROM batches WHERE owner = ?)", (user.id,))
             for table in OWNED:
                 db.execute(f"DELETE FROM {table} WHERE owner = ?", (user.id,))
+            and_chats(db, user.id)
             db.execute("DELETE FROM users WHERE id = ?", (user.id,))
             if db.execute("SELECT count(*) AS n FROM users").fetchone()["n"]:
                 _keep_an_admin(db)
@@ -133,7 +141,8 @@ class Accounts:
 
     def _hash(self, password: str) -> str:
         if not LEAST_PASSWORD <= len(password) <= MOST_PASSWORD:
-            raise RequestError(f"the password has {len(password)} characters, expected at least {LEAST_PASSWORD}")
+            raise RequestError(f"the password has {len(password)} characters, expected at least {LEAST_PASSWORD}",
+                               cause=Cause("password-short", least=LEAST_PASSWORD, n=len(password)))
         with self._hashing:
             return str(_hasher().hash(password))
 
@@ -153,9 +162,15 @@ def _hasher() -> Any:
     return PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
 
+def _cut_scopes(db: Database, user_id: str, allowed: tuple[str, ...]) -> None:
+    for row in db.execute("SELECT id, scopes FROM keys WHERE user_id = ?", (user_id,)).fetchall():
+        kept = " ".join(scope for scope in row["scopes"].split() if scope in allowed)
+        db.execute("UPDATE keys SET scopes = ? WHERE id = ?", (kept, row["id"]))
+
+
 def _keep_an_admin(db: Database) -> None:
     if not db.execute("SELECT count(*) AS n FROM users WHERE role = 'admin'").fetchone()["n"]:
-        raise RequestError("this is the last admin", "make another one first")
+        raise RequestError("this is the last admin", "make another one first", cause=Cause("account-last-admin"))
 
 
 def _user(row: Any) -> User:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tenth.errors import Cause
 from tenth.server.failures import Refused
 
 EXPECTED_TOKENS = 256  # of an answer whose bound is greater: who writes more may be preempted, which keeps the text
@@ -70,13 +71,13 @@ class Gate:
     def enter(self, owner: str, need: Need) -> Ticket:
         """Queue a request, which may start at once. Raises Refused (429, 503) when it cannot be queued."""
         if self.is_closed:
-            raise Refused(503, "the server is shutting down", retry_after_s=5)
+            raise Refused(503, "the server is shutting down", retry_after_s=5, cause=Cause("closing"))
         others = [name for name in self._waiting if name != owner]
         mine = len(self._waiting.get(owner, ()))
         full = self.n_waiting >= self.room.waiting and not (others and mine == 0)
         if full or (others and mine >= max(1, self.room.waiting // 2)):  # nobody keeps others out of the queue
             raise Refused(429, f"{self.n_waiting} requests are waiting already", "come again later",
-                          retry_after_s=self._retry_after_s())
+                          retry_after_s=self._retry_after_s(), cause=Cause("waiting-many", n=self.n_waiting))
         ticket = Ticket(owner, need)
         self._waiting.setdefault(owner, deque()).append(ticket)
         self._admit()
@@ -98,7 +99,7 @@ class Gate:
         try:
             await ticket.admitted.wait()
             if ticket not in self._at_work:
-                raise Refused(503, "the server is shutting down", retry_after_s=5)
+                raise Refused(503, "the server is shutting down", retry_after_s=5, cause=Cause("closing"))
             started_s = time.monotonic()
             yield
             self._usual_s += 0.2 * (time.monotonic() - started_s - self._usual_s)

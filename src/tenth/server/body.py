@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tenth.errors import Cause
 from tenth.sampling import COUNTS, MAX_BIASES, MAX_STOP_BYTES, MAX_STOP_STRINGS, NUMBERS
 from tenth.server.failures import Refused
 from tenth.text.effort import EFFORTS
@@ -199,7 +200,17 @@ def wrong_field(errors: Sequence[Mapping[str, Any]]) -> Refused:
         known = f"{first['ctx']['tag']!r} is not supported, expected {first['ctx']['expected_tags']}"
         return Refused(400, f"{path}: the type {known}", param=path)
     given = f", not {first['input']!r:.100}" if first["type"] == "literal_error" else ""
-    return Refused(400, f"{path}: {first['msg']}{given}", param=path)
+    return Refused(400, f"{path}: {first['msg']}{given}", param=path, cause=_cause(path, first.get("ctx", {})))
+
+
+def _cause(path: str, bounds: Mapping[str, Any]) -> Cause:
+    """Which field, and the bound that it does not keep, if that is what is wrong."""
+    least = next((bounds[name] for name in ("ge", "gt", "min_length") if name in bounds), None)
+    most = next((bounds[name] for name in ("le", "lt", "max_length") if name in bounds), None)
+    field = path.rpartition(".")[2]
+    if least is not None:
+        return Cause("field-least", field=field, least=least)
+    return Cause("field", field=field) if most is None else Cause("field-most", field=field, most=most)
 
 
 def _is_type(part: object) -> bool:

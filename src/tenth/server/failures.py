@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from tenth.errors import RequestError, ResourceError, TenthError
+from tenth.errors import Cause, RequestError, ResourceError, TenthError
 
 log = logging.getLogger("tenth.server")
 
@@ -15,9 +15,9 @@ class Refused(RequestError):
 
     def __init__(
         self, status: int, message: str, hint: str | None = None, *, param: str | None = None,
-        retry_after_s: int | None = None,
+        retry_after_s: int | None = None, cause: Cause | None = None,
     ) -> None:
-        super().__init__(message, hint)
+        super().__init__(message, hint, cause=cause)
         self.status, self.param, self.retry_after_s = status, param, retry_after_s
 
 
@@ -29,6 +29,7 @@ class Failure:
     message: str
     param: str | None = None
     retry_after_s: int | None = None
+    cause: Cause | None = None
 
     @property
     def headers(self) -> dict[str, str]:
@@ -40,13 +41,13 @@ class Failure:
 def failure_of(error: BaseException) -> Failure:
     """How an error is told. Faults of the server's own are logged, and told without detail."""
     if isinstance(error, Refused):
-        return Failure(error.status, _text(error), error.param, error.retry_after_s)
+        return Failure(error.status, _text(error), error.param, error.retry_after_s, error.cause)
     if isinstance(error, RequestError):
-        return Failure(400, _text(error))
+        return Failure(400, _text(error), cause=error.cause)
     if isinstance(error, ResourceError):
-        return Failure(503, _text(error), retry_after_s=1)
+        return Failure(503, _text(error), retry_after_s=1, cause=error.cause)
     log.error("request failed", exc_info=error)
-    return Failure(500, "the server failed; its log says more")
+    return Failure(500, "the server failed; its log says more", cause=Cause("fault"))
 
 
 def _text(error: TenthError) -> str:

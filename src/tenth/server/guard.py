@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tenth.errors import Cause
 from tenth.server.failures import Failure, Refused, failure_of
 from tenth.server.keys import ANYBODY, Caller, Keys, Meter
 from tenth.server.lan import AUTHORITY_PATH
@@ -106,12 +107,13 @@ class Guard:
         names = [name.lower() for name, _ in scope["headers"]]
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if names.count(b"host") != 1 or host not in self._allowed.hosts:
-            raise Refused(403, f"the Host {host[:200]!r} is not served here", "see --allow-host")
+            raise Refused(403, f"the Host {host[:200]!r} is not served here", "see --allow-host", cause=Cause("origin"))
         known = origin in self._allowed.own_origins or origin in self._allowed.origins
         if names.count(b"origin") > 1 or (origin and not known):
-            raise Refused(403, f"pages of the origin {origin[:200]!r} may not use this server", "see --allow-origin")
+            raise Refused(403, f"pages of the origin {origin[:200]!r} may not use this server", "see --allow-origin",
+                          cause=Cause("origin"))
         if headers.get(b"sec-fetch-site") == b"cross-site" and not known:
-            raise Refused(403, "other sites may not use this server", "see --allow-origin")
+            raise Refused(403, "other sites may not use this server", "see --allow-origin", cause=Cause("origin"))
 
     async def _caller(self, scope: Scope, headers: dict[bytes, bytes], origin: str) -> Caller | None:
         """Who asks. In a thread: a database that is busy, or gone, would have everybody's streams wait."""
@@ -128,10 +130,10 @@ class Guard:
         if caller is None:
             if path == LOGIN_PATH:
                 return None
-            raise Refused(401, "a valid key is needed", "tenth key new NAME makes one")
+            raise Refused(401, "a valid key is needed", "tenth key new NAME makes one", cause=Cause("login"))
         needed = next((scope for start, scope in SCOPE_OF if path.startswith(start)), "infer")
         if needed not in caller.scopes:
-            raise Refused(403, f"this key has not the scope {needed!r}")
+            raise Refused(403, f"this key has not the scope {needed!r}", cause=Cause("scope", scope=needed))
         return caller
 
     def _caller_of_key(self, headers: dict[bytes, bytes]) -> Caller | None:
@@ -143,7 +145,8 @@ class Guard:
         secret = cookie_of(headers.get(b"cookie", b"").decode("latin-1"), self._visitors.cookie)
         caller = self._visitors.sessions.find(secret) if secret else None
         if caller is not None and scope["method"] not in SAFE_METHODS and origin not in self._allowed.own_origins:
-            raise Refused(403, "a cookie counts only for this server's own pages", "programs send a key")
+            raise Refused(403, "a cookie counts only for this server's own pages", "programs send a key",
+                          cause=Cause("origin"))
         return caller
 
 
@@ -173,7 +176,7 @@ def _check_body(method: str, path: str, headers: dict[bytes, bytes], is_known: b
             raise Refused(415, "bodies must not be compressed")
     length = headers.get(b"content-length", b"0")
     if not length.isdigit() or len(length) > 15 or int(length) > most:
-        raise Refused(413, f"the body is larger than {most} bytes")
+        raise Refused(413, f"the body is larger than {most} bytes", cause=Cause("body-large", bytes=most))
     return most
 
 
@@ -195,7 +198,8 @@ def _bounded(receive: Receive, most_bytes: int) -> Receive:
         if message["type"] == "http.request":
             n_bytes += len(message.get("body", b""))
             if n_bytes > most_bytes:
-                raise Refused(413, f"the body is larger than {most_bytes} bytes")
+                raise Refused(413, f"the body is larger than {most_bytes} bytes",
+                              cause=Cause("body-large", bytes=most_bytes))
         return message
 
     return bounded

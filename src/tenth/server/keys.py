@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from tenth.errors import RequestError
+from tenth.errors import Cause, RequestError
 from tenth.server.databases import Conflict
 from tenth.server.failures import Refused
 from tenth.server.state import State
@@ -149,9 +149,11 @@ class Meter:
             starts.popleft()
         if caller.requests_per_minute is not None and len(starts) >= caller.requests_per_minute:
             raise Refused(429, f"{caller.name} may make {caller.requests_per_minute} requests a minute",
-                          retry_after_s=max(1, round(60 - (now_s - starts[0]))))
+                          retry_after_s=max(1, round(60 - (now_s - starts[0]))),
+                          cause=Cause("requests-many", n=caller.requests_per_minute))
         if caller.concurrent is not None and self._at_work.get(caller.owner, 0) >= caller.concurrent:
-            raise Refused(429, f"{caller.name} may have {caller.concurrent} requests at work", retry_after_s=1)
+            raise Refused(429, f"{caller.name} may have {caller.concurrent} requests at work", retry_after_s=1,
+                          cause=Cause("answers-many", n=caller.concurrent))
         if caller.requests_per_minute is not None:
             starts.append(now_s)
         self._at_work[caller.owner] = self._at_work.get(caller.owner, 0) + 1

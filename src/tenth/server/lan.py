@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from tenth.errors import ResourceError
+from tenth.errors import Cause, ResourceError
 from tenth.library import library_folder
 from tenth.server.certificates import Certificate, certificate_for, own_names
 from tenth.server.config import ServerConfig
@@ -120,7 +120,8 @@ def link_of_page(sessions: Sessions, caller: Caller, lan: Lan | None, config: Se
     if lan is not None:
         return link_for(sessions, caller, lan.url, lan.certificate)
     if config.is_loopback:
-        raise Refused(409, "this server is for this machine only", "tenth serve --lan is also for a phone")
+        raise Refused(409, "this server is for this machine only", "tenth serve --lan is also for a phone",
+                      cause=Cause("phone-no-door"))
     return link_for(sessions, caller, f"{config.scheme}://{host}")
 
 

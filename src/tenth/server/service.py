@@ -9,8 +9,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
+from tenth.errors import Cause
 from tenth.gathering import Gathering
-from tenth.model import Model, Prepared
+from tenth.model import Model
+from tenth.preparing import Prepared
 from tenth.server import logs
 from tenth.server.admission import EXPECTED_TOKENS, Need, Ticket
 from tenth.server.answers import Choice, Delta, End, Event, events_of, merged
@@ -39,7 +41,7 @@ class Service:
         The asks name the same model; the choices of the first are numbered first. ``id``: what the client is told.
         """
         if self.is_closing:
-            raise Refused(503, SHUTTING_DOWN, retry_after_s=5)
+            raise Refused(503, SHUTTING_DOWN, retry_after_s=5, cause=Cause("closing"))
         n_choices = sum(ask.n for ask in asks)
         if not 1 <= n_choices <= MAX_CHOICES:
             raise Refused(400, f"{n_choices} answers were asked for, expected 1 to {MAX_CHOICES}", param="n")
@@ -156,7 +158,7 @@ class Answer:
         try:
             async with self._gate.turn(self._ticket):
                 if self._aborted:
-                    raise Refused(503, self._aborted, retry_after_s=5)
+                    raise Refused(503, self._aborted, retry_after_s=5, cause=Cause("closing"))
                 streams = events_of(self._starts[0](), 0) if len(self._starts) == 1 else merged(self._starts)
                 if self._service.log_text:
                     streams = self._logged(streams)
@@ -164,7 +166,8 @@ class Answer:
                     if isinstance(event, Delta):
                         watch.delta(event.index, len(event.logprobs))
                     elif event.reason == "cancelled" and not self._is_stopped:
-                        raise Refused(503, self._aborted or "the model was closed", retry_after_s=5)
+                        raise Refused(503, self._aborted or "the model was closed", retry_after_s=5,
+                                      cause=Cause("closing") if self._aborted else Cause("model-closed"))
                     else:
                         watch.end(event)
                     yield event

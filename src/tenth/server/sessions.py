@@ -11,6 +11,7 @@ import time
 from collections import deque
 from http.cookies import CookieError, SimpleCookie
 
+from tenth.errors import Cause
 from tenth.server.accounts import Accounts, User
 from tenth.server.failures import Refused
 from tenth.server.keys import ANYBODY, Caller, Keys, hash_of
@@ -37,7 +38,7 @@ class Sessions:
         self._check_failures(name, address)
         user = self._accounts.check(name, password)
         if user is None:
-            raise self._failed("the name or the password is wrong", name, address)
+            raise self._failed("the name or the password is wrong", Cause("login-wrong"), name, address)
         return user
 
     def log_in_with_key(self, secret: str, address: str) -> str:
@@ -45,9 +46,9 @@ class Sessions:
         self._check_failures("", address)
         key = self._keys.find(secret)
         if key is None:
-            raise self._failed("this key does not count", "", address)
+            raise self._failed("this key does not count", Cause("key-wrong"), "", address)
         if "infer" not in key.scopes:
-            raise Refused(403, "this key has not the scope 'infer'")
+            raise Refused(403, "this key has not the scope 'infer'", cause=Cause("scope", scope="infer"))
         return self._open(key_id=key.id)
 
     def pair(self, secret: str, address: str) -> str:
@@ -57,7 +58,7 @@ class Sessions:
             row = db.execute("DELETE FROM pairings WHERE hash = ? RETURNING user_id, key_id, expires_at",
                              (hash_of(secret),)).fetchone()
         if row is None or row["expires_at"] < time.time():
-            raise self._failed("this link was used already, or is too old", "", address)
+            raise self._failed("this link was used already, or is too old", Cause("link-used"), "", address)
         return self._open(row["user_id"], row["key_id"])
 
     def new_pairing(self, caller: Caller) -> str:
@@ -110,15 +111,16 @@ class Sessions:
             wait_s = 2.0 ** (len(failures) - MOST_FAILURES) if len(failures) >= MOST_FAILURES else 0.0
             wait_s = min(wait_s, FORGET_S)
             if failures and now - failures[-1] < wait_s:
-                raise Refused(429, "too many wrong attempts", "wait a little", retry_after_s=round(wait_s))
+                raise Refused(429, "too many wrong attempts", "wait a little", retry_after_s=round(wait_s),
+                              cause=Cause("attempts-many"))
 
-    def _failed(self, message: str, *whom: str) -> Refused:
+    def _failed(self, message: str, cause: Cause, *whom: str) -> Refused:
         for one in whom:
             if one:
                 self._failures.setdefault(one, deque(maxlen=32)).append(time.monotonic())
         if len(self._failures) > 10_000:
             self._failures.clear()
-        return Refused(401, message)
+        return Refused(401, message, cause=cause)
 
 
 def cookie_name(port: int) -> str:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from tenth.errors import ResourceError, TenthError
+from tenth.errors import Cause, ResourceError, TenthError
 from tenth.model import Model
 from tenth.server.admission import Gate, Room
 from tenth.server.failures import Refused
@@ -69,7 +69,8 @@ class Shelf:
         if served is None:
             names = ", ".join(self.models)
             raise Refused(404, f"there is no model {name!r} here", f"there are: {names}" if names else
-                          "there is none yet: tenth pull fetches one", param="model")
+                          "there is none yet: tenth pull fetches one", param="model",
+                          cause=Cause("model-missing", name=name))
         return served
 
     def has(self, name: str | None) -> bool:
@@ -111,7 +112,8 @@ class Shelf:
         if name is None and not self.models:
             self.refresh()
         if name is None and not self.models:
-            raise Refused(409, "there is no model yet", "tenth pull fetches one", param="model")
+            raise Refused(409, "there is no model yet", "tenth pull fetches one", param="model",
+                          cause=Cause("model-none"))
         return self.find(next(iter(self.models)) if name is None else name).name
 
     @asynccontextmanager
@@ -134,7 +136,7 @@ class Shelf:
         async with self._loading:
             while True:
                 if self._is_closed:
-                    raise Refused(503, "the server is shutting down", retry_after_s=5)
+                    raise Refused(503, "the server is shutting down", retry_after_s=5, cause=Cause("closing"))
                 try:
                     model = await asyncio.to_thread(self._load, served.source)
                     break
@@ -142,10 +144,11 @@ class Shelf:
                     if not await self._make_room():
                         log.error("cannot load %s: %s", served.name, error.message)
                         raise Refused(503, f"there is not enough memory for the model {served.name!r} now",
-                                      retry_after_s=30) from error
+                                      retry_after_s=30, cause=Cause("model-memory", name=served.name)) from error
                 except TenthError as error:  # its message names files
                     log.error("cannot load %s: %s", served.name, error.message)
-                    raise Refused(503, f"the model {served.name!r} cannot be loaded", "the server's log says why"
+                    raise Refused(503, f"the model {served.name!r} cannot be loaded", "the server's log says why",
+                                      cause=Cause("model-broken", name=served.name),
                                   ) from error
         self.put(served.name, model)
 

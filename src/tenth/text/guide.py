@@ -1,6 +1,6 @@
 """A grammar's place in an answer: it waits while the model thinks, or may, and then decides every token.
 
-The engine asks a guide for masks (engine/request.py, Guide), the listener tells it what was chosen (stream.py, Feed).
+The engine asks a guide for masks (engine/request.py, Guide), the listener tells it what was chosen (tenth.feed).
 """
 
 from __future__ import annotations

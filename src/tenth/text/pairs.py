@@ -31,6 +31,7 @@ class Pairs:
 
     def encode(self, query: str, document: str, most: int, *, truncate: bool) -> list[int]:
         """The ids, at most ``most``: ``truncate`` cuts the document's end, else what is longer is refused."""
+        query, document = (self._tokenizer.beginning(text, most) for text in (query, document))
         ids = self._joined(query, document)
         if len(ids) <= most:
             return ids
@@ -47,6 +48,7 @@ class Pairs:
         def fits(text: str) -> bool:
             return len(self._tokenizer.encode(text, special=False)) <= most
 
+        document = self._tokenizer.beginning(document, most)
         return document if fits(document) else _longest(document, fits)
 
     def _joined(self, query: str, document: str) -> list[int]:

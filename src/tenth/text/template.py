@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from tenth.errors import ModelFileError, RequestError, TenthError
+from tenth.errors import Cause, ModelFileError, RequestError, TenthError
 from tenth.text import sandbox
 from tenth.text.allowance import LimitReached
 from tenth.text.families import SWITCHES, ThinkingFamily, family_of
@@ -123,7 +123,8 @@ class ChatTemplate:
         try:
             return sandbox.run(self.text, variables)
         except sandbox.TemplateRefused as error:
-            raise RequestError(f"the chat template refuses this conversation: {error}", hint=_HINT) from None
+            raise RequestError(f"the chat template refuses this conversation: {error}", hint=_HINT,
+                               cause=Cause("template-refuses")) from None
         except LimitReached as error:
             raise self._error(f"the chat template was stopped: {error}", hint=_HINT) from None
         except jinja2.TemplateSyntaxError as error:
@@ -133,7 +134,8 @@ class ChatTemplate:
             raise self._error("the chat template was stopped: it nests too deeply", hint=_HINT) from None
         except Exception as error:  # whatever its expressions raise: a template is a program of its own
             reason = f"{type(error).__name__}: {str(error)[:300]}"
-            raise RequestError(f"the chat template fails on this conversation: {reason}", hint=_HINT) from None
+            raise RequestError(f"the chat template fails on this conversation: {reason}", hint=_HINT,
+                               cause=Cause("template-refuses")) from None
 
 
 def variants(metadata: MetadataSource) -> list[str]:
@@ -147,7 +149,8 @@ def _check_length(messages: Sequence[Message]) -> None:
     n_chars = sum(len(message.get("content") or "") for message in messages)
     if n_chars > sandbox.MAX_OUTPUT_CHARS:
         raise RequestError(f"the conversation has {n_chars} characters, expected at most {sandbox.MAX_OUTPUT_CHARS}",
-                           hint="shorten it")
+                           hint="shorten it",
+                           cause=Cause("conversation-long", n=n_chars, most=sandbox.MAX_OUTPUT_CHARS))
 
 
 def _plain(values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -25,6 +25,9 @@ from tenth.text.unigram import UnigramEncoder
 from tenth.text.vocabulary import CONTROL, DAMAGED, SPACE, UNKNOWN, Vocabulary, read_vocabulary, token_id
 from tenth.text.wordpiece import WordPieceEncoder
 
+LIKELY_CHARACTERS = 16  # of a token, at most: a text with more than these for each token it may have is looked into
+LEAST_SLICE = 4096  # characters
+
 
 class _Encoder(Protocol):
     def encode(self, text: str, *, first: bool) -> list[int]: ...
@@ -81,6 +84,19 @@ class Tokenizer:
                 ids += self._encoder.encode(part, first=first)
             first = isinstance(part, int)
         return self._with_ends(ids, parsed=parse_special) if special else ids
+
+    def beginning(self, text: str, most: int, *, parse_special: bool = False) -> str:
+        """The whole text, or, if it has far more than ``most`` tokens, a beginning that has more than twice as many.
+
+        So that nobody has millions of tokens made of a text that is refused, or cut, behind ``most`` of them.
+        """
+        size = max(LIKELY_CHARACTERS * most, LEAST_SLICE)
+        n_tokens, end = 0, 0 if len(text) > size else len(text)
+        while n_tokens <= 2 * most and end < len(text):
+            part = text[end : end + size]
+            n_tokens += len(self.encode(part, special=False, parse_special=parse_special, continuing=True))
+            end += size
+        return text[:end]
 
     def fill(self, template: str, places: re.Pattern[str], texts: Mapping[str, str]) -> list[int]:
         """The ids of a template whose ``places`` (names in group 1) are filled with texts.

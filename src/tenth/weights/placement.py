@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from tenth.errors import ResourceError
+from tenth.errors import Cause, ResourceError
 
 LEAST_CONTEXT = 256  # a smaller one is not worth proposing
 FAIR_CONTEXT = 2048  # down to here a context that nobody asked for gives way to experts
@@ -151,7 +151,8 @@ def _place(needs: Needs, budget_bytes: int, source: str) -> Placement:
     if left >= needs.experts:
         return Placement(needs, budget_bytes, {})
     if budget_bytes < needs.least:
-        raise ResourceError(_refusal(needs, budget_bytes, source), _way_out(needs, budget_bytes))
+        raise ResourceError(_refusal(needs, budget_bytes, source), _way_out(needs, budget_bytes),
+                            cause=Cause("model-large", bytes=needs.least, budget=budget_bytes))
     left -= needs.stream_workspace
     # The same share of every size, because a layer's matrices are used together; at least one row's.
     share = left / needs.experts

@@ -7,7 +7,10 @@ import time
 import pytest
 
 from tenth.server.chats.parts import ELSEWHERE_S
-from tenth.server.databases import open_engine
+from tenth.server.chats.search import open_index
+from tenth.server.chats.shelves import Shelves
+from tenth.server.chats.store import Chats
+from tenth.server.databases import EVERYBODY, open_engine
 from tenth.server.state import State
 
 from ..running import Held
@@ -258,7 +261,7 @@ def test_what_another_process_writes_is_read_again_and_one_s_own_is_not(desk, pl
         other.query("SELECT id FROM chats")
         time.sleep(2.5 * ELSEWHERE_S)
         assert "reset" not in [name for _, name, _ in events], "nobody else has written"
-        with other.transaction() as db:
+        with other.transaction("local") as db:
             db.execute("UPDATE chats SET title = ? WHERE id = ?", ("theirs", chat["id"]))
         other.close()
         wait_for(lambda: "reset" in [name for _, name, _ in events])
@@ -271,8 +274,25 @@ def test_a_lost_connection_may_have_missed_something(postgres):
     assert not state.engine.changed_elsewhere()
     other.query("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
                 " WHERE pid <> pg_backend_pid() AND datname = current_database()")
-    wait_for(state.engine.changed_elsewhere)
+    wait_for(lambda: state.engine.changed_elsewhere() == {EVERYBODY})
     assert not state.engine.changed_elsewhere()
+    state.close()
+    other.close()
+
+
+def test_only_the_pages_of_who_it_is_for_read_again_what_another_server_wrote(postgres):
+    place = postgres.new_database()
+    state, other = State(place), State(place)
+    assert not state.engine.changed_elsewhere()
+    with other.transaction() as db:  # nothing that pages show
+        db.execute("INSERT INTO preferences VALUES ('bob', 'price', '1')")
+    chats, long = Chats(other, open_index(other)), "eve " * 100
+    chat = chats.add("ada", "A chat", None, {})
+    chats.change("ada", chat["id"], {"title": "Another"})
+    Shelves(other).add("folder", long, {"name": "A folder"})
+    heard = set()
+    wait_for(lambda: heard.update(state.engine.changed_elsewhere()) or len(heard) >= 2)
+    assert heard == {"ada", long}
     state.close()
     other.close()
 

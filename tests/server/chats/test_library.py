@@ -197,3 +197,39 @@ def test_a_rate_is_that_of_the_last_seconds():
     rate._seen = [(rate._seen[0][0] - 2, 10)]
     rate.note(50)
     assert rate.per_second == pytest.approx(20, rel=0.1)
+
+def test_errors_of_the_pages_routes_have_codes_that_stay_and_those_of_openais_are_as_they_were(desk):
+    told = desk.post("/api/library/pull", {"name": "nothing"}, headers={"origin": desk.url})
+    assert told.status_code == 400
+    error = told.json()["error"]
+    assert (error["code"], error["values"]) == ("model-unknown", {"name": "nothing"})
+    assert "neither in the catalogue" in error["message"]
+    error = desk.post("/v1/chat/completions", {"model": "nothing", "messages": [{"role": "user", "content": "a"}]})
+    assert error.json()["error"]["code"] == "model_not_found"
+    assert "values" not in error.json()["error"]
+
+
+def test_a_bound_that_is_no_whole_number_is_told_as_the_document_says(desk):
+    from tenth.server.replies import Failed, OpenAIError
+
+    told = desk.post("/api/chats", {"settings": {"top_p": 0}}, headers={"origin": desk.url})
+    assert told.status_code == 400
+    error = Failed.model_validate(told.json()).error
+    assert isinstance(error, OpenAIError)
+    assert error.values == {"field": "top_p", "least": 1e-6}
+
+
+def test_models_behind_links_are_listed_or_left_out_and_never_a_fault(bare, tmp_path):
+    home, disk = tmp_path / "home", tmp_path / "disk"
+    (home / "models").mkdir(parents=True, exist_ok=True)
+    (home / "models").rename(disk)
+    (home / "models").symlink_to(disk)
+    (tmp_path / "elsewhere").mkdir()
+    (disk / "linked").symlink_to(tmp_path / "elsewhere")
+    assert {one["name"] for one in bare.get("/api/library").json()["models"]} == {"tiny:1"}
+    with listening(bare) as events:
+        assert bare.post("/api/library/pull", {"name": "tiny:1"}).status_code == 202
+        wait_for(lambda: any(name == "library" for _, name, _ in events), 60)
+    (model,) = bare.get("/api/library").json()["models"]
+    assert model["is_here"]
+    assert list(disk.glob("*/*/*.gguf"))

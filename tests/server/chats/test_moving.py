@@ -55,7 +55,7 @@ def test_an_export_can_be_imported_and_is_the_same(desk):
     exported = desk.get("/api/export", params={"chat_id": chat["id"]})
     assert "attachment" in exported.headers["content-disposition"]
     (after,), said = imported(desk, exported.content)
-    assert said == {"n_chats": 1, "n_messages": 3, "warnings": []}
+    assert said == {"n_chats": 1, "n_messages": 3, "warnings": [], "causes": []}
     assert shape(after) == shape(before)
     assert after["chat"]["folder_id"] == folder["id"]
     assert after["chat"]["id"] != chat["id"]
@@ -254,7 +254,7 @@ def test_halves_of_characters_lose_no_conversation(desk):
         return {"title": title, "mapping": {"a": {"message": message}}, "default_model_slug": model}
 
     found, said = imported(desk, [conversation("odd", "\ud800"), conversation("good", "gpt")])
-    assert said == {"n_chats": 2, "n_messages": 2, "warnings": []}
+    assert said == {"n_chats": 2, "n_messages": 2, "warnings": [], "causes": []}
     assert sorted(one["chat"]["model"] for one in found) == ["?", "gpt"]
 
 
@@ -283,3 +283,13 @@ def test_a_disk_that_is_full_keeps_what_was_added_and_says_so(desk, monkeypatch)
 def test_a_long_branch_that_comes_last_message_first_is_put_in_order():
     said = [Said(str(n), str(n - 1) if n else None, "user", "x") for n in range(20_000)][::-1]
     assert [one.key for one in joined(said)] == [str(n) for n in range(20_000)]
+
+
+def test_an_imported_answer_without_a_question_cannot_be_made_again(desk):
+    said = [{"type": "text", "id": "1", "convId": "c", "role": "assistant", "content": "Welcome.", "parent": None,
+             "children": [], "timestamp": 1700000001000}]
+    (found,), _ = imported(desk, {"conv": {**LLAMA["conv"], "currNode": "1"}, "messages": said})
+    (answer,) = found["messages"]
+    again = desk.post(f"/api/chats/{found['chat']['id']}/messages/{answer['id']}/regenerate", {})
+    assert again.status_code == 409
+    assert "no question" in again.text

@@ -1,6 +1,8 @@
 import type { Catalogue } from './index.svelte.ts';
+import said from './server/ar.ts';
 
 const words: Catalogue = {
+  ...said,
   'account.concurrent': 'الإجابات في آن واحد',
   'account.delete': 'حذف {name}',
   'account.delete.ask': 'أتريد حذف الحساب «{name}» مع كل محادثاته؟ لا يمكن التراجع عن ذلك.',
@@ -111,7 +113,6 @@ const words: Catalogue = {
     many: '{n} رمزًا، مختصر',
     other: '{n} رمز، مختصر',
   },
-  'file.failed': 'تعذّرت القراءة',
   'file.reading': 'جارٍ القراءة…',
   'file.remove': 'إزالة {name}',
   'file.too.long': {

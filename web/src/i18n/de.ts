@@ -1,6 +1,8 @@
 import type { Catalogue } from './index.svelte.ts';
+import said from './server/de.ts';
 
 const words: Catalogue = {
+  ...said,
   'account.concurrent': 'Antworten gleichzeitig',
   'account.delete': '{name} löschen',
   'account.delete.ask': 'Das Konto „{name}“ mit allen Chats löschen? Das lässt sich nicht rückgängig machen.',
@@ -104,7 +106,6 @@ const words: Catalogue = {
   'export.markdown': 'Als Markdown exportieren',
   'file.about': '{chars} Zeichen, {tokens} Tokens',
   'file.cut': { one: 'ein Token, gekürzt', other: '{n} Tokens, gekürzt' },
-  'file.failed': 'Nicht lesbar',
   'file.reading': 'Wird gelesen …',
   'file.remove': '{name} entfernen',
   'file.too.long': { one: 'ein Token: passt nicht', other: '{n} Tokens: passt nicht' },

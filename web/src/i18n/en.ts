@@ -1,6 +1,9 @@
 // English: what the other languages are checked against. {name} is filled in; plural entries choose by {n}.
 
+import said from './server/en.ts';
+
 export default {
+  ...said,
   'account.concurrent': 'Answers at once',
   'account.delete': 'Delete {name}',
   'account.delete.ask': 'Delete the account “{name}” with all its chats? This cannot be undone.',
@@ -104,7 +107,6 @@ export default {
   'export.markdown': 'Export as Markdown',
   'file.about': '{chars} characters, {tokens} tokens',
   'file.cut': { one: 'one token, cut short', other: '{n} tokens, cut short' },
-  'file.failed': 'Could not be read',
   'file.reading': 'Being read…',
   'file.remove': 'Remove {name}',
   'file.too.long': { one: 'one token: does not fit', other: '{n} tokens: does not fit' },

@@ -1,6 +1,8 @@
 import type { Catalogue } from './index.svelte.ts';
+import said from './server/es.ts';
 
 const words: Catalogue = {
+  ...said,
   'account.concurrent': 'Respuestas a la vez',
   'account.delete': 'Eliminar a {name}',
   'account.delete.ask': '¿Eliminar la cuenta «{name}» con todos sus chats? No se puede deshacer.',
@@ -104,7 +106,6 @@ const words: Catalogue = {
   'export.markdown': 'Exportar como Markdown',
   'file.about': '{chars} caracteres, {tokens} tokens',
   'file.cut': { one: 'un token, recortado', other: '{n} tokens, recortado' },
-  'file.failed': 'No se pudo leer',
   'file.reading': 'Leyendo…',
   'file.remove': 'Quitar {name}',
   'file.too.long': { one: 'un token: no cabe', other: '{n} tokens: no cabe' },

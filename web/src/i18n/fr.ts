@@ -1,6 +1,8 @@
 import type { Catalogue } from './index.svelte.ts';
+import said from './server/fr.ts';
 
 const words: Catalogue = {
+  ...said,
   'account.concurrent': 'Réponses simultanées',
   'account.delete': 'Supprimer {name}',
   'account.delete.ask': 'Supprimer le compte « {name} » et toutes ses discussions ? C’est irréversible.',
@@ -104,7 +106,6 @@ const words: Catalogue = {
   'export.markdown': 'Exporter en Markdown',
   'file.about': '{chars} caractères, {tokens} jetons',
   'file.cut': { one: '{n} jeton, tronqué', other: '{n} jetons, tronqué' },
-  'file.failed': 'Lecture impossible',
   'file.reading': 'Lecture…',
   'file.remove': 'Retirer {name}',
   'file.too.long': { one: '{n} jeton : trop long', other: '{n} jetons : trop long' },

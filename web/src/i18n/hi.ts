@@ -1,6 +1,8 @@
 import type { Catalogue } from './index.svelte.ts';
+import said from './server/hi.ts';
 
 const words: Catalogue = {
+  ...said,
   'account.concurrent': 'एक साथ उत्तर',
   'account.delete': '{name} हटाएँ',
   'account.delete.ask': 'खाता “{name}” उसकी सारी बातचीत के साथ हटाएँ? यह वापस नहीं हो सकता।',
@@ -104,7 +106,6 @@ const words: Catalogue = {
   'export.markdown': 'Markdown में निर्यात करें',
   'file.about': '{chars} अक्षर, {tokens} टोकन',
   'file.cut': { one: '{n} टोकन, काटा गया', other: '{n} टोकन, काटा गया' },
-  'file.failed': 'पढ़ा नहीं जा सका',
   'file.reading': 'पढ़ा जा रहा है…',
   'file.remove': '{name} निकालें',
   'file.too.long': { one: '{n} टोकन: समाता नहीं', other: '{n} टोकन: समाता नहीं' },

@@ -1,6 +1,7 @@
 // The page's words in the chosen language. `t('key', {name: value})`; keys and their placeholders are checked by types.
 
 import type en from './en';
+import type said from './server/en';
 import { LANGUAGES, type Language } from './languages';
 
 type English = typeof en;
@@ -8,6 +9,8 @@ export type Key = keyof English;
 export type Plural = Partial<Record<Intl.LDMLPluralRule, string>> & { other: string };
 /** What every language file has to be: the same keys, plural where English is plural. */
 export type Catalogue = { [K in Key]: English[K] extends string ? string : Plural };
+/** The part of it that is in a file of its own: what the server says. */
+export type Said = Record<keyof typeof said, string>;
 
 type Names<Text> = Text extends `${string}{${infer Name}}${infer Rest}` ? Name | Names<Rest> : never;
 type Holes<K extends Key> = English[K] extends { other: infer Other } ? Names<Other> | 'n' : Names<English[K]>;
@@ -39,9 +42,13 @@ export async function speak(next: Language): Promise<void> {
 }
 
 export function t<K extends Key>(key: K, ...values: Values<K>): string {
-  const entry = words?.[key] as string | Plural | undefined;
-  if (entry === undefined) return '';
-  const given = (values[0] ?? {}) as Record<string, string | number>;
+  return lookUp(key, (values[0] ?? {}) as Record<string, string | number>) ?? '';
+}
+
+/** A text whose key is known only now, if there is one. */
+export function lookUp(key: string, given: Record<string, string | number> = {}): string | undefined {
+  const entry = words?.[key as Key] as string | Plural | undefined;
+  if (entry === undefined) return undefined;
   const text = typeof entry === 'string' ? entry : (entry[plurals.select(Number(given.n))] ?? entry.other);
   return text.replace(/\{(\w+)\}/g, (_, name: string) => {
     const value = given[name];

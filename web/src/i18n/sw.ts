@@ -1,6 +1,8 @@
 import type { Catalogue } from './index.svelte.ts';
+import said from './server/sw.ts';
 
 const words: Catalogue = {
+  ...said,
   'account.concurrent': 'Majibu kwa wakati mmoja',
   'account.delete': 'Futa {name}',
   'account.delete.ask': 'Futa akaunti “{name}” pamoja na mazungumzo yake yote? Haiwezi kutenduliwa.',
@@ -104,7 +106,6 @@ const words: Catalogue = {
   'export.markdown': 'Toa kama Markdown',
   'file.about': 'herufi {chars}, tokeni {tokens}',
   'file.cut': { one: 'tokeni {n}, imefupishwa', other: 'tokeni {n}, imefupishwa' },
-  'file.failed': 'Haikuweza kusomwa',
   'file.reading': 'Inasomwa…',
   'file.remove': 'Ondoa {name}',
   'file.too.long': { one: 'tokeni {n}: haitoshei', other: 'tokeni {n}: haitoshei' },

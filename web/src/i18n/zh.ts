@@ -1,6 +1,8 @@
 import type { Catalogue } from './index.svelte.ts';
+import said from './server/zh.ts';
 
 const words: Catalogue = {
+  ...said,
   'account.concurrent': '同时回答数',
   'account.delete': '删除 {name}',
   'account.delete.ask': '删除账户“{name}”及其所有对话？此操作无法撤销。',
@@ -104,7 +106,6 @@ const words: Catalogue = {
   'export.markdown': '导出为 Markdown',
   'file.about': '{chars} 个字符，{tokens} 个词元',
   'file.cut': { other: '{n} 个词元，已截短' },
-  'file.failed': '无法读取',
   'file.reading': '正在读取…',
   'file.remove': '移除 {name}',
   'file.too.long': { other: '{n} 个词元：放不下' },

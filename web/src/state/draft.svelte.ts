@@ -16,7 +16,7 @@ export const MOST_FILES = 200; // of a folder
 
 export class Upload {
   info = $state.raw<AttachmentInfo | null>(null);
-  error = $state<string | null>(null);
+  error = $state.raw<ApiError | null>(null);
   readonly name: string;
   private readonly stop = new AbortController();
 
@@ -28,9 +28,8 @@ export class Upload {
     try {
       this.info = await api.file(this.file, this.stop.signal);
     } catch (error) {
-      if (error instanceof ApiError) this.error = error.message || null;
-      else if (!(error instanceof DOMException)) throw error;
-      this.error ??= '!';
+      if (!(error instanceof ApiError || error instanceof DOMException)) throw error;
+      this.error = error instanceof ApiError ? error : new ApiError(0, '');
     }
   }
 

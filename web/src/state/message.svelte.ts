@@ -1,6 +1,6 @@
 // A message that changes while it is shown.
 
-import type { AttachmentInfo, Cost, Delta, Message, Role, Status, Timings, Usage } from '../types';
+import type { AttachmentInfo, Cause, Cost, Delta, Message, Role, Status, Timings, Usage } from '../types';
 
 export class LiveMessage {
   readonly id: string;
@@ -12,6 +12,7 @@ export class LiveMessage {
   thinking_s = $state<number | null>(null);
   status = $state<Status>('done');
   error = $state<string | null>(null);
+  cause = $state.raw<Cause | null>(null);
   attachments = $state.raw<AttachmentInfo[]>([]);
   model = $state<string | null>(null);
   usage = $state.raw<Usage | null>(null);
@@ -52,6 +53,7 @@ export class LiveMessage {
     if (this.thinking && !this.thinkingSince) this.thinkingSince = Date.now() - (message.thinking_s ?? 0) * 1000;
     this.thinking_s = message.thinking_s ?? this.thinking_s;
     this.error = message.error;
+    this.cause = message.cause;
     this.attachments = message.attachments;
     this.model = message.model;
     this.usage = message.usage;

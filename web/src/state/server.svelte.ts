@@ -1,6 +1,7 @@
 // What the server is: who we are to it, the machine, its models and how it is doing.
 
 import { models as api, session as sessions, ApiError } from '../api';
+import { told } from '../i18n/said';
 import type { Library, LibraryModel, Machine, Price, Pull, Session, Stats } from '../types';
 import { prefs } from './prefs.svelte';
 import { attempt, ui } from './ui.svelte';
@@ -75,7 +76,10 @@ class Server {
 
   onPull(pull: Pull): void {
     this.pulls[pull.name] = pull;
-    if (pull.state === 'failed') ui.say(pull.error ?? pull.name, { isError: true });
+    if (pull.state === 'failed') {
+      const { text, detail } = told(pull.cause, pull.error ?? '');
+      ui.say(`${pull.name}: ${text}`, { hint: detail, isError: true });
+    }
     if (pull.state === 'running') return;
     delete this.pulls[pull.name];
     void this.readLibrary().catch((error: unknown) => ui.fail(error));

@@ -3,6 +3,7 @@
 import { untrack } from 'svelte';
 import { ApiError } from '../api';
 import { t } from '../i18n/index.svelte';
+import { told, type Told } from '../i18n/said';
 
 export type View = 'chat' | 'models' | 'settings' | 'phone' | 'accounts';
 export type Sheet = 'search' | 'shortcuts' | 'chat-settings' | 'folder' | null;
@@ -69,8 +70,8 @@ class Ui {
       console.error(error);
       return this.say(t('error.unexpected'), { isError: true });
     }
-    if (error.status === 0) this.say(t('error.unreachable'), { isError: true });
-    else this.say(error.message, { hint: error.hint, isError: true });
+    const { text, detail } = wordsOf(error);
+    this.say(text, { hint: detail, isError: true });
   }
 
   dismiss(id: number): void {
@@ -100,6 +101,12 @@ class Ui {
 
 export const ui = new Ui();
 addEventListener('hashchange', () => (ui.route = readRoute(location.hash)));
+
+/** What a failed request is told with. */
+export function wordsOf(error: unknown): Told {
+  const isReply = error instanceof ApiError && error.status !== 0;
+  return isReply ? told(error.cause, error.message, error.status) : { text: t('error.unreachable'), detail: '' };
+}
 
 /** Do something that talks to the server; say what went wrong. Gives undefined then. */
 export async function attempt<T>(work: () => Promise<T>): Promise<T | undefined> {

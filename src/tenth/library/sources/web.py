@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from tenth.errors import ModelFileError, RequestError, ResourceError
+from tenth.errors import Cause, ModelFileError, RequestError, ResourceError
 from tenth.library.partial import Partial
 from tenth.library.sources import Address, RemoteFile, Report
 from tenth.library.store import is_sha256
@@ -140,6 +140,7 @@ def fetch(url: str, headers: dict[str, str], partial: Partial, report: Report) -
                     raise ResourceError(
                         f"{url} broke off after {partial.n_bytes} bytes: {error or type(error).__name__}",
                         "check the network and pull again: it goes on from there",
+                        cause=Cause("download-network"),
                     ) from error
                 time.sleep(min(0.2 * 2**failures, 5.0))
             except httpx2.InvalidURL as error:
@@ -245,9 +246,12 @@ def require_success(response: httpx2.Response, url: str) -> None:
         raise RequestError(
             f"{url} may not be read: the server answered {status}",
             "it may need an account: for hf: models set HF_TOKEN",
+            cause=Cause("download-refused", status=status),
         )
     if status in (404, 410):
-        raise RequestError(f"nothing is at {url}: the server answered {status}", "check the address")
+        raise RequestError(f"nothing is at {url}: the server answered {status}", "check the address",
+                           cause=Cause("download-nothing"))
     raise ResourceError(
-        f"{url}: the server answered {status}", "try again later, or download the file yourself and give its path"
+        f"{url}: the server answered {status}", "try again later, or download the file yourself and give its path",
+        cause=Cause("download-later", status=status),
     )

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
+from tenth.errors import Cause
 from tenth.server.accounts import User
 from tenth.server.body import Body, JsonRoute
 from tenth.server.chats.parts import ChatServer, parts
@@ -88,7 +89,7 @@ async def change_password(body: PasswordChange, request: Request) -> Response:
     """Change your own password; it ends your sessions, on other devices too."""
     desk, caller = parts(request), request.state.caller
     if caller is None or caller.role == "local" or caller.key_id is not None:
-        raise Refused(403, "only who is logged in to an account has a password")
+        raise Refused(403, "only who is logged in to an account has a password", cause=Cause("password-nobody"))
     doors, address = desk.doors, request.client.host if request.client else ""
     await desk.state.run(doors.sessions.check_password, caller.name, body.old_password, address)
     await desk.state.run(doors.accounts.change, caller.owner, {"password": body.password})
@@ -146,9 +147,9 @@ async def remove_user(id: str, request: Request) -> Response:
     desk = parts(request)
     user = await desk.state.run(desk.doors.accounts.get, id)
     await desk.answering.stop_all(user.id)
-    await desk.state.run(desk.doors.accounts.remove, id)
+    await desk.state.run(desk.doors.accounts.remove, id, desk.chats.delete_all)
     desk.service.abort(user.id)
-    await desk.state.run(desk.chats.delete_all, user.id)
+    await desk.state.run(desk.chats.sweep)
     return Response(status_code=204)
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tenth.errors import TenthError
+from tenth.errors import Cause, TenthError
 from tenth.server.answers import End
 from tenth.server.asking import Ask
 from tenth.server.chats import prompts
@@ -66,7 +66,8 @@ class Answering:
         """
         n = sum(live.owner == owner for live in self.live.values()) + self._coming.count(owner)
         if n >= min(MOST_OF_ONE, most or MOST_OF_ONE):
-            raise Refused(429, f"{n} answers are being made for you already", "stop one, or wait", retry_after_s=5)
+            raise Refused(429, f"{n} answers are being made for you already", "stop one, or wait", retry_after_s=5,
+                          cause=Cause("answers-many", n=n))
         self._coming.append(owner)
         try:
             yield
@@ -120,7 +121,9 @@ class Answering:
             if self._service.is_closing:
                 status = "interrupted"
             else:
-                status, facts = "error", {"error": failure_of(error).message}
+                failure = failure_of(error)
+                cause = failure.cause.as_data() if failure.cause else None
+                status, facts = "error", {"error": failure.message, "cause": cause}
         live.is_ending = True
         end = {"status": status, "cost": self._cost(live), **facts}
         try:
@@ -141,7 +144,7 @@ class Answering:
         try:
             await answer.admitted()
             live.started_s = time.monotonic()
-            live.become("prompt", error=None, finish_reason=None)
+            live.become("prompt", error=None, cause=None, finish_reason=None)
             async for event in answer.events():
                 if isinstance(event, End):
                     live.experts = answer.expert_counts()
@@ -202,7 +205,7 @@ class Answering:
     async def save(self) -> None:
         """Save what answers have so far."""
         async with self._saving:
-            parts = [(live.id, live.saved()) for live in self.live.values() if live.is_dirty]
+            parts = [(live.owner, live.id, live.saved()) for live in self.live.values() if live.is_dirty]
             try:
                 if parts:
                     await self._state.run(self._chats.save_parts, parts)
@@ -211,14 +214,14 @@ class Answering:
                     live.is_dirty = True
                 raise
 
-    def recover(self) -> int:
-        """Answers whose server is gone were interrupted; gives how many there were."""
-        n_found = 0
+    def recover(self) -> set[str]:
+        """Answers whose server is gone were interrupted; gives whose they were."""
+        found = set()
         for owner, chat_id, id, server in self._chats.at_work():
             if id not in self.live and not is_alive(server, self._state.engine.kind):
                 self._chats.change_message(owner, chat_id, id, {"status": "interrupted", "server": None})
-                n_found += 1
-        return n_found
+                found.add(owner)
+        return found
 
     async def close(self) -> None:
         """End everything; answers at work are saved as interrupted."""

@@ -7,6 +7,7 @@ import json
 import time
 from typing import Any
 
+from tenth.errors import Cause
 from tenth.server.chats import extracting
 from tenth.server.chats.workers import command
 from tenth.server.failures import Refused
@@ -36,7 +37,8 @@ class Attachments:
         async with self._room:
             said = await _extracted(name, data)
         if "error" in said:
-            raise Refused(400, f"{name[:100]}: {said['error']}", said["hint"] or None, param="file")
+            raise Refused(400, f"{name[:100]}: {said['error']}", said["hint"] or None, param="file",
+                          cause=Cause.of(said["cause"]))
         return await self.add_text(owner, name, said["text"], model, said["kind"], said["is_cut"])
 
     async def add_text(self, owner: str, name: str, text: str, model: str | None, kind: str = "text",
@@ -63,7 +65,8 @@ class Attachments:
             row = db.execute("SELECT count(*) AS n, coalesce(sum(n_chars), 0) AS total FROM attachments "
                              "WHERE owner = ?", (owner,)).fetchone()
             if row["n"] >= MOST_ATTACHMENTS or int(row["total"]) + values["n_chars"] > MOST_STORED:
-                raise Refused(507, f"{row['n']} attachments are stored already", "delete chats that have some")
+                raise Refused(507, f"{row['n']} attachments are stored already", "delete chats that have some",
+                              cause=Cause("attachments-many", n=row["n"]))
             values = {"id": id, "owner": owner, "created_at": time.time(), **values}
             db.execute(f"INSERT INTO attachments ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})",
                        tuple(values.values()))
@@ -82,7 +85,7 @@ class Attachments:
     def _row(self, owner: str, id: str) -> Any:
         rows = self._state.query("SELECT * FROM attachments WHERE id = ? AND owner = ?", id, owner)
         if not rows:
-            raise Refused(404, f"there is no attachment {id!r}")
+            raise Refused(404, f"there is no attachment {id!r}", cause=Cause("gone"))
         return rows[0]
 
     def delete(self, owner: str, id: str) -> None:
@@ -91,7 +94,8 @@ class Attachments:
         with self._state.transaction() as db:
             if not db.execute("DELETE FROM attachments WHERE id = ? AND NOT EXISTS (SELECT 1 FROM attached WHERE "
                               "attachment_id = attachments.id)", (id,)).rowcount:
-                raise Refused(409, "this attachment belongs to a message", "delete the message")
+                raise Refused(409, "this attachment belongs to a message", "delete the message",
+                              cause=Cause("attachment-sent"))
 
     def forget_orphans(self) -> None:
         """Delete what was never sent."""
@@ -108,7 +112,8 @@ def clean_name(name: str) -> str:
 
 async def _extracted(name: str, data: bytes) -> dict[str, Any]:
     if len(data) > extracting.MOST_BYTES:
-        raise Refused(413, f"the file is larger than {extracting.MOST_BYTES >> 20} MiB", param="file")
+        raise Refused(413, f"the file is larger than {extracting.MOST_BYTES >> 20} MiB", param="file",
+                      cause=Cause("file-large", most=extracting.MOST_BYTES >> 20))
     process = await asyncio.create_subprocess_exec(
         *command(extracting.__name__, clean_name(name)), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL)
@@ -116,7 +121,8 @@ async def _extracted(name: str, data: bytes) -> dict[str, Any]:
         out, _ = await asyncio.wait_for(process.communicate(data), WAIT_S)
         return dict(json.loads(out))
     except (TimeoutError, ValueError):  # stopped by its limits, it prints nothing
-        return {"error": "the file takes too long, or too much memory, to be read", "hint": "try a smaller part of it"}
+        return extracting.failed("the file takes too long, or too much memory, to be read", "try a smaller part of it",
+                                 extracting.TOO_MUCH)
     finally:
         if process.returncode is None:
             process.kill()

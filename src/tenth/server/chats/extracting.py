@@ -3,7 +3,7 @@
 Files come from anywhere. The process has limits on memory, time and output, opens nothing, and starts nothing; the
 server only reads what it prints.
 
-Printed is ``{"kind", "text", "is_cut"}`` or ``{"error", "hint"}``.
+Printed is ``{"kind", "text", "is_cut"}`` or ``{"error", "hint", "cause"}``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
 
+from tenth.errors import Cause
 from tenth.server.chats.workers import limit
 
 MOST_BYTES = 64 << 20  # of the file
@@ -34,12 +35,15 @@ _CODE = """
 CODE = frozenset(_CODE.split())
 
 
-class Unreadable(Exception):
-    """The file has no text that can be had: what to say, and a hint."""
+DAMAGED, TOO_MUCH = Cause("file-damaged"), Cause("file-too-much")
 
-    def __init__(self, message: str, hint: str = "") -> None:
+
+class Unreadable(Exception):
+    """The file has no text that can be had: what to say, a hint, and what it is for programs."""
+
+    def __init__(self, message: str, hint: str = "", cause: Cause = DAMAGED) -> None:
         super().__init__(message)
-        self.hint = hint
+        self.hint, self.cause = hint, cause
 
 
 def kind_of(name: str, data: bytes) -> str:
@@ -84,7 +88,8 @@ def _plain(data: bytes) -> Iterator[str]:
             yield data.decode(encoding, errors="replace")
             return
     if b"\0" in data[:65536]:
-        raise Unreadable("this file is no text", "text, code, Markdown, CSV, HTML, PDF and DOCX can be read")
+        raise Unreadable("this file is no text", "text, code, Markdown, CSV, HTML, PDF and DOCX can be read",
+                         cause=Cause("file-no-text"))
     try:
         yield data.decode()
     except UnicodeDecodeError:
@@ -101,18 +106,20 @@ def _pdf(data: bytes) -> Iterator[str]:
     try:
         reader = PdfReader(io.BytesIO(data), strict=False)
         if reader.is_encrypted and not reader.decrypt(""):
-            raise Unreadable("this PDF is protected by a password", "save it without one")
+            raise Unreadable("this PDF is protected by a password", "save it without one", cause=Cause("pdf-password"))
         has_text = False
         for number, page in enumerate(reader.pages):
             if number == MOST_PAGES:
-                raise Unreadable(f"this PDF has more than {MOST_PAGES} pages", "split it")
+                raise Unreadable(f"this PDF has more than {MOST_PAGES} pages", "split it",
+                                 cause=Cause("pdf-long", most=MOST_PAGES))
             text = page.extract_text().strip()
             has_text = has_text or bool(text)
             yield text + "\n\n"
     except PyPdfError as error:
-        raise Unreadable(f"this PDF cannot be read: {str(error)[:200]}") from None
+        raise Unreadable(f"this PDF cannot be read: {str(error)[:200]}", cause=Cause("file-damaged")) from None
     if not has_text:
-        raise Unreadable("this PDF has no text", "it may consist of pictures: recognise the text first (OCR)")
+        raise Unreadable("this PDF has no text", "it may consist of pictures: recognise the text first (OCR)",
+                         cause=Cause("pdf-pictures"))
 
 
 W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
@@ -125,9 +132,11 @@ def _docx(data: bytes) -> Iterator[str]:
         with zipfile.ZipFile(io.BytesIO(data)) as package, package.open("word/document.xml") as file:
             document = file.read(MOST_UNPACKED + 1)
     except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError):
-        raise Unreadable("this file is no DOCX document", "of packages only DOCX can be read") from None
+        raise Unreadable("this file is no DOCX document", "of packages only DOCX can be read",
+                         cause=Cause("docx-none")) from None
     if len(document) > MOST_UNPACKED:
-        raise Unreadable(f"this document is larger than {MOST_UNPACKED >> 20} MiB when unpacked")
+        raise Unreadable(f"this document is larger than {MOST_UNPACKED >> 20} MiB when unpacked",
+                         cause=Cause("file-large", most=MOST_UNPACKED >> 20))
     level, cells = 0, 0  # of the paragraph's heading; of open table rows
     for event, element in iterparse(io.BytesIO(document), events=("start", "end")):
         tag = element.tag.removeprefix(W)
@@ -243,20 +252,26 @@ def _html(data: bytes) -> Iterator[str]:
 READERS: dict[str, Callable[[bytes], Iterator[str]]] = {"pdf": _pdf, "docx": _docx, "html": _html}
 
 
+def failed(message: str, hint: str, cause: Cause) -> dict[str, object]:
+    """What is printed of a file without a text."""
+    return {"error": message, "hint": hint, "cause": cause.as_data()}
+
+
 def main() -> None:
     """Read, extract, print."""
     limit(MEMORY_BYTES, PROCESSOR_S)
     data = sys.stdin.buffer.read(MOST_BYTES + 1)
     try:
         if len(data) > MOST_BYTES:
-            raise Unreadable(f"the file is larger than {MOST_BYTES >> 20} MiB")
+            raise Unreadable(f"the file is larger than {MOST_BYTES >> 20} MiB",
+                             cause=Cause("file-large", most=MOST_BYTES >> 20))
         said = extract(sys.argv[1], data)
     except Unreadable as error:
-        said = {"error": str(error), "hint": error.hint}
+        said = failed(str(error), error.hint, error.cause)
     except MemoryError:
-        said = {"error": "the file needs too much memory to be read", "hint": ""}
+        said = failed("the file needs too much memory to be read", "", TOO_MUCH)
     except Exception as error:  # whatever a library makes of a damaged file
-        said = {"error": f"the file cannot be read: {type(error).__name__}", "hint": "it may be damaged"}
+        said = failed(f"the file cannot be read: {type(error).__name__}", "it may be damaged", DAMAGED)
     sys.stdout.write(json.dumps(said))
 
 

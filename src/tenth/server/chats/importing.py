@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 
+from tenth.errors import Cause
 from tenth.server.chats import imports
 from tenth.server.chats.attachments import CHARACTERS_PER_TOKEN, clean_name
 from tenth.server.chats.bodies import MOST_TITLE, Settings
@@ -33,7 +34,8 @@ async def _import(desk: ChatServer, owner: str, file: IO[bytes]) -> dict[str, An
         limit=MOST_LINE)
     assert process.stdout is not None, "a pipe was asked for"
     n_chats = n_messages = 0
-    end: dict[str, Any] = {"error": "the file takes too long, or too much memory, to be read", "skipped": {}}
+    end: dict[str, Any] = {"error": "the file takes too long, or too much memory, to be read", "skipped": {},
+                           "cause": Cause("file-too-much").as_data()}
     folders: dict[str, str] = {}
     try:
         async with asyncio.timeout(WAIT_S):
@@ -51,18 +53,33 @@ async def _import(desk: ChatServer, owner: str, file: IO[bytes]) -> dict[str, An
     except Refused as error:  # the disk is full, say: what was added is there
         if not n_chats:
             raise
-        end = {"error": error.message, "skipped": {}}
+        end = {"error": error.message, "skipped": {}, "cause": error.cause and error.cause.as_data()}
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
     if end["error"] and not n_chats:
         raise Refused(400, end["error"], "exports of tenth, ChatGPT, Open WebUI and llama-server can be imported",
-                      param="file")
+                      param="file", cause=Cause.of(end["cause"]))
     desk.hub.tell(owner, "imported", {"n_chats": n_chats})
-    warnings = [end["error"]] if end["error"] else []
+    skipped = sorted(end["skipped"].items())
+    warnings, causes = ([end["error"]], [end["cause"]]) if end["error"] else ([], [])
     return {"n_chats": n_chats, "n_messages": n_messages,
-            "warnings": warnings + [f"{what}: {n}" for what, n in sorted(end["skipped"].items())]}
+            "warnings": warnings + [f"{what}: {n}" for what, n in skipped],
+            "causes": causes + [_left_out(what, n).as_data() for what, n in skipped]}
+
+
+def _left_out(what: str, n: int) -> Cause:
+    """Things of one kind that were left out, for programs."""
+    if what.startswith("messages of "):
+        return Cause("skipped-messages", n=n, role=what.removeprefix("messages of ").removesuffix("s"))
+    if what == "files" or what.startswith("attachments "):
+        return Cause("skipped-files", n=n)
+    if what == "calls of tools":
+        return Cause("skipped-tools", n=n)
+    if what in ("conversations that are damaged", "entries that are no conversation"):
+        return Cause("skipped-conversations", n=n)
+    return Cause("skipped-parts", n=n, kind=what)
 
 
 async def _folder(desk: ChatServer, owner: str, name: str | None, known: dict[str, str]) -> str | None:

@@ -117,7 +117,7 @@ class Live:
         """The columns to save now."""
         self.is_dirty = False
         names = ("content", "thinking", "thinking_s", "status", "error", "finish_reason", "usage", "timings", "cost",
-                 "rev")
+                 "cause", "rev")
         return {name: self.message[name] for name in names}
 
 

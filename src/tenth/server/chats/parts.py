@@ -24,6 +24,7 @@ from tenth.server.chats.stock import Stock
 from tenth.server.chats.store import TRACES, Chats
 from tenth.server.chats.watching import Watching
 from tenth.server.config import ServerConfig
+from tenth.server.databases import EVERYBODY
 from tenth.server.keys import Keys, Meter
 from tenth.server.lan import Lan
 from tenth.server.service import Service
@@ -79,9 +80,10 @@ class ChatServer:
         """Have pages read again what another process wrote (``tenth chat``), or left unfinished when it died."""
         while True:
             with contextlib.suppress(TenthError):  # a disk that fails for a while: looked at again
-                has_changed = await self.state.run(self.state.engine.changed_elsewhere)
-                if await self.state.run(self.answering.recover) or has_changed:
-                    for owner in self.hub.owners:
+                changed = await self.state.run(self.state.engine.changed_elsewhere)
+                changed |= await self.state.run(self.answering.recover)
+                for owner in self.hub.owners:
+                    if not changed.isdisjoint((owner, EVERYBODY)):
                         self.hub.tell(owner, "reset", {})
             await asyncio.sleep(ELSEWHERE_S)
 
@@ -91,6 +93,7 @@ class ChatServer:
             await asyncio.sleep(ERASE_S)
             if self.chats.was_deleted.is_set():
                 self.chats.was_deleted.clear()
+                await self.state.run(self.chats.sweep)
                 with contextlib.suppress(TenthError):  # a disk that fails: tried again after the next start
                     if not await self.state.run(erase, self.state):
                         self.chats.was_deleted.set()

@@ -7,8 +7,9 @@ import logging
 import threading
 import time
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from tenth.errors import TenthError
+from tenth.errors import Cause, TenthError
 from tenth.library import catalogue, pull, remove
 from tenth.library.sources.hub import HubModel
 from tenth.server.chats.events import Hub
@@ -31,6 +32,7 @@ class Pull:
     total_bytes: int = 0
     state: str = "running"
     error: str | None = None
+    cause: dict[str, Any] | None = None
 
 
 class _Cancelled(Exception):
@@ -52,11 +54,13 @@ class Pulls:
             name = HubModel.parse(name).name
         elif name not in catalogue.CATALOGUE:  # no request names an address
             raise Refused(400, f"{name!r} is neither in the catalogue nor like hf:ORG/REPO:QUANT",
-                          f"the catalogue has: {', '.join(catalogue.CATALOGUE)}", param="name")
+                          f"the catalogue has: {', '.join(catalogue.CATALOGUE)}", param="name",
+                          cause=Cause("model-unknown", name=name))
         if name in self._tasks:
             return self.all[name]
         if len(self._tasks) >= MOST_PULLS:
-            raise Refused(429, f"{MOST_PULLS} models are being fetched already", "wait for one", retry_after_s=30)
+            raise Refused(429, f"{MOST_PULLS} models are being fetched already", "wait for one", retry_after_s=30,
+                          cause=Cause("pulls-many", n=MOST_PULLS))
         found = self.all[name] = Pull(name)
         self._ends[name] = threading.Event()
         self._tasks[name] = asyncio.create_task(self._run(found))
@@ -65,7 +69,7 @@ class Pulls:
     async def cancel(self, name: str) -> Pull:
         """End a pull; what came so far stays for the next one. Refuses (404)."""
         if name not in self._tasks:
-            raise Refused(404, f"{name!r} is not being fetched", param="name")
+            raise Refused(404, f"{name!r} is not being fetched", param="name", cause=Cause("pull-over", name=name))
         self._ends[name].set()
         await asyncio.wait({self._tasks[name]})
         return self.all[name]
@@ -74,13 +78,14 @@ class Pulls:
         """Delete a model of the library; gives the bytes that became free. Refuses (404, 409)."""
         served = self._shelf.models.get(name)
         if name in self._tasks or (served is not None and served.n_users):
-            raise Refused(409, f"{name!r} is in use", "wait until it is not")
+            raise Refused(409, f"{name!r} is in use", "wait until it is not", cause=Cause("model-in-use", name=name))
         if served is not None:
             await self._shelf.unload(served)
         try:
             removed = await asyncio.to_thread(remove, name)
         except TenthError as error:
-            raise Refused(404, f"there is no model {name!r} in the library") from error
+            raise Refused(404, f"there is no model {name!r} in the library",
+                          cause=Cause("model-missing", name=name)) from error
         self.all.pop(name, None)
         self._shelf.refresh()
         self.tell_all("library", {})
@@ -106,9 +111,10 @@ class Pulls:
             found.state = "cancelled"
         except TenthError as error:  # its message may name files of this machine, which whoever pulls may know
             found.state, found.error = "failed", error.message
+            found.cause = error.cause.as_data() if error.cause else None
             log.error("cannot pull %s: %s", found.name, error.message)
         except Exception:
-            found.state, found.error = "failed", "the server's log says why"
+            found.state, found.error, found.cause = "failed", "the server's log says why", Cause("fault").as_data()
             log.exception("cannot pull %s", found.name)
         finally:
             del self._tasks[found.name]

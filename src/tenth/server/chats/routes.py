@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
-from tenth.errors import TenthError
+from tenth.errors import Cause, TenthError
 from tenth.server.body import JsonRoute
 from tenth.server.chats import bodies
 from tenth.server.chats.parts import ChatServer, parts
@@ -126,7 +126,7 @@ async def ask(chat_id: str, body: bodies.NewMessage, request: Request) -> Json:
     """Ask: the question and its answer, which is being made when this returns."""
     desk, owner = parts(request), owner_of(request)
     if not body.content.strip() and not body.attachment_ids:
-        raise Refused(400, "the message is empty", param="content")
+        raise Refused(400, "the message is empty", param="content", cause=Cause("message-empty"))
     chat = await desk.state.run(desk.chats.get, owner, chat_id)
     question = {"parent_id": body.parent_id, "role": "user", "content": body.content, "client_id": body.client_id}
     answer = _answer(desk, chat, body.model, body.settings)
@@ -146,6 +146,8 @@ async def regenerate(chat_id: str, message_id: str, body: bodies.Again, request:
     old = await desk.state.run(desk.chats.message, owner, chat_id, message_id)
     answer = _answer(desk, chat, body.model, body.settings)
     answer["parent_id"] = old["id"] if old["role"] == "user" else old["parent_id"]
+    if answer["parent_id"] is None:  # of an imported chat
+        raise Refused(409, "there is no question that this answers", "ask one instead")
     with _room(desk, request):
         chat, (new,) = await desk.state.run(desk.chats.add_messages, owner, chat_id, [answer])
         desk.hub.tell(owner, "chat", {"chat": chat})
@@ -158,13 +160,13 @@ async def go_on(chat_id: str, message_id: str, request: Request) -> Json:
     desk, owner = parts(request), owner_of(request)
     old = await desk.state.run(desk.chats.message, owner, chat_id, message_id)
     if old["role"] != "assistant" or message_id in desk.answering.live:
-        raise Refused(409, "only an answer that has ended can be gone on with")
+        raise Refused(409, "only an answer that has ended can be gone on with", cause=Cause("continue-not-now"))
     changes = {"status": "queued", "error": None}
     with _room(desk, request):
         rev = await desk.state.run(desk.chats.change_message, owner, chat_id, message_id,
                                    {**changes, "server": desk.answering.server})
         if message_id in desk.answering.live:
-            raise Refused(409, "somebody else goes on with it")
+            raise Refused(409, "somebody else goes on with it", cause=Cause("continue-not-now"))
         answer = desk.answering.start(owner, {**old, **changes, "rev": rev})
     desk.hub.tell(owner, "message", {"message": answer})
     return {"answer": answer}
@@ -206,7 +208,7 @@ async def change_message(chat_id: str, message_id: str, body: bodies.MessageChan
     desk, owner = parts(request), owner_of(request)
     old = await desk.state.run(desk.chats.message, owner, chat_id, message_id)
     if body.content is not None and message_id in desk.answering.live:
-        raise Refused(409, "the answer is being made", "stop it first")
+        raise Refused(409, "the answer is being made", "stop it first", cause=Cause("answer-at-work"))
     changes = body.model_dump(exclude_none=True)
     if changes:
         rev = await desk.state.run(desk.chats.change_message, owner, chat_id, message_id, changes)

@@ -6,6 +6,7 @@ import json
 import time
 from typing import Any
 
+from tenth.errors import Cause
 from tenth.server.failures import Refused
 from tenth.server.service import new_id
 from tenth.server.state import State
@@ -27,10 +28,10 @@ class Shelves:
     def add(self, what: str, owner: str, fields: dict[str, Any]) -> dict[str, Any]:
         """A new one."""
         values = {"id": new_id(what + "_"), "owner": owner, "created_at": time.time(), **_stored(fields)}
-        with self._state.transaction() as db:
+        with self._state.transaction(owner) as db:
             n = db.execute(f"SELECT count(*) AS n FROM {what}s WHERE owner = ?", (owner,)).fetchone()["n"]
             if n >= MOST_OF_EACH:
-                raise Refused(400, f"there are {n} {what}s already", "delete some")
+                raise Refused(400, f"there are {n} {what}s already", "delete some", cause=Cause(f"{what}s-many", n=n))
             db.execute(f"INSERT INTO {what}s ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})",
                        tuple(values.values()))
         return self.get(what, owner, values["id"])
@@ -47,19 +48,19 @@ class Shelves:
         values = _stored(fields)
         if values:
             sets = ", ".join(f"{name} = ?" for name in values)
-            with self._state.transaction() as db:
+            with self._state.transaction(owner) as db:
                 db.execute(f"UPDATE {what}s SET {sets} WHERE id = ? AND owner = ?", (*values.values(), id, owner))
         return self.get(what, owner, id)
 
     def delete(self, what: str, owner: str, id: str) -> None:
         """Delete one; the chats of a folder stay, in none."""
-        with self._state.transaction() as db:
+        with self._state.transaction(owner) as db:
             if not db.execute(f"DELETE FROM {what}s WHERE id = ? AND owner = ?", (id, owner)).rowcount:
                 raise _absent(what, id)
 
 
 def _absent(what: str, id: str) -> Refused:
-    return Refused(404, f"there is no {what} {id!r}")
+    return Refused(404, f"there is no {what} {id!r}", cause=Cause("gone"))
 
 
 def _stored(fields: dict[str, Any]) -> dict[str, Any]:

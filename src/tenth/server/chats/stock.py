@@ -193,7 +193,8 @@ def _forecast(header: Any, engine: EngineConfig, budget: int, probe: Any) -> dic
         outlook = Outlook.of(header, engine, probe, observed(header))
         placement = outlook.placed(budget)
     except ResourceError as error:
-        return {**_unknown_speed(), "fits": False, "memory_bytes": None, "streams": False, "reason": error.message}
+        return {**_unknown_speed(), "fits": False, "memory_bytes": None, "streams": False, "reason": error.message,
+                "reason_cause": error.cause.as_data() if error.cause else None}
     rate, first = outlook.generation(placement), outlook.first_token(placement, PROMPT_TOKENS)
     return {"fits": True, **_taken(placement),
             "tokens_per_second": [round(rate.low, 2), round(rate.high, 2)],

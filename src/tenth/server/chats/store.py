@@ -6,12 +6,14 @@ objects of docs/chats.md.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from tenth.errors import Cause
 from tenth.server.chats.revs import next_rev
 from tenth.server.chats.search import Index, title_words
 from tenth.server.databases import Cursor, Database
@@ -23,17 +25,21 @@ Chat = dict[str, Any]
 Message = dict[str, Any]
 
 AT_WORK = ("queued", "prompt", "running")
+GONE = "gone "  # stands before the owner of a chat that is being deleted
+SLICE = 200  # messages that are deleted at a time
+PAUSE_S = 0.002  # between two slices, for whoever waits to write
 MOST_MESSAGES = 20_000  # of one chat, all branches
 MOST_PAGE = 500
 TRACES = ("", "traces")  # a preference of nobody's: something was deleted, of which traces are left in the files
-FACTS = ("usage", "timings", "cost")  # kept together as JSON
+IS_GONE = f"substr(owner, 1, {len(GONE)}) = '{GONE}'"
+FACTS = ("usage", "timings", "cost", "cause")  # kept together as JSON
 BELOW = ("WITH RECURSIVE below (id) AS (SELECT id FROM messages WHERE id = ? UNION ALL SELECT messages.id FROM "
          "messages JOIN below ON parent_id = below.id WHERE chat_id = ?) SELECT id FROM below")
 
 
 def no_chat(id: str) -> Refused:
     """There is no such chat, or it is another's."""
-    return Refused(404, f"there is no chat {id!r}")
+    return Refused(404, f"there is no chat {id!r}", cause=Cause("gone"))
 
 
 class Chats:
@@ -78,7 +84,8 @@ class Chats:
             folder_id: str | None = None) -> Chat:
         """A new chat."""
         now, id = time.time(), new_id("chat_")
-        with self._state.transaction() as db:
+        with self._state.transaction(owner) as db:
+            self._state.make_room(db, "chats", owner)
             _own_folder(db, owner, folder_id)
             db.execute("INSERT INTO chats (id, owner, title, title_words, folder_id, is_pinned, created_at, "
                        "updated_at, model, settings, current_id, rev) VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?, ?, NULL, 1)",
@@ -94,7 +101,7 @@ class Chats:
 
     def change(self, owner: str, id: str, changes: dict[str, Any], touch: bool = False) -> Chat:
         """Change fields of a chat. ``touch``: it counts as changed now, in the order of chats."""
-        with self._state.transaction() as db:
+        with self._state.transaction(owner) as db:
             _find(db, owner, id)
             if "folder_id" in changes:
                 _own_folder(db, owner, changes["folder_id"])
@@ -106,17 +113,39 @@ class Chats:
 
     def delete(self, owner: str, id: str) -> None:
         """Delete a chat with all that it holds."""
-        with self._state.transaction() as db:
+        with self._state.transaction(owner) as db:
             _find(db, owner, id)
-            self._remove(db, owner, "chat_id = ?", id)
-            db.execute("DELETE FROM chats WHERE id = ?", (id,))
+            self._disown(db, "id = ?", id)
+        self.sweep()
 
-    def delete_all(self, owner: str) -> None:
-        """Delete everything of an owner."""
+    def delete_all(self, db: Database, owner: str) -> None:
+        """Delete everything of an owner; its chats are nobody's then, until ``sweep``."""
+        self._disown(db, "owner = ?", owner)
+        for table in ("folders", "presets", "attachments", "preferences"):
+            db.execute(f"DELETE FROM {table} WHERE owner = ?", (owner,))
+
+    def _disown(self, db: Database, where: str, value: str) -> None:
+        self.leave_traces(db)
+        db.execute(f"UPDATE chats SET owner = '{GONE}' || owner WHERE {where}", (value,))
+
+    def sweep(self) -> None:
+        """Delete the chats that are nobody's, in slices: ten thousand messages at once kept others waiting for seconds.
+
+        What a full disk, or an end of the process, leaves is done later, as the erasing of traces is.
+        """
+        with contextlib.suppress(Refused):
+            while rows := self._state.query(f"SELECT id, owner FROM chats WHERE {IS_GONE} LIMIT 1"):
+                self._delete_slice(rows[0]["id"], rows[0]["owner"].removeprefix(GONE))
+                time.sleep(PAUSE_S)
+
+    def _delete_slice(self, chat_id: str, owner: str) -> None:
         with self._state.transaction() as db:
-            self._remove(db, owner, "chat_id IN (SELECT id FROM chats WHERE owner = ?)", owner)
-            for table in ("chats", "folders", "presets", "attachments", "preferences"):
-                db.execute(f"DELETE FROM {table} WHERE owner = ?", (owner,))
+            numbers = db.execute("SELECT n FROM messages WHERE chat_id = ? ORDER BY n LIMIT ?",
+                                 (chat_id, SLICE)).fetchall()
+            if numbers:
+                self._remove(db, owner, "chat_id = ? AND messages.n <= ?", chat_id, numbers[-1]["n"])
+            if len(numbers) < SLICE:
+                db.execute("DELETE FROM chats WHERE id = ?", (chat_id,))
 
     def _remove(self, db: Database, owner: str, where: str, *values: Any) -> None:
         """Take messages out of the index and delete them, with attachments that no other message has."""
@@ -166,7 +195,7 @@ class Chats:
         An untitled chat is called by its first question. Nothing is added when the first one's ``client_id`` is known
         already: it is given again, with its answer.
         """
-        with self._state.transaction() as db:
+        with self._state.transaction(owner) as db:
             chat = _find(db, owner, chat_id)
             first = messages[0]
             ids = _sent_before(db, chat_id, first.get("client_id"))
@@ -174,7 +203,8 @@ class Chats:
                 if first["parent_id"] is not None:
                     _message(db, chat_id, first["parent_id"])
                 if _count(db, chat_id) + len(messages) > MOST_MESSAGES:
-                    raise Refused(400, f"a chat has at most {MOST_MESSAGES} messages", "begin another one")
+                    raise Refused(400, f"a chat has at most {MOST_MESSAGES} messages", "begin another one",
+                                  cause=Cause("chat-full", most=MOST_MESSAGES))
                 for message in messages:
                     ids.append(self._insert(db, owner, chat_id, {**message, "parent_id": ids[-1]} if ids else message))
                 _attach(db, owner, ids[0], attachment_ids)
@@ -184,11 +214,12 @@ class Chats:
 
     def add_whole(self, owner: str, chat: Chat, messages: Sequence[Message]) -> Chat:
         """A chat with all its messages, in one commit; ids are given here, parents and ``current_id`` name ``key``."""
-        with self._state.transaction() as db:
+        with self._state.transaction(owner) as db:
             values = {"id": new_id("chat_"), "owner": owner, "title_words": title_words(chat["title"]), "rev": 1,
                       "current_id": None, **chat, "is_pinned": int(chat["is_pinned"]),
                       "settings": json.dumps(chat["settings"])}
             current, ids = values.pop("current"), dict[str, str]()
+            self._state.make_room(db, "chats", owner)
             _add(db, "chats", values)
             for message in messages[:MOST_MESSAGES]:
                 fields = {name: value for name, value in message.items() if name not in ("key", "parent", "files")}
@@ -218,7 +249,7 @@ class Chats:
 
     def change_message(self, owner: str, chat_id: str, id: str, changes: dict[str, Any]) -> int:
         """Change fields of a message; it is found by its new text from now on, if it has ended. Gives its new rev."""
-        with self._state.transaction() as db:
+        with self._state.transaction(owner) as db:
             _find(db, owner, chat_id)
             old = _message(db, chat_id, id)
             rev = next_rev(max(old["rev"], changes.get("rev", 0)))
@@ -233,10 +264,10 @@ class Chats:
             db.execute("UPDATE chats SET rev = rev + 1 WHERE id = ?", (chat_id,))
         return rev
 
-    def save_parts(self, parts: Iterable[tuple[str, dict[str, Any]]]) -> None:
-        """Save what several answers have so far, in one commit."""
-        with self._state.transaction() as db:
-            for id, changes in parts:
+    def save_parts(self, parts: Sequence[tuple[str, str, dict[str, Any]]]) -> None:
+        """Save what several answers (owner, id, fields) have so far, in one commit."""
+        with self._state.transaction(*{owner for owner, _, _ in parts}) as db:
+            for _, id, changes in parts:
                 _update(db, id, _stored(changes))
 
     def below(self, owner: str, chat_id: str, id: str) -> set[str]:
@@ -246,7 +277,7 @@ class Chats:
 
     def delete_message(self, owner: str, chat_id: str, id: str) -> tuple[Chat, list[str]]:
         """Delete a message with all that hang on it; gives the chat and what was deleted."""
-        with self._state.transaction() as db:
+        with self._state.transaction(owner) as db:
             chat = _find(db, owner, chat_id)
             message = _message(db, chat_id, id)
             ids = [row["id"] for row in db.execute(BELOW, (id, chat_id)).fetchall()]
@@ -264,7 +295,7 @@ class Chats:
     def at_work(self) -> list[tuple[str, str, str, str | None]]:
         """(owner, chat, message, server) of answers that have not ended."""
         rows = self._state.query("SELECT owner, chat_id, messages.id, server FROM messages JOIN chats ON chats.id = "
-                                 "chat_id WHERE status IN ('queued', 'prompt', 'running')")
+                                 f"chat_id WHERE status IN ('queued', 'prompt', 'running') AND NOT {IS_GONE}")
         return [(row["owner"], row["chat_id"], row["id"], row["server"]) for row in rows]
 
 
@@ -279,7 +310,7 @@ def title_of(content: str) -> str:
 
 def no_message(id: str) -> Refused:
     """There is no such message, or it is another's."""
-    return Refused(404, f"there is no message {id!r}")
+    return Refused(404, f"there is no message {id!r}", cause=Cause("gone"))
 
 
 def _add(db: Database, table: str, values: dict[str, Any], behind: str = "") -> Cursor:
@@ -306,7 +337,7 @@ def _own_folder(db: Database, owner: str, id: str | None) -> None:
     if id is None:
         return
     if db.execute("SELECT id FROM folders WHERE id = ? AND owner = ?", (id, owner)).fetchone() is None:
-        raise Refused(404, f"there is no folder {id!r}", param="folder_id")
+        raise Refused(404, f"there is no folder {id!r}", param="folder_id", cause=Cause("gone"))
 
 
 def _sent_before(db: Database, chat_id: str, client_id: str | None) -> list[str]:
@@ -328,7 +359,7 @@ def _count(db: Database, chat_id: str) -> int:
 def _attach(db: Database, owner: str, message_id: str, attachment_ids: Sequence[str]) -> None:
     for position, id in enumerate(attachment_ids):
         if db.execute("SELECT id FROM attachments WHERE id = ? AND owner = ?", (id, owner)).fetchone() is None:
-            raise Refused(404, f"there is no attachment {id!r}", param="attachment_ids")
+            raise Refused(404, f"there is no attachment {id!r}", param="attachment_ids", cause=Cause("gone"))
         db.execute("INSERT INTO attached (message_id, attachment_id, position) VALUES (?, ?, ?)",
                    (message_id, id, position))
 

@@ -52,6 +52,9 @@ class Database(Protocol):
         """One statement for many rows of values."""
 
 
+EVERYBODY = "*"
+
+
 class Engine(Protocol):
     """An open database. Methods may be called from any thread."""
 
@@ -60,14 +63,20 @@ class Engine(Protocol):
     def migrate(self, steps: tuple[Step, ...]) -> None:
         """Do the steps that were not done yet."""
 
-    def transaction(self) -> AbstractContextManager[Database]:
-        """A transaction that is on the disk when the block has ended, or not there at all."""
+    def transaction(self, *owners: str) -> AbstractContextManager[Database]:
+        """A transaction that is on the disk when the block has ended, or not there at all.
+
+        ``owners``: whose chats, folders or presets it changes; other servers have their pages read again.
+        """
 
     def query(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
         """Rows of a SELECT."""
 
-    def changed_elsewhere(self) -> bool:
-        """Whether another process has written, or may have, since the last call; of the first one it is not said."""
+    def changed_elsewhere(self) -> set[str]:
+        """For whom another process has written, or may have, since the last call; of the first one it is not said.
+
+        EVERYBODY is in it where that is not known.
+        """
 
     def forget(self) -> bool:
         """Leave nothing of what was deleted in files beside the database's. False: not now, somebody reads them."""

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tenth.errors import ResourceError
-from tenth.server.databases import Conflict, Kind, Step
+from tenth.errors import Cause, ResourceError
+from tenth.server.databases import EVERYBODY, Conflict, Kind, Step
 from tenth.server.failures import Refused
 
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON", "cache_size=-4000",
@@ -88,7 +88,7 @@ class Sqlite:
                 raise
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self, *owners: str) -> Iterator[sqlite3.Connection]:
         """See Engine."""
         with self._writing:
             try:
@@ -110,14 +110,14 @@ class Sqlite:
             except sqlite3.Error as error:
                 raise self._refused(error) from error
 
-    def changed_elsewhere(self) -> bool:
+    def changed_elsewhere(self) -> set[str]:
         """See Engine. data_version counts the commits of others, as the writing connection sees them."""
         with self._writing:
             try:
                 before, self._version = self._version, self._others()
             except sqlite3.Error as error:
                 raise self._refused(error) from error
-        return before != self._version
+        return {EVERYBODY} if before != self._version else set()
 
     def _others(self) -> int:
         (version,) = self._writer.execute("PRAGMA data_version").fetchone()
@@ -141,12 +141,14 @@ class Sqlite:
             return Conflict()
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL or (code in FAILURES and self._is_full()):
-            return Refused(507, "the disk is full: nothing was stored")
+            return Refused(507, "the disk is full: nothing was stored", cause=Cause("disk-full"))
         if code == sqlite3.SQLITE_BUSY:
-            return Refused(503, "the server's state is in use by another program", retry_after_s=5)
+            return Refused(503, "the server's state is in use by another program", retry_after_s=5,
+                           cause=Cause("storage-busy"))
         if code in FAILURES:
             log.error("cannot write %s: %s", self._path, error)
-            return Refused(503, "the disk fails: nothing was stored", "the server's log says more", retry_after_s=5)
+            return Refused(503, "the disk fails: nothing was stored", "the server's log says more", retry_after_s=5,
+                           cause=Cause("storage-fails"))
         return error
 
     def _is_full(self) -> bool:

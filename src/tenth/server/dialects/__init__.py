@@ -13,6 +13,7 @@ from tenth.server.dialects import (
     anthropic,
     ollama,
     ollama_embed,
+    ollama_models,
     openai_batches,
     openai_chat,
     openai_completions,
@@ -48,6 +49,7 @@ DIALECTS = (
     Dialect(anthropic.router, ("/v1/messages",), anthropic.error_body),
     Dialect(APIRouter(), PATHS),  # before Ollama's, whose paths begin in the same way
     Dialect(ollama.router, ("/api/",), ollama.error_body),
+    Dialect(ollama_models.router),
     Dialect(ollama_embed.router),
 )
 
@@ -55,4 +57,7 @@ DIALECTS = (
 def error_of(path: str, failure: Failure) -> dict[str, Any]:
     """A failure as the dialect of a path tells it; OpenAI's way where none is named."""
     tell = next((d.error for d in DIALECTS if d.paths and path.startswith(d.paths)), error_body)
-    return tell(failure)
+    told = tell(failure)
+    if tell is error_body and path.startswith("/api/") and failure.cause is not None:  # the page's: it translates
+        told["error"] |= failure.cause.as_data()
+    return told

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from tenth.errors import Cause
 from tenth.server.chats.imports import FORMATS
 from tenth.server.chats.workers import limit
 
@@ -21,8 +22,15 @@ MEMORY_BYTES, PROCESSOR_S = 4 << 30, 300
 MOST_BYTES = 512 << 20  # of the file, and of what a zip has
 
 
+DAMAGED, TOO_MUCH = Cause("file-damaged"), Cause("file-too-much")
+
+
 class Unusable(Exception):
     """The file has no conversations."""
+
+    def __init__(self, message: str, cause: Cause) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 def conversations(data: bytes) -> Iterator[dict[str, Any]]:
@@ -61,7 +69,8 @@ def _values(data: bytes) -> Iterator[Any]:
                 inner = file.read(room + 1)
             room -= len(inner)
             if room < 0:
-                raise Unusable(f"the zip has more than {MOST_BYTES >> 20} MiB")
+                raise Unusable(f"the zip has more than {MOST_BYTES >> 20} MiB",
+                               cause=Cause("file-large", most=MOST_BYTES >> 20))
             yield from _json(inner)
 
 
@@ -72,32 +81,37 @@ def _json(data: bytes) -> Iterator[Any]:
         try:
             yield [json.loads(line) for line in data.splitlines() if line.strip()]
         except ValueError:
-            raise Unusable("the file is neither JSON nor JSON lines") from None
+            raise Unusable("the file is neither JSON nor JSON lines", cause=Cause("import-unknown")) from None
 
 
 def main() -> None:
     """Read, convert, print."""
     limit(MEMORY_BYTES, PROCESSOR_S)
     skipped: Counter[str] = Counter()
-    n_found, error = 0, None
+    n_found, error, cause = 0, None, DAMAGED
     try:
         data = sys.stdin.buffer.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
-            raise Unusable(f"the file is larger than {MOST_BYTES >> 20} MiB")
+            raise Unusable(f"the file is larger than {MOST_BYTES >> 20} MiB",
+                           cause=Cause("file-large", most=MOST_BYTES >> 20))
         for one in conversations(data):
             skipped.update(one.pop("skipped"))
             if "format" in one:
                 n_found += 1
                 _say(one)
-    except (Unusable, zipfile.BadZipFile, NotImplementedError, RuntimeError) as problem:
+    except Unusable as problem:
+        error, cause = str(problem), problem.cause
+    except (zipfile.BadZipFile, NotImplementedError) as problem:
         error = str(problem)
     except RecursionError:
         error = "the file nests too deeply"
+    except RuntimeError as problem:  # a zip with a password
+        error = str(problem)
     except MemoryError:
-        error = "the file needs too much memory to be read"
+        error, cause = "the file needs too much memory to be read", TOO_MUCH
     if not n_found and error is None:
-        error = "the file has no conversations of a known format"
-    _say({"end": True, "skipped": skipped, "error": error})
+        error, cause = "the file has no conversations of a known format", Cause("import-unknown")
+    _say({"end": True, "skipped": skipped, "error": error, "cause": cause.as_data()})
 
 
 def _say(value: dict[str, Any]) -> None:

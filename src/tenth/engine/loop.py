@@ -1,0 +1,429 @@
+"""The loop: one thread that owns the runtime. Messages come in through a queue, results go out through listeners.
+
+The thread sleeps in the queue while nothing is to do. A step that fails ends the requests that were in it; the others
+and the process go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from tenth.batch import F32, Batch, StepResult, StepStopped, pages_for
+from tenth.engine import waking
+from tenth.engine.ahead import Ahead
+from tenth.engine.drafter import Drafter
+from tenth.engine.experts import NotedExperts
+from tenth.engine.failures import as_tenth_error, sample_error
+from tenth.engine.masks import Masks
+from tenth.engine.pages import Pages
+from tenth.engine.request import FinishReason, Request, Sequence, Token
+from tenth.engine.scheduler import Chunk, Limits, Scheduler, make_batch, make_reading
+from tenth.engine.speculation import Asked
+from tenth.engine.states import States
+from tenth.engine.step_runtime import StepRuntime
+from tenth.errors import RequestError
+
+LEAST_STOPPED_ROWS = 32  # of one prompt: a step with fewer is over soon
+
+
+class Drafting(Protocol):
+    """What the engine needs of tenth.engine.speculation.Speculation."""
+
+    def propose(
+        self, chunks: SequenceOf[Chunk], room: int, drafter: Asked | None = None
+    ) -> dict[Sequence, tuple[int, ...]]:
+        """Guesses for sequences of a step that has room for so many more rows; ``drafter``: if the model has one."""
+
+    def may_run_ahead(self, sequences: SequenceOf[Sequence]) -> bool:
+        """Whether guesses may as well be looked for only after a few more tokens."""
+
+    def measured(self, chunks: SequenceOf[Chunk], seconds: float) -> None:
+        """A step took so long."""
+
+    def learn(self, chunk: Chunk, n_accepted: int, n_sequences: int) -> None:
+        """So many of the guesses of a chunk were right."""
+
+
+@dataclass
+class EngineStats:
+    """Counts since the engine started."""
+
+    n_steps: int = 0
+    n_rows: int = 0
+    n_prompt_tokens: int = 0  # of requests whose work has begun
+    n_cached_tokens: int = 0  # of these, known already
+    n_requests: int = 0
+    n_failed_steps: int = 0
+    n_stopped_steps: int = 0  # because somebody was cancelled whose prompt they computed
+    n_preemptions: int = 0
+    n_drafted: int = 0  # guesses at tokens that were computed
+    n_accepted: int = 0  # of these, right
+    step_s: float = 0.0
+
+
+class Loop:
+    """The engine's thread: everything here runs on it, except ``post`` and ``check_ids``."""
+
+    def __init__(self, runtime: StepRuntime, max_sequences: int, prefix_reuse: bool, speculation: Drafting) -> None:
+        limits = Limits(
+            max_rows=runtime.max_rows,
+            max_sequences=_most_sequences(runtime, max_sequences),
+            context_tokens=runtime.context_tokens,
+            max_outputs=runtime.max_outputs,
+            whole=runtime.reads_whole,
+            to_generate=int(runtime.writes_text),
+        )
+        self.runtime = runtime
+        self.speculation = speculation
+        self.ahead = Ahead()
+        self.drafter = Drafter(runtime) if runtime.has_drafter else None
+        self.masks = Masks(runtime.vocab_size)
+        reuse = prefix_reuse and not runtime.reads_whole
+        states = States(runtime.n_slots, runtime.n_spare_slots)
+        self.scheduler = Scheduler(Pages(runtime.n_pages, reuse), limits, states)
+        self.sequences: dict[Request, Sequence] = {}
+        self.stats = EngineStats()
+        self._noted: list[list[int]] = []  # which experts the last step used
+        self._experts: NotedExperts | None = None  # the same, by request
+        self._long: frozenset[Request] = frozenset()  # who the running step computes much of; cancelling one stops it
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()  # None: stop
+        self._is_open = True
+        self.over = threading.Event()  # the runtime is closed
+        self._door = threading.RLock()  # after closing, nothing gets into the inbox; a finaliser may post inside a post
+
+    def post(self, work: Callable[[], None] | None) -> bool:
+        """Have something done between two steps. False: the loop is closed, it will not be done."""
+        with self._door:
+            if self._is_open:
+                self._inbox.put(work)
+                if self.runtime.runs_ahead:
+                    self.runtime.hurry()
+            return self._is_open
+
+    def run(self) -> None:
+        """Work until told to stop, then end what is left and close the runtime."""
+        waking.hold()
+        try:
+            while self._take_messages():
+                self._step()
+        except Exception as error:  # our own bug: say so to everyone who waits
+            for request in list(self.sequences):
+                self._fail(request, as_tenth_error(error))
+            raise
+        finally:
+            try:
+                self._close()
+            finally:
+                self.over.set()
+
+    def _close(self) -> None:
+        with self._door:
+            self._is_open = False
+        with contextlib.suppress(queue.Empty):
+            while True:
+                work = self._inbox.get_nowait()
+                if work is not None:
+                    work()
+        for request in list(self.sequences):
+            self.end(request, "cancelled")
+        waking.let_go()
+        self.masks.close()
+        self.runtime.close()
+
+    def _step(self) -> None:
+        """One step of the engine: plan, compute, note, deliver."""
+        chunks = self._announce(self.scheduler.plan())
+        try:
+            drafts = self._propose(chunks, self.scheduler.room(chunks))
+            chunks = self.scheduler.with_drafts(chunks, drafts) if drafts else chunks
+        except Exception as error:
+            self._fail_step(chunks, error)
+            chunks = []
+        result = self._compute(chunks, self._steps_ahead(chunks))
+        if self.drafter:
+            self.drafter.note(chunks if result else ())
+        if result is not None:
+            self.scheduler.advance(chunks)
+            self._deliver([chunk for chunk in chunks if chunk.sequence.n_pending == 0], result)
+
+    def _take_messages(self) -> bool:
+        """Do what was asked for since the last step; sleep while there is nothing to do. False: stop."""
+        while True:
+            is_idle = len(self.scheduler) == 0
+            if is_idle:
+                waking.let_go()
+            try:
+                work = self._inbox.get(block=is_idle)
+            except queue.Empty:
+                return True
+            if work is None:
+                return False
+            work()
+
+    def _announce(self, chunks: list[Chunk]) -> list[Chunk]:
+        """Tell listeners whose first chunk this is; gives the chunks of those that are still at work then."""
+        for sequence, *_ in chunks:
+            if not sequence.was_started:
+                sequence.was_started = True
+                self.stats.n_prompt_tokens += sequence.n_prompt
+                self.stats.n_cached_tokens += sequence.n_computed
+                with self._failing(sequence.request):
+                    sequence.request.listener.started(sequence.n_computed)
+        return [chunk for chunk in chunks if chunk.sequence.request in self.sequences]
+
+    def _propose(self, chunks: list[Chunk], room: int) -> dict[Sequence, tuple[int, ...]]:
+        if not self.drafter:
+            return self.speculation.propose(chunks, room)
+        drafts = self.speculation.propose(chunks, room, self.drafter)
+        self.drafter.hand_over()
+        return drafts
+
+    def _steps_ahead(self, chunks: list[Chunk]) -> int:
+        """How many steps may be computed before anyone hears of their tokens."""
+        if not self.runtime.runs_ahead or self.runtime.noted_experts is not None or not self._inbox.empty():
+            return 1
+        if any(chunk.draft for chunk in chunks):
+            return 1
+        n_steps = self.ahead.steps(chunks)
+        if n_steps == 1 or not self.speculation.may_run_ahead([chunk.sequence for chunk in chunks]):
+            return 1
+        return self.scheduler.steps_with_pages(chunks, n_steps)
+
+    def _compute(self, chunks: list[Chunk], n_steps: int) -> StepResult | None:
+        """The result of so many steps, or None after failing every request in them (or when there is none)."""
+        if not chunks:
+            return None
+        started = time.perf_counter()
+        try:
+            self._long = self._long_ones(chunks)
+            result = self._run(self._batch(chunks)) if n_steps == 1 else self._run_ahead(chunks, n_steps)
+            if self.runtime.noted_experts is not None:
+                self._experts = NotedExperts(chunks, self._noted)
+        except StepStopped:  # who was cancelled is dropped before the next one, and the others' rows are computed again
+            self.stats.n_stopped_steps += 1
+            self.masks.settle()
+            return None
+        except Exception as error:
+            self._fail_step(chunks, error)
+            return None
+        finally:
+            self._long = frozenset()
+        self.stats.n_steps += result.n_steps
+        self.stats.n_preemptions = self.scheduler.n_preemptions
+        self.stats.n_rows += result.n_steps * sum(c.n_all_rows for c in chunks)
+        seconds = time.perf_counter() - started
+        self.stats.step_s += seconds
+        self.speculation.measured(chunks, seconds / result.n_steps)
+        self.ahead.measured(chunks, seconds / result.n_steps)
+        return result
+
+    def _long_ones(self, chunks: list[Chunk]) -> frozenset[Request]:
+        """Requests for which a step is worth stopping when they are cancelled. Recurrent states cannot be set back."""
+        if self.scheduler.states:
+            return frozenset()
+        return frozenset(chunk.sequence.request for chunk in chunks if chunk.n_rows >= LEAST_STOPPED_ROWS)
+
+    def stop_for(self, request: Request) -> None:
+        """End the running step early if it computes a long part of a request's prompt. From any thread."""
+        if request in self._long:
+            self._long = frozenset()
+            self.runtime.stop()
+
+    def _batch(self, chunks: list[Chunk]) -> Batch:
+        if self.runtime.writes_text:
+            return make_batch(chunks, self.masks.begin(chunks))
+        return make_reading(chunks, self.runtime.result_row == "first")
+
+    def _run(self, batch: Batch) -> StepResult:
+        """A step on states that are where they should be."""
+        for source, target in self.scheduler.states.take_copies():
+            self.runtime.copy_slot(source, target)
+        waking.let_go()
+        try:
+            return self.runtime.step(batch)
+        finally:  # also of a step that nobody counts, or that failed: what it noted is not the next one's
+            if self.runtime.noted_experts is not None:
+                self._noted = self.runtime.take_trace()
+
+    def _run_ahead(self, chunks: list[Chunk], n_steps: int) -> StepResult:
+        ends = set[int]().union(*(chunk.sequence.request.stop_ids for chunk in chunks))
+        waking.let_go()
+        return self.runtime.run_ahead(make_batch(chunks), n_steps, np.array(sorted(ends), np.int32))
+
+    def _deliver(self, chunks: list[Chunk], result: StepResult) -> None:
+        """Hand out the tokens of a step: of each chunk the first, and one more for each guess that was right.
+
+        Of a model that writes no text, the vectors.
+        """
+        if result.vectors is not None:
+            for chunk, vector in zip(chunks, result.vectors, strict=True):
+                self._give(chunk.sequence.request, vector)
+            return
+        first = 0
+        for chunk in chunks:
+            follow = self._accept if result.n_steps == 1 else self._follow_all
+            n_accepted = follow(chunk, result, first)
+            first += result.n_steps + len(chunk.draft)
+            self.speculation.learn(chunk, n_accepted, len(chunks))
+            if (chunk.draft or result.n_steps > 1) and chunk.sequence.request in self.sequences:
+                self.scheduler.trim(chunk.sequence)
+
+    def _give(self, request: Request, vector: F32) -> None:
+        assert request.take is not None, "nobody takes the result of a model that writes no text"
+        with self._failing(request):
+            request.take(vector)
+            self.end(request, "stop")
+
+    def _accept(self, chunk: Chunk, result: StepResult, first: int) -> int:
+        """Follow the tokens of a chunk, whose rows begin at ``first``, as far as they hold; how many guesses did."""
+        sequence, counts = chunk.sequence, chunk.sequence.request.speculated
+        counts.n_steps += 1
+        counts.n_drafted += len(chunk.draft)
+        self.stats.n_drafted += len(chunk.draft)
+        for n, guess in enumerate((*chunk.draft, None)):
+            if n and self._experts is not None and result.tokens[first + n] >= 0:
+                self._experts.accept(sequence.request, n - 1)
+            if not self._take(sequence, result, first + n) or result.tokens[first + n] != guess:
+                return n
+            self.scheduler.accept(sequence)
+            counts.n_accepted += 1
+            self.stats.n_accepted += 1
+        raise AssertionError("a token equalled no guess and yet was accepted")
+
+    def _follow_all(self, chunk: Chunk, result: StepResult, first: int) -> int:
+        """Follow the tokens that several steps chose for a chunk, as far as they hold. They were no guesses: 0."""
+        for n in range(result.n_steps):
+            if n:
+                self.scheduler.accept(chunk.sequence)
+            chunk.sequence.request.speculated.n_steps += 1
+            if not self._take(chunk.sequence, result, first + n):
+                break
+        return 0
+
+    def _take(self, sequence: Sequence, result: StepResult, row: int) -> bool:
+        """Follow the token of a row, or fail where none could be chosen. Whether what the model says comes next."""
+        if result.tokens[row] < 0:
+            guide = sequence.request.guide
+            error = guide.error if guide else None
+            self._fail(sequence.request, error or sample_error(int(result.tokens[row])))
+            return False
+        try:
+            return self._follow(sequence, _token(result, row))
+        except Exception as error:  # of its listener, which ends its own request only
+            self._fail(sequence.request, error)
+            return False
+
+    def _follow(self, sequence: Sequence, token: Token) -> bool:
+        """Add a token to its sequence, tell the listener, and end the request when it is time.
+
+        False: it has ended, or other tokens than what the model says next come now.
+        """
+        request = sequence.request
+        sequence.append([token.id])
+        if token.id in request.stop_ids:
+            self.end(request, "stop")
+            return False
+        reaction = request.listener.token(token)
+        if reaction.stop:
+            self.end(request, "stop")
+            return False
+        sequence.append(reaction.force[: sequence.max_tokens - sequence.n_generated])
+        if sequence.n_generated >= sequence.max_tokens:
+            self.end(request, "length")
+            return False
+        return not reaction.force
+
+    def arrive(self, request: Request) -> None:
+        """Queue a request that was checked."""
+        self.stats.n_requests += 1
+        self.sequences[request] = Sequence(request, self.stats.n_requests, self.scheduler.limit_tokens)
+        self.scheduler.add(self.sequences[request])
+
+    def end(self, request: Request, reason: FinishReason) -> None:
+        """Drop a request and tell its listener why. Nothing happens when it has ended already."""
+        sequence = self.sequences.pop(request, None)
+        if sequence is not None:
+            self.scheduler.remove(sequence)
+            with contextlib.suppress(Exception):  # nobody is left to be told
+                request.listener.finished(reason, sequence.n_generated)
+
+    def _fail_step(self, chunks: list[Chunk], error: Exception) -> None:
+        """End everyone who has a part in a step that failed, and nobody else."""
+        self.stats.n_failed_steps += 1
+        for sequence, *_ in chunks:
+            self._fail(sequence.request, as_tenth_error(error))
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        sequence = self.sequences.pop(request, None)
+        if sequence is not None:
+            self.scheduler.remove(sequence)
+            with contextlib.suppress(Exception):
+                request.listener.failed(error)
+
+    @contextlib.contextmanager
+    def _failing(self, request: Request) -> Iterator[None]:
+        """A listener that raises ends its own request only."""
+        try:
+            yield
+        except Exception as error:
+            self._fail(request, error)
+
+    def compute_logits(self, ids: list[int], at_once: int) -> F32:
+        """Logits after every token, in chunks of as many rows as may have them, or fewer."""
+        if self.drafter:
+            self.drafter.hand_over()
+        most = min(self.runtime.max_outputs, self.runtime.max_rows, at_once or len(ids))
+        tokens = np.array(ids, np.int32)
+        pages, states = self.scheduler.make_room(pages_for(len(ids))), self.scheduler.states
+        slots = np.array([states.take()] if states else [], np.int32)
+        parts = []
+        try:
+            for start in range(0, len(ids), most):
+                end = min(start + most, len(ids))
+                rows = np.arange(end - start, dtype=np.int32)
+                table = np.array(pages[: pages_for(end)], np.int32)
+                starts = np.array([0, end - start], np.int32)
+                self._run_whole(Batch(tokens[start:end], rows + np.int32(start), starts, [table], rows, slots=slots))
+                parts.append(self.runtime.logits())
+        finally:
+            self.scheduler.pages.release(pages)
+            for slot in slots.tolist():
+                states.release(slot)
+        return np.concatenate(parts)
+
+    def _run_whole(self, batch: Batch) -> None:
+        """A step that is computed again when a late word to another one stopped it."""
+        while True:
+            with contextlib.suppress(StepStopped):
+                self._run(batch)
+                return
+
+    def check_ids(self, ids: object, what: str = "token id") -> None:
+        """Raise RequestError when an id is outside the vocabulary; ``what``: as the message calls it."""
+        array, n = np.asarray(ids), self.runtime.vocab_size
+        if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= n):
+            wrong = next(i for i in array.tolist() if type(i) is not int or not 0 <= i < n)
+            raise RequestError(f"{what} {wrong!r} is not in the vocabulary (0 to {n - 1})")
+
+
+def _most_sequences(runtime: StepRuntime, wanted: int) -> int:
+    """Sequences at work at a time: each needs logits, and a slot if the model keeps states, with one slot left over.
+
+    Texts that are only read leave soon: as many as can be.
+    """
+    most = min(wanted, runtime.max_outputs) if runtime.writes_text else runtime.max_outputs
+    return min(most, runtime.n_slots - runtime.n_spare_slots - 1) if runtime.n_slots else most
+
+
+def _token(result: StepResult, row: int) -> Token:
+    top = zip(result.top_ids[row].tolist(), result.top_logprobs[row].tolist(), strict=True)
+    return Token(int(result.tokens[row]), float(result.logprobs[row]), tuple(top))
