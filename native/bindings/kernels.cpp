@@ -111,6 +111,48 @@ std::vector<uint8_t> quantized(const KernelTable& table, const float* x, int64_t
   return q8;
 }
 
+nb::ndarray<nb::numpy, uint8_t> give_bytes(const std::vector<uint8_t>& bytes) {
+  std::unique_ptr<uint8_t[]> copy(new uint8_t[bytes.size()]);
+  std::copy(bytes.begin(), bytes.end(), copy.get());
+  return give(std::move(copy), {bytes.size()});
+}
+
+nb::ndarray<nb::numpy, uint8_t> q8_tiles(const std::string& isa, Floats2 x) {
+  const int64_t n = (int64_t)x.shape(0), k = (int64_t)x.shape(1);
+  if (n == 0 || k == 0 || k % Q8_BLOCK) throw nb::value_error("x needs rows of a positive multiple of 32 values");
+  return give_bytes(quantized(table_named(isa), x.data(), n, k, 0));
+}
+
+// Joined by a plain product of numbers, which is the same everywhere.
+nb::object gated(const std::string& isa, const std::string& name, Bytes1 gate, Bytes1 up, int64_t out_rows, int64_t k, Floats2 x, int64_t parts) {
+  const KernelTable& table = table_named(isa);
+  const FormatKernels& format = format_named(table, name);
+  const int64_t n = (int64_t)x.shape(0), pairs = panels_of(format, gate, out_rows, k) / 2;
+  panels_of(format, up, out_rows, k);
+  if (!format.gated) return nb::none();
+  if ((int64_t)x.shape(1) != k || n % TILE_ROWS || n == 0 || out_rows % Q8_BLOCK || parts < 1)
+    throw nb::value_error("gated needs whole tiles of k values and outputs by 32");
+  const std::vector<uint8_t> q8 = quantized(table, x.data(), n, k, 0);
+  std::vector<uint8_t> y((size_t)q8_bytes(n, out_rows));
+  GatedProduct p;
+  p.gate.panels = gate.data();
+  p.gate.n_blocks = blocks_of(format, k);
+  p.gate.out_rows = out_rows;
+  p.gate.x = q8.data();
+  p.gate.n_rows = n;
+  p.up_panels = up.data();
+  p.q8 = y.data();
+  p.join = [](const float* a, const float* b, float* out, int64_t count) {
+    for (int64_t i = 0; i < count; i++) out[i] = a[i] * b[i];
+  };
+  for (int64_t part = 0; part < parts; part++) {
+    p.gate.first_panel = 2 * (pairs * part / parts);
+    p.gate.last_panel = 2 * (pairs * (part + 1) / parts);
+    format.gated(p);
+  }
+  return nb::cast(give_bytes(y));
+}
+
 nb::tuple quantize(const std::string& isa, Floats2 x) {
   const KernelTable& table = table_named(isa);
   const int64_t n = (int64_t)x.shape(0), k = (int64_t)x.shape(1), blocks = k / Q8_BLOCK;
@@ -235,6 +277,9 @@ void bind_kernels(nb::module_& m) {
   m.def("decode_row", &decode_row, "isa"_a, "format"_a, "packed"_a, "out_rows"_a, "k"_a, "row"_a,
         "One row of packed weights as float32 [k].");
   m.def("quantize", &quantize, "isa"_a, "x"_a, "x, float32 [n, k], as int8 [n, k] and scales float32 [n, k / 32].");
+  m.def("q8_tiles", &q8_tiles, "isa"_a, "x"_a, "x, float32 [n, k], as the bytes of a q8 buffer.");
+  m.def("gated", &gated, "isa"_a, "format"_a, "gate"_a, "up"_a, "out_rows"_a, "k"_a, "x"_a, "parts"_a = 1,
+        "q8_tiles((x @ gate.T) * (x @ up.T)) without storing either, for whole tiles and outputs by 32, in `parts` calls; None where there is no such kernel.");
   m.def("product", &product, "isa"_a, "format"_a, "packed"_a, "out_rows"_a, "k"_a, "x"_a, "splits"_a = 1,
         "bias"_a = nb::none(), "residual"_a = nb::none(), "misalign"_a = 0,
         "x @ W.T (+ bias) (+ residual), float32 [n, out_rows], computed in `splits` slices on as many threads.");

@@ -68,7 +68,8 @@ std::vector<FormatKernels> laid_over(const KernelTable& table, const OtherProduc
   std::vector<FormatKernels> rows(table.formats, table.formats + table.n_formats);
   for (int i = 0; i < products.n; i++)
     for (FormatKernels& row : rows)
-      if (row.gguf_id == products.list[i].gguf_id) row.product = products.list[i].product;
+      if (const OtherProduct& other = products.list[i]; row.gguf_id == other.gguf_id)
+        row.product = other.product, row.gated = other.gated, row.gated_rows = other.gated_rows;
   return rows;
 }
 

@@ -7,6 +7,8 @@ namespace tenth {
 struct OtherProduct {
   uint32_t gguf_id;  // of the weight format
   void (*product)(const Product&);
+  void (*gated)(const GatedProduct&) = nullptr;
+  int gated_rows = 0;
 };
 struct OtherProducts {
   const OtherProduct* list;

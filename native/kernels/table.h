@@ -40,6 +40,15 @@ struct Product {
   int64_t residual_stride = 0;
 };
 
+// Gate and up joined before anything is stored: q8 = quantize(join(gate x, up x)). Whole tiles and pairs of panels only, as
+// 32 outputs share a scale; its bits are those of two products, `join` and `quantize`.
+struct GatedProduct {
+  Product gate;                        // without y, bias and residual; its panels are counted for both
+  const uint8_t* up_panels = nullptr;  // as many, of the same format
+  void* q8 = nullptr;                  // of gate.out_rows values a row, from the tile of x's first row
+  void (*join)(const float* gate, const float* up, float* y, int64_t n) = nullptr;  // y may be gate
+};
+
 struct FormatKernels {
   const char* name;            // as in GGUF: "Q4_K"
   uint32_t gguf_id;            // ggml_type
@@ -53,6 +62,8 @@ struct FormatKernels {
   // Decodes row `lane` (0..15) of one panel: n_blocks * block_weights floats, the bits of GGUF's reference decode.
   void (*decode_row)(const uint8_t* panel, int64_t n_blocks, int lane, float* out);
   void (*product)(const Product&);
+  void (*gated)(const GatedProduct&);  // null where there is none
+  int gated_rows;                      // from how many rows on it is worth it
 };
 
 struct KernelTable {

@@ -27,12 +27,74 @@ Product product_of(const Instruction& i, const Step& s, int weight, int bias_inp
   return p;
 }
 
+using Join = void (*)(const float* gate, const float* up, float* y, int64_t n);
+
+// How an instruction joins gate and up; null for other instructions.
+Join join_of(const Instruction& i, const OpKernels& rows) {
+  return i.op->run == run_swiglu_q8 ? rows.swiglu : i.op->run == run_geglu_q8 ? rows.geglu : nullptr;
+}
+
+// Rows of this step, whole tiles, whose gate and up a linear joins itself.
+int64_t gated_rows(const Instruction& linear, const Step& s) {
+  if (!linear.gates_next) return 0;
+  const int64_t n = s.rows_of(linear.in[0]);
+  return n < s.matrix(linear.in[1]).format->gated_rows ? 0 : n / TILE_ROWS * TILE_ROWS;
+}
+
+// The same for the rows from `first` on, a whole tile's.
+Product rows_from(Product p, int64_t first, int64_t block_weights) {
+  p.n_rows -= first;
+  p.x = (const uint8_t*)p.x + first * (p.n_blocks * block_weights / Q8_BLOCK) * Q8_BYTES;
+  p.y += first * p.y_stride;
+  return p;
+}
+
+void run_gated(const Instruction& i, Step& s, int thread, int64_t n_rows) {
+  constexpr int64_t GROUP = 6;  // panels of each that the kernel takes together, in pairs (kernels/isa/strips.h)
+  const Instruction& next = (&i)[1];
+  const Matrix &gate = s.matrix(i.in[1]), &up = s.matrix(i.in[2]);
+  const int64_t n_panels = gate.n_panels(), n_groups = (n_panels + GROUP - 1) / GROUP;
+  GatedProduct gated;
+  gated.join = join_of(next, *s.rows);
+  gated.q8 = s.arena + next.out[0].at;
+  gated.up_panels = up.panels;
+  Axis axis(s, i, thread, n_groups, std::clamp<int64_t>(n_groups / s.n_threads, 1, 8));
+  for (int64_t from, to; axis.next(from, to);) {
+    if (from == to) continue;
+    Product each[2] = {product_of(i, s, 0, -1), product_of(i, s, 1, -1)};
+    for (Product& p : each) p.first_panel = from * GROUP, p.last_panel = std::min(to * GROUP, n_panels);
+    gated.gate = each[0];
+    gated.gate.n_rows = n_rows;
+    gate.format->gated(gated);
+    for (const Product& p : each)
+      if (p.n_rows > n_rows) gate.format->product(rows_from(p, n_rows, gate.format->block_weights));
+  }
+}
+
+bool overlap(const Operand& a, const Operand& b, int64_t max_rows) {
+  const auto bytes = [&](const Operand& o) { return o.q8 ? q8_bytes(max_rows * o.inner_rows(), o.inner) : max_rows * o.width * 4; };
+  return a.at < b.at + bytes(b) && b.at < a.at + bytes(a);
+}
+
 }  // namespace
+
+bool gates_next(const Instruction& linear, const Instruction& next, const Parts& parts, int64_t max_rows) {
+  if (linear.op->run != run_linear || (next.op->run != run_swiglu_q8 && next.op->run != run_geglu_q8)) return false;
+  if (linear.attributes.n_weights != 2 || linear.in.size() != 3 || linear.out.size() != 2 || !linear.in[0].q8) return false;
+  const Matrix &gate = parts.matrices[linear.in[1].at], &up = parts.matrices[linear.in[2].at];
+  if (gate.format != up.format || !gate.format->gated || gate.out_rows != up.out_rows || gate.out_rows % Q8_BLOCK) return false;
+  const Operand& y = next.out[0];
+  for (int side = 0; side < 2; side++)
+    if (next.in[side].kind != Operand::Kind::arena || next.in[side].at != linear.out[side].at) return false;
+  if (y.width != gate.out_rows || y.inner != y.width || y.rows != linear.in[0].rows) return false;
+  return !overlap(y, linear.in[0], max_rows) && !overlap(y, linear.out[0], max_rows) && !overlap(y, linear.out[1], max_rows);
+}
 
 void run_linear(const Instruction& i, Step& s, int thread) {
   const int n = i.attributes.n_weights;
   const int64_t n_rows = s.rows_of(i.in[0]);
   if (!n_rows) return;
+  if (const int64_t gated = gated_rows(i, s)) return run_gated(i, s, thread, gated);
   int64_t total = 0, n_panels = 0;
   for (int w = 0; w < n; w++) {
     n_panels += s.matrix(i.in[1 + w]).n_panels();
@@ -99,13 +161,14 @@ template <class Make> void round_tiles(const Instruction& i, Step& s, int thread
 // The same for what treats every number by itself, gate and up to one: also a single tile is shared out then, by ranges
 // of k, which lie one after the other in a tile.
 template <class Join> void round_gated(const Instruction& i, Step& s, int thread, Join join) {
+  const int64_t done = &i == s.first ? 0 : gated_rows((&i)[-1], s) / TILE_ROWS;
   const Operand& y = i.out[0];
   const float *gate = s.floats(i.in[0]), *up = s.floats(i.in[1]);
   const int64_t n = s.rows_of(y) * y.inner_rows(), k = y.inner, n_blocks = k / Q8_BLOCK, n_tiles = (n + TILE_ROWS - 1) / TILE_ROWS;
-  const Share share(n_tiles * n_blocks, thread, s.n_threads);
-  for (int64_t at = share.begin, next; at < share.end; at = next) {
+  const Share share((n_tiles - done) * n_blocks, thread, s.n_threads);
+  for (int64_t at = done * n_blocks + share.begin, next, end = done * n_blocks + share.end; at < end; at = next) {
     const int64_t tile = at / n_blocks, block = at % n_blocks, from = block * Q8_BLOCK;
-    next = std::min(share.end, (tile + 1) * n_blocks);
+    next = std::min(end, (tile + 1) * n_blocks);
     const int64_t part = (next - at) * Q8_BLOCK, first = tile * TILE_ROWS, rows = std::min<int64_t>(TILE_ROWS, n - first);
     float* scratch = s.scratch_of(thread);
     for (int64_t r = 0; r < rows; r++) join(gate + (first + r) * k + from, up + (first + r) * k + from, scratch + r * part, part);

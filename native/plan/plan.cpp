@@ -87,6 +87,7 @@ int Plan::add_file(const std::string& path, ReadMode mode) {
 void Plan::close_files() {
   expect(!reading_ && n_read_ == int64_t(weights_.size()), "plan: weights have not been read");
   files_.clear();
+  if (store_) store_->start_warming();
 }
 
 const ModelFile& Plan::file(int number) const {
@@ -246,6 +247,8 @@ void Plan::finish_listing(Listing& listing, const Operand& output) {
   check_operand(output, "plan: output");
   expect(output.kind == Operand::Kind::arena && output.rows == Rows::outputs && !output.q8 && !output.i32, "plan: output is not rows of floats");
   listing.output = output;
+  for (size_t i = 0; i + 1 < listing.instructions.size(); i++)
+    listing.instructions[i].gates_next = gates_next(listing.instructions[i], listing.instructions[i + 1], parts(), limits_.max_rows);
   listing.taken = std::vector<std::atomic<uint64_t>>(listing.instructions.size() * size_t(pool_.size()));
 }
 

@@ -69,6 +69,7 @@ struct Instruction {
   Attributes attributes;
   int64_t weight_bytes = 0;        // of the matrices it reads, once per step; of experts, those of one row
   bool is_guess = false;           // only expert_predict needs it: left out while nearly all experts are in memory
+  bool gates_next = false;         // a linear that makes whole tiles of the next instruction's result itself: see the function
   int64_t calls = 0, ticks = 0;    // counted by worker 0
 };
 
@@ -96,6 +97,11 @@ struct Parts {
   int64_t vocab, context_tokens;
   int64_t hidden;  // numbers in a row that is kept for the drafter; 0 when none are
 };
+
+// Whether the first is a linear of gate and up, the second joins them and rounds, and nothing that the first reads or writes
+// lies where the second's result does. Then the first makes whole tiles of that result, without storing gate and up, where
+// there are rows enough; the second makes the rest.
+bool gates_next(const Instruction& linear, const Instruction& next, const Parts&, int64_t max_rows);
 
 // One list of instructions. A plan has the model's and may have a drafter's, which runs between the model's steps and shares
 // weights, pages, arena and the rows that hidden_store keeps with it.

@@ -33,12 +33,20 @@ def decode_row(isa: str, format: str, packed: Annotated[NDArray[numpy.uint8], di
 def quantize(isa: str, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> tuple:
     """x, float32 [n, k], as int8 [n, k] and scales float32 [n, k / 32]."""
 
+def q8_tiles(isa: str, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> NDArray[numpy.uint8]:
+    """x, float32 [n, k], as the bytes of a q8 buffer."""
+
+def gated(isa: str, format: str, gate: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], up: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], out_rows: int, k: int, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], parts: int = 1) -> object:
+    """
+    q8_tiles((x @ gate.T) * (x @ up.T)) without storing either, for whole tiles and outputs by 32, in `parts` calls; None where there is no such kernel.
+    """
+
 def product(isa: str, format: str, packed: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], out_rows: int, k: int, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], splits: int = 1, bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None, residual: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None, misalign: int = 0) -> NDArray[numpy.float32]:
     """
     x @ W.T (+ bias) (+ residual), float32 [n, out_rows], computed in `splits` slices on as many threads.
     """
 
-def sample_rows(logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], packed: tuple) -> tuple:
+def sample_rows(logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], packed: tuple, threads: int = 1) -> tuple:
     """
     Choose a token for each row of logits [m, vocab]. packed: tenth.batch.Sampling.packed().
 
@@ -161,7 +169,11 @@ class ExpertCache:
 
     def add_matrix(self, layer: int, stage: int, slot_bytes: int) -> int: ...
 
-    def finish(self, n_slots: Mapping[int, int], half_life_steps: float, passing_slots: int) -> None: ...
+    def finish(self, n_slots: Mapping[int, int], half_life_steps: float, passing_slots: int, are_fresh: bool = False) -> None: ...
+
+    def take_fresh(self, bytes: int) -> tuple[int, int, int]: ...
+
+    def warmed(self, size: int, first: int, n: int) -> None: ...
 
     def begin_step(self, n_tokens: int) -> None: ...
 

@@ -161,6 +161,22 @@ def same_on_all(name: str, raw: np.ndarray, x: np.ndarray, **options: object) ->
 
 
 @each_format
+def test_a_gated_product_is_two_products_joined_and_rounded(name: str) -> None:
+    """In several strips of k, for pairs of panels that fill no group of them, in any number of parts."""
+    rows, k = 7 * 32, k_of(name, 17)
+    gate, up, x = random_rows(name, rows, k), random_rows(name, rows, k, seed=1), random_x(48, k)
+    made = 0
+    for isa in ISAS:
+        packed = [_core.pack(isa, name, raw) for raw in (gate, up)]
+        joined = np.multiply(*(_core.product(isa, name, panels, rows, k, x) for panels in packed))
+        for parts in (1, 3):
+            got = _core.gated(isa, name, *packed, rows, k, x, parts)
+            made += got is not None
+            assert got is None or (got == _core.q8_tiles(isa, joined)).all(), (isa, parts)
+    assert made or name not in Q8_FORMATS or len(ISAS) == 1
+
+
+@each_format
 def test_rows_are_packed_alike_on_every_instruction_set(name: str) -> None:
     """Any bytes, also of scales; any number of rows, at odd addresses; the scalar twin packs row by row."""
     size, k = FORMATS[name][2], k_of(name, 3)

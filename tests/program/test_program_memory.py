@@ -25,6 +25,16 @@ def test_buffers_that_live_together_do_not_overlap(either):
                 assert first.offset + memory.size_bytes(first, CAPACITY) <= second.offset
 
 
+def test_what_joins_gate_and_up_has_room_while_they_are_made(program, matrices):
+    improved = passes.optimise(program, matrices)
+    lives = memory.lifetimes(improved)
+    joins = [(i, at) for at, i in enumerate(improved.instructions) if i.op in memory.JOINS]
+    assert joins
+    for join, at in joins:
+        assert improved.instructions[at - 1].outputs == join.inputs
+        assert lives[join.outputs[0]][0] == at - 1
+
+
 def test_space_is_used_again(either):
     arena = memory.plan(either, CAPACITY)
     assert arena < sum(memory.size_bytes(v, CAPACITY) for v in memory.lifetimes(either)) / 3

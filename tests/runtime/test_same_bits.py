@@ -34,6 +34,17 @@ def test_threads_and_chunks_do_not_change_the_logits(case, kv_format):
             assert np.array_equal(whole, all_logits(runtime, tokens, chunk)), (threads, chunk)
 
 
+@pytest.mark.parametrize("case", ["quantised", "moe_quantised", "qwen35_quantised"])
+def test_steps_of_many_rows_do_not_change_the_logits(case):
+    """Rows enough for the kernels of many: whole tiles of gate and up joined at once, and a rest."""
+    tokens = np.resize(golden(case)["tokens"], 70)
+    few = all_logits(open_golden(case, threads=1), tokens, 17)
+    for threads in (1, 2):
+        runtime = open_golden(case, threads=threads, max_sequences=len(tokens))  # as many rows of logits
+        for chunk in (48, 64, 70):
+            assert np.array_equal(few, all_logits(runtime, tokens, chunk)), (threads, chunk)
+
+
 @pytest.mark.parametrize(("case", "kv_format"), PAIRS)
 def test_batch_mates_do_not_change_the_logits(case, kv_format):
     tokens = golden(case)["tokens"]

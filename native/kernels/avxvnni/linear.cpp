@@ -10,7 +10,7 @@
 namespace tenth::TENTH_ISA {
 
 template <class... Formats> constexpr auto rows(FormatList<Formats...>) {
-  return std::array{OtherProduct{Formats::GGUF_ID, linear_product<Formats>}...};
+  return std::array{other_product<Formats>()...};
 }
 constexpr auto ROWS = rows(BlockFormats{});
 

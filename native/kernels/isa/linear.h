@@ -10,6 +10,7 @@
 #include "kernels/isa/dot.h"
 #include "kernels/isa/linear_many.h"
 #include "kernels/isa/store.h"
+#include "kernels/products.h"
 
 namespace tenth::TENTH_ISA {
 
@@ -250,10 +251,19 @@ template <class Format> void linear_decode_row(const uint8_t* p, int64_t n_block
   }
 }
 
+template <class Format> void linear_gated(const GatedProduct& p) {
+  if constexpr (!SCALAR_TWIN) gated_strips<Format, VectorKernel<Format>>(p);
+}
+
+// The scalar twin of a product with gates is what it is made of.
+template <class Format> constexpr OtherProduct other_product() {
+  return {Format::GGUF_ID, linear_product<Format>, SCALAR_TWIN ? nullptr : linear_gated<Format>, VectorKernel<Format>::LEAST_ROWS};
+}
+
 template <class Format> constexpr FormatKernels linear_row() {
   static_assert(sizeof(typename Format::Block) == Format::BYTES);
   return {Format::NAME, Format::GGUF_ID, Format::WEIGHTS, Format::BYTES, Format::PANEL_BYTES, true,
-          linear_pack<Format>, linear_decode_row<Format>, linear_product<Format>};
+          linear_pack<Format>, linear_decode_row<Format>, linear_product<Format>, other_product<Format>().gated, other_product<Format>().gated_rows};
 }
 
 }  // namespace tenth::TENTH_ISA

@@ -12,13 +12,14 @@
 
 namespace tenth::TENTH_ISA {
 
-// One block of one row: q to `q`; five numbers to sums[0], sums[stride], ...: scale, -sum, -sum, -sum, scale * sum.
-TENTH_INLINE void quantize_block(const float* x, uint8_t* q, uint8_t* sums, int stride) {
+// One block of one row, 16 values at x and 16 at more: q to `q`; five numbers to sums[0], sums[stride], ...: scale, -sum, -sum,
+// -sum, scale * sum.
+TENTH_INLINE void quantize_block(const float* x, const float* more, uint8_t* q, uint8_t* sums, int stride) {
   constexpr int N = Q8_BLOCK / LANES;
   F32 v[N];
   I32 size = zeroi();  // the bits of |x| order as integers do; NaN comes out above Inf
   for (int i = 0; i < N; i++) {
-    v[i] = loadf(x + LANES * i);
+    v[i] = loadf((i < N / 2 ? x : more) + LANES * (i % (N / 2)));
     size = maxi(size, andi(as_i32(v[i]), splati(INT32_MAX)));
   }
   const float max = std::bit_cast<float>(max_lanes(size));
@@ -37,7 +38,7 @@ TENTH_INLINE void quantize_block(const float* x, uint8_t* q, uint8_t* sums, int 
   std::memcpy(sums + 4 * stride, &scaled, 4);
 }
 
-static void quantize_tiles(const float* x, int64_t x_stride, int64_t n_rows, int64_t k, int64_t tile_begin,
+static inline void quantize_tiles(const float* x, int64_t x_stride, int64_t n_rows, int64_t k, int64_t tile_begin,
                            int64_t tile_end, void* q8) {
   const int64_t n_blocks = k / Q8_BLOCK;
   for (int64_t tile = tile_begin; tile < tile_end; tile++) {
@@ -50,7 +51,8 @@ static void quantize_tiles(const float* x, int64_t x_stride, int64_t n_rows, int
         uint8_t* block = out + b * columns * Q8_BYTES;
         uint8_t* sums = block + Q8_BLOCK * columns + 4 * r;
         if (r < rows) {
-          quantize_block(x + (row0 + r) * x_stride + b * Q8_BLOCK, block + Q8_BLOCK * r, sums, 4 * columns);
+          const float* from = x + (row0 + r) * x_stride + b * Q8_BLOCK;
+          quantize_block(from, from + Q8_BLOCK / 2, block + Q8_BLOCK * r, sums, 4 * columns);
         } else {
           std::memset(block + Q8_BLOCK * r, 0, Q8_BLOCK);
           for (int i = 0; i < 5; i++) std::memset(sums + 4 * columns * i, 0, 4);

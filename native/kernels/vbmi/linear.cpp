@@ -10,8 +10,7 @@
 
 namespace tenth::TENTH_ISA {
 
-constexpr std::array ROWS = {OtherProduct{IQ2_XXS::GGUF_ID, linear_product<IQ2_XXS>},
-                             OtherProduct{IQ3_XXS::GGUF_ID, linear_product<IQ3_XXS>}};
+constexpr std::array ROWS = {other_product<IQ2_XXS>(), other_product<IQ3_XXS>()};
 
 extern const OtherProducts PRODUCTS;
 const OtherProducts PRODUCTS = {ROWS.data(), ROWS.size()};

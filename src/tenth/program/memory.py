@@ -13,6 +13,7 @@ from tenth.program.ops import expect
 from tenth.program.values import Q8_ROW_STEP, Program, Rows, Value
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register
+JOINS = ("swiglu_q8", "geglu_q8")  # may be begun by the linear before them (native/plan/plan.h, gates_next)
 
 
 def plan(program: Program, capacity: Mapping[Rows, int]) -> int:
@@ -44,10 +45,14 @@ def _plan(program: Program, capacity: Mapping[Rows, int]) -> int:
 def lifetimes(program: Program) -> dict[Value, tuple[int, int]]:
     """(first, last) instruction that touches each temporary; the logits stay alive past the end."""
     lives: dict[Value, tuple[int, int]] = {}
+    before: tuple[Value, ...] = ()
     for i, instruction in enumerate(program.instructions):
+        if instruction.op in JOINS and instruction.inputs == before:
+            lives[instruction.outputs[0]] = (i - 1, i)
         for value in (*instruction.outputs, *(v.storage for v in instruction.inputs)):
             if value.kind == "temp":
                 lives[value] = (lives.get(value, (i, i))[0], i)
+        before = instruction.outputs
     output = program.output.storage
     if output in lives:
         lives[output] = (lives[output][0], len(program.instructions))
