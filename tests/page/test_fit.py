@@ -16,7 +16,7 @@ LONG = "A_name_of_a_file_that_nobody_would_give_it_but_programs_do_2026-11-29_fi
 def full(server, chat_of):
     """What fills lists: folders, presets, chats with long titles; gives a chat."""
     headers = {"origin": server.url}
-    chat, _, answer = chat_of("An answer with **Markdown**.", title="A title that is longer than a phone is wide, by far")
+    chat, _, answer = chat_of("An answer with **Markdown**.", title="A title that is longer than any phone is wide")
     name = "A folder with a very long name for such a small thing"
     folder = server.post("/api/folders", {"name": name}, headers=headers).json()
     change = {"folder_id": folder["id"], "is_pinned": False}
@@ -29,7 +29,8 @@ def full(server, chat_of):
 
 
 def open_all(page):
-    page.evaluate("() => document.querySelectorAll('main details, dialog details').forEach((one) => { one.open = true; })")
+    page.evaluate("""() => document.querySelectorAll('main details, dialog details').forEach(
+      (one) => { one.open = true; })""")
 
 
 def close(person):
