@@ -108,7 +108,8 @@ def test_chats_and_all_that_opens_over_them_fit_a_phone(visit, full, tell, code,
     person.picture(f"fit-{code}-files")
     check_it_fits(person, "attachments")
     tell("message", {"message": {**answer, "status": "running", "content": ""}})
-    tell("delta", {"chat_id": chat["id"], "message_id": answer["id"], "kind": "thinking", "from": 0, "text": "Now " * 60})
+    delta = {"chat_id": chat["id"], "message_id": answer["id"], "kind": "thinking", "from": 0, "text": "Now " * 60}
+    tell("delta", delta)
     page.locator(".thinking .end").wait_for()
     person.picture(f"fit-{code}-thinking")
     check_it_fits(person, "thinking")
