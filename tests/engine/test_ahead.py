@@ -15,7 +15,7 @@ from tenth.engine.speculation import Speculation
 from tenth.loader import open_runtime
 from tenth.weights.gguf import read_header
 from tests.engine.test_end_to_end import FILE, engine_of, submit
-from tests.engine.toy import ToyRuntime, ask, digest, expected, next_token, prompt_of, random_traffic
+from tests.engine.toy import Recorder, ToyRuntime, ask, digest, expected, next_token, prompt_of, random_traffic
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +134,20 @@ def test_without_pages_for_more_it_goes_step_by_step_and_nobody_is_preempted(sta
     assert engine.stats.n_preemptions == 0
 
 
+def test_a_listener_that_fails_at_its_start_ends_its_own_request_only(start_engine):
+    engine = start_engine(AheadToy())
+
+    class Failing(Recorder):
+        def started(self, n_cached_tokens):
+            raise ValueError("not today")
+
+    failing = Failing()
+    engine.submit(Request(prompt_of(5), failing, max_tokens=5))
+    assert str(failing.wait().error) == "not today"
+    _, heard = ask(engine, prompt_of(20), 20)
+    assert heard.wait().tokens == expected(prompt_of(20), 20)
+
+
 def test_random_traffic_gets_the_right_texts(start_engine):
     runtime = AheadToy(n_pages=24)
     random_traffic(start_engine(runtime), 60, expected)
@@ -150,6 +164,7 @@ def chunk_of(prompt=(1, 2, 3), n_generated=2, max_tokens=100, **request):
 def test_how_many_steps_depends_on_their_time_and_on_what_is_left(monkeypatch):
     monkeypatch.setattr("tenth.engine.ahead.AHEAD_S", 0.025)
     ahead, chunk = Ahead(), chunk_of()
+    assert ahead.steps([]) == 1  # everyone who was planned has ended meanwhile
     assert ahead.steps([chunk]) == 1  # not measured yet
     ahead.measured([chunk], 0.01)
     assert ahead.steps([chunk]) == 2
