@@ -32,7 +32,9 @@ class Ahead:
     def steps(self, chunks: SequenceOf[Chunk]) -> int:
         """How many steps these chunks, without guesses, may begin."""
         n_rows, seconds = self._timed
-        if not chunks or n_rows != len(chunks) or not is_plain(chunks) or not all(_is_free(chunk.sequence) for chunk in chunks):
+        if not chunks or n_rows != len(chunks) or not is_plain(chunks):
+            return 1
+        if not all(_is_free(chunk.sequence) for chunk in chunks):
             return 1
         left = min(chunk.sequence.max_tokens - chunk.sequence.n_generated for chunk in chunks)
         return max(1, min(MOST_STEPS, int(AHEAD_S / seconds), left))
