@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <string>
 
+#include "plan/sampling.h"
+
 namespace nb = nanobind;
 using namespace nb::literals;
 using Array = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
@@ -65,9 +67,10 @@ nb::ndarray<nb::numpy, T> new_array(Shape... shape) {
   return nb::ndarray<nb::numpy, T>(memory, sizeof...(shape), sizes, owner);
 }
 
-nb::tuple sample_rows(nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu> logits, nb::tuple packed) {
+nb::tuple sample_rows(nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu> logits, nb::tuple packed, int threads) {
   if (logits.shape(0) > 1 << 20 || logits.shape(1) < 1 || logits.shape(1) > 1 << 24)
     throw nb::value_error("logits must be [m, vocab] with m up to 2^20 and vocab from 1 to 2^24");
+  if (threads < 1 || threads > 1024) throw nb::value_error("threads must be from 1 to 1024");
   const int32_t m = (int32_t)logits.shape(0), vocab = (int32_t)logits.shape(1);
   const SampleArrays arrays(packed, m, vocab);
   const int32_t n_top = m ? *std::max_element(arrays.view.n_top, arrays.view.n_top + m) : 0;
@@ -77,14 +80,9 @@ nb::tuple sample_rows(nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::de
   auto top_logprobs = new_array<float>(m, n_top);
   {
     nb::gil_scoped_release unlocked;
-    tenth::SampleScratch scratch(vocab);
-    for (int32_t i = 0; i < m; i++) {
-      const tenth::SampleResult r =
-          tenth::sample_row(logits.data() + (int64_t)i * vocab, arrays.view.row(i, vocab), scratch,
-                            top_ids.data() + (int64_t)i * n_top, top_logprobs.data() + (int64_t)i * n_top);
-      tokens.data()[i] = r.status == tenth::SampleStatus::ok ? r.token : -(int32_t)r.status;
-      logprobs.data()[i] = r.logprob;
-    }
+    tenth::Pool pool(threads);
+    tenth::Sampler sampler(pool.size(), vocab);
+    sampler.sample(pool, logits.data(), arrays.view, {tokens.data(), top_ids.data(), logprobs.data(), top_logprobs.data(), n_top});
   }
   return nb::make_tuple(tokens, logprobs, top_ids, top_logprobs);
 }
@@ -92,7 +90,7 @@ nb::tuple sample_rows(nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::de
 }  // namespace
 
 void bind_sample(nb::module_& m) {
-  m.def("sample_rows", &sample_rows, "logits"_a, "packed"_a,
+  m.def("sample_rows", &sample_rows, "logits"_a, "packed"_a, "threads"_a = 1,
         "Choose a token for each row of logits [m, vocab]. packed: tenth.batch.Sampling.packed().\n\n"
         "Returns (tokens int32 [m], logprobs float32 [m], top_ids int32 [m, k], top_logprobs float32 [m, k]), k the\n"
         "greatest n_top. A negative token is a SAMPLE_ reason of tenth.batch for having none.");

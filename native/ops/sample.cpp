@@ -6,12 +6,12 @@
 #include "ops/sample.h"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cfloat>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <limits>
 
 namespace tenth {
@@ -189,13 +189,22 @@ struct Row {
   const float* block(int b) const { return b < n_full ? x + b * BLOCK : tail; }
 };
 
+void in_parts(const SampleScratch& scratch, int n, const std::function<void(int, int)>& part) {
+  if (scratch.share) scratch.share(n, part);
+  else part(0, n);
+}
+
 SampleStatus read_row(const float* x, SampleScratch& scratch, Row& row) {
   row = {x, scratch.vocab, scratch.vocab / BLOCK, (scratch.vocab + BLOCK - 1) / BLOCK, scratch.tail, NEVER};
   const int32_t rest = row.vocab - row.n_full * BLOCK;
   std::fill_n(scratch.tail, BLOCK, NEVER);
   std::copy_n(x + row.n_full * BLOCK, rest, scratch.tail);
   float* block_max = scratch.block_max.data();
-  bool good = passes().block_maxima(x, row.n_full, block_max);
+  std::atomic<bool> all_good{true};
+  in_parts(scratch, row.n_full, [&](int from, int to) {
+    if (!passes().block_maxima(x + from * BLOCK, to - from, block_max + from)) all_good = false;
+  });
+  bool good = all_good;
   if (rest) good &= passes().block_maxima(scratch.tail, 1, block_max + row.n_full);
   for (int b = 0; b < row.n_blocks; b++) row.greatest = std::max(row.greatest, block_max[b]);
   if (!good) return SampleStatus::not_a_number;
@@ -206,7 +215,9 @@ SampleStatus read_row(const float* x, SampleScratch& scratch, Row& row) {
 double sum_weights(const Row& row, float inverse, SampleScratch& scratch) {
   float* sums = scratch.block_sum.data();
   const float* maxima = scratch.block_max.data();
-  passes().block_sums(row.x, row.n_full, maxima, row.greatest, inverse, sums);
+  in_parts(scratch, row.n_full, [&](int from, int to) {
+    passes().block_sums(row.x + from * BLOCK, to - from, maxima + from, row.greatest, inverse, sums + from);
+  });
   if (row.n_blocks > row.n_full)
     passes().block_sums(row.tail, 1, maxima + row.n_full, row.greatest, inverse, sums + row.n_full);
   double total = 0;

@@ -20,6 +20,7 @@
 // additions and multiplications in a fixed order, and the random number is a pure function of seed and counter.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace tenth {
@@ -70,6 +71,8 @@ struct SampleScratch {
   std::vector<float> weights;   // of the keys
   std::vector<int32_t> counts;  // all zero between rows
   float tail[64];               // the last, partly filled block of the row that is worked on
+  // Does a pass over n blocks in parts, part(from, to), several at a time; empty: one part. The same bits either way.
+  std::function<void(int n, const std::function<void(int from, int to)>& part)> share;
 };
 
 struct SampleResult {

@@ -5,16 +5,45 @@
 
 namespace tenth {
 
-void Sampler::sample_one(int32_t row, int thread, const float* logits, const SampleBatch& batch, const Sampled& result) {
+namespace {
+
+constexpr int32_t kLeastShared = 1 << 16;  // logits: passes over fewer take about as long as waking the other workers
+
+}  // namespace
+
+SampleScratch& Sampler::scratch_of(int thread) {
   if (!scratch_[thread]) scratch_[thread] = std::make_unique<SampleScratch>(vocab_);
-  const SampleResult r = sample_row(logits + int64_t(row) * vocab_, batch.row(row, vocab_), *scratch_[thread],
+  return *scratch_[thread];
+}
+
+void Sampler::sample_one(int32_t row, int thread, const float* logits, const SampleBatch& batch, const Sampled& result) {
+  const SampleResult r = sample_row(logits + int64_t(row) * vocab_, batch.row(row, vocab_), scratch_of(thread),
                                     result.top_ids + int64_t(row) * result.n_top, result.top_logprobs + int64_t(row) * result.n_top);
   result.tokens[row] = r.status == SampleStatus::ok ? r.token : -int32_t(r.status);
   result.logprobs[row] = r.logprob;
 }
 
+void Sampler::sample_alone(Pool& pool, const float* logits, const SampleBatch& batch, const Sampled& result) {
+  if (vocab_ < kLeastShared || pool.size() == 1) return sample_one(0, 0, logits, batch, result);
+  SampleScratch& scratch = scratch_of(0);
+  scratch.share = [&](int n, const std::function<void(int, int)>& part) {
+    struct Job {
+      int n, n_threads;
+      const std::function<void(int, int)>* part;
+    } job{n, pool.size(), &part};
+    pool.run(
+        [](void* argument, int thread) {
+          const Job& j = *static_cast<Job*>(argument);
+          (*j.part)(int(int64_t(j.n) * thread / j.n_threads), int(int64_t(j.n) * (thread + 1) / j.n_threads));
+        },
+        &job);
+  };
+  sample_one(0, 0, logits, batch, result);
+  scratch.share = nullptr;  // not among several rows, whose workers are not free
+}
+
 void Sampler::sample(Pool& pool, const float* logits, const SampleBatch& batch, const Sampled& result) {
-  if (batch.m == 1) return sample_one(0, 0, logits, batch, result);  // waking the others would cost more
+  if (batch.m == 1) return sample_alone(pool, logits, batch, result);
   struct Job {
     Sampler* self;
     const float* logits;

@@ -1,4 +1,4 @@
-// plan/sampling.h: tokens for the output rows of the last step, one worker per row.
+// plan/sampling.h: tokens for the output rows of the last step, one worker per row, or all of them for a single row.
 #pragma once
 #include <memory>
 #include <vector>
@@ -22,6 +22,8 @@ class Sampler {
   void sample(Pool& pool, const float* logits, const SampleBatch& batch, const Sampled& result);
 
  private:
+  SampleScratch& scratch_of(int thread);
+  void sample_alone(Pool& pool, const float* logits, const SampleBatch& batch, const Sampled& result);  // m is 1
   void sample_one(int32_t row, int thread, const float* logits, const SampleBatch& batch, const Sampled& result);
   std::vector<std::unique_ptr<SampleScratch>> scratch_;  // made when a worker first samples
   int32_t vocab_;

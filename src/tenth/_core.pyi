@@ -46,7 +46,7 @@ def product(isa: str, format: str, packed: Annotated[NDArray[numpy.uint8], dict(
     x @ W.T (+ bias) (+ residual), float32 [n, out_rows], computed in `splits` slices on as many threads.
     """
 
-def sample_rows(logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], packed: tuple) -> tuple:
+def sample_rows(logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], packed: tuple, threads: int = 1) -> tuple:
     """
     Choose a token for each row of logits [m, vocab]. packed: tenth.batch.Sampling.packed().
 

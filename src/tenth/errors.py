@@ -26,7 +26,7 @@ def _cut(text: str) -> str:
 class Cause:
     """What is wrong, apart from its words: a code that stays, and the values to be named. Pages translate by it."""
 
-    def __init__(self, code: str, /, **values: str | int):
+    def __init__(self, code: str, /, **values: str | float):
         self.code, self.values = code, {
             name: _cut(value) if isinstance(value, str) else value for name, value in values.items()}
 

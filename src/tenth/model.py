@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -19,24 +17,24 @@ from tenth.batch import F32, PAGE_TOKENS
 from tenth.config import EngineConfig
 from tenth.engine.engine import Engine, EngineStats
 from tenth.engine.experts import ExpertUse
-from tenth.engine.request import Request, TokenChoice
-from tenth.errors import ModelFileError, RequestError
-from tenth.feed import Feed, ThinkingBudget, TokenReader
+from tenth.engine.request import Request
+from tenth.errors import RequestError
+from tenth.facts import description, expert_statistics, peak_bytes
+from tenth.feed import Feed
 from tenth.gathering import Gathering, check_dimensions, scores, vectors
-from tenth.sampling import SamplingParams, make_params, recommended
+from tenth.preparing import Prepared, answer_reader, token_choice
+from tenth.sampling import make_params, recommended
 from tenth.stream import Stream
 
 if TYPE_CHECKING:
     from tenth.loader import Loaded, Task
-    from tenth.text.asking import Ask
     from tenth.text.begun import Begun
     from tenth.text.grammar import Grammar
     from tenth.text.guide import Guide
     from tenth.text.matching import Grammars
+    from tenth.text.model_text import ModelText
     from tenth.text.pairs import Pairs
-    from tenth.text.template import ChatTemplate
     from tenth.text.tokenizer import Tokenizer
-    from tenth.weights.gguf import Metadata
 
 _CAN: dict[Task, str] = {
     "generate": "writes text", "embed": "gives vectors of texts", "rerank": "judges how well documents fit a question"}
@@ -74,8 +72,14 @@ def load(
     started = time.perf_counter()
     config = _config({"threads": threads, "context_tokens": context, "kv_format": kv, "memory_bytes": memory}, settings)
     header = read_header(resolve(str(name_or_path), progress=progress))
-    text: list[_Text | None] = []
-    loaded = open_runtime(header, config, progress, lambda: text.append(_text_if_any(header.metadata, template)))
+    text: list[ModelText | None] = []
+
+    def read_text() -> None:
+        from tenth.text.model_text import text_if_any  # here, for importing it takes time too
+
+        text.append(text_if_any(header.metadata, template))
+
+    loaded = open_runtime(header, config, progress, read_text)
     note, source = None, interpret(str(name_or_path))
     if loaded.placement.streams:
         keeper, note = begin_with_usage(loaded.runtime, header, library_folder() / "usage")
@@ -93,57 +97,6 @@ def open_tokenizer(path: str | Path) -> Tokenizer:
     return Tokenizer.from_metadata(read_header(Path(path)).metadata)
 
 
-@dataclass(frozen=True)
-class _Text:
-    """What a model needs to read and write text."""
-
-    tokenizer: Tokenizer
-    template: ChatTemplate
-    seconds: float  # that building the two took
-
-
-def _read_text(metadata: Metadata, template: str | None = None) -> _Text:
-    if not metadata.has("tokenizer.ggml.model"):
-        raise ModelFileError("the model file has no tokenizer", "logits(ids) works without one")
-    from tenth.text.template import ChatTemplate
-    from tenth.text.tokenizer import Tokenizer
-
-    started = time.perf_counter()
-    tokens = metadata.get_strs("tokenizer.ggml.tokens")  # once for both: reading 260 thousand takes 0.07 s
-    tokenizer = Tokenizer.from_metadata(metadata, tokens)
-    chat_template = ChatTemplate.from_metadata(metadata, template, vocabulary=tokens)
-    del tokens
-    _return_memory()
-    return _Text(tokenizer, chat_template, time.perf_counter() - started)
-
-
-def _return_memory() -> None:
-    """Give what building needed back to the system: 19 of 117 MB for 260 thousand tokens."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
-    if trim is not None:
-        trim(0)
-
-
-def _text_if_any(metadata: Metadata, template: str | None) -> _Text | None:
-    """None for a file without usable text, which is an error only when text is asked for, or a template was given."""
-    try:
-        return _read_text(metadata, template)
-    except ModelFileError:
-        if template is not None:
-            raise
-        return None
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A request that was checked. ``asked``: a conversation and how to read its answer; None for plain text."""
-
-    ids: list[int]
-    params: SamplingParams
-    grammar: Grammar | None = None
-    asked: Ask | None = None
-
-
 class Model:
     """An open model. Several requests may be at work at once; every method may be called from any thread.
 
@@ -151,7 +104,7 @@ class Model:
     """
 
     def __init__(
-        self, loaded: Loaded, config: EngineConfig, text: _Text | None = None, *, started_s: float | None = None,
+        self, loaded: Loaded, config: EngineConfig, text: ModelText | None = None, *, started_s: float | None = None,
         note: str | None = None, name: str | None = None, published: Mapping[str, float] | None = None,
     ) -> None:
         self.loaded = loaded
@@ -321,33 +274,16 @@ class Model:
             return tokenizer.encode(text, special=False, continuing=True)
 
         guide = self._guide(prepared.grammar)
-        reader, budget = self._reading(prepared.asked, params)
+        reader, budget = answer_reader(tokenizer, prepared.asked, params)
         feed = Feed(reader, len(prepared.ids), budget, guide, encode)
         stop_ids = frozenset[int]() if params.ignore_eos else tokenizer.stop_ids
         noted = self.loaded.runtime.noted_experts
-        request = Request(prepared.ids, feed, _token_choice(params), params.max_tokens, stop_ids, self.speculate,
+        request = Request(prepared.ids, feed, token_choice(params), params.max_tokens, stop_ids, self.speculate,
                           guide=guide, experts=ExpertUse(*noted) if noted else None)
         self._engine.submit(request)
         engine = self._engine
         return Stream(feed, lambda: engine.cancel(request), self._load_s, params.seed, request.speculated,
                       request.experts)
-
-    def _reading(self, asked: Ask | None, params: SamplingParams) -> tuple[TokenReader, ThinkingBudget | None]:
-        """How to read an answer, and what bounds its thinking; ``asked`` None: it is plain text."""
-        from tenth.text.stream import StopStrings, TextStream
-
-        tokenizer, stops = self._text.tokenizer, StopStrings(tuple(params.stop)) if params.stop else None
-        if asked is None:
-            return TokenReader(TextStream(tokenizer), None, stops), None
-        text = TextStream(tokenizer, shown=asked.shown, continuing=asked.opening is not None)
-        reader = TokenReader(text, asked.deltas(), stops, asked.calls())
-        if asked.thinking is None:
-            return reader, None
-        opening, closing, behind = (
-            tuple(tokenizer.encode(text, special=False, parse_special=True, continuing=True))
-            for text in (asked.thinking.opening, asked.thinking.closing, asked.thinking.behind)
-        )
-        return reader, ThinkingBudget(asked.budget, closing, opening, behind)
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
         """Token ids of a text; ``special``: with the begin and end tokens that the file asks for."""
@@ -462,7 +398,7 @@ class Model:
         if self._engine.is_closed:
             raise RequestError("the model is closed", "load it again")
         by_kind: dict[str, int] = self.loaded.runtime.memory()
-        return {"peak_bytes": _peak_bytes(), **by_kind}
+        return {"peak_bytes": peak_bytes(), **by_kind}
 
     @property
     def notes(self) -> list[str]:
@@ -492,21 +428,7 @@ class Model:
         counts = None if self._engine.is_closed else self.loaded.runtime.expert_counters()
         if counts is None:
             return {}
-        steps, tokens = self.loaded.runtime.step_counters(), max(self._engine.stats.n_rows, 1)
-        workers_s = steps.step_seconds * self.loaded.runtime.n_threads
-        waiting = min(counts.wait_seconds / workers_s, 1.0) if workers_s else 0.0
-        return {
-            "slot_bytes": counts.slot_bytes,
-            "tokens_held": round(self.loaded.placement.tokens_held, 2),
-            "hit_rate": round(counts.ready / max(counts.wanted, 1), 4),
-            "predicted_right": round(1 - counts.unused / max(counts.predicted, 1), 4),
-            "read_bytes": counts.read_bytes,
-            "read_bytes_per_token": counts.read_bytes // tokens,
-            "waiting_share": round(waiting, 4),
-            "computing_share": round(1 - waiting, 4),
-            "direct_reads": counts.direct,
-            **({"dropped": counts.dropped} if self.lossy else {}),
-        }
+        return expert_statistics(self.loaded, counts, self._engine.stats.n_rows, lossy=bool(self.lossy))
 
     @property
     def kv_tokens(self) -> int:
@@ -523,18 +445,8 @@ class Model:
     def description(self) -> dict[str, Any]:
         """task, architecture, parameters, context_tokens (as loaded), formats: weight format -> number of weights, and
         lossy: what changes its answers, if anything does."""
-        tensors = self.loaded.header.tensors.values()
-        formats: Counter[str] = Counter()
-        for tensor in tensors:
-            formats[tensor.format] += int(np.prod(tensor.shape, dtype=np.int64))
-        return {
-            "task": self.task,
-            "architecture": self.loaded.header.metadata.architecture,
-            "parameters": sum(formats.values()),
-            "context_tokens": self.loaded.runtime.context_tokens,
-            "formats": dict(formats.most_common()),
-            **({"lossy": self.lossy} if self.lossy else {}),
-        }
+        facts = description(self.loaded)
+        return {**facts, "lossy": self.lossy} if self.lossy else facts
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -542,8 +454,10 @@ class Model:
         return self._text.tokenizer
 
     @property
-    def _text(self) -> _Text:
-        return self._given_text or _read_text(self.loaded.header.metadata)  # which says what is wrong
+    def _text(self) -> ModelText:
+        from tenth.text.model_text import read_text
+
+        return self._given_text or read_text(self.loaded.header.metadata)  # which says what is wrong
 
 
 def _config(named: dict[str, Any], settings: dict[str, Any]) -> EngineConfig:
@@ -552,24 +466,3 @@ def _config(named: dict[str, Any], settings: dict[str, Any]) -> EngineConfig:
         if name not in known:
             raise RequestError(f"there is no setting {name!r}", f"there are: {', '.join(known)}")
     return EngineConfig(**{**named, **settings})
-
-
-def _token_choice(params: SamplingParams) -> TokenChoice:
-    """Complete settings as the engine takes them."""
-    bias = dict(params.logit_bias or {})
-    values: dict[str, Any] = {f.name: getattr(params, f.name) for f in fields(params)}
-    return TokenChoice(
-        temperature=values["temperature"], top_k=values["top_k"], top_p=values["top_p"], min_p=values["min_p"],
-        repetition=values["repetition_penalty"], presence=values["presence_penalty"],
-        frequency=values["frequency_penalty"], seed=values["seed"], n_top=values["top_logprobs"],
-        bias=(np.array(list(bias), np.int32), np.array(list(bias.values()), np.float32)),
-    )
-
-
-def _peak_bytes() -> int:
-    """Greatest resident size of this process, in bytes (VmHWM, proc(5)); 0 where the system does not say."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)

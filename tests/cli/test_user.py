@@ -42,8 +42,11 @@ def test_an_account_is_made_changed_and_removed_with_all_it_owns(tenth, state):
 
     assert tenth("user", "change", "bo", "--admin", "--concurrent", "2").code == 0
     assert (accounts.get("bo").role, accounts.get("bo").concurrent) == ("admin", 2)
+    wide = tenth("key", "new", "wide", "--account", "bo", "--scope", "infer", "--scope", "accounts").out.strip()
+    assert Keys(state).find(wide).caller.scopes == ("infer", "accounts")
     assert tenth("user", "change", "bo", "--member", "--concurrent", "0").code == 0
     assert (accounts.get("bo").role, accounts.get("bo").concurrent) == ("member", None)
+    assert Keys(state).find(wide).caller.scopes == ("infer",)
     assert tenth("user", "change", "ada", "--member").code == 2  # the last admin
     assert tenth("user", "change", "bo", "--password", stdin="another long one\n").code == 0
     assert accounts.check("bo", "another long one") is not None

@@ -12,7 +12,8 @@ import pytest
 import tenth
 from tenth.config import EngineConfig
 from tenth.loader import open_runtime
-from tenth.model import Model, _read_text
+from tenth.model import Model
+from tenth.text.model_text import read_text
 from tenth.weights.gguf import read_header
 
 FILE = Path(__file__).parents[1] / "data" / "golden_chat.gguf"
@@ -95,7 +96,7 @@ def scripted():
     opened = []
 
     def open_with(*script, template=ABLE):
-        text = _read_text(header.metadata, template)
+        text = read_text(header.metadata, template)
         ids = [i for part in script for i in text.tokenizer.encode(part, special=False, parse_special=True)]
         loaded = open_runtime(header, config)
         loaded = replace(loaded, runtime=Scripted(loaded.runtime, ids))

@@ -1,4 +1,4 @@
-"""Every op of the table: the native result against its meaning in NumPy (program/reference.py)."""
+"""Every op of the table: the native result against its meaning in NumPy (program/meanings/)."""
 
 import numpy as np
 import pytest

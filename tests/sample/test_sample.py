@@ -125,6 +125,20 @@ def test_presence_and_frequency_pass_over_the_prompt_but_repetition_does_not():
     assert token(repetition=2, n_prompt=1) == 1
 
 
+@pytest.mark.parametrize("change", [{"temperature": 0}, {}, {"top_p": 0.9}, {"top_k": 40, "n_top": 5}])
+@pytest.mark.parametrize("vocab", [(1 << 16) - 1, 1 << 16, 70001])
+def test_a_single_row_is_the_same_however_many_share_it(vocab, change):
+    for seed in range(3):
+        s, logits = settings(1, seed=seed, **change), rows(1, vocab, seed=seed)
+        if seed == 2:
+            logits[0, -1] = np.nan  # in the last block, which is not whole
+        alone, *shared = (_core.sample_rows(logits, s.packed(), threads) for threads in (1, 2, 3))
+        assert alone[0][0] == SAMPLE_NOT_A_NUMBER if seed == 2 else alone[0][0] >= 0
+        for other in shared:
+            for one, same_one in zip(alone, other, strict=True):
+                np.testing.assert_array_equal(one, same_one)
+
+
 def test_log_probabilities_are_those_of_the_raw_row():
     logits = rows(3, 5000, seed=8)
     bias = [(np.array([17], np.int32), np.array([100], np.float32))] * 3

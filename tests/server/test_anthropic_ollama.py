@@ -9,8 +9,7 @@ import openai
 import pytest
 from ollama import _types as ollama_types
 
-from tenth.server.dialects import ollama as ollama_dialect
-from tenth.server.dialects import ollama_lifetime
+from tenth.server.dialects import ollama_lifetime, ollama_request
 
 from .running import TINY, Held, Running, events, wait_until
 
@@ -149,10 +148,10 @@ def test_what_is_no_time_to_stay_open_is_a_400(server, given):
 
 
 @pytest.mark.parametrize(("params", "body"), [
-    (ollama_types.ChatRequest, ollama_dialect.ChatRequest),
-    (ollama_types.GenerateRequest, ollama_dialect.GenerateRequest),
-    (ollama_types.Options, ollama_dialect.Options),
-    (ollama_types.Message, ollama_dialect.Message),
+    (ollama_types.ChatRequest, ollama_request.ChatRequest),
+    (ollama_types.GenerateRequest, ollama_request.GenerateRequest),
+    (ollama_types.Options, ollama_request.Options),
+    (ollama_types.Message, ollama_request.Message),
 ])
 def test_every_official_field_of_ollama_is_honoured_or_refused_by_name(params, body):
     assert set(params.model_fields) <= set(body.model_fields) | set(body.unsupported)

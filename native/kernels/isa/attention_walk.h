@@ -104,6 +104,15 @@ struct Walk {
 // Into L2: half a span ahead is more than L1 can keep. Without it reading from memory was half as fast.
 TENTH_INLINE void fetch(const uint8_t* p) { __builtin_prefetch(p, 0, 2); }
 
+// The keys of the tile's first span, which are not fetched while another is read. Few queries wait for them; with many,
+// multiplying is what takes the time.
+static inline void fetch_first_keys(const Walk& w, int first_page, int last_page) {
+  if (w.tile.n_queries > kGroup) return;
+  const int begin = w.tile.first_span * kSpanPages, end = begin + kSpanPages;
+  for (int page = begin < first_page ? first_page : begin; page < (end < last_page ? end : last_page); page++)
+    for (int64_t i = 0; i < w.tile.shape.head_bytes(); i += 64) fetch(w.keys(page) + i);
+}
+
 TENTH_INLINE int clamped(int n) { return n < 0 ? 0 : n > kSpanTokens ? kSpanTokens : n; }
 
 constexpr int kSoftmaxQueries = 8;  // whose scores of a span, 4 KB, stay in L1 from pass to pass; those of a tile do not
@@ -213,9 +222,11 @@ static inline void finish(const Walk& w, int query, float* total) {
 // walk.weights and then their weighted sums of values in walk.span. score_scale(query): what scores must be multiplied by.
 template <class Format> void walk(const AttentionTile& t) {
   Walk w(t);
+  const int first_page = w.first_key / kPageTokens, last_page = w.newest / kPageTokens + 1;
+  fetch_first_keys(w, first_page, last_page);
   Format format(w);
   const int64_t partial = attention_partial(w.head_dim);
-  const int n = t.n_queries, at_once = format.at_once(), first_page = w.first_key / kPageTokens, last_page = w.newest / kPageTokens + 1;
+  const int n = t.n_queries, at_once = format.at_once();
   for (int i = 0; i < n && !t.partials; i++) clear(w, w.total + i * partial);
   for (int span = t.first_span; span < t.last_span; span++) {
     Piece piece{span * kSpanPages, (span + 1) * kSpanPages, 0, 0};

@@ -102,8 +102,9 @@ def _remove(state: State, accounts: Accounts, name: str, as_json: bool) -> None:
     from tenth.server.chats.search import open_index
     from tenth.server.chats.store import Chats
 
-    user = accounts.remove(name)
-    Chats(state, open_index(state)).delete_all(user.id)
+    chats = Chats(state, open_index(state))
+    user = accounts.remove(name, chats.delete_all)
+    chats.sweep()
     erase(state)
     write_json(asdict(user)) if as_json else write_line(f"removed {user.name} ({user.id}) with all that it owned")
 

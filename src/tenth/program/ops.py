@@ -1,7 +1,7 @@
 """The op table: every op a program may contain, once. The docstring of each row is its specification.
 
 A row's function is the shape rule: from inputs and attrs to the (rows, shape, dtype) of each output; it raises
-AssertionError where they do not fit, because a wrong program is our bug, never the user's. ``reference.py`` gives each
+AssertionError where they do not fit, because a wrong program is our bug, never the user's. ``meanings/`` gives each
 op its meaning in NumPy under the same name, the native plan gives it speed. All arithmetic is float32 unless said.
 
 Shapes in the docstrings are per row with the row count n in front. Input names ending in "*" stand for any number of

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +97,7 @@ class Accounts:
         return self.get(id)
 
     def change(self, id: str, changes: dict[str, Any]) -> User:
-        """Change role, password or limits. The last admin stays one."""
+        """Change role, password or limits. The last admin stays one; keys keep no scope that the role has not."""
         user = self.get(id)
         values = dict(changes)
         if (password := values.pop("password", None)) is not None:
@@ -106,18 +107,21 @@ class Accounts:
         with self._state.transaction() as db:
             for name, value in values.items():
                 db.execute(f"UPDATE users SET {name} = ? WHERE id = ?", (value, user.id))
+            if "role" in values:
+                _cut_scopes(db, user.id, SCOPES_OF[values["role"]])
             if "password" in values:
                 db.execute("DELETE FROM sessions WHERE user_id = ?", (user.id,))
             _keep_an_admin(db)
         return self.get(user.id)
 
-    def remove(self, id: str) -> User:
-        """Delete an account with everything that it owns but chats, which ``Chats.delete_all`` deletes."""
+    def remove(self, id: str, and_chats: Callable[[Database, str], None]) -> User:
+        """Delete an account with everything that it owns. ``and_chats``: deletes chats and what belongs to them."""
         user = self.get(id)
-        with self._state.transaction() as db:
+        with self._state.transaction(user.id) as db:
             db.execute("DELETE FROM batch_lines WHERE batch IN (SELECT id FROM batches WHERE owner = ?)", (user.id,))
             for table in OWNED:
                 db.execute(f"DELETE FROM {table} WHERE owner = ?", (user.id,))
+            and_chats(db, user.id)
             db.execute("DELETE FROM users WHERE id = ?", (user.id,))
             if db.execute("SELECT count(*) AS n FROM users").fetchone()["n"]:
                 _keep_an_admin(db)
@@ -156,6 +160,12 @@ def _hasher() -> Any:
     from argon2 import PasswordHasher
 
     return PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+
+
+def _cut_scopes(db: Database, user_id: str, allowed: tuple[str, ...]) -> None:
+    for row in db.execute("SELECT id, scopes FROM keys WHERE user_id = ?", (user_id,)).fetchall():
+        kept = " ".join(scope for scope in row["scopes"].split() if scope in allowed)
+        db.execute("UPDATE keys SET scopes = ? WHERE id = ?", (kept, row["id"]))
 
 
 def _keep_an_admin(db: Database) -> None:

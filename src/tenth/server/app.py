@@ -61,7 +61,7 @@ class App:
     def __init__(self, sources: Sequence[tuple[str, str]], load: Load, config: ServerConfig,
                  state: Path | str, engine: EngineConfig | None = None) -> None:
         self.config, self.metrics, self.resumables = config, Metrics(), Resumables()
-        self.state = State(state)
+        self.state = State(state, config.most_kept)
         self.keys, self.accounts = Keys(self.state), Accounts(self.state)
         self.sessions = Sessions(self.state, self.accounts, self.keys)
         has_keys = any(key.revoked_at is None for key in self.keys.all()) or self.accounts.exist

@@ -41,6 +41,8 @@ class ServerConfig:
     database: str | None = _setting(
         None, "Keep chats, accounts and keys in PostgreSQL (also TENTH_DATABASE); default: a file in the data folder.",
         metavar="URL")
+    most_kept: int = _setting(100_000, "Responses, and chats, kept for one key or account; of batches a hundredth.",
+                              min=1)
     waiting: int = _setting(64, "Requests that may wait for a model; one more is told to come again (429).", min=1,
                             max=4096)
     idle_unload: float = _setting(0.0, "Close a model after so many seconds without requests; 0 means never.", min=0.0,

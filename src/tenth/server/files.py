@@ -18,6 +18,7 @@ from tenth.server.state import State
 
 MOST_LINES = 50_000
 MOST_FILES = 1000  # of one owner
+MOST_AT_WORK = 64  # batches of one owner
 MOST_STORED_BYTES = 4 << 30  # of one owner
 ENDED = ("completed", "failed", "cancelled")
 
@@ -80,6 +81,12 @@ class Batches:
         """Store a batch of (custom id, body), and give its id."""
         id = new_id("batch_")
         with self._state.transaction() as db:
+            self._state.make_room(db, "batches", owner)
+            at_work = db.execute("SELECT count(*) AS n FROM batches WHERE owner = ? AND status = 'in_progress'",
+                                 (owner,)).fetchone()["n"]
+            if at_work >= MOST_AT_WORK:
+                raise Refused(429, f"{at_work} batches of yours are at work, which is the most", "wait for one to end",
+                              retry_after_s=60)
             db.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, 'in_progress', NULL, NULL, NULL)",
                        (id, owner, time.time(), input_file, endpoint, json.dumps(metadata)))
             db.executemany("INSERT INTO batch_lines VALUES (?, ?, ?, ?, NULL, NULL)",
@@ -111,7 +118,7 @@ class Batches:
 
     def end(self, id: str, owner: str, status: str) -> None:
         """Make the files of a batch's answers and errors, and end it. Nothing happens when it has ended, or is gone."""
-        rows = self._state.query("SELECT n, custom, code, answer FROM batch_lines WHERE batch = ? AND code IS NOT NULL "
+        rows = self._state.query("SELECT n, custom, code, answer FROM batch_lines WHERE batch = ? AND answer <> '' "
                                  "ORDER BY n", id)
         good = [_line(id, row) for row in rows if row["code"] < 400]
         bad = [_line(id, row) for row in rows if row["code"] >= 400]
@@ -123,6 +130,18 @@ class Batches:
                      (("output", good), ("error", bad))]
             db.execute("UPDATE batches SET status = ?, ended_at = ?, output_file = ?, error_file = ? WHERE id = ?",
                        (status, time.time(), *files, id))
+            db.execute("UPDATE batch_lines SET body = '', answer = '' WHERE batch = ?", (id,))  # they are in the files
+
+    def delete(self, id: str, owner: str) -> None:
+        """Remove a batch that has ended; its files stay."""
+        with self._state.transaction() as db:
+            row = db.execute("SELECT status FROM batches WHERE id = ? AND owner = ?", (id, owner)).fetchone()
+            if row is None:
+                raise Refused(404, f"there is no batch {id!r}")
+            if row["status"] not in ENDED:
+                raise Refused(409, f"the batch {id!r} is at work", "cancel it first")
+            db.execute("DELETE FROM batch_lines WHERE batch = ?", (id,))
+            db.execute("DELETE FROM batches WHERE id = ?", (id,))
 
     def _store(self, db: Database, owner: str, name: str, lines: Iterable[str]) -> str | None:
         content = "".join(lines).encode()

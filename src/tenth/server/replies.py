@@ -258,7 +258,7 @@ class OpenAIError(BaseModel):
     type: str
     param: str | None
     code: str | None
-    values: dict[str, str | int] | None = None  # of /api: what the code's text names
+    values: dict[str, str | int | float] | None = None  # of /api: what the code's text names
 
 
 class Failed(BaseModel):

@@ -42,6 +42,7 @@ class Responses:
     def add(self, stored: Stored) -> None:
         """Store a new response."""
         with self._state.transaction() as db:
+            self._state.make_room(db, "responses", stored.owner)
             db.execute("INSERT INTO responses VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (
                 stored.id, stored.owner, time.time(), stored.previous_id, stored.status, json.dumps(stored.request),
                 json.dumps(stored.messages), json.dumps(stored.body)))

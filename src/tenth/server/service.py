@@ -11,7 +11,8 @@ from functools import partial
 
 from tenth.errors import Cause
 from tenth.gathering import Gathering
-from tenth.model import Model, Prepared
+from tenth.model import Model
+from tenth.preparing import Prepared
 from tenth.server import logs
 from tenth.server.admission import EXPECTED_TOKENS, Need, Ticket
 from tenth.server.answers import Choice, Delta, End, Event, events_of, merged

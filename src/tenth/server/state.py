@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tenth.library import library_folder
-from tenth.server.chats.schema import ACCOUNTS, CHATS, FOUND, MORE, PAIRED, REVS
+from tenth.server.chats.schema import ACCOUNTS, CHATS, FOUND, MORE, OWNERS, PAIRED, REVS
 from tenth.server.databases import Database, Step, open_engine
 from tenth.server.failures import Refused
 
 T = TypeVar("T")
 VARIABLE = "TENTH_DATABASE"
 RETRY_S = 1.0
+MOST_KEPT = 100_000
 
 STEPS: tuple[Step, ...] = (
     """
@@ -57,6 +58,7 @@ STEPS: tuple[Step, ...] = (
     MORE,
     PAIRED,
     REVS,
+    OWNERS,
 )
 
 
@@ -71,9 +73,13 @@ def state_place(database: str | None = None) -> Path | str:
 
 
 class State:
-    """The open database. Methods may be called from any thread; ``run`` from the event loop."""
+    """The open database. Methods may be called from any thread; ``run`` from the event loop.
 
-    def __init__(self, where: Path | str) -> None:
+    ``most_kept``: responses of one owner, and chats; of batches, which have many lines, a hundredth.
+    """
+
+    def __init__(self, where: Path | str, most_kept: int = MOST_KEPT) -> None:
+        self._most = {"responses": most_kept, "chats": most_kept, "batches": max(1, most_kept // 100)}
         self.engine = open_engine(where)
         try:
             self.engine.migrate(STEPS)
@@ -84,6 +90,13 @@ class State:
     def transaction(self, *owners: str) -> AbstractContextManager[Database]:
         """A transaction that is on the disk when the block has ended, or not there at all; see Engine."""
         return self.engine.transaction(*owners)
+
+    def make_room(self, db: Database, table: str, owner: str) -> None:
+        """Refuse (507) one more of an owner's things than are kept of one."""
+        most = self._most[table]
+        if db.execute(f"SELECT count(*) AS n FROM {table} WHERE owner = ?", (owner,)).fetchone()["n"] >= most:
+            raise Refused(507, f"you have {most} {table} here, and no more are kept for one key or account",
+                          "delete some, or start the server with a greater --most-kept")
 
     def query(self, sql: str, *values: Any) -> list[Any]:
         """Rows of a SELECT."""

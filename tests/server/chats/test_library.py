@@ -209,6 +209,16 @@ def test_errors_of_the_pages_routes_have_codes_that_stay_and_those_of_openais_ar
     assert "values" not in error.json()["error"]
 
 
+def test_a_bound_that_is_no_whole_number_is_told_as_the_document_says(desk):
+    from tenth.server.replies import Failed, OpenAIError
+
+    told = desk.post("/api/chats", {"settings": {"top_p": 0}}, headers={"origin": desk.url})
+    assert told.status_code == 400
+    error = Failed.model_validate(told.json()).error
+    assert isinstance(error, OpenAIError)
+    assert error.values == {"field": "top_p", "least": 1e-6}
+
+
 def test_models_behind_links_are_listed_or_left_out_and_never_a_fault(bare, tmp_path):
     home, disk = tmp_path / "home", tmp_path / "disk"
     (home / "models").mkdir(parents=True, exist_ok=True)

@@ -283,3 +283,13 @@ def test_a_disk_that_is_full_keeps_what_was_added_and_says_so(desk, monkeypatch)
 def test_a_long_branch_that_comes_last_message_first_is_put_in_order():
     said = [Said(str(n), str(n - 1) if n else None, "user", "x") for n in range(20_000)][::-1]
     assert [one.key for one in joined(said)] == [str(n) for n in range(20_000)]
+
+
+def test_an_imported_answer_without_a_question_cannot_be_made_again(desk):
+    said = [{"type": "text", "id": "1", "convId": "c", "role": "assistant", "content": "Welcome.", "parent": None,
+             "children": [], "timestamp": 1700000001000}]
+    (found,), _ = imported(desk, {"conv": {**LLAMA["conv"], "currNode": "1"}, "messages": said})
+    (answer,) = found["messages"]
+    again = desk.post(f"/api/chats/{found['chat']['id']}/messages/{answer['id']}/regenerate", {})
+    assert again.status_code == 409
+    assert "no question" in again.text

@@ -8,6 +8,7 @@ from tenth.server.chats.parts import erase
 from tenth.server.chats.search import open_index, snippet_of
 from tenth.server.chats.store import Chats
 from tenth.server.chats.words import terms, words
+from tenth.server.failures import Refused
 from tenth.server.state import State
 
 from ..running import TINY, Running
@@ -80,6 +81,37 @@ def test_a_changed_message_is_found_by_its_new_text_only(store):
     assert len(find(store, "user_edit", "another")) == 1
     store.delete("user_edit", chat)
     assert not find(store, "user_edit", "another")
+
+
+def test_a_long_chat_is_deleted_in_slices_that_others_can_write_between(store, monkeypatch):
+    monkeypatch.setattr("tenth.server.chats.store.SLICE", 4)
+    gone = say(store, "user_slices", *(f"pagodas {n}" for n in range(10)))
+    kept = say(store, "user_slices", "pagodas stay")
+    between = []
+    monkeypatch.setattr("tenth.server.chats.store.time.sleep", lambda _: between.append(
+        (store.change("user_slices", kept, {"title": "written"})["title"], len(find(store, "user_slices", "pagodas")))))
+    store.delete("user_slices", gone)
+    assert between == [("written", 1)] * 3  # at once gone for its owner
+    assert not store._state.query("SELECT id FROM messages WHERE chat_id = ?", gone)
+    assert not store._state.query("SELECT id FROM chats WHERE id = ?", gone)
+
+
+def test_what_a_killed_server_left_of_a_deleted_chat_is_deleted_by_the_next(tmp_path):
+    state = State(tmp_path / "state.db")
+    chats = Chats(state, open_index(state))
+    gone = say(chats, "local", "the passphrase is Xylophonquark " * 300)
+    chats.sweep = lambda: None  # killed here
+    chats.delete("local", gone)
+    assert state.query("SELECT id FROM messages")
+    with pytest.raises(Refused, match="there is no chat"):
+        chats.get("local", gone)
+    with Running({"tiny": TINY}, tmp_path):
+        wait_for(lambda: not chats.has_traces())
+    assert not state.query("SELECT id FROM messages")
+    with state.transaction() as db:
+        db.execute("INSERT INTO found (found) VALUES ('integrity-check')")
+    state.close()
+    assert not [path for path in tmp_path.iterdir() if b"xylophonquark" in path.read_bytes().lower()]
 
 
 def test_nothing_of_what_was_deleted_is_left_in_the_files(tmp_path):

@@ -93,6 +93,7 @@ class ChatServer:
             await asyncio.sleep(ERASE_S)
             if self.chats.was_deleted.is_set():
                 self.chats.was_deleted.clear()
+                await self.state.run(self.chats.sweep)
                 with contextlib.suppress(TenthError):  # a disk that fails: tried again after the next start
                     if not await self.state.run(erase, self.state):
                         self.chats.was_deleted.set()

@@ -146,6 +146,8 @@ async def regenerate(chat_id: str, message_id: str, body: bodies.Again, request:
     old = await desk.state.run(desk.chats.message, owner, chat_id, message_id)
     answer = _answer(desk, chat, body.model, body.settings)
     answer["parent_id"] = old["id"] if old["role"] == "user" else old["parent_id"]
+    if answer["parent_id"] is None:  # of an imported chat
+        raise Refused(409, "there is no question that this answers", "ask one instead")
     with _room(desk, request):
         chat, (new,) = await desk.state.run(desk.chats.add_messages, owner, chat_id, [answer])
         desk.hub.tell(owner, "chat", {"chat": chat})

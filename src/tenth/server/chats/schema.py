@@ -89,3 +89,6 @@ PAIRED = "ALTER TABLE pairings ADD COLUMN key_id TEXT REFERENCES keys (id) ON DE
 
 # Which of two states of a message is the newer one.
 REVS = "ALTER TABLE messages ADD COLUMN rev INTEGER NOT NULL DEFAULT 0;"
+
+# How much somebody has is counted whenever something is added.
+OWNERS = "CREATE INDEX responses_by_owner ON responses (owner); CREATE INDEX batches_by_owner ON batches (owner);"

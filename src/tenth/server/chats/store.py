@@ -6,6 +6,7 @@ objects of docs/chats.md.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -24,9 +25,13 @@ Chat = dict[str, Any]
 Message = dict[str, Any]
 
 AT_WORK = ("queued", "prompt", "running")
+GONE = "gone "  # stands before the owner of a chat that is being deleted
+SLICE = 200  # messages that are deleted at a time
+PAUSE_S = 0.002  # between two slices, for whoever waits to write
 MOST_MESSAGES = 20_000  # of one chat, all branches
 MOST_PAGE = 500
 TRACES = ("", "traces")  # a preference of nobody's: something was deleted, of which traces are left in the files
+IS_GONE = f"substr(owner, 1, {len(GONE)}) = '{GONE}'"
 FACTS = ("usage", "timings", "cost", "cause")  # kept together as JSON
 BELOW = ("WITH RECURSIVE below (id) AS (SELECT id FROM messages WHERE id = ? UNION ALL SELECT messages.id FROM "
          "messages JOIN below ON parent_id = below.id WHERE chat_id = ?) SELECT id FROM below")
@@ -80,6 +85,7 @@ class Chats:
         """A new chat."""
         now, id = time.time(), new_id("chat_")
         with self._state.transaction(owner) as db:
+            self._state.make_room(db, "chats", owner)
             _own_folder(db, owner, folder_id)
             db.execute("INSERT INTO chats (id, owner, title, title_words, folder_id, is_pinned, created_at, "
                        "updated_at, model, settings, current_id, rev) VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?, ?, NULL, 1)",
@@ -109,15 +115,37 @@ class Chats:
         """Delete a chat with all that it holds."""
         with self._state.transaction(owner) as db:
             _find(db, owner, id)
-            self._remove(db, owner, "chat_id = ?", id)
-            db.execute("DELETE FROM chats WHERE id = ?", (id,))
+            self._disown(db, "id = ?", id)
+        self.sweep()
 
-    def delete_all(self, owner: str) -> None:
-        """Delete everything of an owner."""
-        with self._state.transaction(owner) as db:
-            self._remove(db, owner, "chat_id IN (SELECT id FROM chats WHERE owner = ?)", owner)
-            for table in ("chats", "folders", "presets", "attachments", "preferences"):
-                db.execute(f"DELETE FROM {table} WHERE owner = ?", (owner,))
+    def delete_all(self, db: Database, owner: str) -> None:
+        """Delete everything of an owner; its chats are nobody's then, until ``sweep``."""
+        self._disown(db, "owner = ?", owner)
+        for table in ("folders", "presets", "attachments", "preferences"):
+            db.execute(f"DELETE FROM {table} WHERE owner = ?", (owner,))
+
+    def _disown(self, db: Database, where: str, value: str) -> None:
+        self.leave_traces(db)
+        db.execute(f"UPDATE chats SET owner = '{GONE}' || owner WHERE {where}", (value,))
+
+    def sweep(self) -> None:
+        """Delete the chats that are nobody's, in slices: ten thousand messages at once kept others waiting for seconds.
+
+        What a full disk, or an end of the process, leaves is done later, as the erasing of traces is.
+        """
+        with contextlib.suppress(Refused):
+            while rows := self._state.query(f"SELECT id, owner FROM chats WHERE {IS_GONE} LIMIT 1"):
+                self._delete_slice(rows[0]["id"], rows[0]["owner"].removeprefix(GONE))
+                time.sleep(PAUSE_S)
+
+    def _delete_slice(self, chat_id: str, owner: str) -> None:
+        with self._state.transaction() as db:
+            numbers = db.execute("SELECT n FROM messages WHERE chat_id = ? ORDER BY n LIMIT ?",
+                                 (chat_id, SLICE)).fetchall()
+            if numbers:
+                self._remove(db, owner, "chat_id = ? AND messages.n <= ?", chat_id, numbers[-1]["n"])
+            if len(numbers) < SLICE:
+                db.execute("DELETE FROM chats WHERE id = ?", (chat_id,))
 
     def _remove(self, db: Database, owner: str, where: str, *values: Any) -> None:
         """Take messages out of the index and delete them, with attachments that no other message has."""
@@ -191,6 +219,7 @@ class Chats:
                       "current_id": None, **chat, "is_pinned": int(chat["is_pinned"]),
                       "settings": json.dumps(chat["settings"])}
             current, ids = values.pop("current"), dict[str, str]()
+            self._state.make_room(db, "chats", owner)
             _add(db, "chats", values)
             for message in messages[:MOST_MESSAGES]:
                 fields = {name: value for name, value in message.items() if name not in ("key", "parent", "files")}
@@ -266,7 +295,7 @@ class Chats:
     def at_work(self) -> list[tuple[str, str, str, str | None]]:
         """(owner, chat, message, server) of answers that have not ended."""
         rows = self._state.query("SELECT owner, chat_id, messages.id, server FROM messages JOIN chats ON chats.id = "
-                                 "chat_id WHERE status IN ('queued', 'prompt', 'running')")
+                                 f"chat_id WHERE status IN ('queued', 'prompt', 'running') AND NOT {IS_GONE}")
         return [(row["owner"], row["chat_id"], row["id"], row["server"]) for row in rows]
 
 

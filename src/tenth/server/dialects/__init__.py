@@ -13,6 +13,7 @@ from tenth.server.dialects import (
     anthropic,
     ollama,
     ollama_embed,
+    ollama_models,
     openai_batches,
     openai_chat,
     openai_completions,
@@ -48,6 +49,7 @@ DIALECTS = (
     Dialect(anthropic.router, ("/v1/messages",), anthropic.error_body),
     Dialect(APIRouter(), PATHS),  # before Ollama's, whose paths begin in the same way
     Dialect(ollama.router, ("/api/",), ollama.error_body),
+    Dialect(ollama_models.router),
     Dialect(ollama_embed.router),
 )
 

@@ -15,8 +15,9 @@ from starlette.responses import Response
 from tenth.gathering import vectors
 from tenth.server import reading
 from tenth.server.body import Body, JsonRoute, SamplingBody
-from tenth.server.dialects.ollama import AT_START, Options, named
+from tenth.server.dialects.ollama import named
 from tenth.server.dialects.ollama_lifetime import keep_alive, note
+from tenth.server.dialects.ollama_request import AT_START, Options
 from tenth.server.dialects.openai_chat import get_service
 from tenth.server.dialects.openai_embeddings import MOST_DIMENSIONS
 from tenth.server.failures import Refused

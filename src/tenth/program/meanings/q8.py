@@ -1,0 +1,45 @@
+"""Activations rounded to int8, and the ops that end in that."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tenth.program.meanings.context import MEANINGS, Array, Attrs, Context, Meaning, means
+from tenth.program.ops import OPS
+from tenth.program.values import Q8_BLOCK
+
+
+class Q8(NamedTuple):
+    """A q8 value: int8 [n, …, k] and float32 scales [n, …, k / 32]."""
+
+    q: NDArray[np.int8]
+    scale: NDArray[np.float32]
+
+
+def quantize(x: Array) -> Q8:
+    """[n, …, k] -> q8, in float32, as the op table says."""
+    blocks = x.astype(np.float32).reshape(*x.shape[:-1], -1, Q8_BLOCK)
+    largest = np.abs(blocks).max(-1, keepdims=True)
+    inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
+    q = np.clip(np.rint(blocks * inverse), -127, 127)
+    return Q8(q.astype(np.int8).reshape(x.shape), (largest / np.float32(127))[..., 0])
+
+
+def dequantize(x: Q8, dtype: type[np.floating[Any]] = np.float32) -> Array:
+    """The numbers a q8 value stands for."""
+    return (x.q.reshape(*x.scale.shape, Q8_BLOCK) * x.scale.astype(dtype)[..., None]).reshape(x.q.shape)
+
+
+@means("quantize")
+def _quantize(x: list[Array], attrs: Attrs, context: Context) -> Q8:
+    return quantize(x[0])
+
+
+def _then_quantize(op: str) -> Meaning:
+    return lambda x, attrs, context: quantize(MEANINGS[op](x, attrs, context))
+
+
+MEANINGS |= {f"{op}_q8": _then_quantize(op) for op in OPS if f"{op}_q8" in OPS}
