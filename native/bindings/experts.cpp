@@ -4,11 +4,13 @@
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <chrono>
 #include <cstring>
 #include <thread>
+#include <tuple>
 
 #include "base/expect.h"
 #include "experts/store.h"
@@ -128,7 +130,12 @@ void bind_experts(nb::module_& m) {
       .def(nb::init<>())
       .def("add_layer", &ExpertCache::add_layer, "n_experts"_a)
       .def("add_matrix", &ExpertCache::add_matrix, "layer"_a, "stage"_a, "slot_bytes"_a)
-      .def("finish", &ExpertCache::finish, "n_slots"_a, "half_life_steps"_a, "passing_slots"_a)
+      .def("finish", &ExpertCache::finish, "n_slots"_a, "half_life_steps"_a, "passing_slots"_a, "are_fresh"_a = false)
+      .def("take_fresh", [](ExpertCache& c, int64_t bytes) {
+        const SlotRun run = c.take_fresh(bytes);
+        return std::make_tuple(run.size, run.first, run.n);
+      }, "bytes"_a)
+      .def("warmed", [](ExpertCache& c, int size, int first, int n) { c.warmed({size, first, n}); }, "size"_a, "first"_a, "n"_a)
       .def("begin_step", &ExpertCache::begin_step, "n_tokens"_a)
       .def("want", [](ExpertCache& c, int layer, const std::vector<std::pair<int, int>>& experts) {
         auto touched = touched_from(experts);

@@ -25,7 +25,7 @@ int ExpertCache::add_matrix(int layer, int stage, int64_t slot_bytes) {
   return int(matrices_.size()) - 1;
 }
 
-void ExpertCache::finish(const std::map<int64_t, int64_t>& n_slots, double half_life_steps, int64_t passing_slots) {
+void ExpertCache::finish(const std::map<int64_t, int64_t>& n_slots, double half_life_steps, int64_t passing_slots, bool are_fresh) {
   expect(slices_.empty() && half_life_steps > 0 && passing_slots > 0, "experts: finished twice, or no half life");
   std::map<int64_t, int> size_of;
   for (auto [bytes, count] : n_slots) {
@@ -35,7 +35,8 @@ void ExpertCache::finish(const std::map<int64_t, int64_t>& n_slots, double half_
     size.slot_bytes = bytes;
     size.n_slots = count;
     size.base = arena_bytes_;
-    for (int64_t i = count; i-- > 0;) size.free.push_back(int32_t(i));
+    for (int64_t i = are_fresh ? 0 : count; i-- > 0;) size.free.push_back(int32_t(i));
+    size.next_fresh = int32_t(are_fresh ? 0 : count);
     arena_bytes_ += bytes * count;
     sizes_.push_back(std::move(size));
   }
@@ -60,6 +61,25 @@ void ExpertCache::finish(const std::map<int64_t, int64_t>& n_slots, double half_
   usage_ = Usage(n_experts_, half_life_steps);
   set_now(-1);
   passing_slots_ = passing_slots;
+}
+
+SlotRun ExpertCache::take_fresh(int64_t bytes) {
+  const auto warm_share = [](const Size& size) { return double(size.next_fresh) / double(size.n_slots); };
+  const auto at = std::min_element(sizes_.begin(), sizes_.end(), [&](const Size& a, const Size& b) { return warm_share(a) < warm_share(b); });
+  if (at == sizes_.end()) return {};
+  SlotRun run{int32_t(at - sizes_.begin()), at->next_fresh};
+  run.n = int32_t(std::min((bytes + at->slot_bytes - 1) / at->slot_bytes, at->n_slots - at->next_fresh));
+  run.at = at->base + run.first * at->slot_bytes;
+  run.bytes = run.n * at->slot_bytes;
+  at->next_fresh += run.n;
+  at->n_warming += run.n;
+  return run;
+}
+
+void ExpertCache::warmed(const SlotRun& run) {
+  Size& size = sizes_[run.size];
+  for (int32_t i = run.n; i-- > 0;) size.free.push_back(run.first + i);
+  size.n_warming -= run.n;
 }
 
 // ---------------------------------------------------------------- which slices may be replaced
@@ -272,9 +292,12 @@ int64_t ExpertCache::next_idle_read() {
   for (; next_preloaded_ < preloaded_.size(); next_preloaded_++) {
     const int64_t slice = preloaded_[next_preloaded_];
     Slice& s = slices_[slice];
-    if (state(slice) != SliceState::absent || s.wanted_at >= 0 || sizes_[s.size].free.empty()) continue;
-    s.slot = sizes_[s.size].free.back();
-    sizes_[s.size].free.pop_back();
+    Size& size = sizes_[s.size];
+    if (state(slice) != SliceState::absent || s.wanted_at >= 0) continue;
+    if (size.free.empty() && (size.has_fresh() || size.n_warming)) return -1;  // until they are warm
+    if (size.free.empty()) continue;
+    s.slot = size.free.back();
+    size.free.pop_back();
     s.state.store(SliceState::reading, std::memory_order_relaxed);
     return slice;
   }
@@ -332,6 +355,7 @@ int32_t ExpertCache::find_slot(Slice& s, bool is_wanted) {
     set_passing(s, !is_wanted || size.n_passing < passing_slots_);  // so that a first prompt need not take slots of others
     return slot;
   }
+  if (size.has_fresh()) return find_slot_while_fresh(s, is_wanted);
   const int64_t least = least_kept(size);
   const bool is_used = is_wanted && (least < 0 || value(s) > value(slices_[least]));
   int64_t victim = -1;
@@ -347,6 +371,16 @@ int32_t ExpertCache::find_slot(Slice& s, bool is_wanted) {
   if (victim < 0) return -1;
   const int32_t slot = evict(victim);
   set_passing(s, !is_used);
+  return slot;
+}
+
+// The same where none is free and some are fresh: s passes.
+int32_t ExpertCache::find_slot_while_fresh(Slice& s, bool is_wanted) {
+  Size& size = sizes_[s.size];
+  int32_t slot = -1;
+  if (!size.passing.empty()) slot = evict(size.passing.begin()->second);
+  else if (size.n_passing < passing_slots_ || (is_wanted && !will_one_finish(s))) slot = size.next_fresh++;
+  if (slot >= 0) set_passing(s, true);
   return slot;
 }
 
@@ -411,6 +445,7 @@ void ExpertCache::check() const {
   for (size_t i = 0; i < sizes_.size(); i++) {
     users[i].resize(sizes_[i].n_slots);
     for (int32_t slot : sizes_[i].free) users[i][slot]++;
+    for (int32_t slot = sizes_[i].next_fresh; slot < sizes_[i].n_slots; slot++) users[i][slot]++;
     listed[i] = int64_t(sizes_[i].passing.size());
     for (const auto& kept : sizes_[i].kept) listed[i] += int64_t(kept.size());
   }
@@ -428,7 +463,8 @@ void ExpertCache::check() const {
     }
   }
   for (size_t i = 0; i < sizes_.size(); i++) {
-    need(std::all_of(users[i].begin(), users[i].end(), [](int n) { return n == 1; }), "a slot has not exactly one user");
+    need(std::all_of(users[i].begin(), users[i].end(), [](int n) { return n <= 1; }), "a slot has two users");
+    need(std::count(users[i].begin(), users[i].end(), 0) == sizes_[i].n_warming, "a slot is lost");
     need(passing[i] == sizes_[i].n_passing, "the number of passing slices");
     need(listed[i] == 0, "a listed slice is not replaceable");
   }

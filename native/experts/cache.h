@@ -4,6 +4,9 @@
 // A *slice* is one expert's rows of one matrix. Slices live in *slots* of their size; a slot is empty or holds a slice that is
 // being read or is ready. Slices of one expert share its use count (usage.h).
 //
+// Memory that was never touched costs the kernel time, so slots may begin *fresh*: they become free as somebody warms them,
+// and until then what is read passes through few slots; a fresh one is taken cold only where a layer would wait for ever.
+//
 // What may be replaced, in this order: free slots; *passing* slices (read by prediction, or for experts too little used to
 // stay) in order of arrival; the kept slice of least value, if the new one has more; so a long prompt passes through a
 // small part of the slots and leaves what generation had gathered. Never replaced: slices that a worker is multiplying;
@@ -31,6 +34,12 @@ struct TouchedExpert {
   int32_t rows;    // how many rows of the step chose it
 };
 
+// Slots of one size, side by side in the arena.
+struct SlotRun {
+  int32_t size = 0, first = 0, n = 0;
+  int64_t at = 0, bytes = 0;  // in the arena
+};
+
 struct CacheCounts {
   int64_t wanted = 0;     // slices that layers asked for
   int64_t ready = 0;      // of these, in memory when asked for
@@ -52,7 +61,10 @@ class ExpertCache {
   // Gives its number. Slices are numbered matrix by matrix: first_slice(matrix) + expert.
   int add_matrix(int layer, int stage, int64_t slot_bytes);
   // n_slots by slot size. `passing_slots`: the most slots of one size that passing slices may hold.
-  void finish(const std::map<int64_t, int64_t>& n_slots, double half_life_steps, int64_t passing_slots);
+  void finish(const std::map<int64_t, int64_t>& n_slots, double half_life_steps, int64_t passing_slots, bool are_fresh = false);
+  // Fresh slots to be warmed, of at least so many bytes if there are; n = 0: none are left. They are free once `warmed` is called.
+  SlotRun take_fresh(int64_t bytes);
+  void warmed(const SlotRun& run);
 
   // ---- a step
   void begin_step(int64_t n_tokens);
@@ -125,6 +137,9 @@ class ExpertCache {
   struct Size {
     int64_t slot_bytes = 0, n_slots = 0, base = 0;
     int64_t n_passing = 0;
+    int32_t next_fresh = 0;  // slots from here on are fresh
+    int32_t n_warming = 0;   // taken, and not warm yet
+    bool has_fresh() const { return next_fresh < n_slots; }
     std::vector<int32_t> free;
     std::vector<std::set<std::pair<double, int64_t>>> kept;  // by layer (key, slice): ready, replaceable
     std::set<std::pair<int64_t, int64_t>> passing;  // (arrival, slice): ready, replaceable
@@ -147,6 +162,7 @@ class ExpertCache {
   void keep_if_used(int64_t slice);
   bool begin_read(int64_t slice, bool is_wanted);
   int32_t find_slot(Slice& s, bool is_wanted);
+  int32_t find_slot_while_fresh(Slice& s, bool is_wanted);
   int32_t evict(int64_t slice);
   int64_t take_last_wanted(int32_t size, int32_t after);
   bool will_one_finish(const Slice& s) const;

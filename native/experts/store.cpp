@@ -1,6 +1,8 @@
 // experts/store.cpp: reading slices into the arena.
 #include "experts/store.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <chrono>
 #include <stdexcept>
@@ -18,6 +20,9 @@ constexpr double kWorthGuessing = 0.01, kShareStep = 0.25;
 constexpr int kGuessReads = 4;
 constexpr int kIdleReads = 2;  // in flight: enough for most of the disk's speed, and soon over when something is wanted
 static_assert(kIdleReads < kGuessReads);  // next_piece: where guesses must wait, so must these
+constexpr int64_t kWarmedBytes = 16 << 20;  // at once by one thread: two that touch the same huge page both zero one
+constexpr int kWarmers = 2;                  // one while a prompt is read: two take the time of those that read and multiply
+constexpr int kWarmingNiceness = 10;
 // A worker that waits for a slice sleeps at once: who packs what landed needs the processor.
 constexpr int64_t kSpinNanoseconds = 0;
 
@@ -33,7 +38,9 @@ ExpertStore::~ExpertStore() {
     is_stopping_ = true;
   }
   work_.notify_all();
+  between_prompts_.notify_all();
   for (auto& t : threads_) t.join();
+  for (auto& t : warmers_) t.join();
 }
 
 int ExpertStore::add_file(const std::string& path) {
@@ -63,7 +70,7 @@ int64_t ExpertStore::rows_of_piece(const ExpertRows& m) const {
 }
 
 void ExpertStore::finish(const std::map<int64_t, int64_t>& n_slots, double half_life_steps, int64_t passing_slots) {
-  cache_.finish(n_slots, half_life_steps, passing_slots);
+  cache_.finish(n_slots, half_life_steps, passing_slots, true);
   arena_ = Buffer(cache_.arena_bytes());
   arena_.want_huge_pages();
   parts_left_ = std::vector<std::atomic<int32_t>>(cache_.n_slices());
@@ -76,6 +83,8 @@ bool ExpertStore::begin_step(int64_t n_tokens) {
   for (const ModelFile& file : files_)
     if (const std::string what = file.changed(); !what.empty()) throw std::runtime_error(what);
   std::lock_guard<std::mutex> guard(lock_);
+  is_prompt_ = n_tokens > 1;
+  begin_warming();
   failure_.clear();
   cache_.begin_step(n_tokens);
   if (const int64_t wanted = cache_.counts().wanted - wanted_before_; wanted > 0) {
@@ -119,6 +128,8 @@ void ExpertStore::end_step() {
   std::lock_guard<std::mutex> guard(lock_);
   cache_.end_step();
   abandon_predictions();
+  if (is_prompt_) between_prompts_.notify_all();
+  is_prompt_ = false;
 }
 
 // Predicted slices of several pieces that nobody wants now are read no further.
@@ -173,6 +184,35 @@ void ExpertStore::read_loop() {
     const std::string error = read_piece(piece, buffer);
     lock.lock();
     piece_landed(piece, error);
+  }
+}
+
+void ExpertStore::start_warming() {
+  std::lock_guard<std::mutex> guard(lock_);
+  begin_warming();
+}
+
+void ExpertStore::begin_warming() {
+  for (int n = int(warmers_.size()); n < kWarmers; n++) warmers_.emplace_back(&ExpertStore::warm_loop, this, n == 0);
+}
+
+// Has the kernel provide the memory of slots before anything is read into them, in time that others leave: a virtual machine that
+// got its memory from the host only now takes two processor seconds a gigabyte (docs/experts.md), more than the disk for reading it.
+void ExpertStore::warm_loop(bool is_always) {
+  setpriority(PRIO_PROCESS, 0, kWarmingNiceness);  // of this thread only
+  std::unique_lock<std::mutex> lock(lock_);
+  while (!is_stopping_) {
+    if (is_prompt_ && !is_always) {
+      between_prompts_.wait(lock);
+      continue;
+    }
+    const SlotRun run = cache_.take_fresh(kWarmedBytes);
+    if (!run.n) return;
+    lock.unlock();
+    arena_.touch(run.at, run.bytes);
+    lock.lock();
+    cache_.warmed(run);
+    wake_readers(run.n);
   }
 }
 
@@ -288,6 +328,7 @@ void ExpertStore::restore_usage(const std::vector<double>& shares) {
   std::lock_guard<std::mutex> guard(lock_);
   cache_.usage().restore(shares);
   cache_.preload();
+  begin_warming();
   wake_readers(kIdleReads);
 }
 

@@ -54,6 +54,9 @@ class ExpertStore {
   int add_matrix(const ExpertRows& rows);
   void finish(const std::map<int64_t, int64_t>& n_slots, double half_life_steps, int64_t passing_slots);
 
+  // Has slots warmed from now on, beside whatever else is done; the first step does it, too.
+  void start_warming();
+
   // ---- a step; see cache.h. Reading goes on meanwhile.
   // Whether guesses are worth their time: not while nearly all experts are in memory. Throws std::runtime_error when a file was changed.
   bool begin_step(int64_t n_tokens);
@@ -110,6 +113,7 @@ class ExpertStore {
   };
 
   void read_loop();
+  void warm_loop(bool is_always);
   void begin(int64_t slice, bool is_idle);
   bool next_piece(Piece& piece);
   std::string read_piece(const Piece& piece, const Buffer& buffer) const;
@@ -119,6 +123,7 @@ class ExpertStore {
   void freed();
   void abandon_predictions();
   void wake_readers(int64_t n);
+  void begin_warming();
   int64_t rows_of_piece(const ExpertRows& m) const;
 
   ReadMode mode_;
@@ -132,12 +137,12 @@ class ExpertStore {
   std::vector<TouchedExpert> order_;
 
   std::mutex lock_;  // for the cache and everything below
-  std::condition_variable work_;
+  std::condition_variable work_, between_prompts_;
   std::deque<int64_t> partly_;            // slices of which pieces have not begun
   std::map<int64_t, Progress> progress_;  // slices being read
   std::string failure_;  // why this step cannot be computed
   int n_idle_ = 0, n_in_flight_ = 0, n_idle_in_flight_ = 0;  // threads without work; pieces being read
-  bool is_stopping_ = false;
+  bool is_stopping_ = false, is_prompt_ = false;
   std::atomic<bool> is_starved_{false};  // a reader found no slot for a wanted slice; set before it looks, so that no release is missed
   int64_t read_bytes_ = 0, reads_ = 0, wait_ns_ = 0;
   std::atomic<int64_t> dropped_{0};
@@ -145,6 +150,7 @@ class ExpertStore {
   double read_share_ = 1;  // of the slices wanted lately, by wants and by guesses
   Signal landed_;
   std::vector<std::thread> threads_;
+  std::vector<std::thread> warmers_;  // until no slot is fresh
 };
 
 }  // namespace tenth

@@ -87,6 +87,7 @@ int Plan::add_file(const std::string& path, ReadMode mode) {
 void Plan::close_files() {
   expect(!reading_ && n_read_ == int64_t(weights_.size()), "plan: weights have not been read");
   files_.clear();
+  if (store_) store_->start_warming();
 }
 
 const ModelFile& Plan::file(int number) const {

@@ -11,7 +11,7 @@ import tenth
 from tenth.bench import quality
 from tenth.bench.divergence import compare
 from tenth.config import EngineConfig
-from tenth.errors import RequestError
+from tenth.errors import RequestError, ResourceError
 from tenth.weights.placement import place
 
 DATA = Path(__file__).parents[1] / "data"
@@ -32,11 +32,11 @@ def test_equal_logits_cost_nothing_and_others_what_was_worked_out_by_hand():
     assert found.top1_agreement == 0.5
 
 
-def test_logits_that_do_not_fit_are_no_result():
+def test_logits_that_do_not_fit_or_are_no_numbers_are_no_result():
     exact = np.zeros((2, 3), np.float32)
-    for wrong in (exact[:1], exact + np.inf):
-        with pytest.raises(ValueError, match="wrong: logits"):
-            compare("wrong", wrong, exact, [0, 0, 0])
+    for found, expected in ((exact[:1], exact), (exact + np.inf, exact), (exact, exact + np.nan)):
+        with pytest.raises(ResourceError, match="wrong: "):
+            compare("wrong", found, expected, [0, 0, 0])
 
 
 def test_settings_that_change_nothing_are_not_measured():

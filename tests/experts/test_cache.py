@@ -16,7 +16,7 @@ class Machine:
 
     def __init__(
         self, seed: int, n_layers: int, n_experts: int, n_slots: int, passing: int = 6, half_life: float = 32,
-        down_slots: int = 0,
+        down_slots: int = 0, fresh: bool = False,
     ):
         self.rng = random.Random(seed)
         self.cache = _core.ExpertCache()
@@ -26,7 +26,8 @@ class Machine:
             layer = self.cache.add_layer(n_experts)
             sizes = [(0, 64), (0, 64), (1, 128 if down_slots else 64)]
             self.matrices.append([self.cache.add_matrix(layer, stage, size) for stage, size in sizes])
-        self.cache.finish({64: n_slots, **({128: down_slots} if down_slots else {})}, half_life, passing)
+        self.cache.finish({64: n_slots, **({128: down_slots} if down_slots else {})}, half_life, passing, fresh)
+        self.warming: list[tuple[int, int, int]] = []
         self.in_flight: list[int] = []
         self.reads = 0
 
@@ -36,6 +37,13 @@ class Machine:
             assert self.cache.state(slice_) == READING
             self.in_flight.append(slice_)
             self.reads += 1
+
+    def warm(self) -> None:
+        """Take some fresh slots, or say that some are warm."""
+        if self.warming and self.rng.random() < 0.5:
+            self.cache.warmed(*self.warming.pop(self.rng.randrange(len(self.warming))))
+        elif (run := self.cache.take_fresh(self.rng.randint(1, 300)))[2]:
+            self.warming.append(run)
 
     def land(self) -> None:
         self.cache.landed(self.in_flight.pop(self.rng.randrange(len(self.in_flight))))
@@ -62,13 +70,14 @@ class Machine:
         return [(e, self.rng.randint(1, rows)) for e in self.rng.sample(range(self.n_experts), n)]
 
 
+@pytest.mark.parametrize("fresh", [False, True])
 @pytest.mark.parametrize("seed", range(40))
-def test_every_layer_ends_and_the_books_agree(seed: int) -> None:
+def test_every_layer_ends_and_the_books_agree(seed: int, fresh: bool) -> None:
     rng = random.Random(seed)
     n_layers, n_experts = rng.randint(1, 4), rng.randint(2, 12)
     machine = Machine(
         seed, n_layers, n_experts, n_slots=rng.randint(2, n_layers * n_experts * 3), passing=rng.randint(1, 12),
-        half_life=rng.choice([1, 20, 1000]), down_slots=rng.choice([0, 1, n_experts]),
+        half_life=rng.choice([1, 20, 1000]), down_slots=rng.choice([0, 1, n_experts]), fresh=fresh,
     )
     for _ in range(25):
         n = rng.randint(1, n_experts)
@@ -77,6 +86,8 @@ def test_every_layer_ends_and_the_books_agree(seed: int) -> None:
             predicted = [e for e, _ in machine.choose(rng.randint(0, n_experts))] if rng.random() < 0.7 else None
             machine.layer(layer, machine.choose(n, rows=4), predicted)
             machine.cache.check()
+            if rng.random() < 0.5:
+                machine.warm()
     machine.cache.end_step()
     machine.cache.check()
 
@@ -128,6 +139,42 @@ def test_use_counts_survive_eviction() -> None:
         machine.cache.begin_step(1)
         machine.layer(0, [(0, 1), (expert, 1)])
     assert machine.reads - before == 7 * 3, "the expert that is used most was replaced by one that was used once"
+
+
+def test_a_prompt_passes_through_few_slots_while_the_others_are_not_warm() -> None:
+    machine = Machine(5, n_layers=1, n_experts=64, n_slots=100, passing=6, fresh=True)
+    machine.cache.begin_step(8)
+    machine.layer(0, [(e, 1) for e in range(64)])
+    first = machine.cache.first_slice(machine.matrices[0][0])
+    ready = [s for s in range(first, first + 3 * 64) if machine.cache.state(s) == READY]
+    assert len(ready) <= 8
+    assert all(machine.cache.place(s) < 8 * 64 for s in ready), "fresh slots were used"
+
+
+def test_slots_that_are_warm_fill_and_stay() -> None:
+    machine = Machine(6, n_layers=1, n_experts=8, n_slots=24, passing=6, fresh=True)
+    while (run := machine.cache.take_fresh(1000))[2]:
+        machine.cache.warmed(*run)
+    for _ in range(10):
+        machine.cache.begin_step(1)
+        machine.layer(0, machine.choose(8))
+    assert machine.reads == 24
+
+
+def test_preloading_waits_for_slots_that_are_being_warmed() -> None:
+    cache = _core.ExpertCache()
+    cache.add_matrix(cache.add_layer(3), 0, 64)
+    cache.finish({64: 2}, 10, 1, are_fresh=True)
+    cache.restore_usage([1.0, 2.0, 3.0])
+    cache.preload()
+    assert cache.next_idle_read() == -1
+    first = cache.take_fresh(1)
+    assert cache.next_idle_read() == -1
+    cache.warmed(*first)
+    assert [cache.next_idle_read() for _ in range(2)] == [2, -1]
+    cache.warmed(*cache.take_fresh(1))
+    assert [cache.next_idle_read() for _ in range(2)] == [1, -1]
+    cache.check()
 
 
 def test_ready_experts_come_first_then_those_being_read() -> None:

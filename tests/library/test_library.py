@@ -221,7 +221,6 @@ def test_list_shows_the_catalogue_only_when_asked(here):
 
 
 def test_show_tells_what_the_header_says(here, tmp_path):
-    pytest.importorskip("tenth.weights.gguf")
     name, path = here
     facts = show(name)
     assert facts.header.architecture == "llama"

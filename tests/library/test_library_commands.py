@@ -8,7 +8,6 @@ import json
 import pytest
 from library_kit import gguf_bytes, sha256
 
-pytest.importorskip("tenth.cli.commands", reason="the command line's frame is not in this tree")
 CONTENT = gguf_bytes(100_000)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from .fitting import check_it_fits
+
 VIEWS = {"welcome": "#/", "models": "#/models", "settings": "#/settings", "phone": "#/phone"}
 RICH = """# A heading
 
@@ -151,21 +153,6 @@ def test_from_right_to_left_the_page_is_mirrored(visit, chat_of):
     assert nav["x"] > main["x"], "the sidebar stands on the right"
     assert page.locator(".prose p").first.evaluate("(one) => getComputedStyle(one).direction") == "rtl"
     assert page.locator(".code pre").evaluate("(one) => getComputedStyle(one).direction") == "ltr"
-
-
-def check_it_fits(person, name):
-    """Nothing reaches out of a phone's screen, and no word is cut off."""
-    page = person.page
-    person.settle()
-    assert page.evaluate("() => document.scrollingElement.scrollWidth") <= 360, f"{name} is too wide"
-    wide = page.evaluate("""() => [...document.querySelectorAll('main *, dialog *')].filter((one) => {
-      if (!one.checkVisibility() || one.closest('pre, .table, .menu, .offscreen, .tex')) return false;
-      const {left, right} = one.getBoundingClientRect();
-      const isCut = one.matches('button, a, label, summary, h1, h2, h3, p, dt, dd') && !one.matches('.title')
-        && one.scrollWidth > one.clientWidth + 1 && getComputedStyle(one).overflowX !== 'visible';
-      return left < -1 || right > 361 || isCut;
-    }).map((one) => one.outerHTML.slice(0, 150))""")
-    assert wide == [], f"{name} reaches out of the screen"
 
 
 def test_on_a_phone_everything_fits(visit, chat_of):

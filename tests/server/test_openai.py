@@ -1,6 +1,7 @@
 """OpenAI's dialect through the official client: what it sends is honoured or refused by name."""
 
 import asyncio
+import json
 
 import openai
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from tenth.server.dialects.openai_chat import ChatRequest
 from tenth.server.dialects.openai_completions import CompletionRequest
 from tenth.server.dialects.response_request import ResponseRequest
+from tenth.server.streams import event
 
 from .running import events
 
@@ -208,3 +210,11 @@ def test_tokens_there_and_back(server, tiny):
     pieces = server.post("/tokenize", {"content": "Hi", "with_pieces": True}).json()["tokens"]
     assert "".join(piece["piece"] for piece in pieces) == "Hi"
     assert server.post("/detokenize", {"tokens": [10**9]}).status_code == 400
+
+
+def test_an_event_is_json_whatever_was_computed():
+    def refused(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    data = event({"logprob": float("-inf"), "rate": float("nan")}).decode().removeprefix("data: ")
+    assert json.loads(data, parse_constant=refused) == {"logprob": None, "rate": None}

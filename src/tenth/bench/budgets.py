@@ -3,9 +3,10 @@
     python -m tenth.bench.budgets MODEL.gguf --peer llama.cpp=PATH/llama-bench --peer ik=PATH/llama-bench --out FOLDER
 
 For each of --caps every engine runs in turn in a control group with that limit, page cache included, beginning with a
-cold file; "none" has no limit and measures what is in memory altogether. tenth says when it is ready, computes a
-prompt of 16 tokens and generates 128 behind it, then a prompt of 128. Beside that the disk is read directly, and the
-routing of that very run goes through a simulated LRU cache (ideal.py). Peers run with their file mapped, and with
+cold file; "none" has no limit and measures what is in memory altogether. tenth says when it is ready, and at
+once answers a prompt of 16 tokens with 16; when the memory of its slots has been provided, it generates 128 behind
+another prompt of 16, and takes one of 128. Beside that the disk is read directly, and the routing of that very run goes
+through a simulated LRU cache (ideal.py). Peers run with their file mapped, and with
 each --read-ahead of the disk in turn, which is put back afterwards. FOLDER gets budgets.json and
 budgets.md; runs are added to those that are there, so that long measurements can be taken in pieces (--only). Needs
 root, and a machine where nothing else runs.
@@ -40,9 +41,10 @@ from tenth.errors import RequestError, ResourceError, TenthError
 from tenth.tracing import VARIABLE, read_trace
 
 CONTEXT_TOKENS = 1024
-SHORT_PROMPT, PROMPT, GENERATE = 16, 128, 128
+SHORT_PROMPT, PROMPT, GENERATE, FIRST_GENERATE = 16, 128, 128, 16
 LONG_PROMPT = 512  # when everything is in memory
 DISK_SECONDS = 4.0
+SETTLED_SECONDS, SETTLED_BYTES = 0.5, 1 << 20  # memory that grows by less in this time does not grow
 TENTH = "tenth"
 
 
@@ -104,6 +106,7 @@ def run_tenth(settings: Settings, experts: ExpertFile, cap: Cap) -> dict[str, An
         environment = {"TENTH_HOME": folder}  # no notes of earlier runs
         if cap.n_bytes:
             environment[VARIABLE] = str(trace)
+        rates = [disk_now(settings.file, experts)] if cap.n_bytes else []
         with limited(cap) as group:
             started = time.perf_counter()
             with LineProcess(TENTH, group.command(command) if group else command, environment=environment) as driver:
@@ -111,7 +114,8 @@ def run_tenth(settings: Settings, experts: ExpertFile, cap: Cap) -> dict[str, An
                 run: dict[str, Any] = {"who": TENTH, "cap": cap.name, "ready_s": ready_s, "ready": driver.ready}
                 if group is None:
                     return run | _in_memory(driver, run["ready"]["placement"])
-                run |= _streamed(driver, settings.file, experts)
+                run |= _streamed(driver, group)
+                run["disk_rates"] = [*rates, disk_now(settings.file, experts)]
                 run["memory"] = asdict(group.memory())
                 driver.ask({"do": "close"})
         return run | _ideal(run, trace, experts)
@@ -133,26 +137,37 @@ def disk_now(file: Path, experts: ExpertFile) -> float:
     return random_read_rate(file, experts.layers[0][0][0].n_bytes, DISK_SECONDS).median
 
 
-def _streamed(driver: LineProcess, file: Path, experts: ExpertFile) -> dict[str, Any]:
-    rates = [disk_now(file, experts)]
+def _streamed(driver: LineProcess, group: ControlGroup) -> dict[str, Any]:
+    first = driver.ask({"do": "run", "prompt": SHORT_PROMPT, "tokens": FIRST_GENERATE + 1, "seed": 3})
+    started = time.perf_counter()
+    wait_for_memory(group)
+    settled_s = time.perf_counter() - started
     generation = driver.ask({"do": "run", "prompt": SHORT_PROMPT, "tokens": GENERATE, "seed": 1})
-    rates.append(disk_now(file, experts))
     prompt = driver.ask({"do": "run", "prompt": PROMPT, "tokens": 1, "seed": 2})
-    return {"generation": generation, "prompt": prompt, "disk_rates": rates}
+    return {"first": first, "settled_s": settled_s, "generation": generation, "prompt": prompt}
+
+
+def wait_for_memory(group: ControlGroup) -> None:
+    """Until what a group holds grows no more."""
+    before, now = -SETTLED_BYTES, group.memory().anonymous_bytes
+    while now - before >= SETTLED_BYTES:
+        time.sleep(SETTLED_SECONDS)
+        before, now = now, group.memory().anonymous_bytes
 
 
 def _ideal(run: dict[str, Any], trace_file: Path, experts: ExpertFile) -> dict[str, Any]:
     """What LRU would have missed while generating, and how long the first prompt's experts take to read directly."""
     routed, at, steps = read_trace(trace_file).experts, 0, []
-    for n_rows in run["generation"]["step_rows"]:
+    n_before = len(run["first"]["step_rows"]) + 1
+    for n_rows in run["first"]["step_rows"] + run["generation"]["step_rows"]:
         steps.append(routed[at : at + n_rows])
         at += n_rows
     placement = run["ready"]["placement"]
-    n_missed = sum(piece.n_bytes for piece in missed(
-        steps[:1], steps[1:], experts, placement["expert_slot_bytes"] / placement["experts_bytes"]))  # fmt: skip
+    slot_share = placement["expert_slot_bytes"] / placement["experts_bytes"]
+    n_missed = sum(piece.n_bytes for piece in missed(steps[:n_before], steps[n_before:], experts, slot_share))
     touched = experts.pieces(e for group in groups(steps[:1], experts.n_experts) for e in group)
     return {
-        "lru_missed_bytes": n_missed / max(len(steps) - 1, 1),
+        "lru_missed_bytes": n_missed / max(len(steps) - n_before, 1),
         "touched_bytes": sum(piece.n_bytes for piece in touched), "touched_read_s": read_seconds(touched),
         "touched_kept_s": read_seconds(touched, kept_bytes=placement["expert_slot_bytes"]),
     }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from tenth.bench import ideal
 
@@ -34,7 +34,7 @@ def summarise_cap(runs: Sequence[Run], seconds_per_token: float | None) -> dict[
     """Figures of one limit. ``seconds_per_token``: with everything in memory; None: not measured, taken for nothing."""
     own = [run for run in runs if run["who"] == TENTH]
     figures: dict[str, Any] = {name: [of(run) for run in own] for name, of in OWN.items()}
-    figures["first_token_kept"] = [run["generation"]["first_token_s"] / run["touched_kept_s"] for run in own
+    figures["first_token_kept"] = [first(run)["first_token_s"] / run["touched_kept_s"] for run in own
                                    if "touched_kept_s" in run]
     figures["ideal"] = [ideal.tokens_per_second(seconds_per_token or 0, run["lru_missed_bytes"], disk_rate(run))
                         for run in own]
@@ -54,6 +54,11 @@ def disk_rate(run: Run) -> float:
     return float(statistics.mean(run["disk_rates"]))
 
 
+def first(run: Run) -> Mapping[str, Any]:
+    """The first request; runs of before generated right behind it."""
+    return cast(Mapping[str, Any], run.get("first", run["generation"]))
+
+
 def _token_s(run: Run) -> list[float]:
     return list(run["generation"]["step_s"][1:])
 
@@ -61,10 +66,11 @@ def _token_s(run: Run) -> list[float]:
 OWN: dict[str, Callable[[Run], float]] = {
     "ready_s": lambda run: float(run["ready_s"]),
     "generation": lambda run: len(_token_s(run)) / sum(_token_s(run)),
-    "slowest": lambda run: max(_token_s(run)) / statistics.median(_token_s(run)),
+    "slowest": lambda run: max(_token_s(run) + first(run)["step_s"][1:]) / statistics.median(_token_s(run)),
+    "first_tokens": lambda run: len(first(run)["step_s"][1:]) / sum(first(run)["step_s"][1:]),
     "prompt": lambda run: run["prompt"]["n_prompt"] / run["prompt"]["first_token_s"],
-    "first_token_s": lambda run: run["generation"]["first_token_s"],
-    "first_token": lambda run: run["generation"]["first_token_s"] / run["touched_read_s"],
+    "first_token_s": lambda run: first(run)["first_token_s"],
+    "first_token": lambda run: first(run)["first_token_s"] / run["touched_read_s"],
     "hit_rate": lambda run: run["generation"]["experts"]["hit_rate"],
     "disk_rate": disk_rate,
     "peak_bytes": lambda run: run["memory"]["peak_bytes"],
@@ -96,11 +102,12 @@ def summarise_memory(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _own_table(capped: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    head = ["limit", "ready, s", "tokens/s", "ideal", "share of ideal", "slowest / median token",
+    head = ["limit", "ready, s", "tokens/s", "ideal", "share of ideal", "slowest / median token", "first 16 tokens/s",
             "prompt of 128, tokens/s", "first token of 16, s", "of one direct read", "to new memory",
             "in memory when needed", "disk, GB/s", "peak, MB"]
     rows = [[cap, _of(f["ready_s"], 2), _of(f["generation"], 2), _of(f["ideal"], 2), _of(f["share_of_ideal"], 2),
-             _of(f["slowest"], 2), _of(f["prompt"], 1), _of(f["first_token_s"], 2), _of(f["first_token"], 2),
+             _of(f["slowest"], 2), _of(f["first_tokens"], 2), _of(f["prompt"], 1),
+             _of(f["first_token_s"], 2), _of(f["first_token"], 2),
              _of(f["first_token_kept"], 2), _of(f["hit_rate"], 2), _of([rate / 1e9 for rate in f["disk_rate"]], 2),
              _of([n / 1e6 for n in f["peak_bytes"]], 0)] for cap, f in capped.items() if f["generation"]]
     return ["## tenth\n", *_table(head, rows)] if rows else []

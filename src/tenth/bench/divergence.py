@@ -1,4 +1,4 @@
-"""How far next-token distributions are from those that count as exact. Needs numpy alone.
+"""How far next-token distributions are from those that count as exact.
 
     mean, median, max KL  Kullback-Leibler divergence from exact, nats per token
     perplexity, ratio     of the text; ratio to exact's
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from tenth.errors import ResourceError
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -34,9 +36,15 @@ class Quality:
 
 
 def compare(name: str, found: Logits, expected: Logits, tokens: Sequence[int]) -> Quality:
-    """The figures; all sums in float64. Logits are [n, vocab], tokens n + 1. ValueError: they do not fit."""
-    if found.shape != expected.shape or not np.isfinite(found).all():
-        raise ValueError(f"{name}: logits {found.shape} against {expected.shape}, or not all finite")
+    """The figures; all sums in float64. Logits are [n, vocab], tokens n + 1.
+
+    Raises ResourceError when the two do not fit each other, or are not all numbers.
+    """
+    if found.shape != expected.shape:
+        raise ResourceError(f"{name}: logits of the shape {found.shape}, expected {expected.shape} as the exact ones",
+                            "both have to be of the same model and text")
+    if not (np.isfinite(found).all() and np.isfinite(expected).all()):
+        raise ResourceError(f"{name}: logits that are not numbers", "check the model file with tenth verify")
     divergence, agrees, ours, exacts = [], [], [], []
     for rows in pieces(len(expected)):
         p, q = log_softmax(expected[rows]), log_softmax(found[rows])

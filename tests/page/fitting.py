@@ -1,0 +1,39 @@
+"""Whether a view fits a phone's screen: nothing reaches out of it, no text is cut, and what is touched can be hit."""
+
+from __future__ import annotations
+
+PROBLEMS = """() => {
+  const width = document.documentElement.clientWidth, found = [];
+  const note = (what, one) => found.push(`${what}: ${one.outerHTML.replace(/\\s+/g, ' ').slice(0, 160)}`);
+  const scrolls = (one) => one.closest('pre, .table, .tex, .offscreen, .experts, .grid, canvas');
+  const modal = [...document.querySelectorAll('dialog[open]')].at(-1);
+  const isSeen = (one) => one.checkVisibility({visibilityProperty: true}) && !one.closest('.offscreen')
+    && (!modal || modal.contains(one) || one.closest('.toast'));
+  if (document.scrollingElement.scrollWidth > width) found.push('the page can be moved sideways');
+  for (const one of document.querySelectorAll('body *')) {
+    if (!isSeen(one) || one.closest('svg, canvas') || scrolls(one)) continue;
+    const box = one.getBoundingClientRect(), style = getComputedStyle(one);
+    if (!box.width || !box.height || style.position === 'fixed' && one.matches('.skip, .veil')) continue;
+    if (box.left < -1 || box.right > width + 1) note('outside', one);
+    const ownsText = [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    const isSideways = ['auto', 'scroll'].includes(style.overflowX);
+    if (!isSideways && one.scrollWidth > one.clientWidth + 1 && one.clientWidth && style.display !== 'inline'
+        && (ownsText || one.matches('button, a, label, summary, select'))
+        && !(style.textOverflow === 'ellipsis' && one.dir === 'auto')  // names that people gave may be shortened
+        && !one.querySelector('[dir=auto]')) note('cut', one);
+    if (one.matches('button, a, input, select, textarea, summary, [role=option]') && !one.disabled) {
+      const isInText = style.display === 'inline' && one.matches(':is(p, li, td, .prose *) > a');
+      const label = one.closest('label')?.getBoundingClientRect() ?? box;
+      const [w, h] = [Math.max(box.width, label.width), Math.max(box.height, label.height)];
+      if (!isInText && !one.matches('.tokens button') && Math.min(w, h) < 23.5) note(`${w}x${h} to touch`, one);
+    }
+  }
+  return found;
+}"""
+
+
+def check_it_fits(person, name):
+    """Nothing of what is shown is cut, out of the screen, or too small for a finger."""
+    person.settle()
+    found = person.page.evaluate(PROBLEMS)
+    assert found == [], f"{name} does not fit: {found}"
