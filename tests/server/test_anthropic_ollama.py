@@ -201,7 +201,9 @@ def test_thinking_has_its_field_in_ollama_s_dialect(thinker):
 
 def test_events_of_anthropic_are_named(server):
     answer = server.post("/v1/messages", {"model": "tiny", "messages": HI, "max_tokens": 2, "stream": True})
-    assert all(name == value["type"] for name, value in events(answer.text))
+    found = events(answer.text)
+    assert [name for name, _ in found] == [value["type"] for _, value in found]
+    assert {"message_start", "content_block_delta", "message_stop"} <= {name for name, _ in found}
 
 
 def end_thinking(running, id):

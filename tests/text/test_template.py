@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
@@ -12,43 +11,65 @@ from tests.text.vocabularies import Metadata
 HI = [{"role": "user", "content": "hi"}]
 CHATML = ("{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
           "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
-DOUBLE = "{% set ns = namespace(x=START) %}{% for i in range(60) %}{% set ns.x = STEP %}{% endfor %}{{ ns.x }}"
+DOUBLE = "{% set ns = namespace(x=START) %}{% for i in range(27) %}{% set ns.x = STEP %}{% endfor %}"
+MUCH, FIELDS, UNSAFE = "more text or data", "more than plain fields", "SecurityError"
+# What each is stopped by: any other limit that strikes in its place strikes after the memory or the time is gone.
 HOSTILE = {
-    "nested loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-    "a long range": "{% for a in range(10**9) %}{% endfor %}",
-    "multiplied text": "{{ 'a' * 10**9 }}", "multiplied list": "{{ ([1] * 10**9) | length }}",
-    "doubling by ~": DOUBLE.replace("START", "'aaaa'").replace("STEP", "ns.x ~ ns.x"),
-    "doubling by +": DOUBLE.replace("START", "'aaaa'").replace("STEP", "ns.x + ns.x"),
-    "shared lists": DOUBLE.replace("START", "1").replace("STEP", "[ns.x, ns.x]"),
-    "shared dicts": DOUBLE.replace("START", "1").replace("STEP", "dict(a=ns.x, b=ns.x)"),
-    "shared namespaces": DOUBLE.replace("START", "1").replace("STEP", "namespace(a=ns.x, b=ns.x)").replace(
-        "{{ ns.x }}", "{{ raise_exception(ns.x) }}"),
-    "large numbers": DOUBLE.replace("START", "99999").replace("STEP", "ns.x * ns.x"),
-    "a power": "{{ 9 ** 99999999 }}",
-    "a recursive macro": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-    "a wide format": "{{ '%1000000000s' % 'a' }}", "a wide brace format": "{{ '{:1000000000}'.format('a') }}",
-    "ljust": "{{ 'a'.ljust(10**9) }}", "center": "{{ 'a' | center(1000000000) }}",
-    "replace": "{% set a = 'a' * 100000 %}{{ a.replace('a', a) }}", "indent": "{{ '\n' | indent(1000000000) }}",
-    "join": "{{ range(100000) | join('a' * 100000) }}", "a set block": "{% set b = 'a' * 100000 %}{% set x %}"
-    "{% for i in range(99999) %}{{ b }}{% endfor %}{% endset %}", "printing": "{% for i in range(99999) %}" + "x" * 999
-    + "{% endfor %}", "deep nesting": "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "length": "x" * (2 << 20),
-    "classes": "{{ ''.__class__.__mro__ }}", "format to classes": "{{ '{0.__class__}'.format(1) }}",
-    "mapped classes": "{% for f in ['{0.__class__}'] | map(attribute='format') %}{{ f(1) }}{% endfor %}",
-    "attr": "{{ '' | attr('__class__') }}", "include": "{% include '/etc/passwd' %}",
-    "append": "{{ messages.append(1) }}",
-    "change": "{{ messages[0].update(a=1) }}", "division": "{{ 1 / 0 }}", "syntax": "{% for %}",
-    "undefined": "{{ a.b.c }}",
+    "nested loops": ("500000 steps", "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"),
+    "loops that pass over all": ("500000 steps", "{% for a in range(99999) if false %}{% endfor %}" * 6),
+    "a long range": ("a range of more than", "{{ range(10**7) | list | length }}"),
+    "multiplied text": (MUCH, "{{ ('a' * 10**8) | length }}"),
+    "multiplied list": (MUCH, "{{ ([1] * 10**7) | length }}"),
+    "doubling by ~": (MUCH, DOUBLE.replace("START", "'aaaa'").replace("STEP", "ns.x ~ ns.x")),
+    "doubling by +": (MUCH, DOUBLE.replace("START", "'aaaa'").replace("STEP", "ns.x + ns.x")),
+    "shared lists": (MUCH, DOUBLE.replace("START", "1").replace("STEP", "[ns.x, ns.x]")),
+    "shared dicts": (MUCH, DOUBLE.replace("START", "1").replace("STEP", "dict(a=ns.x, b=ns.x)")),
+    "shared namespaces": ("a namespace", DOUBLE.replace("START", "1").replace("STEP", "namespace(a=ns.x, b=ns.x)")
+                          + "{{ raise_exception(ns.x) }}"),
+    "large numbers": ("4096 bits", DOUBLE.replace("START", "99999").replace("STEP", "ns.x * ns.x").replace("27", "18")),
+    "a power": ("a power above", "{{ 9 ** 99999 > 1 }}"),
+    "a recursive macro": ("too deeply", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"),
+    "a wide format": ("a width above", "{{ '%100000000s' % 'a' }}"),
+    "a wide brace format": (FIELDS, "{{ '{:100000000}'.format('a') }}"),
+    "ljust": (UNSAFE, "{{ 'a'.ljust(10**8) }}"), "center": ("No filter", "{{ 'a' | center(100000000) }}"),
+    "replace": (MUCH, "{% set a = 'a' * 10000 %}{{ a.replace('a', a) | length }}"),
+    "searching": (MUCH, "{% set a = 'a' * 1000000 %}{% for i in range(999) %}{{ a.find('b') }}{% endfor %}"),
+    "indent": ("more than 64", "{{ '\n' | indent(100000000) }}"),
+    "indented lines": (MUCH, "{% set a = '\n' * 3000000 %}{{ (a | indent(64, blank=true)) | length }}"),
+    "join": (MUCH, "{{ range(10000) | join('a' * 10000) | length }}"),
+    "indented JSON": (MUCH, "{{ range(99999) | list | tojson(indent=16) }}"),
+    "a set block": (MUCH, "{% set b = 'a' * 1000 %}{% set x %}{% for i in range(99999) %}{{ b }}{% endfor %}"
+                    "{% endset %}"),
+    "text in a set block": (MUCH, "{% set x %}{% for i in range(99999) %}" + "x" * 999 + "{% endfor %}{% endset %}"),
+    "printing": ("prints more than", "{% for i in range(99999) %}" + "x" * 99 + "{% endfor %}"),
+    "deep nesting": ("too deeply", "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}"),
+    "length": ("longer than", "x" * (2 << 20)),
+    "classes": (UNSAFE, "{{ ''.__class__.__mro__ }}"),
+    "format to classes": (FIELDS, "{{ '{0.__class__}'.format(1) }}"),
+    "mapped classes": (FIELDS, "{% for f in ['{0.__class__}'] | map(attribute='format') %}{{ f(1) }}{% endfor %}"),
+    "attr": ("No filter", "{{ '' | attr('__class__') }}"), "include": ("no loader", "{% include '/etc/passwd' %}"),
+    "append": (UNSAFE, "{{ messages.append(1) }}"), "change": (UNSAFE, "{{ messages[0].update(a=1) }}"),
+    "division": ("ZeroDivisionError", "{{ 1 / 0 }}"), "syntax": ("cannot be read", "{% for %}"),
+    "undefined": ("UndefinedError", "{{ a.b.c }}"),
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_template_is_refused_in_time_with_a_hint(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "MAX_SECONDS", 0.5)
-    start = time.monotonic()
+def test_a_hostile_template_is_refused_by_the_limit_that_is_meant_for_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "MAX_SECONDS", 60)  # a busy machine
+    reason, source = HOSTILE[name]
     with pytest.raises((ModelFileError, RequestError), match="the chat template") as error:
-        ChatTemplate(HOSTILE[name], "a test").render(HI)
-    assert time.monotonic() - start < 30  # a busy machine; without limits it would be never
+        ChatTemplate(source, "a test").render(HI)
+    assert reason in str(error.value)
     assert "--template FILE" in str(error.value)
+
+
+def test_a_template_is_stopped_behind_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "MAX_SECONDS", 0)
+    with pytest.raises(ModelFileError, match="it runs for more than 0 seconds"):
+        ChatTemplate("{% for a in range(1000) %}{% endfor %}", "a test").render(HI)
 
 
 def test_templates_run_off_the_calling_thread() -> None:
