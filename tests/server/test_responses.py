@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import sqlite3
 from contextlib import closing
 
@@ -116,15 +117,17 @@ def test_a_background_response_is_made_after_a_stop(tmp_path):
 
 
 def test_a_response_whose_reader_goes_is_stored_as_cancelled(server):
-    import httpx2
-
-    with httpx2.Client(base_url=server.url, trust_env=False) as client, client.stream("POST", "/v1/responses", json={
-            **HOW, "input": "Hi", "stream": True, "max_output_tokens": 200, "ignore_eos": True}) as answer:
-        found = next(line for line in answer.iter_lines() if line.startswith("data: "))
-    import json
-
+    body = HOW | {"input": "Hi", "stream": True, "max_output_tokens": 200, "ignore_eos": True}
+    with Held(server.opened(), after=8) as held:  # so that it has not come to its end before
+        with server.http.stream("POST", "/v1/responses", json=body) as answer:
+            lines = answer.iter_lines()  # kept: a generator that is dropped closes the stream
+            found = next(line for line in lines if line.startswith("data: "))
+            held.wait()
+        wait_until(lambda: not server.gate().n_at_work)
+        held.go.set()
     id = json.loads(found.removeprefix("data: "))["response"]["id"]
-    wait_until(lambda: server.get(f"/v1/responses/{id}").json()["status"] in ("cancelled", "incomplete"))
+    wait_until(lambda: server.get(f"/v1/responses/{id}").json()["status"] != "in_progress")
+    assert server.get(f"/v1/responses/{id}").json()["status"] == "cancelled"
 
 
 def test_another_owner_s_response_is_a_404_on_every_route(tmp_path):

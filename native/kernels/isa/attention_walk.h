@@ -121,9 +121,29 @@ constexpr int kSoftmaxQueries = 8;  // whose scores of a span, 4 KB, stay in L1 
 struct SpanScores {
   float *p, *top, *sum;
   SpanScores(const Walk& w, int i) : p(w.weights + i * kSpanTokens), top(w.span + i * attention_partial(w.head_dim) + w.stride), sum(top + 1) {}
-  void set_unseen(int lost, int seen, float x) const {
-    for (int j = 0; j < lost; j++) p[j] = x;
-    for (int j = seen; j < kSpanTokens; j++) p[j] = x;
+};
+
+// The whole registers that hold the tokens [lost, seen), which a query sees of a span.
+struct Seen {
+  int lost, seen, begin, end;
+  Seen(const Walk& w, int i) : lost(w.lost[i]), seen(w.seen[i]), begin(lost / LANES * LANES), end((seen + LANES - 1) / LANES * LANES) {}
+  // Calls f with the start of each register; the loop over a whole span is unrolled.
+  template <class F> __attribute__((always_inline)) void each(const F& f) const {
+    if (begin == 0 && end == kSpanTokens) {
+      for (int j = 0; j < kSpanTokens; j += LANES) f(j);
+    } else {
+      for (int j = begin; j < end; j += LANES) f(j);
+    }
+  }
+  // What of these registers is not seen.
+  void set_rest(float* p, float x) const {
+    for (int j = begin; j < lost; j++) p[j] = x;
+    for (int j = seen; j < end; j++) p[j] = x;
+  }
+  // All others, where no scores were made.
+  void clear_others(float* p) const {
+    for (int j = 0; j < begin; j += LANES) storef(p + j, zerof());
+    for (int j = end; j < kSpanTokens; j += LANES) storef(p + j, zerof());
   }
 };
 
@@ -134,20 +154,23 @@ template <class ScaleOf> TENTH_INLINE void softmax(const Walk& w, const Piece& p
   const float cap = w.tile.softcap;
   for (int i = begin; i < end; i++) {
     const SpanScores s(w, i - piece.begin);
+    const Seen of(w, i);
     if (cap > 0)
-      for (int j = 0; j < kSpanTokens; j += LANES)
+      of.each([&](int j) __attribute__((always_inline)) {
         storef(s.p + j, mulf(splatf(cap), tanhf_(divf(mulf(loadf(s.p + j), splatf(scale_of(i))), splatf(cap)))));
-    s.set_unseen(w.lost[i], w.seen[i], kLowest);
+      });
+    of.set_rest(s.p, kLowest);
     F32 tops[2] = {splatf(kLowest), splatf(kLowest)};
-    for (int j = 0; j < kSpanTokens; j += 2 * LANES)
-      for (int half = 0; half < 2; half++) tops[half] = maxf(tops[half], loadf(s.p + j + half * LANES));
-    *s.top = w.lost[i] < w.seen[i] ? greatest(maxf(tops[0], tops[1])) * (cap > 0 ? 1 : scale_of(i)) : kLowest;
+    of.each([&](int j) __attribute__((always_inline)) { tops[j / LANES % 2] = maxf(tops[j / LANES % 2], loadf(s.p + j)); });
+    *s.top = of.lost < of.seen ? greatest(maxf(tops[0], tops[1])) * (cap > 0 ? 1 : scale_of(i)) : kLowest;
   }
   for (int i = begin; i < end; i++) {
     const SpanScores s(w, i - piece.begin);
+    const Seen of(w, i);
     const F32 factor = splatf(cap > 0 ? 1 : scale_of(i)), top = splatf(-*s.top);
-    for (int j = 0; j < kSpanTokens; j += LANES) storef(s.p + j, expf_(fma(loadf(s.p + j), factor, top)));
-    s.set_unseen(w.lost[i], w.seen[i], 0);
+    of.each([&](int j) __attribute__((always_inline)) { storef(s.p + j, expf_(fma(loadf(s.p + j), factor, top))); });
+    of.set_rest(s.p, 0);
+    of.clear_others(s.p);
   }
   for (int i = begin; i < end; i++) {
     const SpanScores s(w, i - piece.begin);
