@@ -46,11 +46,11 @@ def test_the_version_is_that_of_the_package():
     assert tenth.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
-def test_importing_is_quick_and_brings_in_nothing_large():
+def test_importing_brings_in_little_and_nothing_large():
     code = (
-        "import sys, time; t = time.perf_counter(); import tenth; t = time.perf_counter() - t;"
-        "print(t, sorted({'numpy', 'jinja2', 'tokenizers', 'tenth._core'} & set(sys.modules)))"
+        "import sys; before = set(sys.modules); import tenth; new = set(sys.modules) - before;"
+        "print(len(new), sorted({'numpy', 'jinja2', 'tokenizers', 'tenth._core'} & new))"
     )
-    seconds, large = min(fresh(code).split(maxsplit=1) for _ in range(3))
-    assert float(seconds) < 0.15
+    n_modules, large = fresh(code).split(maxsplit=1)
+    assert int(n_modules) < 60  # 32 when this was written; what takes the time is how many files are opened
     assert large == "[]"
