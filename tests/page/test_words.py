@@ -44,20 +44,20 @@ def test_every_model_of_the_catalogue_is_described():
 LONG = "word " * 9000  # more than the small model's context holds
 SAID = {
     "de": ("Modelle", "hf:nichts", "steht weder in der Liste", "In dieser Datei ist kein Text",
-           r"Dieser Chat hat 9\.\d\d\d Tokens", "das kleinste, das chattet", "ist zu groß: höchstens"),
+           r"Dieser Chat hat 9\.\d\d\d Tokens", "ein Grundmodell, das Text fortsetzt", "ist zu groß: höchstens"),
     "ar": ("النماذج", "hf:x", "ليس في القائمة", "لا نص في هذا الملف", "في هذه المحادثة .* من الرموز",
-           "أصغر نموذج يتحاور", "أكبر من اللازم"),
+           "نموذج أساسي يكمل النص ولا يتحاور", "أكبر من اللازم"),
 }
 
 
 @pytest.mark.parametrize("code", SAID)
 def test_errors_of_the_server_are_told_in_the_readers_language(visit, server, chat_of, tmp_path, code):
-    models, name, unknown, no_text, too_long, smallest, too_large = SAID[code]
+    models, name, unknown, no_text, too_long, about, too_large = SAID[code]
     person = visit(locale=code)
     person.expected.append("400 \\(Bad Request\\)")
     page = person.go("#/models")
     page.get_by_role("heading", name=models, exact=True).wait_for()
-    page.locator("article p", has_text=smallest).wait_for(state="attached")  # under a fold
+    page.locator("article", has_text=about).wait_for(state="attached")
     page.locator("form input").fill(name)
     page.keyboard.press("Enter")
     toast = page.locator(".toast", has_text=unknown)
