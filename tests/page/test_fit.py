@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ..server import moe
+from ..server.chats.test_library import bare, packaged  # noqa: F401  (a catalogue with the tiny model in it)
+from ..server.running import Running
 from .fitting import check_it_fits
 
 PHONE = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
@@ -116,3 +119,53 @@ def test_chats_and_all_that_opens_over_them_fit_a_phone(visit, full, tell, code,
     tell("message", {"message": {**answer, "status": "interrupted", "content": "One."}})
     page.locator(".note").first.wait_for()
     check_it_fits(person, "interrupted")
+
+
+@pytest.fixture
+def experts(tmp_path):
+    with Running({"moe": moe.write(tmp_path / "moe.gguf")}, tmp_path) as running:
+        yield running
+
+
+@pytest.mark.parametrize("code", ["de", "ar"])
+def test_what_is_behind_an_answer_fits_a_phone(experts, visit, code):
+    person = visit(server=experts, max_tokens=30, locale=code, **PHONE)
+    page = person.go()
+    person.write("Hi")
+    page.locator("form button[type=submit]").tap()  # Enter begins a line where there is no keyboard
+    answer = page.locator("[data-role=assistant]").first
+    answer.wait_for()
+    person.wait_done(answer)
+    page.keyboard.press("Alt+i")
+    page.locator("canvas").wait_for()
+    tokens = answer.locator(".tokens button")
+    tokens.nth(1).tap()
+    answer.locator(".alternatives tbody tr").first.wait_for()
+    person.picture(f"fit-{code}-inside")
+    check_it_fits(person, "tokens and experts")
+    answer.locator(".cost").tap()
+    page.locator("dialog").wait_for()
+    person.picture(f"fit-{code}-cost")
+    check_it_fits(person, "the cost")
+
+
+@pytest.mark.parametrize("code", ["de", "ar"])
+def test_the_first_run_and_what_is_said_in_passing_fit_a_phone(bare, visit, code, tmp_path):  # noqa: F811
+    person = visit(server=bare, locale=code, **PHONE)
+    person.expected.append("400 \\(Bad Request\\)")
+    page = person.go()
+    page.locator("main .button.primary").wait_for()
+    person.picture(f"fit-{code}-first-run")
+    check_it_fits(person, "the first run")
+    page.locator("main .button.primary").tap()
+    page.locator("main section li button").nth(2).wait_for()
+    person.picture(f"fit-{code}-examples")
+    check_it_fits(person, "the examples")
+    person.go("#/settings")
+    open_all(page)
+    (tmp_path / "presets.json").write_text("not JSON")
+    for one in page.locator("input[type=file]").all():
+        one.set_input_files(tmp_path / "presets.json")
+    page.locator(".toast").first.wait_for()
+    person.picture(f"fit-{code}-toast")
+    check_it_fits(person, "a toast")
