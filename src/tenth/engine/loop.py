@@ -409,8 +409,12 @@ class Loop:
 
     def check_ids(self, ids: object, what: str = "token id") -> None:
         """Raise RequestError when an id is outside the vocabulary; ``what``: as the message calls it."""
-        array, n = np.asarray(ids), self.runtime.vocab_size
-        if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= n):
+        n = self.runtime.vocab_size
+        try:
+            array = np.asarray(ids)
+        except ValueError:  # lists of several lengths in it
+            array = np.asarray(ids, object)
+        if array.size and (array.ndim != 1 or array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= n):
             wrong = next(i for i in array.tolist() if type(i) is not int or not 0 <= i < n)
             raise RequestError(f"{what} {wrong!r} is not in the vocabulary (0 to {n - 1})")
 
