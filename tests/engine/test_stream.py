@@ -16,6 +16,8 @@ from tenth.stream import Stream
 class Letters:
     """A token is a character."""
 
+    is_inside_character = False
+
     def push(self, token):
         return chr(token)
 
@@ -25,6 +27,8 @@ class Letters:
 
 class Deltas:
     """Thinking is what stands before the first |."""
+
+    rest_of_mark = ""
 
     def __init__(self):
         self.thinking = True

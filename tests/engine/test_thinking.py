@@ -13,6 +13,7 @@ import tenth
 from tenth.config import EngineConfig
 from tenth.loader import open_runtime
 from tenth.model import Model
+from tenth.text import FAMILIES
 from tenth.text.model_text import read_text
 from tenth.weights.gguf import read_header
 
@@ -126,6 +127,28 @@ def test_a_model_that_thinks_too_long_is_stopped_in_order_and_answers(scripted):
     assert fed == [i for part in expected for i in part]
     assert stream.usage.completion_tokens == len(fed) + 1  # and the end token
     assert len(stream.logprobs) == n_open + n_thought + len(expected[3])  # forced tokens were not chosen
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_a_budget_that_ends_inside_a_closing_mark_completes_it(scripted, family):
+    for n_begun in range(1, len(family.closing)):
+        begun, rest = family.closing[:n_begun], family.closing[n_begun:]
+        model = scripted(family.opening, "ab ", begun, "Because.<|im_end|>", template=f"{TURN}{{# {family.opening} #}}")
+        stream = model.chat(QUESTION, thinking_budget=len(ids_of(model, "ab ") + ids_of(model, begun)) + 1)
+        assert (stream.thinking, stream.text, stream.finish_reason) == ("ab ", "Because.", "stop")
+        fed = model.loaded.runtime.fed[stream.usage.prompt_tokens:]
+        expected = (family.opening, "ab ", begun, rest, family.closing_text.partition(family.closing)[2], "Because.")
+        assert fed == [i for part in expected for i in ids_of(model, part)]
+
+
+def test_a_budget_that_ends_behind_what_is_no_mark_leaves_it_in_the_thought(scripted):
+    snowman = "\N{SNOWMAN}"
+    for thought, n_cut, told in (("a </thi ", 0, "a </thi "), (f"a </th{snowman}", 1, "a </th\ufffd")):
+        model = scripted("<think>", thought, template=ABLE)
+        n_thought = len(ids_of(model, thought)) - n_cut  # the second time in the middle of a character
+        model.loaded.runtime.script[len(ids_of(model, "<think>")) + n_thought :] = ids_of(model, "Because.<|im_end|>")
+        stream = model.chat(QUESTION, thinking_budget=n_thought + 1)
+        assert (stream.thinking, stream.text) == (told, "Because.")
 
 
 # What gpt-oss's own template uses and does, in little.

@@ -176,6 +176,18 @@ def test_thinking_ends_with_its_budget_in_openai_s_dialect(thinker):
     assert twice.status_code == 400
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_budget_that_ends_inside_a_closing_mark_leaves_none_of_it_in_the_thought(thinker, stream):
+    begins_marks = {thinker.opened().tokenizer.encode("<", special=False)[-1]: 100}
+    how = {"temperature": 0.0, "max_tokens": 40, "logit_bias": begins_marks, "thinking_budget": 5, "stream": stream}
+    said = thinker.chat(**how)
+    assert said.status_code == 200
+    deltas = [event["choices"][0]["delta"] for _, event in events(said.text) if event != "[DONE]"] if stream else [
+        said.json()["choices"][0]["message"]]
+    assert "".join(delta.get("reasoning_content") or "" for delta in deltas) == "<<<<"
+    assert set("".join(delta.get("content") or "" for delta in deltas)) == {"<"}
+
+
 def test_thinking_comes_as_blocks_in_anthropic_s_dialect(thinker):
     how = {"model": "tiny", "messages": HI, "max_tokens": 60, "extra_body": GREEDY}
     with anthropic.Anthropic(base_url=thinker.url, api_key="none", max_retries=0) as client:

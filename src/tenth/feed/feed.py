@@ -130,14 +130,15 @@ class Feed:
         return pieces, forced
 
     def _spent(self) -> tuple[int, ...]:
-        """What ends thinking, when there is enough of it."""
+        """What ends thinking, when there is enough of it: of a mark that the model itself has begun, the rest."""
         budget = self._budget
         if budget is None:
             return ()
         if not self._thinks_enough and (budget.n_tokens is None or self.n_thinking < budget.n_tokens):
             return ()
         self._budget = None
-        return budget.closing
+        rest = self._reader.rest_of_mark
+        return (*self._encode(rest), *budget.behind) if rest else budget.closing
 
     def _begin_behind_thought(self, guide: GuideLike) -> tuple[int, ...]:
         """The model has ended its thought: what is still missing before the answer.

@@ -13,7 +13,11 @@ from tenth.feed.pieces import CallPart, Piece, TextKind
 
 
 class TextStreamLike(Protocol):
-    """tenth.text's TextStream, and StopStrings' and DeltaStream's ends."""
+    """tenth.text's TextStream."""
+
+    @property
+    def is_inside_character(self) -> bool:
+        """Whether bytes of a character have come, and not its last."""
 
     def push(self, token: int, /) -> str:
         """Text that is now certain."""
@@ -27,6 +31,10 @@ class DeltaStreamLike(Protocol):
 
     thinking: bool  # whether the next text belongs to thinking
     behind_mark: str  # what the last push brought behind the last mark in it
+
+    @property
+    def rest_of_mark(self) -> str:
+        """What is missing of a mark that would end the open thought and has begun."""
 
     def push(self, text: str, /) -> list[tuple[TextKind, str]]:
         """Text split by kind."""
@@ -90,6 +98,11 @@ class TokenReader:
     def behind_mark(self) -> str:
         """What the last token brought behind the mark that ended thinking."""
         return self._deltas.behind_mark if self._deltas is not None else ""
+
+    @property
+    def rest_of_mark(self) -> str:
+        """What is missing of a mark that would end thinking and whose beginning was pushed; "" when none was."""
+        return self._deltas.rest_of_mark if self._deltas is not None and not self._text.is_inside_character else ""
 
     def settle(self) -> list[Piece]:
         """Take all that follows for content; what was held back. Not with tools: harmony marks answers and calls."""

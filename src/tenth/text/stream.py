@@ -37,6 +37,11 @@ class TextStream:
             self._strip_space = False
         return self._decoder.decode(data)
 
+    @property
+    def is_inside_character(self) -> bool:
+        """Whether bytes of a character have come, and not its last."""
+        return bool(self._decoder.getstate()[0])
+
     def finish(self) -> str:
         """What was held back: U+FFFD for an unfinished character. Afterwards the stream is empty."""
         return self._decoder.decode(b"", final=True)
@@ -77,6 +82,14 @@ class DeltaStream:
     def closing_text(self) -> str:
         """What to feed the model to end an open thought in good order; "" when none is open."""
         return self._family.closing_text if self._family and self.thinking else ""
+
+    @property
+    def rest_of_mark(self) -> str:
+        """What is missing of a mark that would end the open thought and has begun; "" when none has."""
+        if self._family is None or not self.thinking:
+            return ""
+        begun = held_back(self._waiting, self._marks())
+        return self._family.closing[begun:] if begun else ""
 
     def push(self, text: str) -> list[tuple[Kind, str]]:
         """The deltas that ``text`` completes."""
