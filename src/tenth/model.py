@@ -66,6 +66,7 @@ def load(
     from tenth.library.catalogue import published_sampling
     from tenth.library.resolving import interpret, resolve
     from tenth.loader import open_runtime
+    from tenth.observed import HitKeeper
     from tenth.usage import begin_with_usage
     from tenth.weights.gguf import read_header
 
@@ -84,6 +85,8 @@ def load(
     if loaded.placement.streams:
         keeper, note = begin_with_usage(loaded.runtime, header, library_folder() / "usage")
         loaded.runtime.observe(keeper)
+        if not (config.lossy_drop or config.lossy_prefer):
+            loaded.runtime.observe(HitKeeper(loaded))
     name = None if isinstance(source, Path) else source.name
     return Model(
         loaded, config, text[0], started_s=started, note=note, name=name, published=published_sampling(source))

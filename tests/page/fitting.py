@@ -32,6 +32,51 @@ PROBLEMS = """() => {
 }"""
 
 
+SPOKEN = """(code) => new Promise((done) => {
+  const wait = () => {
+    if (document.documentElement.lang !== code) return requestAnimationFrame(wait);
+    dispatchEvent(new Event('resize'));  // what is placed by hand is placed again
+    requestAnimationFrame(() => requestAnimationFrame(done));
+  };
+  wait();
+})"""
+FROM_LEFT = ("de", "en", "fr", "es", "zh", "hi", "sw")  # the first is what pages begin in
+FROM_RIGHT = ("ar",)
+
+
+class InLanguages:
+    """What a person sees, in each of these languages: another tab changes the language, as one may.
+
+    One page for all of them costs a tenth of one for each.
+    """
+
+    def __init__(self, person, codes):
+        self.person, self.codes, self.tab = person, codes, None
+
+    def check(self, name):
+        """Nothing of what is shown is cut, out of the screen, or too small for a finger."""
+        self.person.settle()
+        self.person.picture(f"fit-{self.codes[0]}-{name.replace(' ', '-').replace('/', 'slash')}")
+        found = {code: problems for code in self.codes if (problems := self._problems_in(code))}
+        assert found == {}, f"{name} does not fit"
+        self._speak(self.codes[0])
+
+    def _problems_in(self, code):
+        self._speak(code)
+        return self.person.page.evaluate(PROBLEMS)
+
+    def _speak(self, code):
+        if len(self.codes) == 1:
+            return
+        if self.tab is None:
+            self.tab = self.person.new_page()
+            self.tab.goto(f"{self.person.base}/manifest.webmanifest")
+            self.person.page.bring_to_front()
+        self.tab.evaluate("""(code) => localStorage.setItem('tenth.preferences', JSON.stringify(
+          {...JSON.parse(localStorage.getItem('tenth.preferences')), language: code}))""", code)
+        self.person.page.evaluate(SPOKEN, code)
+
+
 def check_it_fits(person, name):
     """Nothing of what is shown is cut, out of the screen, or too small for a finger."""
     person.settle()

@@ -1,4 +1,4 @@
-"""Every view on a phone, in the languages with the longest words and in those written otherwise."""
+"""Every view on a phone, in every language."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import pytest
 
 from ..server import moe
 from ..server.chats.test_library import bare, packaged  # noqa: F401  (a catalogue with the tiny model in it)
-from ..server.running import Running
-from .fitting import check_it_fits
+from ..server.running import TINY, Running
+from .fitting import FROM_LEFT, FROM_RIGHT, InLanguages
 
 PHONE = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True}
 LINK = {"url": "https://192.168.178.123:8010/#pair=" + "x" * 43, "expires_at": 4e9, "is_tls": True,
         "authority": ":".join(["AB"] * 32)}
+PASSWORD = "a long password"
 LONG = "A_name_of_a_file_that_nobody_would_give_it_but_programs_do_2026-11-29_final_version.txt"
 
 
@@ -31,6 +32,16 @@ def full(server, chat_of):
     server.http.delete(f"/api/presets/{preset['id']}", headers=headers)
 
 
+@pytest.fixture(params=[FROM_LEFT, FROM_RIGHT], ids=["from the left", "from the right"])
+def phone(request, visit):
+    """Makes a visit with a phone; gives the person, and what checks what is shown."""
+    def make(**how):
+        person = visit(locale=request.param[0], **PHONE, **how)
+        return person, InLanguages(person, request.param).check
+
+    return make
+
+
 def open_all(page):
     page.evaluate("""() => document.querySelectorAll('main details, dialog details').forEach(
       (one) => { one.open = true; })""")
@@ -44,31 +55,27 @@ def close(person):
     person.until("() => !document.querySelector('dialog[open], [role=menu]:popover-open')")
 
 
-@pytest.mark.parametrize("code", ["de", "sw", "ar", "hi"])
-def test_every_place_fits_a_phone(visit, full, code):
-    person = visit(locale=code, **PHONE)
+def test_every_place_fits_a_phone(phone, full):
+    person, check = phone()
     page = person.page
     person.context.route("**/api/pairing", lambda route: route.fulfill(status=201, json=LINK))
     for view in ("models", "settings", "phone", "accounts"):
         person.go(f"#/{view}")
         person.settle()
         open_all(page)
-        person.picture(f"fit-{code}-{view}")
-        check_it_fits(person, view)
+        check(view)
     page.locator("main .button").first.tap()
     page.locator("dialog").wait_for()
-    person.picture(f"fit-{code}-account")
-    check_it_fits(person, "a new account")
+    check("a new account")
 
 
-@pytest.mark.parametrize("code", ["de", "sw", "ar", "hi"])
-def test_chats_and_all_that_opens_over_them_fit_a_phone(visit, full, tell, code, tmp_path):
+def test_chats_and_all_that_opens_over_them_fit_a_phone(phone, full, tell, tmp_path):
     chat, answer = full
-    person = visit(locale=code, **PHONE)
+    person, check = phone()
     person.expected.append("400 \\(Bad Request\\)")
     page = person.go(f"#/c/{chat['id']}")
     page.locator(".prose").wait_for()
-    check_it_fits(person, "the chat")
+    check("the chat")
     for keys in ("Control+k", "Control+/", "Alt+s"):
         page.keyboard.press(keys)
         page.locator("dialog").wait_for()
@@ -76,28 +83,24 @@ def test_chats_and_all_that_opens_over_them_fit_a_phone(visit, full, tell, code,
         if keys == "Control+k":
             page.keyboard.type("answer")
             page.locator("[role=option]").first.wait_for()
-        person.picture(f"fit-{code}-{keys.replace('/', 'slash')}")
-        check_it_fits(person, keys)
+        check(keys)
         close(person)
     for number, opener in enumerate(page.locator("main [aria-haspopup]").all()):
         opener.tap()
         page.locator("dialog, [role=menu]:popover-open").first.wait_for()
-        person.picture(f"fit-{code}-menu-{number}")
-        check_it_fits(person, f"menu {number}")
+        check(f"menu {number}")
         close(person)
     page.locator("header button").first.tap()
     person.until("() => getComputedStyle(document.querySelector('nav')).visibility === 'visible'")
     page.locator("nav [aria-expanded=false]:not([aria-haspopup])").first.tap()  # the folder
-    person.picture(f"fit-{code}-drawer")
-    check_it_fits(person, "the drawer")
+    check("the drawer")
     for number, opener in enumerate(page.locator("nav [aria-haspopup]").all()[:2]):
         opener.tap()
         page.locator("[role=menu]:popover-open").wait_for()
-        person.picture(f"fit-{code}-drawer-menu-{number}")
-        check_it_fits(person, f"menu {number} of the drawer")
+        check(f"menu {number} of the drawer")
         page.locator("[role=menu]:popover-open button:last-child").tap()  # asks whether to delete
         page.locator("dialog").wait_for()
-        check_it_fits(person, "a question")
+        check("a question")
         close(person)
     page.keyboard.press("Escape")
 
@@ -108,17 +111,15 @@ def test_chats_and_all_that_opens_over_them_fit_a_phone(visit, full, tell, code,
         page.locator("input[type=file]").first.set_input_files(tmp_path / name)
     page.locator(".chip").nth(2).wait_for()
     person.until("() => document.querySelectorAll('.chip.wrong').length === 2")
-    person.picture(f"fit-{code}-files")
-    check_it_fits(person, "attachments")
+    check("attachments")
     tell("message", {"message": {**answer, "status": "running", "content": ""}})
     delta = {"chat_id": chat["id"], "message_id": answer["id"], "kind": "thinking", "from": 0, "text": "Now " * 60}
     tell("delta", delta)
     page.locator(".thinking .end").wait_for()
-    person.picture(f"fit-{code}-thinking")
-    check_it_fits(person, "thinking")
+    check("thinking")
     tell("message", {"message": {**answer, "status": "interrupted", "content": "One."}})
     page.locator(".note").first.wait_for()
-    check_it_fits(person, "interrupted")
+    check("interrupted")
 
 
 @pytest.fixture
@@ -127,9 +128,8 @@ def experts(tmp_path):
         yield running
 
 
-@pytest.mark.parametrize("code", ["de", "ar"])
-def test_what_is_behind_an_answer_fits_a_phone(experts, visit, code):
-    person = visit(server=experts, max_tokens=30, locale=code, **PHONE)
+def test_what_is_behind_an_answer_fits_a_phone(experts, phone):
+    person, check = phone(server=experts, max_tokens=30)
     page = person.go()
     person.write("Hi")
     page.locator("form button[type=submit]").tap()  # Enter begins a line where there is no keyboard
@@ -141,31 +141,66 @@ def test_what_is_behind_an_answer_fits_a_phone(experts, visit, code):
     tokens = answer.locator(".tokens button")
     tokens.nth(1).tap()
     answer.locator(".alternatives tbody tr").first.wait_for()
-    person.picture(f"fit-{code}-inside")
-    check_it_fits(person, "tokens and experts")
+    check("tokens and experts")
     answer.locator(".cost").tap()
     page.locator("dialog").wait_for()
-    person.picture(f"fit-{code}-cost")
-    check_it_fits(person, "the cost")
+    check("the cost")
 
 
-@pytest.mark.parametrize("code", ["de", "ar"])
-def test_the_first_run_and_what_is_said_in_passing_fit_a_phone(bare, visit, code, tmp_path):  # noqa: F811
-    person = visit(server=bare, locale=code, **PHONE)
+def test_the_first_run_and_what_is_said_in_passing_fit_a_phone(bare, phone, tmp_path):  # noqa: F811
+    person, check = phone(server=bare)
     person.expected.append("400 \\(Bad Request\\)")
     page = person.go()
     page.locator("main .button.primary").wait_for()
-    person.picture(f"fit-{code}-first-run")
-    check_it_fits(person, "the first run")
+    check("the first run")
     page.locator("main .button.primary").tap()
     page.locator("main section li button").nth(2).wait_for()
-    person.picture(f"fit-{code}-examples")
-    check_it_fits(person, "the examples")
+    check("the examples")
     person.go("#/settings")
     open_all(page)
     (tmp_path / "presets.json").write_text("not JSON")
     for one in page.locator("input[type=file]").all():
         one.set_input_files(tmp_path / "presets.json")
     page.locator(".toast").first.wait_for()
-    person.picture(f"fit-{code}-toast")
-    check_it_fits(person, "a toast")
+    check("a toast")
+
+
+@pytest.fixture
+def office(tmp_path):
+    """A server of two people with accounts."""
+    with Running({"tiny": TINY}, tmp_path) as running:
+        headers = {"origin": running.url}
+        for name, role in (("ada", "admin"), ("a-member-with-quite-a-long-name-of-an-account", "member")):
+            account = {"name": name, "password": PASSWORD, "role": role, "requests_per_minute": 30}
+            made = running.post("/api/users", account, headers=headers)
+            assert made.status_code == 201, made.text
+            running.post("/api/session", {"name": "ada", "password": PASSWORD}, headers=headers)
+        yield running
+
+
+def test_signing_in_and_a_list_of_accounts_fit_a_phone(office, phone):
+    person, check = phone(server=office)
+    person.expected.append("401|403")
+    page = person.page
+    page.goto(office.url)
+    page.locator("form input[type=password]").wait_for()
+    check("signing in")
+    page.locator("form .quiet").tap()
+    check("signing in by key")
+    page.locator("form .quiet").tap()
+    page.locator("form input").first.fill("ada")
+    page.locator("form input[type=password]").fill("wrong password")
+    page.locator("form .primary").tap()
+    page.get_by_role("alert").wait_for()
+    check("a wrong password")
+    page.locator("form input[type=password]").fill(PASSWORD)
+    page.locator("form .primary").tap()
+    page.locator("main .hello").wait_for()
+    person.go("#/accounts")
+    page.locator("main article").nth(1).wait_for()
+    check("accounts of several")
+    for number in range(2):
+        page.locator("main article").nth(1).locator(".quiet").nth(number).tap()
+        page.locator("dialog").wait_for()
+        check(f"window {number} of an account")
+        close(person)

@@ -134,14 +134,6 @@ def test_the_page_speaks_the_browsers_language(visit, code):
     welcome = page.locator(".hello").inner_text()
     assert (welcome == "What would you like to know?") == (code == "en")
     person.picture(f"language-{code}")
-    page.set_viewport_size({"width": 360, "height": 740})
-    for name, hash in VIEWS.items():
-        person.go(hash)
-        check_it_fits(person, f"{code}-{name}")
-    person.go()
-    page.keyboard.press("Alt+s")
-    page.locator("dialog summary").click()
-    check_it_fits(person, f"{code}-chat-settings")
 
 
 def test_from_right_to_left_the_page_is_mirrored(visit, chat_of):

@@ -32,9 +32,13 @@ const LOADERS: Record<Language, () => Promise<{ default: Catalogue }>> = {
 let code = $state<Language>('en');
 let words = $state.raw<Catalogue | null>(null);
 let plurals = new Intl.PluralRules('en');
+let wanted: Language = 'en';
 
 export async function speak(next: Language): Promise<void> {
-  words = (await LOADERS[next]()).default;
+  wanted = next;
+  const { default: loaded } = await LOADERS[next]();
+  if (wanted !== next) return; // another was chosen meanwhile
+  words = loaded;
   plurals = new Intl.PluralRules(next);
   code = next;
   document.documentElement.lang = next;

@@ -39,6 +39,11 @@ function read(): Stored {
 
 export const prefs = $state<Stored>(read());
 
+// What is changed in one tab is so in the others.
+addEventListener('storage', (event) => {
+  if (event.key === NAME) Object.assign(prefs, read());
+});
+
 export function chosenLanguage(): Language {
   return prefs.language && isLanguage(prefs.language) ? prefs.language : preferred();
 }
