@@ -157,7 +157,7 @@ def test_a_file_that_ends_early_fails_the_step_and_names_file_and_offset(tmp_pat
     assert said
     slices = [(offset + 5 * rows * row_bytes, offset + 6 * rows * row_bytes)
               for (_, rows, row_bytes), (offset, _) in zip(SHAPES, opened.layers[1], strict=True)]
-    assert any(first < int(said[1]) <= last for first, last in slices)  # whichever was read first; in two reads a large one
+    assert any(first < int(said[1]) <= last for first, last in slices)  # a large one takes two reads
     opened.store.end_step()
 
 
