@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -10,6 +11,7 @@ from unittest import mock
 import pytest
 
 import tenth
+from tenth.observed import observed
 from tenth.usage import MOST_FILES, MOST_TOKENS, Usage, identity, read_usage, write_usage
 from tenth.weights import placement
 from tenth.weights.gguf import read_header
@@ -49,6 +51,24 @@ def test_a_run_begins_with_what_was_used_before(tmp_path: Path, monkeypatch: pyt
         run(tmp_path, [1], monkeypatch)
     (shares,) = restored.call_args.args
     assert sum(shares) == pytest.approx(3 * 2)
+
+
+def one_by_one(home: Path, n: int, monkeypatch: pytest.MonkeyPatch) -> Sequence[tuple[float, float]] | None:
+    """Computes tokens one by one with half of the experts in memory; what the next plan will know of that."""
+    monkeypatch.setenv("TENTH_HOME", str(home))
+    with mock.patch("tenth.loader.place", half), tenth.load(MODEL, prefix_reuse=False) as model:
+        for i in range(n):
+            model.logits([7 * i % 40])
+    return observed(read_header(MODEL))
+
+
+def test_what_tokens_did_not_read_is_known_to_the_next_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert one_by_one(tmp_path, 5, monkeypatch) is None, "five tokens say nothing"
+    found = one_by_one(tmp_path, 110, monkeypatch)
+    assert found
+    ((fraction, rate),) = found
+    assert 0.3 < fraction < 0.7
+    assert 0 < rate < 1
 
 
 DAMAGED = {

@@ -66,6 +66,7 @@ def load(
     from tenth.library.catalogue import published_sampling
     from tenth.library.resolving import interpret, resolve
     from tenth.loader import open_runtime
+    from tenth.observed import HitKeeper
     from tenth.usage import begin_with_usage
     from tenth.weights.gguf import read_header
 
@@ -84,6 +85,8 @@ def load(
     if loaded.placement.streams:
         keeper, note = begin_with_usage(loaded.runtime, header, library_folder() / "usage")
         loaded.runtime.observe(keeper)
+        if not (config.lossy_drop or config.lossy_prefer):
+            loaded.runtime.observe(HitKeeper(loaded))
     name = None if isinstance(source, Path) else source.name
     return Model(
         loaded, config, text[0], started_s=started, note=note, name=name, published=published_sampling(source))
@@ -293,7 +296,7 @@ class Model:
 
     def detokenize(self, ids: list[int]) -> str:
         """The text of token ids; control tokens give none."""
-        return self._text.tokenizer.decode(ids)
+        return self._text.tokenizer.decode(_listed(ids))
 
     def logits(self, ids: list[int], *, at_once: int = 0) -> F32:
         """Logits [len(ids), vocab] after every token. Needs no tokenizer. ``at_once``: most tokens in one step (0: no
@@ -301,7 +304,7 @@ class Model:
         self._check_task("generate")
         if at_once < 0:
             raise RequestError(f"at_once is {at_once}, expected 0 or more")
-        return self._engine.logits(list(ids), at_once)
+        return self._engine.logits(_listed(ids), at_once)
 
     def embed(
         self, texts: str | Sequence[str | list[int]], *, dimensions: int | None = None, normalize: bool = True,
@@ -466,3 +469,10 @@ def _config(named: dict[str, Any], settings: dict[str, Any]) -> EngineConfig:
         if name not in known:
             raise RequestError(f"there is no setting {name!r}", f"there are: {', '.join(known)}")
     return EngineConfig(**{**named, **settings})
+
+
+def _listed(ids: Any) -> list[int]:
+    try:
+        return list(ids)
+    except TypeError:
+        raise RequestError(f"the ids are {ids!r}, expected a list of token ids") from None

@@ -10,10 +10,10 @@ import pytest
 from tenth.config import EngineConfig
 from tenth.errors import RequestError, ResourceError
 from tenth.forecast import chart, mixes
-from tenth.forecast.observed import note, observed
-from tenth.forecast.outlook import Outlook, as_data, budgets, curve, resident_kinds
+from tenth.forecast.outlook import Outlook, Rate, as_data, budgets, curve, resident_kinds
 from tenth.forecast.speed import ENGINE_S
 from tenth.loader import open_runtime
+from tenth.observed import note, observed
 from tenth.weights.gguf import read_header
 from tests.runtime.native import DATA
 
@@ -67,6 +67,21 @@ def test_a_slow_disk_bounds_streamed_experts():
     assert rate.likely == pytest.approx(1e3 / outlook.read_per_token(placement), rel=0.05)
     warm, cold = (outlook.first_token(placement, 16, is_warm=warm).likely for warm in (True, False))
     assert cold < warm
+
+
+def test_until_a_model_was_seen_here_the_low_end_is_even_routing():
+    probe = machine(disk={1 << 20: 1e3, 4 << 20: 1e3})
+    unseen = with_large_experts(outlook_of(probe=probe))
+    placement = halved(unseen)
+    share = unseen.cached_fraction(placement)
+    assert unseen.hits(placement) > share + 0.01
+    assert unseen.least_hits(placement) == share
+    seen = with_large_experts(outlook_of(probe=probe, measured=[(share, share)]))
+    assert seen.least_hits(placement) == seen.hits(placement) == pytest.approx(share)
+    assert unseen.generation(placement).low == pytest.approx(seen.generation(placement).low)
+    assert seen.generation(placement).likely < unseen.generation(placement).likely
+    data = as_data(unseen, placement, 16)["streams"]
+    assert data["hit_rate_least"] < data["hit_rate"]
 
 
 def test_everything_in_memory_reads_no_disk():
@@ -138,13 +153,21 @@ def test_a_mix_changes_matrices_and_nothing_else():
 
 def test_the_best_is_the_largest_that_is_fast_enough_else_the_fastest():
     def choice(name, n_bytes, speed):
-        rate = speed and outlook_module.Rate(speed, speed, speed, "disk")
-        return mixes.Choice(name, n_bytes, 4.0, True, None, rate)
-
-    from tenth.forecast import outlook as outlook_module
+        return mixes.Choice(name, n_bytes, 4.0, True, None, speed and Rate(speed, speed, speed, "disk"))
 
     assert mixes.best([choice("a", 9, None), choice("b", 8, 6.0), choice("c", 7, 9.0)]).name == "b"
     assert mixes.best([choice("a", 9, 1.0), choice("b", 8, 2.0)]).name == "b"
+
+
+def test_the_best_is_no_slow_one_beside_a_good_one_that_is_fast():
+    def choice(name, n_bytes, speed, bits):
+        return mixes.Choice(name, n_bytes, bits, True, None, Rate(speed, speed, speed, "disk"))
+
+    slow, medium, fast, poor = (choice("Q8_0", 9, 5.2, 8.5), choice("Q5_K_M", 7, 16.0, 5.7),
+                                choice("Q4_K_M", 6, 28.0, 4.9), choice("Q2_K", 4, 60.0, 3.0))
+    assert mixes.best([slow, medium, fast, poor]) is medium
+    assert mixes.best([slow, fast, poor]) is fast
+    assert mixes.best([slow, poor]) is slow
 
 
 def test_files_of_a_repository_are_taken_for_the_nearest_mix():

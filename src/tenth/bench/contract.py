@@ -34,13 +34,21 @@ def measure(model: Path, memory: str, prompt: int, generate: int, parallel: int)
     with control_group(parse_bytes(memory)) as group:
         process = group.start(command, stdout=subprocess.PIPE)
         assert process.stdout
-        parts = [json.loads(line) | asdict(group.memory()) for line in process.stdout]
+        parts = []
+        for line in process.stdout:
+            parts.append(json.loads(line) | asdict(group.memory()))
+            print(progress(parts[-1]), file=sys.stderr, flush=True)
         code = process.wait()
         end = group.memory()
     for before, part in zip([{"major_faults": 0}, *parts], list(parts), strict=False):
         part["new_major_faults"] = part["major_faults"] - before["major_faults"]
     limit = parse_bytes(memory)
     return {"model": model.name, "limit_bytes": limit, "exit_code": code, "kills": end.kills, "parts": parts}
+
+
+def progress(part: dict[str, Any]) -> str:
+    """That a part is over: slow disks take many minutes for some."""
+    return f"contract: {part['part']} after {part['seconds']:.0f} s, peak {part['peak_bytes'] / 1e6:.0f} MB"
 
 
 def run_inside(model: Path, memory: str, prompt: int, generate: int, parallel: int) -> None:

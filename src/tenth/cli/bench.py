@@ -196,10 +196,10 @@ def predicted(loaded: Any, engine: EngineConfig, shape: Shape, beside: dict[str,
 
     ``read_bytes``: of experts, by a token. The share that it did not read is the hit rate, noted for the next plan.
     """
-    from tenth.forecast.observed import note, observed
     from tenth.forecast.outlook import Outlook
     from tenth.forecast.probe import get_probe
     from tenth.forecast.speed import expert_bytes, slice_bytes
+    from tenth.observed import note, observed
 
     probe, placement = get_probe(loaded.header.paths[0], engine.threads), loaded.placement
     now = probe.scaled(*(beside[name]["median"] for name in ("read_bytes_per_second", "int8_multiply_adds_per_second")))

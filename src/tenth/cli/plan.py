@@ -51,8 +51,8 @@ def command(model: ModelArgument, flags: PlanFlags, engine: EngineConfig) -> Non
     Of a model that is not here only the header is fetched. This machine is measured the first time (some seconds).
     Exit code 4 when the model does not fit into its memory.
     """
-    from tenth.forecast.observed import observed
     from tenth.forecast.outlook import Outlook
+    from tenth.observed import observed
     from tenth.weights.budget import memory_budget
 
     check(flags)
@@ -209,7 +209,9 @@ def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
              f"memory: {streams['slots']} slots for {streams['slices']} slices "
              f"({100 * streams['cached_share']:.0f} %), "
              f"the experts of {streams['tokens_held']} tokens"),
-            ("expected hit rate", f"{100 * streams['hit_rate']:.0f} % ({streams['hit_rate_source']})"),
+            ("expected hit rate", f"{100 * streams['hit_rate']:.0f} % ({streams['hit_rate_source']}"
+             + (f"; if all experts are used alike, {100 * streams['hit_rate_least']:.0f} %: running it here will tell)"
+                if streams["hit_rate_least"] < streams["hit_rate"] else ")")),
         ]
     elif placement["experts_bytes"]:
         found.append(("experts", f"{in_units(placement['experts_bytes'])}, all in memory"))

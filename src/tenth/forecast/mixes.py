@@ -17,6 +17,8 @@ from tenth.weights.gguf import ModelFile, TensorInfo
 from tenth.weights.placement import Placement
 
 COMFORTABLE = 5.0  # tokens per second: about as fast as people read
+GOOD_BITS = 4.0  # a weight: rounding harms little from here on
+WORTH = 0.5  # the least share of the speed that could be had for which better weights are worth waiting
 
 
 @dataclass(frozen=True)
@@ -127,9 +129,11 @@ def _choice(name: str, header: ModelFile, like: Outlook, budget_bytes: int) -> C
 
 
 def best(choices: Sequence[Choice]) -> Choice | None:
-    """The largest that runs at a comfortable speed, else the fastest; None when none runs."""
-    running = [(choice, choice.rate) for choice in choices if choice.rate is not None]
-    comfortable = [choice for choice, rate in running if rate.likely >= COMFORTABLE]
+    """The largest at a comfortable speed and not far from the fastest good one's, else the fastest; None: none runs."""
+    running = [(choice, choice.rate.likely) for choice in choices if choice.rate is not None]
+    good = [speed for choice, speed in running if choice.bits_per_weight >= GOOD_BITS]
+    enough = max([COMFORTABLE, *(WORTH * speed for speed in good)])
+    comfortable = [choice for choice, speed in running if speed >= enough]
     if comfortable:
         return max(comfortable, key=lambda choice: choice.file_bytes)
-    return max(running, key=lambda pair: pair[1].likely)[0] if running else None
+    return max(running, key=lambda pair: pair[1])[0] if running else None

@@ -100,6 +100,11 @@ class Outlook:
         family = self.layout.program.architecture
         return hit_rate(family, self.cached_fraction(placement), placement.tokens_held, self.measured)
 
+    def least_hits(self, placement: Placement) -> float:
+        """The same at worst. Until a model was seen here, its tokens may use all experts alike: no cache helps then."""
+        hits = self.hits(placement)
+        return hits if self.measured or not placement.streams else min(hits, self.cached_fraction(placement))
+
     def read_per_token(self, placement: Placement, hits: float | None = None) -> float:
         """Bytes that a generated token reads from the disk."""
         if not placement.streams:
@@ -111,11 +116,9 @@ class Outlook:
         """Tokens per second of one sequence."""
         step = step or self.step
         seconds, hits = step.seconds + ENGINE_S, self.hits(placement)
-        unsure = 0.0 if self.measured or not placement.streams else UNSURE
-        slow, likely, fast = (
-            with_disk(seconds, self._disk_s(self.read_per_token(placement, min(max(hits + more, 0.0), 1.0))))
-            for more in (-unsure, 0.0, unsure)
-        )
+        most = hits if self.measured else min(hits + UNSURE, 1.0)
+        slow, likely, fast = (with_disk(seconds, self._disk_s(self.read_per_token(placement, share)))
+                              for share in (self.least_hits(placement), hits, most))
         bound = self._bound(step, self._disk_s(self.read_per_token(placement)))
         return Rate.per(1, (slow * (1 + SPREAD), likely, fast / (1 + SPREAD)), bound)
 
@@ -198,6 +201,7 @@ def as_data(outlook: Outlook, placement: Placement, n_prompt: int) -> dict[str, 
             "cached_share": round(outlook.cached_fraction(placement), 4),
             "tokens_held": round(placement.tokens_held, 2),
             "hit_rate": round(outlook.hits(placement), 4),
+            "hit_rate_least": round(outlook.least_hits(placement), 4),
             "hit_rate_source": "measured here" if outlook.measured else "published curves",
         } if placement.streams else None,
         "per_token": {

@@ -182,9 +182,9 @@ def outline_of(path: Path, engine: EngineConfig, budget: int, probe: Any) -> Out
 
 def _forecast(header: Any, engine: EngineConfig, budget: int, probe: Any) -> dict[str, Any]:
     from tenth.errors import ResourceError
-    from tenth.forecast.observed import observed
     from tenth.forecast.outlook import Outlook
     from tenth.loader import lay_out, place_with_chunk
+    from tenth.observed import observed
 
     try:
         if probe is None:
