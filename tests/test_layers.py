@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "tracing": set(),
     "usage": {"weights"},
     "observed": {"weights", "library", "loader", "placing"},
-    "weights": set(),
+    "weights": {"_core"},
     "models": {"program"},
     "placing": {"program", "weights", "runtime", "batch"},
     "loader": {"models", "program", "weights", "runtime", "batch", "placing", "tracing"},
