@@ -283,10 +283,9 @@ class _WeightThread:
 def _attributes(instruction: Instruction) -> dict[str, Any]:
     """The attrs of an instruction under the names of native/plan/plan.h, Attributes."""
     attributes: dict[str, Any] = dict(instruction.attrs)
-    if instruction.op == "rope":
+    if "pairing" in attributes:
         attributes["half_pairing"] = attributes.pop("pairing") == "half"
-        attributes["head_dim"] = instruction.inputs[0].shape[1]
-    if instruction.op == "l2_norm":
+    if instruction.op in ("rope", "l2_norm"):
         attributes["head_dim"] = instruction.inputs[0].shape[-1]
     if instruction.op == "hidden_load":
         del attributes["width"]  # that of its result
