@@ -120,8 +120,11 @@ const uint8_t* ModelFile::read(int64_t offset, int64_t bytes, const Buffer& buff
   const int error = errno;
   if (mode_ == ReadMode::dropped) drop(offset, bytes);
   if (got < 0) throw std::runtime_error("reading at byte " + std::to_string(offset) + " failed: " + why(error));
-  if (first + got < offset + bytes)
-    throw std::runtime_error("the file ends at byte " + std::to_string(first + got) + ", expected " + std::to_string(offset + bytes));
+  if (first + got < offset + bytes) {
+    struct stat now = {};
+    const int64_t size = fstat(buffered_, &now) == 0 ? now.st_size : first + got;  // the read may have begun behind it
+    throw std::runtime_error("the file ends at byte " + std::to_string(size) + ", expected " + std::to_string(offset + bytes));
+  }
   return to + (offset - first);
 }
 

@@ -296,7 +296,7 @@ class Model:
 
     def detokenize(self, ids: list[int]) -> str:
         """The text of token ids; control tokens give none."""
-        return self._text.tokenizer.decode(ids)
+        return self._text.tokenizer.decode(_listed(ids))
 
     def logits(self, ids: list[int], *, at_once: int = 0) -> F32:
         """Logits [len(ids), vocab] after every token. Needs no tokenizer. ``at_once``: most tokens in one step (0: no
@@ -304,7 +304,7 @@ class Model:
         self._check_task("generate")
         if at_once < 0:
             raise RequestError(f"at_once is {at_once}, expected 0 or more")
-        return self._engine.logits(list(ids), at_once)
+        return self._engine.logits(_listed(ids), at_once)
 
     def embed(
         self, texts: str | Sequence[str | list[int]], *, dimensions: int | None = None, normalize: bool = True,
@@ -469,3 +469,10 @@ def _config(named: dict[str, Any], settings: dict[str, Any]) -> EngineConfig:
         if name not in known:
             raise RequestError(f"there is no setting {name!r}", f"there are: {', '.join(known)}")
     return EngineConfig(**{**named, **settings})
+
+
+def _listed(ids: Any) -> list[int]:
+    try:
+        return list(ids)
+    except TypeError:
+        raise RequestError(f"the ids are {ids!r}, expected a list of token ids") from None

@@ -70,8 +70,8 @@ class Told:
             room -= len(draft)
         return drafts
 
-    def may_run_ahead(self, sequences):
-        return False
+    def most_ahead(self, sequences, n_steps):
+        return 1
 
     def measured(self, chunks, seconds):
         pass
@@ -304,7 +304,13 @@ def test_logits_memory_and_description(model):
         (lambda m: m.tokenize(3), "string"),
         (lambda m: m.generate([True, False]), "token id True"),
         (lambda m: m.generate([1.5]), "token id 1.5"),
+        (lambda m: m.generate([[[1], [1, 2]]]), r"token id \[1\]"),
         (lambda m: m.detokenize(["a"]), "token id 'a'"),
+        (lambda m: m.detokenize([True]), "token id True"),
+        (lambda m: m.detokenize([[1]]), r"token id \[1\]"),
+        (lambda m: m.detokenize(5), "ids are 5"),
+        (lambda m: m.logits(5), "ids are 5"),
+        (lambda m: m.logits([[1]]), r"token id \[1\]"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_at_once(model, call, match):

@@ -58,6 +58,17 @@ def test_one_too_many_is_told_when_to_come_again():
         gate.enter("another", ONE)
 
 
+def test_while_others_wait_nobody_has_more_than_half_of_the_queue():
+    gate = Gate(Room(places=1, tokens=100, waiting=6))
+    gate.enter("x", ONE)  # at work
+    gate.enter("x", ONE)
+    for _ in range(3):
+        gate.enter("y", ONE)
+    with pytest.raises(Refused):
+        gate.enter("y", ONE)  # the fourth, though two places are left
+    gate.enter("x", ONE)
+
+
 def test_closing_refuses_who_waits_and_lets_the_others_finish():
     async def play():
         gate = Gate(Room(places=1, tokens=100, waiting=3))

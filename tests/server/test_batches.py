@@ -11,6 +11,9 @@ import httpx2
 import openai
 import pytest
 
+from tenth.server import files
+from tenth.server.failures import Refused
+from tenth.server.files import Batches, Files
 from tenth.server.keys import Keys
 from tenth.server.state import State
 
@@ -69,6 +72,44 @@ def test_a_file_that_is_no_batch_is_a_400(server, content):
             client.files.create(file=("x", b"x"), purpose="assistants")
         with pytest.raises(openai.BadRequestError, match="expires_after"):
             client.files.create(file=("x", b"x"), purpose="batch", expires_after={"anchor": "created_at", "seconds": 1})
+
+
+def test_the_first_answer_to_a_line_stays(tmp_path):
+    state = State(tmp_path / "state.db")
+    batches = Batches(state, Files(state))
+    id = batches.add("me", "file-1", "/v1/chat/completions", {}, [("a", {"n": 1}), ("b", {"n": 1})])
+    batches.answer(id, 0, 200, {"first": 1})
+    batches.answer(id, 0, 500, {"second": 2})
+    assert [n for n, _ in batches.next_lines(id, 4)] == [1]
+    (row,) = state.query("SELECT code, answer FROM batch_lines WHERE batch = ? AND n = 0", id)
+    assert (row["code"], json.loads(row["answer"])) == (200, {"first": 1})
+    state.close()
+
+
+def test_of_one_owner_only_so_much_is_stored(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MOST_STORED_BYTES", 10)
+    state = State(tmp_path / "state.db")
+    place = Files(state)
+    place.add("me", "a", "batch", b"x" * 6)
+    with pytest.raises(Refused) as refused:
+        place.add("me", "b", "batch", b"x" * 5)
+    assert refused.value.status == 507
+    place.add("me", "b", "batch", b"x" * 4)
+    place.add("another", "b", "batch", b"x" * 10)
+    state.close()
+
+
+@pytest.mark.parametrize("url", ["/v1/chat/completions", "/v1/completions"])
+def test_no_line_of_a_batch_is_streamed(server, url):
+    body = {"model": "tiny", "prompt": "a", "stream": True} if url == "/v1/completions" else {
+        "model": "tiny", "messages": [{"role": "user", "content": "a"}], "stream": True}
+    line = {"custom_id": "a", "method": "POST", "url": url, "body": body}
+    file = server.http.post("/v1/files", files={"file": ("x", jsonl([line]))}, data={"purpose": "batch"}).json()["id"]
+    asked = {"input_file_id": file, "endpoint": url, "completion_window": "24h"}
+    batch = "/v1/batches/" + server.post("/v1/batches", asked).json()["id"]
+    wait_until(lambda: server.get(batch).json()["status"] == "completed")
+    told = server.get(f"/v1/files/{server.get(batch).json()['error_file_id']}/content").json()
+    assert (told["response"]["status_code"], told["response"]["body"]["error"]["param"]) == (400, "stream")
 
 
 def test_another_owner_s_files_and_batches_are_a_404(tmp_path):

@@ -1,21 +1,25 @@
 """The door, route by route: what comes from elsewhere, without a key or as another kind of content does not get in."""
 
+import re
 import socket
 import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import httpx2
 import pytest
 
 from tenth.errors import RequestError
 from tenth.server import connections
+from tenth.server import keys as keys_module
 from tenth.server import running as running_module
 from tenth.server.app import App
 from tenth.server.config import ServerConfig
-from tenth.server.guard import FORM_PATHS, LOGIN_PATH, OPEN_PATHS
-from tenth.server.keys import Keys
+from tenth.server.failures import Refused
+from tenth.server.guard import EITHER_PATHS, FORM_PATHS, LOGIN_PATH, MOST_PATH_BYTES, OPEN_PATHS
+from tenth.server.keys import Caller, Keys, Meter
 from tenth.server.lan import AUTHORITY_PATH
 from tenth.server.state import State
 
@@ -101,6 +105,33 @@ def test_bodies_have_a_bound_whether_announced_or_not(guarded):
         assert b" 413 " in raw.recv(100)
 
 
+def test_a_body_that_is_no_form_has_its_bound_where_a_form_may_be_larger(guarded):
+    running, key = guarded
+    headers = {"content-type": "application/json", "x-api-key": key}
+    for path in EITHER_PATHS:
+        chunks = (b" " * (1 << 20) for _ in range(17))
+        assert running.http.post(path, content=chunks, headers=headers).status_code == 413
+
+
+@pytest.mark.parametrize("twice", [
+    ["host: evil.example", "host: {own}"], ["host: {own}", "host: {own}"],
+    ["host: {own}", "origin: http://evil.example", "origin: http://{own}"],
+])
+def test_a_host_or_an_origin_that_is_there_twice_does_not_get_in(guarded, twice):
+    running, key = guarded
+    lines = ["GET /v1/models HTTP/1.1", f"x-api-key: {key}", "connection: close", *twice]
+    with socket.create_connection(("127.0.0.1", running.port), timeout=DEADLINE_S) as raw:
+        raw.sendall(("\r\n".join(lines) + "\r\n\r\n").format(own=f"127.0.0.1:{running.port}").encode())
+        assert re.match(rb"HTTP/1.1 40[03] ", raw.recv(100))  # of two hosts the parser refuses what the guard would
+
+
+def test_a_path_without_end_is_a_414(guarded):
+    running, key = guarded
+    for n, status in ((MOST_PATH_BYTES, 404), (MOST_PATH_BYTES + 1, 414)):
+        path = "/v1/models/".ljust(n, "x")
+        assert running.get(path, headers={"x-api-key": key}).status_code == status
+
+
 def test_both_ways_to_send_a_key_work_and_own_pages_may_ask(guarded):
     running, key = guarded
     for headers in ({"authorization": f"Bearer {key}"}, {"x-api-key": key}):
@@ -136,6 +167,27 @@ def test_scopes_limits_and_revoking_count_at_once(tmp_path):
         keys.revoke("asker")
         assert status("/v1/models", asker) == 401, "revoking the last key must not open the server"
     state.close()
+
+
+def test_a_minute_passes_and_what_is_at_work_ends(monkeypatch):
+    now_s = [1000.0]
+    monkeypatch.setattr(keys_module, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    meter, asker = Meter(), Caller("asker", "asker", "member", ("infer",), requests_per_minute=2)
+    for _ in range(3):
+        meter.start(asker)
+        now_s[0] += 20
+        meter.start(asker)
+        meter.end(asker)
+        with pytest.raises(Refused) as refused:
+            meter.start(asker)
+        assert refused.value.retry_after_s == 40
+        now_s[0] += 60
+    one_by_one = Caller("other", "other", "member", ("infer",), concurrent=1)
+    for _ in range(2):
+        meter.start(one_by_one)
+        with pytest.raises(Refused, match="1 requests at work"):
+            meter.start(one_by_one)
+        meter.end(one_by_one)
 
 
 def test_keys_are_kept_as_hashes(tmp_path):

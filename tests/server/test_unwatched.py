@@ -1,10 +1,13 @@
 """Work that nobody waits for: batches and background responses go on after trouble, and hold up no one else."""
 
+import asyncio
+
 import httpx2
 import pytest
 
 import tenth
 from tenth.errors import ResourceError
+from tenth.server.dialects import openai_batches
 from tenth.server.keys import Keys
 from tenth.server.responses import Responses, Stored
 from tenth.server.shelf import Shelf
@@ -121,3 +124,53 @@ def test_models_come_and_go_while_others_go_through_them():
     names.clear()
     shelf.refresh()
     assert not shelf.models
+
+
+def test_a_model_that_leaves_the_library_while_it_is_borrowed_is_used_and_closed():
+    names = ["tiny"]
+    shelf = Shelf([], lambda source: tenth.load(TINY, threads=1), waiting=1, stock=lambda: names)
+    find = shelf.find
+
+    def found_and_left_out(name):
+        served = find(name)
+        names.clear()
+        shelf.refresh()  # as a thread may at that moment
+        return served
+
+    async def use():
+        shelf.find = found_and_left_out
+        async with shelf.borrow("tiny") as borrowed:
+            assert borrowed.model.tokenize("Hi")
+        served = shelf.models["tiny"]
+        await shelf.close()
+        assert served.model is None
+
+    asyncio.run(use())
+
+
+def test_no_line_of_a_batch_that_cannot_go_on_stays_at_work(tmp_path, monkeypatch, caplog):
+    def fails(*line):
+        raise ValueError("unforeseen")
+
+    with Running({"tiny": TINY}, tmp_path) as running, Held(running.opened()) as held:
+        monkeypatch.setattr(running.app.batches, "answer", fails)
+        asked = [*lines(1), {**lines(2)[1], "body": {"nonsense": 1}}]
+        answered = openai_batches.Worker._line
+
+        async def one_behind_the_other(self, id, owner, endpoint, n, value):
+            if n:
+                await asyncio.to_thread(held.wait)  # the first line is at work
+            await answered(self, id, owner, endpoint, n, value)
+
+        monkeypatch.setattr(openai_batches.Worker, "_line", one_behind_the_other)
+        file = running.http.post("/v1/files", files={"file": ("in.jsonl", jsonl(asked))}, data={"purpose": "batch"})
+        running.post("/v1/batches", {"input_file_id": file.json()["id"], "completion_window": "24h",
+                                     "endpoint": "/v1/chat/completions"})
+        wait_until(lambda: "a batch cannot go on" in caplog.text)
+        assert running.gate().n_at_work == 0
+
+
+def test_a_state_that_was_closed_forgets_nothing(tmp_path):
+    state = State(tmp_path / "state.db")
+    state.close()
+    assert not state.engine.forget()

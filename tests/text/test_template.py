@@ -115,14 +115,20 @@ def test_the_templates_own_reason_is_told() -> None:
         ChatTemplate("{{ raise_exception('roles must alternate') }}", "t").render(HI)
 
 
-@pytest.mark.parametrize(("token", "start"), [
-    ("<|im_start|>", "<|im_start|>user\n"), ("<start_of_turn>", "<start_of_turn>user\n"),
-    ("<|start_header_id|>", "<|start_header_id|>user<|end_header_id|>"), ("x", "User: hi")])
-def test_a_file_without_template_gets_one_by_vocabulary_and_says_so(token: str, start: str) -> None:
+@pytest.mark.parametrize(("token", "start", "after_system"), [
+    ("<|im_start|>", "<|im_start|>user\n", "<|im_start|>system\nsys<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"),
+    ("<start_of_turn>", "<start_of_turn>user\n", "<start_of_turn>user\nsys\n\nhi<end_of_turn>\n"),
+    ("<|start_header_id|>", "<|start_header_id|>user<|end_header_id|>", "<|start_header_id|>system<|end_header_id|>\n\n"
+     "sys<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>"),
+    ("x", "User: hi", "System: sys\nUser: hi\n")])
+def test_a_file_without_template_gets_one_by_vocabulary_and_says_so(
+    token: str, start: str, after_system: str
+) -> None:
     template = ChatTemplate.from_metadata(Metadata({"tokenizer.ggml.tokens": [token]}))
     assert template.render(HI).startswith(start)
     assert "no chat template" in template.source
-    assert "sys\n\nhi" in template.render([{"role": "system", "content": "sys"}, *HI]) or not template.system_merged
+    assert template.render([{"role": "system", "content": "sys"}, *HI]).startswith(after_system)
+    assert template.system_merged == (token == "<start_of_turn>")
 
 
 def test_variants_and_overrides_are_chosen_by_name() -> None:

@@ -81,3 +81,26 @@ def test_a_tight_control_group_is_the_budget(monkeypatch: pytest.MonkeyPatch) ->
     found = budget.memory_budget(0)
     assert found.source == "the control group's limit"
     assert found.n_bytes == 1_000_000 + 6_000_000 - 500_000
+
+
+def test_what_models_were_granted_counts_before_they_have_touched_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Opened:
+        pass
+
+    resident, grants, first, second = [100], budget.Grants(), Opened(), Opened()
+    monkeypatch.setattr(budget, "resident_bytes", lambda: resident[0])
+    assert grants.own_bytes() == 100
+    grants.add(first, 1000)
+    grants.add(second, 500)
+    resident[0] = 700
+    assert grants.own_bytes() == 1600
+    resident[0] = 2000  # whatever else came
+    assert grants.own_bytes() == 2000
+    resident[0] = 700
+    grants.remove(first)
+    grants.remove(first)
+    assert grants.own_bytes() == 700
+    del second
+    assert grants.own_bytes() == 700
+    resident[0] = 100
+    assert grants.own_bytes() == 100

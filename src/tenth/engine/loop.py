@@ -43,8 +43,8 @@ class Drafting(Protocol):
     ) -> dict[Sequence, tuple[int, ...]]:
         """Guesses for sequences of a step that has room for so many more rows; ``drafter``: if the model has one."""
 
-    def may_run_ahead(self, sequences: SequenceOf[Sequence]) -> bool:
-        """Whether guesses may as well be looked for only after a few more tokens."""
+    def most_ahead(self, sequences: SequenceOf[Sequence], n_steps: int) -> int:
+        """How many of so many steps may be computed before guesses are looked for again."""
 
     def measured(self, chunks: SequenceOf[Chunk], seconds: float) -> None:
         """A step took so long."""
@@ -193,10 +193,8 @@ class Loop:
             return 1
         if any(chunk.draft for chunk in chunks):
             return 1
-        n_steps = self.ahead.steps(chunks)
-        if n_steps == 1 or not self.speculation.may_run_ahead([chunk.sequence for chunk in chunks]):
-            return 1
-        return self.scheduler.steps_with_pages(chunks, n_steps)
+        n_steps = self.speculation.most_ahead([chunk.sequence for chunk in chunks], self.ahead.steps(chunks))
+        return n_steps if n_steps == 1 else self.scheduler.steps_with_pages(chunks, n_steps)
 
     def _compute(self, chunks: list[Chunk], n_steps: int) -> StepResult | None:
         """The result of so many steps, or None after failing every request in them (or when there is none)."""
@@ -409,8 +407,12 @@ class Loop:
 
     def check_ids(self, ids: object, what: str = "token id") -> None:
         """Raise RequestError when an id is outside the vocabulary; ``what``: as the message calls it."""
-        array, n = np.asarray(ids), self.runtime.vocab_size
-        if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= n):
+        n = self.runtime.vocab_size
+        try:
+            array = np.asarray(ids)
+        except ValueError:  # lists of several lengths in it
+            array = np.asarray(ids, object)
+        if array.size and (array.ndim != 1 or array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= n):
             wrong = next(i for i in array.tolist() if type(i) is not int or not 0 <= i < n)
             raise RequestError(f"{what} {wrong!r} is not in the vocabulary (0 to {n - 1})")
 

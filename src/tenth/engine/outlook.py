@@ -15,7 +15,7 @@ FIRST_PLAIN_STEPS = 3  # measured before anything is compared with them
 STALE_PLAIN_STEPS = 64  # so often is a plain step measured, even if every draft is right
 ROW_GUESS = 0.07  # of a plain step: what a row more is taken to cost before it is measured; low, so that it is tried
 GUESS_WEIGHT = 2  # the guess counts as so many measurements: one disturbed step does not decide
-COPY_TOKENS = 12  # after two right guesses in a row, for so many tokens the next guess may be right again
+TOKENS_A_STEP_AHEAD = 2  # since two guesses in a row were right: for so many a step more is computed in one call
 FORCED = 1 << 30  # stands for the length of the match where a grammar leaves only one text
 LEAST_GAIN = 1.1  # expected tokens per second over plain ones, below which guessing is not worth its risk
 
@@ -152,9 +152,9 @@ class Outlook:
         counts[1] = counts[1] * self.DECAY + (n_accepted < n_drafted)
 
     @property
-    def is_copying(self) -> bool:
-        """Whether the text repeats itself, or did a moment ago, or has only begun."""
-        return self._n_since_copy < COPY_TOKENS
+    def most_ahead(self) -> int:
+        """Steps after which guesses are to be looked for again: few while the text repeats itself, and at its start."""
+        return 1 + self._n_since_copy // TOKENS_A_STEP_AHEAD
 
     def note_each(self, kinds: SequenceOf[int], n_accepted: int) -> None:
         """Learn from guesses that were computed, of which so many were right."""

@@ -209,9 +209,9 @@ class Speculation:
             first = is_right if first is None else first
         return bool(first)
 
-    def may_run_ahead(self, sequences: SequenceOf[Sequence]) -> bool:
-        """Whether it does no harm to look for guesses only after a few more tokens."""
-        return not any(s.request.speculate and self._outlook(s).is_copying for s in sequences)
+    def most_ahead(self, sequences: SequenceOf[Sequence], n_steps: int) -> int:
+        """How many of so many steps may be computed before guesses are looked for again."""
+        return min([n_steps, *(self._outlook(s).most_ahead for s in sequences if s.request.speculate)])
 
     def _look(self, sequence: Sequence) -> Guesses:
         """What may follow the tokens of a sequence, if it may be guessed at all."""

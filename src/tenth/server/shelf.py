@@ -120,7 +120,10 @@ class Shelf:
     async def borrow(self, name: str) -> AsyncIterator[Borrowed]:
         """The open model of this name, opened if need be; it stays open until the block ends."""
         served = self.find(name)
-        served.n_users += 1
+        with self._refreshing:  # a refresh in another thread may just have left it out
+            served = self.models.get(name, served)
+            self.models = {**self.models, name: served}
+            served.n_users += 1
         try:
             async with served.lock:
                 if served.model is None:

@@ -130,14 +130,14 @@ class Tokenizer:
         SentencePiece-style vocabulary puts before the first word is kept.
         """
         hidden = frozenset() if special else self.vocabulary.hidden
-        data = b"".join([self.token_bytes(i) for i in ids if i not in hidden])
+        data = b"".join([piece for i in ids if (piece := self.token_bytes(i)) and i not in hidden])
         if self.space_prefix and not continuing and data.startswith(b" "):
             data = data[1:]
         return data.decode("utf-8", "replace")
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes of ``token``; a control token's are its name. Raises RequestError outside the range."""
-        if not isinstance(token, (int, np.integer)) or not 0 <= token < self.vocab_size:
+        if type(token) is bool or not isinstance(token, (int, np.integer)) or not 0 <= token < self.vocab_size:
             raise RequestError(f"token id {token!r} is outside the vocabulary, expected 0 to {self.vocab_size - 1}")
         return self.vocabulary.pieces[token]
 

@@ -133,7 +133,8 @@ class Sqlite:
             except sqlite3.Error:
                 return False
             finally:
-                self._writer.execute(f"PRAGMA busy_timeout={WAIT_MS}")
+                with contextlib.suppress(sqlite3.Error):  # it may have been closed
+                    self._writer.execute(f"PRAGMA busy_timeout={WAIT_MS}")
 
     def _refused(self, error: sqlite3.Error) -> Exception:
         """507 for a full disk, 503 for one that fails or is taken; what is our own mistake stays as it is."""

@@ -100,7 +100,9 @@ class Worker:
     async def _work(self, id: str, owner: str, endpoint: str) -> None:
         try:
             while lines := await patiently(self._batches.next_lines, id, AT_ONCE):
-                await asyncio.gather(*(self._line(id, owner, endpoint, n, body) for n, body in lines))
+                async with asyncio.TaskGroup() as at_once:  # where one fails unforeseen, the others end too
+                    for n, body in lines:
+                        at_once.create_task(self._line(id, owner, endpoint, n, body))
             await patiently(self._batches.end, id, owner, "completed")
             self.wake()
         except Exception:  # others' batches go on; this one is tried again with the next
