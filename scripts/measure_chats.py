@@ -25,6 +25,7 @@ from pathlib import Path
 import httpx2
 import psutil
 
+RUNS = 10  # fresh processes for each figure
 QUERIES = ("w7", "w1 w2", "w900 w901", '"w3 w5"', "w12", "rarest", "w4321", "nowhere", "w1 w2 w3 w4", "w19")
 ENGINE = """
 import sys, time, psutil, tenth
@@ -155,7 +156,7 @@ def main() -> None:
             make(path, given.chats, given.messages)
         print(f"{given.chats} chats, {given.chats * given.messages} messages, {path.stat().st_size / 1e6:.0f} MB")
         for is_cold in (False, True):
-            found = [fresh(path, is_cold) for _ in range(5)]
+            found = [fresh(path, is_cold) for _ in range(RUNS)]
             name = "cold" if is_cold else "warm"
             told(f"{name}: open, and list 100 chats", [one["open"] for one in found])
             told(f"{name}: read a chat", [one["read"] for one in found])

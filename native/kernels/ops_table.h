@@ -111,8 +111,8 @@ struct OpKernels {
   // y = silu(sum over taps j of x[j][i] * w[j * w_stride + i]).
   void (*short_conv)(const float* const* x, const float* w, int64_t w_stride, int n_taps, float* y, int64_t n);
   void (*delta_net)(const DeltaRows& rows);
-  // Writes one token's keys and values ([n_kv_heads, head_dim] each) into slot 0..31 of a page's layer.
-  void (*kv_store)(const float* k, const float* v, uint8_t* layer, const KvShape& shape, int slot);
+  // Writes one token's key and value of one head into slot 0..31 of a page's layer.
+  void (*kv_store)(const float* k, const float* v, uint8_t* layer, const KvShape& shape, int head, int slot);
   // Softmax attention; every span has its own maximum and sums, which are merged in order of position.
   void (*attention)(const AttentionTile& tile);
   // Merges the partials of all spans of a tile into its outputs: the bits of one walk over all of them.

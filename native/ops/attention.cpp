@@ -5,27 +5,63 @@
 
 namespace tenth {
 
+namespace {
+
+// Writes the key and value of one row and head; `spare` has room for a head and may be the key.
+void store_head(const Step& s, const LayerKv& layer, int64_t sequence, int64_t row, int head, const float* key, const float* value, float* spare) {
+  const int64_t head_dim = layer.shape.head_dim;
+  const int position = s.batch->positions[row], slot = position % kPageTokens;
+  if (!layer.levels.empty()) {
+    const float* levels = layer.levels.data() + head * head_dim;
+    for (int64_t d = 0; d < head_dim; d++) spare[d] = key[d] / levels[d];
+    key = spare;
+  }
+  uint8_t* page = s.pages[sequence][position / kPageTokens] + layer.offset;
+  s.rows->kv_store(key, value, page, layer.shape, head, slot);
+  const bool alone = layer.shape.format == KvFormat::bf16 && slot % 2 == 0 && row + 1 == s.batch->row_starts[sequence + 1];
+  if (!alone) return;  // else its pair is read: what lies there must be numbers
+  std::fill_n(spare, head_dim, 0.0f);
+  s.rows->kv_store(spare, spare, page, layer.shape, head, slot + 1);
+}
+
+}  // namespace
+
 void run_kv_store(const Instruction& i, Step& s, int thread) {
   const LayerKv& layer = s.layers->at(i.attributes.layer);
-  const int64_t width = i.in[0].width;
+  const int64_t head_dim = layer.shape.head_dim, width = i.in[0].width;
   const Share share(s.rows_of(i.in[0]), thread, s.n_threads);
   int64_t sequence = 0;
   for (int64_t r = share.begin; r < share.end; r++) {
     while (s.batch->row_starts[sequence + 1] <= r) sequence++;
-    const int position = s.batch->positions[r];
-    const float* key = s.floats(i.in[0]) + r * width;
-    if (!layer.levels.empty()) {
-      float* levelled = s.scratch_of(thread);
-      for (int64_t d = 0; d < width; d++) levelled[d] = key[d] / layer.levels[size_t(d)];
-      key = levelled;
+    const float *key = s.floats(i.in[0]) + r * width, *value = s.floats(i.in[1]) + r * width;
+    for (int head = 0; head < layer.shape.n_kv_heads; head++)
+      store_head(s, layer, sequence, r, head, key + head * head_dim, value + head * head_dim, s.scratch_of(thread));
+  }
+}
+
+// The heads of all rows are shared out, those of keys with their values first in a row: they count as two of queries.
+void run_rope_store(const Instruction& i, Step& s, int thread) {
+  const LayerKv& layer = s.layers->at(i.attributes.layer);
+  const Operand &k = i.in[0], &v = i.in[1], &q = i.in[2], &angles = i.in[3];
+  const int64_t head_dim = layer.shape.head_dim, keys = 2 * layer.shape.n_kv_heads, places = keys + q.width / head_dim;
+  const auto turn = [&](const float* x, size_t norm, int64_t row, float* to) {
+    if (norm < i.in.size()) s.rows->rms_norm(x, s.vector(i.in[norm]), to, head_dim, i.attributes.eps), x = to;
+    s.rows->rope(x, s.floats(angles) + row * angles.width, to, 1, head_dim, angles.width, i.attributes.half_pairing);
+  };
+  const Share share(s.rows_of(k) * places, thread, s.n_threads);
+  int64_t sequence = 0;
+  for (int64_t at = share.begin; at < share.end; at++) {
+    const int64_t row = at / places, place = at % places;
+    while (s.batch->row_starts[sequence + 1] <= row) sequence++;
+    if (place >= keys) {
+      const int64_t from = row * q.width + (place - keys) * head_dim;
+      turn(s.floats(q) + from, 5, row, s.floats(i.out[0]) + from);
+    } else if (place % 2 == 0) {
+      const int64_t from = row * k.width + place / 2 * head_dim;
+      float* key = s.scratch_of(thread);
+      turn(s.floats(k) + from, 4, row, key);
+      store_head(s, layer, sequence, row, int(place / 2), key, s.floats(v) + from, key);
     }
-    uint8_t* page = s.pages[sequence][position / kPageTokens] + layer.offset;
-    const int slot = position % kPageTokens;
-    s.rows->kv_store(key, s.floats(i.in[1]) + r * width, page, layer.shape, slot);
-    const bool alone = layer.shape.format == KvFormat::bf16 && slot % 2 == 0 && r + 1 == s.batch->row_starts[sequence + 1];
-    if (!alone) continue;  // else its pair is read: what lies there must be numbers
-    std::fill_n(s.scratch_of(thread), width, 0.0f);
-    s.rows->kv_store(s.scratch_of(thread), s.scratch_of(thread), page, layer.shape, slot + 1);
   }
 }
 

@@ -70,7 +70,7 @@ struct Encoder {
     for (int64_t page = 0; page < n_pages(rows); page++) pages.push_back(to + page * shape.layer_bytes());
     for (int64_t r = 0; r < rows; r++) {
       const int64_t number = (first_row(sequence) + r) * kv_heads + head;
-      s.rows->kv_store(s.floats(i.in[1]) + number * head_dim, s.floats(i.in[2]) + number * head_dim, pages[r / kPageTokens], shape, int(r % kPageTokens));
+      s.rows->kv_store(s.floats(i.in[1]) + number * head_dim, s.floats(i.in[2]) + number * head_dim, pages[r / kPageTokens], shape, 0, int(r % kPageTokens));
     }
   }
 };

@@ -27,8 +27,11 @@ Run1 numbers_of(const Instruction& i, const Step& s, int thread) {
 void run_rms_norm(const Instruction& i, Step& s, int thread) {
   const int64_t d = i.in[1].width;  // of one head, or of the row
   const Share share(s.rows_of(i.out[0]) * (i.out[0].width / d), thread, s.n_threads);
-  for (int64_t r = share.begin; r < share.end; r++)
-    s.rows->rms_norm(s.floats(i.in[0]) + r * d, s.vector(i.in[1]), s.floats(i.out[0]) + r * d, d, i.attributes.eps);
+  for (int64_t r = share.begin; r < share.end; r++) {
+    float* y = s.floats(i.out[0]) + r * d;
+    s.rows->rms_norm(s.floats(i.in[0]) + r * d, s.vector(i.in[1]), y, d, i.attributes.eps);
+    if (i.in.size() > 2) s.rows->add(y, s.floats(i.in[2]) + r * d, y, d);
+  }
 }
 
 void run_layer_norm(const Instruction& i, Step& s, int thread) {

@@ -95,8 +95,9 @@ void rule_two_inputs(const Instruction& i, const Parts&) {
 }
 
 void rule_norm(const Instruction& i, const Parts&) {
-  need_counts(i, 2, 2, 1);
+  need_counts(i, 2, i.out.size() == 1 && i.out[0].q8 ? 2 : 3, 1);
   const Operand &x = i.in[0], &w = i.in[1], &y = i.out[0];
+  need(i, i.in.size() == 2 || (is_floats(i.in[2]) && is_alike(x, i.in[2])), "the residual does not fit the result");
   need(i, is_floats(x) && w.kind == Kind::vector && is_result(i, y) && is_alike(x, y), "operands differ");
   need(i, y.q8 ? w.width == y.inner : x.width % w.width == 0, "the weight does not fit the row");
 }
@@ -124,12 +125,28 @@ void rule_rope(const Instruction& i, const Parts&) {
   need(i, d > 0 && x.width % d == 0 && angles.width <= d && angles.width % 2 == 0, "head_dim");
 }
 
+static void rule_stored(const Instruction& i, const KvShape& shape) {
+  need(i, !shape.latent, "the layer keeps latents");
+  for (const Operand& o : {i.in[0], i.in[1]})
+    need(i, is_floats(o) && o.rows == Rows::tokens && o.width == int64_t(shape.n_kv_heads) * shape.head_dim, "does not fit the layer");
+}
+
 void rule_kv_store(const Instruction& i, const Parts& p) {
   need_counts(i, 2, 2, 0);
+  rule_stored(i, layer_of(i, p).shape);
+}
+
+void rule_rope_store(const Instruction& i, const Parts& p) {
+  need_counts(i, 4, 6, 1);
   const KvShape& shape = layer_of(i, p).shape;
-  need(i, !shape.latent, "the layer keeps latents");
-  for (const Operand& o : i.in)
-    need(i, is_floats(o) && o.rows == Rows::tokens && o.width == int64_t(shape.n_kv_heads) * shape.head_dim, "does not fit the layer");
+  rule_stored(i, shape);
+  const Operand &q = i.in[2], &angles = i.in[3];
+  need(i, is_floats(q) && is_floats(angles) && is_floats(i.out[0]) && is_alike(q, i.out[0]), "operands differ");
+  need(i, q.rows == Rows::tokens && angles.rows == Rows::tokens, "rows of tokens");
+  need(i, q.width % shape.head_dim == 0 && angles.width <= shape.head_dim && angles.width % 2 == 0, "head_dim");
+  need(i, i.in.size() != 5, "a norm for keys and one for queries, or none");
+  for (size_t norm = 4; norm < i.in.size(); norm++)
+    need(i, i.in[norm].kind == Kind::vector && i.in[norm].width == shape.head_dim, "the norm does not fit a head");
 }
 
 void rule_attention(const Instruction& i, const Parts& p) {

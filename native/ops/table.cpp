@@ -29,6 +29,7 @@ static const OpRow kOps[] = {
     {"rope_angles", rule_rope_angles, run_rope_angles},
     {"rope", rule_rope, run_rope},
     {"kv_store", rule_kv_store, run_kv_store},
+    {"rope_store", rule_rope_store, run_rope_store},
     {"attention", rule_attention, run_attention},
     {"encoder_attention", rule_encoder_attention, run_encoder_attention, scratch_encoder_attention},
     {"head_linear", rule_head_linear, run_head_linear},

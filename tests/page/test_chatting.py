@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import re
+import threading
+
+import pytest
+
+from ..server.running import TINY, Running
 
 
 def text_of(answer):
@@ -23,6 +28,32 @@ def test_a_question_is_answered_while_one_watches_and_its_cost_is_told(visit):
     page.keyboard.press("Escape")
     person.until("() => document.querySelector('nav li').innerText.startsWith('Name three colours')")
     assert page.title() == "Name three colours. · tenth"
+
+
+class Slow(Running):
+    """A server whose models open when ``go`` is set."""
+
+    go = threading.Event()
+
+    def load(self, source):
+        assert self.go.wait(120)
+        return super().load(source)
+
+
+@pytest.fixture
+def slow(tmp_path):
+    with Slow({"tiny": TINY}, tmp_path) as running:
+        yield running
+        running.go.set()
+
+
+def test_what_an_answer_waits_for_is_said(slow, visit):
+    person = visit(server=slow, max_tokens=3)
+    page = person.go()
+    answer = person.ask("Hi")
+    page.get_by_text("Opening the model…").wait_for()
+    slow.go.set()
+    person.wait_done(answer)
 
 
 def test_an_answer_is_stopped_and_goes_on_where_it_was(visit):

@@ -61,6 +61,8 @@ def test_every_place_fits_a_phone(phone, full):
     person.context.route("**/api/pairing", lambda route: route.fulfill(status=201, json=LINK))
     for view in ("models", "settings", "phone", "accounts"):
         person.go(f"#/{view}")
+        if view == "models":
+            page.locator("main article").first.wait_for()
         person.settle()
         open_all(page)
         check(view)

@@ -70,6 +70,29 @@ def test_streamed_text_ends_as_the_same_page_that_a_reload_shows(visit, chat_of,
     assert page.locator(".prose").inner_text() == whole
 
 
+def test_code_has_its_colours_while_it_grows_and_loses_none_of_its_text(visit, chat_of, tell):
+    chat, _, answer = chat_of("x")
+    person = visit()
+    page = person.go(f"#/c/{chat['id']}")
+    page.wait_for_selector(".prose")
+    code = "".join(f"def f{n}(x):\n    return x + {n}  # a comment\n\n" for n in range(60))
+    told = tell_all(tell, chat, answer, f"Here:\n\n```python\n{code}```\n\nThat is all.\n", 60)
+    n_shown = "n => document.querySelectorAll('.code .hl-keyword').length > n"
+    for n_deltas, n_words in ((3, 1), (20, 30)):  # of more than one piece
+        for _ in range(n_deltas):
+            next(told)
+        person.until("() => document.querySelector('.code').innerText.includes('return')")
+        person.until(n_shown, n_words)
+        assert page.locator("[data-role=assistant]").get_attribute("data-status") == "running"
+        shown = page.locator(".code code").text_content()
+        assert shown
+        assert code.startswith(shown)
+    for _ in told:
+        page.wait_for_timeout(10)
+    person.until(n_shown, 119)
+    assert page.locator(".code code").text_content() == code
+
+
 def test_endless_paragraphs_lists_and_code_are_cut_and_stay_whole_to_the_eye(visit, chat_of, tell):
     kinds = {"p": "words that go on, and on. ", "li": "- an item with words\n", "code": "x = 1\n"}
     for tag, unit in kinds.items():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from tenth.program import builder as b
 from tenth.program import passes
 from tenth.program.check import check
 from tenth.program.listing import listing
@@ -81,6 +82,35 @@ def test_norms_and_activations_write_q8_when_nobody_reads_their_floats(program, 
     assert "swiglu_q8" in ops(improved)
     assert "geglu_q8" in ops(improved)
     assert ops(passes.optimise(program, {"attn_q.weight"})).count("rms_norm_q8") == 0  # k and v read the floats
+
+
+def test_one_instruction_turns_and_stores(program):
+    joined = check(passes.optimise(program, set(), (passes.rope_and_store,)))
+    assert [i.op for i in joined.instructions if i.op in ("rope", "kv_store", "rope_store")] == ["rope_store"]
+    assert ops(joined).count("rms_norm") == ops(program).count("rms_norm")  # q's is its own: k has none
+
+
+@pytest.mark.parametrize("same_eps", [True, False])
+def test_norms_of_heads_go_into_it_when_they_are_alike(same_eps):
+    made = b.Builder({"embd.weight": (11, 32), "q.weight": (8,), "k.weight": (8,)})
+    w, angles = b.Weights(made), b.rope_angles(made.inputs["positions"], (1.0, 0.1))
+    x = b.heads(b.embed(made.inputs["tokens"], w.embd), 4)
+    q, k = b.rms_norm(x, w.q, 1e-5), b.rms_norm(x, w.k, 1e-5 if same_eps else 1e-6)
+    seen = b.attention(b.rope(q, angles, "half"), b.rope(k, angles, "half"), x, layer=0, scale=0.3)
+    program = made.finish(b.linear(b.select_outputs(seen), w.embd), "test", 64)
+    joined = check(passes.optimise(program, set()))
+    store = next(i for i in joined.instructions if i.op == "rope_store")
+    assert [v.name for v in store.inputs[4:]] == (["k.weight", "q.weight"] if same_eps else [])
+    assert ops(joined).count("rms_norm") == (0 if same_eps else 2)
+
+
+def test_a_norm_adds_the_residual():
+    made = b.Builder({"embd.weight": (11, 32), "norm.weight": (32,)})
+    x = b.embed(made.inputs["tokens"], b.Weights(made).embd)
+    y = b.select_outputs(x + b.rms_norm(x, b.Weights(made).norm, 1e-5))
+    folded = check(passes.fold_residual(made.finish(b.linear(y, b.Weights(made).embd), "test", 64), set()))
+    assert ops(folded)[:2] == ["embed", "rms_norm"]
+    assert "add" not in ops(folded)
 
 
 def test_only_output_rows_go_on_behind_the_last_attention(program):

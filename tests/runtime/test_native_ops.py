@@ -12,6 +12,7 @@ from tests.runtime.native import open_program, step_logits
 VOCAB, DIM, HEADS, KV_HEADS, HEAD_DIM = 40, 96, 6, 2, 16
 SHAPES = {
     "embd.weight": (VOCAB, DIM), "norm.weight": (DIM,), "head_norm.weight": (HEAD_DIM,), "a.weight": (DIM, DIM),
+    "key_norm.weight": (HEAD_DIM,),
     "a.bias": (DIM,), "c.weight": (DIM, DIM), "kv.weight": (KV_HEADS * HEAD_DIM, DIM), "factors.weight": (6,),
     "out.weight": (VOCAB, DIM), "by_head.weight": (HEADS, 32, HEAD_DIM), "rows.weight": (HEADS * 32, HEAD_DIM),
     "of_192.weight": (DIM, HEADS * 32), "latent.weight": (25, DIM), "queries.weight": (HEADS * 25, DIM),
@@ -28,6 +29,16 @@ INV_FREQ = tuple(1e4 ** (-j / 6) for j in range(6))
 def attend(x, w, **attrs):
     q, k = b.heads(b.linear(x, w.c), HEADS), b.heads(b.linear(x, w.kv), KV_HEADS)
     return b.attention(q, k, b.scale(k, 1.5), layer=0, scale=0.25, **attrs)
+
+
+def turn_and_attend(x, w, pairing, norm=None):
+    """Keys of 16 numbers, 12 of them turned, and six heads of queries; normed with another weight each."""
+    angles = b.rope_angles(x.builder.inputs["positions"], INV_FREQ)
+    q, k = b.heads(b.linear(x, w.c), HEADS), b.heads(b.linear(x, w.kv), KV_HEADS)
+    if norm:
+        q, k = b.rms_norm(q, w.head_norm, 1e-2), b.rms_norm(k, norm, 1e-2)
+    v = b.scale(b.heads(b.linear(x, w.kv), KV_HEADS), 1.5)
+    return b.attention(b.rope(q, angles, pairing), b.rope(k, angles, pairing), v, layer=0, scale=0.25)
 
 
 def encode(x, w):
@@ -96,6 +107,7 @@ BODIES = {
     "gelu": lambda x, p, w: b.gelu(b.scale(x, 3.0)),
     "rms_norm": lambda x, p, w: b.rms_norm(x, w.norm, 1e-5),
     "rms_norm of heads": lambda x, p, w: b.flat(b.rms_norm(b.heads(x, HEADS), w.head_norm, 1e-5)),
+    "rms_norm with residual": lambda x, p, w: x + b.rms_norm(b.linear(x, w.c), w.norm, 1e-5),
     "linear": lambda x, p, w: b.linear(x, w.c),
     "linear with bias": lambda x, p, w: b.linear(x, w.a),
     "linear with residual": lambda x, p, w: x + b.linear(x, w.c),
@@ -104,6 +116,9 @@ BODIES = {
     "rope half": lambda x, p, w: rotate(x, b.rope_angles(p, INV_FREQ), "half"),
     "rope pairs": lambda x, p, w: rotate(x, b.rope_angles(p, INV_FREQ), "pairs"),
     "kv_store": lambda x, p, w: attend(x, w),
+    "rope_store half": lambda x, p, w: turn_and_attend(x, w, "half"),
+    "rope_store pairs": lambda x, p, w: turn_and_attend(x, w, "pairs"),
+    "rope_store of norms": lambda x, p, w: turn_and_attend(x, w, "half", w.key_norm),
     "attention": lambda x, p, w: attend(x, w),
     "attention windowed": lambda x, p, w: attend(x, w, window=7),
     "attention with sinks": lambda x, p, w: attend(x, w, sinks=w.sinks),

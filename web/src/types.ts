@@ -170,6 +170,7 @@ export interface Library {
 export interface AnswerStats {
   message_id: string;
   chat_id: string;
+  is_opening: boolean; // waits until its model is open
   n_tokens: number;
   tokens_per_second: number;
   context_used: number | null;
@@ -216,6 +217,7 @@ export interface Hit {
   chat_id: string;
   message_id: string | null;
   title: string;
+  created_at: number;
   snippet: string;
   offsets: [number, number][];
 }

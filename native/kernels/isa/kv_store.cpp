@@ -1,4 +1,4 @@
-// kernels/isa/kv_store.cpp: writes one token's keys and values into a page; the layouts are in kernels/ops_table.h.
+// kernels/isa/kv_store.cpp: writes one token's key and value of a head into a page; the layouts are in kernels/ops_table.h.
 #include "base/bf16.h"
 #include "kernels/isa/attention.h"
 
@@ -53,17 +53,14 @@ void store_q8(const float* k, const float* v, uint8_t* keys, uint8_t* values, in
 
 }  // namespace
 
-void kv_store(const float* k, const float* v, uint8_t* layer, const KvShape& shape, int slot) {
+void kv_store(const float* k, const float* v, uint8_t* layer, const KvShape& shape, int head, int slot) {
   const int64_t head_bytes = shape.head_bytes();
-  for (int h = 0; h < shape.n_kv_heads; h++) {
-    uint8_t *keys = layer + h * head_bytes, *values = keys + shape.n_kv_heads * head_bytes;
-    const float *kh = k + h * shape.head_dim, *vh = v + h * shape.head_dim;
-    switch (shape.format) {
-      case KvFormat::f16: store_f16(kh, vh, keys, values, shape.head_dim, slot); break;
-      case KvFormat::bf16: store_bf16(kh, vh, keys, values, shape, slot); break;
-      case KvFormat::f32: store_f32(kh, vh, keys, values, shape.head_dim, slot); break;
-      case KvFormat::q8_0: store_q8(kh, vh, keys, values, shape.head_dim, slot); break;
-    }
+  uint8_t *keys = layer + head * head_bytes, *values = keys + shape.n_kv_heads * head_bytes;
+  switch (shape.format) {
+    case KvFormat::f16: return store_f16(k, v, keys, values, shape.head_dim, slot);
+    case KvFormat::bf16: return store_bf16(k, v, keys, values, shape, slot);
+    case KvFormat::f32: return store_f32(k, v, keys, values, shape.head_dim, slot);
+    case KvFormat::q8_0: return store_q8(k, v, keys, values, shape.head_dim, slot);
   }
 }
 

@@ -86,7 +86,7 @@ def _cost(instruction: Instruction, tensors: Mapping[str, Stored], layers: Mappi
     elif "layer" in instruction.attrs:
         layer = layers[int(_number(instruction, "layer"))]
         per_token = layer.numbers_per_token * kv_bytes
-        if op in ("kv_store", "latent_store"):
+        if op.endswith("_store"):
             kv = per_token * shape.rows
         else:
             kv = per_token * span(shape, layer.window)

@@ -100,7 +100,7 @@ def _check_state(program: Program) -> None:
         expect(layer in layers, f"layer {layer} has no KV declaration")
         state = layers[layer]
         used = _kv_of(instruction)
-        if instruction.op in ("kv_store", "latent_store"):
+        if instruction.op.endswith("_store"):
             expect(layer not in stored, f"layer {layer} stores twice")
             expect(used == replace(state, window=0), f"layer {layer}: stores {used}")
             stored.add(layer)

@@ -107,10 +107,15 @@ def _embed_segments(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tup
     return (Result(tokens.rows, weight.shape[1:]),)
 
 
-@_op("x weight", eps=float)
+@_op("x weight residual?", eps=float)
 def _rms_norm(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
-    """[n, …, d] -> same: x / sqrt(mean(x²) + eps) * weight [d], over the last dimension (of each head)."""
-    x, weight = inputs
+    """[n, …, d] -> same: x / sqrt(mean(x²) + eps) * weight [d], over the last dimension (of each head).
+
+    + residual, of the shape of x, if any.
+    """
+    x, weight, *residual = inputs
+    for other in residual:
+        _same(x, other)
     expect(weight.shape == x.shape[-1:], f"rms_norm of {x.shape} by {weight.name} {weight.shape}")
     return (Result(x.rows, x.shape),)
 
@@ -520,6 +525,19 @@ def _quantize(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Res
 def _rms_norm_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """[n, …, k] -> q8, same shape: quantize(rms_norm(x, weight))."""
     return _q8(_rms_norm(inputs, attrs)[0])
+
+
+@_op("k v q angles norms*", layer=int, pairing=str, eps=float)
+def _rope_store(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """K, v [n, n_kv_heads, d], q [n, heads, d] -> [n, heads, d]: rope(q); and kv_store(rope(k), v).
+
+    With two ``norms`` [d] k and q are rms_norm(k, norms[0]) and rms_norm(q, norms[1]) first; without, eps is 0.
+    """
+    k, v, q, angles, *norms = inputs
+    _kv_store((k, v), {})
+    expect(_rope((k, angles), attrs)[0].rows == q.rows and q.shape[1:] == k.shape[1:], "rope_store: q and k differ")
+    expect(len(norms) in (0, 2) and all(norm.shape == k.shape[1:] for norm in norms), "rope_store: norms of heads")
+    return _rope((q, angles), attrs)
 
 
 @_op("gate up")

@@ -13,7 +13,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from tenth.program.check import check
-from tenth.program.ops import OPS, expect
+from tenth.program.fusing import fold_residual, fuse_quantize, readers, rope_and_store
+from tenth.program.ops import expect
 from tenth.program.values import Attr, Instruction, Program, Rows, Value
 
 Pass = Callable[[Program, AbstractSet[str]], Program]
@@ -54,15 +55,6 @@ def copy(program: Program) -> Program:
         )
 
     return copied(program)
-
-
-def readers(program: Program) -> dict[Value, list[Instruction]]:
-    """The instructions that read each value, views counted as what they view; one that reads it twice stands twice."""
-    found: dict[Value, list[Instruction]] = defaultdict(list)
-    for instruction in program.instructions:
-        for value in instruction.inputs:
-            found[value.storage].append(instruction)
-    return found
 
 
 def kept_as_floats(program: Program) -> list[str]:
@@ -170,24 +162,6 @@ def quantize_once(program: Program, quantised: AbstractSet[str]) -> Program:
     return replace(program, instructions=instructions)
 
 
-def fuse_quantize(program: Program, quantised: AbstractSet[str]) -> Program:
-    """Let rms_norm, swiglu and their like write q8 themselves where that is all that anybody reads of them."""
-    read_by = readers(program)
-    fused: dict[Instruction, Instruction] = {}  # the quantize -> its producer
-    for instruction in program.instructions:
-        users = [user for value in instruction.outputs for user in read_by[value]]
-        only_rounded = len(users) == 1 and users[0].op == "quantize" and users[0].inputs[0].base is None
-        if f"{instruction.op}_q8" in OPS and only_rounded and program.output.storage not in instruction.outputs:
-            fused[users[0]] = instruction
-    gone = set(fused.values())
-    instructions = [
-        replace(fused[i], op=f"{fused[i].op}_q8", outputs=i.outputs) if i in fused else i
-        for i in program.instructions
-        if i not in gone
-    ]
-    return replace(program, instructions=instructions)
-
-
 # ---------------------------------------------------------------- bigger linears
 
 
@@ -218,33 +192,6 @@ def _merge(group: list[Instruction]) -> Instruction:
     return replace(group[0], inputs=(*group[0].inputs[:first], *weights, *biases), outputs=outputs, attrs=attrs)
 
 
-def fold_residual(program: Program, quantised: AbstractSet[str]) -> Program:
-    """Let a linear or an expert_sum add the residual itself when its result goes nowhere but into that add."""
-    read_by = readers(program)
-    made_by = {value: i for i in program.instructions for value in i.outputs}
-    folded: dict[Instruction, Instruction] = {}  # the add -> the linear that takes its place
-    for add in program.instructions:
-        if add.op != "add":
-            continue
-        for mine, other in (add.inputs, add.inputs[::-1]):
-            maker = made_by.get(mine)
-            only_here = len(read_by[mine]) == 1 and program.output.storage is not mine and add not in folded
-            if maker and only_here and _can_add(maker):
-                attrs: dict[str, Attr] = {**maker.attrs, "residual": 1} if maker.op == "linear" else maker.attrs
-                folded[add] = Instruction(maker.op, (*maker.inputs, other), add.outputs, attrs)
-    gone = {made_by[value] for add, new in folded.items() for value in add.inputs if value is not new.inputs[-1]}
-    # It stands where the add stood, where the residual is ready for certain.
-    instructions = [folded.get(i, i) for i in program.instructions if i not in gone]
-    return replace(program, instructions=instructions)
-
-
-def _can_add(maker: Instruction) -> bool:
-    """Whether this instruction has room for a residual."""
-    if maker.op == "expert_sum":
-        return len(maker.inputs) == 2
-    return maker.op == "linear" and maker.attrs["n_weights"] == 1 and not maker.attrs["residual"]
-
-
 _FIRST_WEIGHT = {"linear": 1, "head_linear": 1, "expert_linear": 2}  # where a product's weights stand among its inputs
 
 
@@ -260,4 +207,4 @@ def _present(linear: Instruction) -> tuple[int, ...]:
     return tuple(int(has) for has in biases)
 
 
-PASSES: tuple[Pass, ...] = (select_early, quantize_once, merge_linears, fold_residual, fuse_quantize)
+PASSES: tuple[Pass, ...] = (select_early, quantize_once, merge_linears, fold_residual, fuse_quantize, rope_and_store)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from tenth.program.check import check
-from tenth.program.passes import readers
+from tenth.program.fusing import readers
 from tenth.program.values import Attr, Instruction, Program, Value
 
 

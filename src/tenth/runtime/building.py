@@ -132,8 +132,10 @@ class PlanBuilder:
         if how.streaming:
             slots = how.streaming
             self.plan.finish_store(dict(slots.n_slots), slots.passing_slots, slots.half_life_steps)
+        self._add_instructions()
+        if self.plan.spans_nodes:
+            self.plan.place_weights()
         with _WeightThread(self.plan) as thread:
-            self._add_instructions()
             if meanwhile:
                 meanwhile()
             thread.wait(sum(matrices[name].n_bytes for name in names), progress)
@@ -281,10 +283,9 @@ class _WeightThread:
 def _attributes(instruction: Instruction) -> dict[str, Any]:
     """The attrs of an instruction under the names of native/plan/plan.h, Attributes."""
     attributes: dict[str, Any] = dict(instruction.attrs)
-    if instruction.op == "rope":
+    if "pairing" in attributes:
         attributes["half_pairing"] = attributes.pop("pairing") == "half"
-        attributes["head_dim"] = instruction.inputs[0].shape[1]
-    if instruction.op == "l2_norm":
+    if instruction.op in ("rope", "l2_norm"):
         attributes["head_dim"] = instruction.inputs[0].shape[-1]
     if instruction.op == "hidden_load":
         del attributes["width"]  # that of its result

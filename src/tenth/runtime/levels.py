@@ -28,21 +28,26 @@ def key_levels(program: Program, vectors: Mapping[str, F32]) -> dict[int, F32]:
     made_by = {value: i for i in program.every_instruction for value in i.outputs}
     levels = {}
     for store in program.every_instruction:
-        if store.op == "kv_store" and (bias := _bias(store.inputs[0], made_by, vectors)) is not None:
-            rope = made_by[store.inputs[0].storage]
-            found = _levels(bias.reshape(store.inputs[0].shape), rope.inputs[1].shape[-1], str(rope.attrs["pairing"]))
+        turned = store if store.op == "rope_store" else made_by.get(store.inputs[0].storage)
+        if store.op in ("kv_store", "rope_store") and (bias := _bias(turned, made_by, vectors)) is not None:
+            assert turned is not None
+            angles = turned.inputs[3 if turned is store else 1]
+            found = _levels(bias.reshape(turned.inputs[0].shape), angles.shape[-1], str(turned.attrs["pairing"]))
             if (found > 1).any():
                 levels[int(store.attrs["layer"])] = found.ravel()  # type: ignore[arg-type]
     return levels
 
 
-def _bias(key: Value, made_by: Mapping[Value, Instruction], vectors: Mapping[str, F32]) -> F32 | None:
-    """The bias that the rotated key was made with, if rope is all that stands between."""
-    rope = made_by.get(key.storage)
-    product = made_by.get(rope.inputs[0].storage) if rope and rope.op == "rope" else None
-    if rope is None or product is None or product.op != "linear":
+def _bias(
+    turned: Instruction | None, made_by: Mapping[Value, Instruction], vectors: Mapping[str, F32]
+) -> F32 | None:
+    """The bias that the key was made with which this instruction turns, if nothing else stands between."""
+    if turned is None or turned.op not in ("rope", "rope_store") or len(turned.inputs) > 4:  # those are norms
         return None
-    present, at = product.attrs["biases"], product.outputs.index(rope.inputs[0].storage)
+    product = made_by.get(turned.inputs[0].storage)
+    if product is None or product.op != "linear":
+        return None
+    present, at = product.attrs["biases"], product.outputs.index(turned.inputs[0].storage)
     assert isinstance(present, tuple), "linear: biases is a tuple"
     if not present[at]:
         return None

@@ -345,6 +345,7 @@ const words: Catalogue = {
   'speed.range': '{low}–{high} رمز/ث',
   'state.interrupted': 'انقطعت هذه الإجابة. يمكن متابعتها.',
   'state.length': 'بلغت الإجابة أقصى طول لها. يمكن متابعتها.',
+  'state.opening': 'يفتح النموذج…',
   'state.prompt': 'يقرأ السؤال…',
   'state.queued': 'ينتظر دوره…',
   stop: 'إيقاف',

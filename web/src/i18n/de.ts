@@ -285,6 +285,7 @@ const words: Catalogue = {
   'speed.range': '{low}–{high} Tokens/s',
   'state.interrupted': 'Diese Antwort wurde unterbrochen. Sie lässt sich fortsetzen.',
   'state.length': 'Die Antwort hat ihre größte Länge erreicht. Sie lässt sich fortsetzen.',
+  'state.opening': 'Öffnet das Modell …',
   'state.prompt': 'Liest die Frage …',
   'state.queued': 'Wartet, bis sie dran ist …',
   stop: 'Anhalten',

@@ -286,6 +286,7 @@ export default {
   'speed.range': '{low}–{high} tokens/s',
   'state.interrupted': 'This answer was interrupted. It can be continued.',
   'state.length': 'The answer has reached its longest length. It can be continued.',
+  'state.opening': 'Opening the model…',
   'state.prompt': 'Reading the question…',
   'state.queued': 'Waiting for its turn…',
   stop: 'Stop',

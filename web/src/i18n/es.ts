@@ -285,6 +285,7 @@ const words: Catalogue = {
   'speed.range': '{low}–{high} tokens/s',
   'state.interrupted': 'Esta respuesta se interrumpió. Se puede continuar.',
   'state.length': 'La respuesta llegó a su longitud máxima. Se puede continuar.',
+  'state.opening': 'Abriendo el modelo…',
   'state.prompt': 'Leyendo la pregunta…',
   'state.queued': 'Esperando su turno…',
   stop: 'Detener',

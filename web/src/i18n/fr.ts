@@ -285,6 +285,7 @@ const words: Catalogue = {
   'speed.range': '{low}–{high} jetons/s',
   'state.interrupted': 'Cette réponse a été interrompue. Elle peut continuer.',
   'state.length': 'La réponse a atteint sa longueur maximale. Elle peut continuer.',
+  'state.opening': 'Ouvre le modèle…',
   'state.prompt': 'Lecture de la question…',
   'state.queued': 'Attend son tour…',
   stop: 'Arrêter',

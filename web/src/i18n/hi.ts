@@ -285,6 +285,7 @@ const words: Catalogue = {
   'speed.range': '{low}–{high} टोकन/से.',
   'state.interrupted': 'यह उत्तर बीच में रुक गया। इसे जारी रखा जा सकता है।',
   'state.length': 'उत्तर अपनी अधिकतम लंबाई पर पहुँच गया। इसे जारी रखा जा सकता है।',
+  'state.opening': 'मॉडल खोल रहा है…',
   'state.prompt': 'सवाल पढ़ रहा है…',
   'state.queued': 'अपनी बारी की प्रतीक्षा में…',
   stop: 'रोकें',

@@ -96,5 +96,6 @@ export function duration(seconds: number): string {
 }
 
 export function percent(share: number): string {
-  return number(share, { style: 'percent', maximumFractionDigits: share < 0.1 ? 1 : 0 });
+  const digits = share < 0.001 ? 2 : share < 0.1 || share > 0.99 ? 1 : 0;
+  return number(share, { style: 'percent', maximumFractionDigits: digits });
 }

@@ -285,6 +285,7 @@ const words: Catalogue = {
   'speed.range': 'tokeni {low}–{high}/s',
   'state.interrupted': 'Jibu hili lilikatizwa. Linaweza kuendelea.',
   'state.length': 'Jibu limefika urefu wake wa juu. Linaweza kuendelea.',
+  'state.opening': 'Inafungua modeli…',
   'state.prompt': 'Inasoma swali…',
   'state.queued': 'Inasubiri zamu yake…',
   stop: 'Simamisha',

@@ -282,6 +282,7 @@ const words: Catalogue = {
   'speed.range': '{low}–{high} 词元/秒',
   'state.interrupted': '这次回答被中断，可以继续。',
   'state.length': '回答已达到最大长度，可以继续。',
+  'state.opening': '正在打开模型…',
   'state.prompt': '正在阅读问题…',
   'state.queued': '正在排队…',
   stop: '停止',

@@ -1,4 +1,4 @@
-// A block of code: its language, a button that copies it, colours when it is complete. A diagram where it is Mermaid.
+// A block of code: its language, a button that copies it, colours while it grows. A diagram where it is Mermaid.
 
 import { copyText } from '../parts/clipboard';
 import { t } from '../i18n/index.svelte';
@@ -6,6 +6,8 @@ import { drawDiagram } from './diagram';
 import { later } from './later';
 
 const LONGEST = 200_000; // characters: more stays uncoloured
+const LONGEST_GROWING = 20_000; // more gets its colours when it is complete
+const REST_MS = 300; // between two colourings, and ten times as long as one took
 const PIECE_LINES = 40; // lines that are laid out together: what a new line costs does not grow with the code
 
 export class CodeView {
@@ -14,6 +16,9 @@ export class CodeView {
   private readonly bar = document.createElement('div');
   private text = '';
   private nLines = 0; // in the last piece
+  private nColoured = 0; // pieces that will not look different
+  private isColouring = false;
+  private isWhole = false;
 
   constructor(private readonly block: HTMLElement) {
     const pre = document.createElement('pre');
@@ -29,12 +34,30 @@ export class CodeView {
   /** Show the text so far: what is new is appended. */
   grow(info: string, text: string): void {
     this.name.textContent = languageOf(info);
-    if (!text.startsWith(this.text)) {
-      this.code.replaceChildren();
-      this.text = '';
-    }
-    for (const line of text.slice(this.text.length).split(/(?<=\n)/)) this.append(line);
+    while (!text.startsWith(this.text)) this.dropPiece(); // what closes the block looked like a part of it
+    if (text.length > this.text.length) for (const line of text.slice(this.text.length).split(/(?<=\n)/)) this.append(line);
     this.text = text;
+    void this.colourSoFar(languageOf(info));
+  }
+
+  private dropPiece(): void {
+    const last = this.code.lastElementChild;
+    this.text = this.text.slice(0, -(last?.textContent ?? this.text).length);
+    last?.remove();
+    this.nLines = PIECE_LINES; // those before it are full
+    this.nColoured = Math.min(this.nColoured, this.code.childElementCount);
+  }
+
+  private async colourSoFar(language: string): Promise<void> {
+    if (this.isWhole || this.isColouring || language === 'mermaid' || this.text.length > LONGEST_GROWING) return;
+    this.isColouring = true;
+    const { text } = this;
+    const start = performance.now();
+    this.nColoured = await colour(this.code, language, text, this.nColoured);
+    setTimeout(() => {
+      this.isColouring = false;
+      if (this.text !== text) void this.colourSoFar(language);
+    }, Math.max(REST_MS, 10 * (performance.now() - start)));
   }
 
   private append(line: string): void {
@@ -50,6 +73,7 @@ export class CodeView {
 
   /** Show the complete text, coloured. */
   end(info: string, text: string): void {
+    this.isWhole = true;
     this.grow(info, text);
     const language = languageOf(info);
     if (language === 'mermaid') drawDiagram(this.block, this.bar, text);
@@ -90,16 +114,19 @@ type Span = [kind: string, text: string];
 let worker: Worker | null = null;
 const asked = new Map<number, (spans: Span[]) => unknown>();
 
-/** Ask the worker for the colours; it runs highlight.js beside the page, so long code stops nothing. */
-async function colour(element: HTMLElement, language: string, text: string): Promise<void> {
-  if (!language || !text.trim()) return;
+/** Have the worker colour what comes after ``nDone`` pieces; gives how many are coloured then.
+
+It runs highlight.js beside the page, so long code stops nothing. */
+async function colour(element: HTMLElement, language: string, text: string, nDone = 0): Promise<number> {
+  if (!language || !text.trim()) return nDone;
   if (!worker) {
     const { default: url } = await import('./highlight.worker.ts?worker&url');
     worker ??= start(url);
   }
   const id = asked.size ? Math.max(...asked.keys()) + 1 : 1;
-  asked.set(id, (spans) => spans.length && paint(element, spans));
+  const spans = new Promise<Span[]>((resolve) => asked.set(id, resolve));
   worker.postMessage({ id, language, text });
+  return paint(element, await spans, nDone);
 }
 
 function start(url: string): Worker {
@@ -128,13 +155,15 @@ export function trustedUrl(url: string): unknown {
   return policy ? policy.createScriptURL(url) : url;
 }
 
-/** Colour one piece after the other. */
-function paint(code: HTMLElement, spans: Span[]): void {
+/** Colour one piece after the other, as far as the spans go; gives how many pieces they fill. */
+function paint(code: HTMLElement, spans: Span[], nDone: number): number {
   let next = 0;
   let used = 0; // characters of the next span that are shown already
-  for (const piece of code.children) {
+  let nFilled = 0;
+  for (const [index, piece] of [...code.children].entries()) {
     const painted: Span[] = [];
-    for (let left = (piece.textContent ?? '').length; left > 0 && next < spans.length; ) {
+    let left = (piece.textContent ?? '').length;
+    while (left > 0 && next < spans.length) {
       const [kind, text] = spans[next]!;
       const part = text.slice(used, used + left);
       painted.push([kind, part]);
@@ -142,8 +171,17 @@ function paint(code: HTMLElement, spans: Span[]): void {
       used += part.length;
       if (used >= text.length) [next, used] = [next + 1, 0];
     }
-    later(() => piece.replaceChildren(...painted.map(elementOf)));
+    if (next < spans.length) nFilled += 1;
+    if (index >= nDone && painted.length) later(() => repaint(piece, painted));
   }
+  return Math.max(nDone, nFilled);
+}
+
+/** What came meanwhile stays, without colours. */
+function repaint(piece: Element, painted: Span[]): void {
+  const before = painted.map(([, text]) => text).join('');
+  const text = piece.textContent ?? '';
+  if (text.startsWith(before)) piece.replaceChildren(...painted.map(elementOf), text.slice(before.length));
 }
 
 function elementOf([kind, text]: Span): Node | string {

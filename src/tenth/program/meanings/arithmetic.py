@@ -38,7 +38,8 @@ def _layer_norm(x: list[Array], attrs: Attrs, context: Context) -> Array:
 @means("rms_norm")
 def _rms_norm(x: list[Array], attrs: Attrs, context: Context) -> Array:
     mean: Array = (x[0] ** 2).mean(-1, keepdims=True)
-    return x[0] / np.sqrt(mean + np.float32(attrs["eps"])) * x[1]
+    normed: Array = x[0] / np.sqrt(mean + np.float32(attrs["eps"])) * x[1]
+    return normed + x[2] if len(x) > 2 else normed
 
 
 @means("l2_norm")

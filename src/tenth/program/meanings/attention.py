@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tenth.program.meanings.context import Array, Attrs, Context, means, sequences, softmax
+from tenth.program.meanings.context import MEANINGS, Array, Attrs, Context, means, sequences, softmax
 
 
 @means("rope_angles")
@@ -35,6 +35,16 @@ def _rope(x: list[Array], attrs: Attrs, context: Context) -> Array:
 def _kv_store(x: list[Array], attrs: Attrs, context: Context) -> list[Array]:
     _keep(np.stack(x), attrs["layer"], context)
     return []
+
+
+@means("rope_store")
+def _rope_store(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    k, v, q, angles, *norms = x
+    if norms:
+        k, q = (MEANINGS["rms_norm"]([heads, norm], attrs, context) for heads, norm in zip((k, q), norms, strict=True))
+    MEANINGS["kv_store"]([_rope([k, angles], attrs, context), v], attrs, context)
+    turned: Array = _rope([q, angles], attrs, context)
+    return turned
 
 
 def _keep(kept: Array, layer: int, context: Context) -> None:

@@ -69,7 +69,9 @@ class Watching:
     def _answer(self, live: Live) -> dict[str, Any]:
         rate, answer = self._rates.get(live.id), live.answer
         n_prompt = len(answer.prompts[0]) if answer is not None else 0
+        served = self._shelf.models.get(live.message["model"])
         return {"message_id": live.id, "chat_id": live.message["chat_id"], "n_tokens": len(live.tokens),
+                "is_opening": answer is None and served is not None and served.model is None,
                 "tokens_per_second": round(rate.per_second, 2) if rate else 0.0,
                 "context_used": n_prompt + len(live.tokens) if answer is not None else None,
                 "context": answer.model.description["context_tokens"] if answer is not None else None}
