@@ -11,6 +11,14 @@
 
 namespace tenth {
 
+// Has the kernel provide these bytes now, unchanged, on the calling thread's NUMA node; a wish, which kernels before 5.14 do not know.
+inline void provide(uint8_t* from, size_t bytes) {
+  constexpr uintptr_t kPage = 4096;
+  constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE, which older headers lack
+  const uintptr_t before = reinterpret_cast<uintptr_t>(from) % kPage;
+  madvise(from - before, bytes + before, kPopulateWrite);
+}
+
 class Buffer {
  public:
   Buffer() = default;
@@ -28,11 +36,7 @@ class Buffer {
     if (data_) give_back(data_, bytes_);
   }
   void want_huge_pages() { madvise(data_, bytes_, MADV_HUGEPAGE); }  // a wish: nothing is checked
-  // Has the kernel provide these bytes now, unchanged; a wish, too, which kernels before 5.14 do not know.
-  void touch(size_t at, size_t bytes) {
-    const size_t start = at / kPage * kPage;
-    madvise(data_ + start, at + bytes - start, kPopulateWrite);
-  }
+  void touch(size_t at, size_t bytes) { provide(data_ + at, bytes); }
   uint8_t* data() const { return data_; }
   size_t size() const { return bytes_; }
 
@@ -47,8 +51,6 @@ class Buffer {
   }
   static void give_back(uint8_t* data, size_t bytes) { munmap(data, bytes); }
 #endif
-  static constexpr size_t kPage = 4096;
-  static constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE, which older headers lack
   size_t bytes_ = 0;
   uint8_t* data_ = nullptr;
 };

@@ -258,6 +258,14 @@ void bind_plan(nb::module_& m) {
            }, "gguf_id"_a, "file"_a, "offset"_a, "stride"_a, "n_experts"_a, "out_rows"_a, "columns"_a)
       .def("close_files", [](PyPlan& p) { p.plan_.close_files(); })
       .def("read_weights", &PyPlan::read_weights)
+      .def_prop_ro("spans_nodes", [](PyPlan& p) { return p.plan_.pool().spans_nodes(); })
+      .def("place_weights", [](PyPlan& p) { nb::gil_scoped_release unlocked; p.plan_.place_weights(); })
+      .def("panels_of", [](PyPlan& p, int thread, int n_threads) {
+        std::vector<std::tuple<int64_t, int64_t, int64_t>> ranges;
+        for (const Instruction& i : p.plan_.instructions())
+          for (const PanelRange& r : panels_of(i, p.plan_.matrices(), thread, n_threads)) ranges.emplace_back(r.matrix, r.first, r.last);
+        return ranges;
+      }, "thread"_a, "n_threads"_a)
       .def("stop_reading", [](PyPlan& p) { p.plan_.reader().stop(); })
       .def("read_seconds", &PyPlan::read_seconds)
       .def_prop_ro("read_bytes", [](PyPlan& p) { return p.plan_.reader().bytes_read(); })
@@ -307,6 +315,7 @@ void bind_plan(nb::module_& m) {
       .def_prop_ro("slot_bytes", [](PyPlan& p) { return p.plan_.slot_bytes(); })
       .def_prop_ro("weight_bytes", [](PyPlan& p) { return p.plan_.weight_bytes(); });
   m.def("physical_processors", [] { return physical_processors(); }, "Processors this process may use, one per physical core.");
+  m.def("nodes_of", &nodes_of, "processors"_a, "root"_a, "The NUMA node of each of these processors, as the files under root say.");
   m.def("first_of_cores", &first_of_cores, "allowed"_a, "root"_a, "Of these processors the first of each core, as the files under root say.");
   m.def("partial_sums_bytes", &partial_sums_bytes, "n_heads"_a, "head_dim"_a, "context_tokens"_a);
   m.def("page_bytes", [](const std::vector<std::tuple<int, int, int>>& layers, int kv_format) {

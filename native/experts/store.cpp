@@ -20,8 +20,9 @@ constexpr double kWorthGuessing = 0.01, kShareStep = 0.25;
 constexpr int kGuessReads = 4;
 constexpr int kIdleReads = 2;  // in flight: enough for most of the disk's speed, and soon over when something is wanted
 static_assert(kIdleReads < kGuessReads);  // next_piece: where guesses must wait, so must these
-constexpr int64_t kWarmedBytes = 16 << 20;  // at once by one thread: two that touch the same huge page both zero one
-constexpr int kWarmers = 2;                  // one while a prompt is read: two take the time of those that read and multiply
+// Warmed at once: a layer that waits for a slot waits for no more of it. One thread: a second one would stop the other processor, too,
+// for each page that the host has to find, and the workers meet many times a layer (docs/experts.md).
+constexpr int64_t kWarmedBytes = 4 << 20;
 constexpr int kWarmingNiceness = 10;
 // A worker that waits for a slice sleeps at once: who packs what landed needs the processor.
 constexpr int64_t kSpinNanoseconds = 0;
@@ -38,9 +39,8 @@ ExpertStore::~ExpertStore() {
     is_stopping_ = true;
   }
   work_.notify_all();
-  between_prompts_.notify_all();
   for (auto& t : threads_) t.join();
-  for (auto& t : warmers_) t.join();
+  if (warmer_.joinable()) warmer_.join();
 }
 
 int ExpertStore::add_file(const std::string& path) {
@@ -83,7 +83,6 @@ bool ExpertStore::begin_step(int64_t n_tokens) {
   for (const ModelFile& file : files_)
     if (const std::string what = file.changed(); !what.empty()) throw std::runtime_error(what);
   std::lock_guard<std::mutex> guard(lock_);
-  is_prompt_ = n_tokens > 1;
   begin_warming();
   failure_.clear();
   cache_.begin_step(n_tokens);
@@ -128,8 +127,6 @@ void ExpertStore::end_step() {
   std::lock_guard<std::mutex> guard(lock_);
   cache_.end_step();
   abandon_predictions();
-  if (is_prompt_) between_prompts_.notify_all();
-  is_prompt_ = false;
 }
 
 // Predicted slices of several pieces that nobody wants now are read no further.
@@ -193,19 +190,15 @@ void ExpertStore::start_warming() {
 }
 
 void ExpertStore::begin_warming() {
-  for (int n = int(warmers_.size()); n < kWarmers; n++) warmers_.emplace_back(&ExpertStore::warm_loop, this, n == 0);
+  if (!warmer_.joinable()) warmer_ = std::thread(&ExpertStore::warm_loop, this);
 }
 
 // Has the kernel provide the memory of slots before anything is read into them, in time that others leave: a virtual machine that
 // got its memory from the host only now takes two processor seconds a gigabyte (docs/experts.md), more than the disk for reading it.
-void ExpertStore::warm_loop(bool is_always) {
+void ExpertStore::warm_loop() {
   setpriority(PRIO_PROCESS, 0, kWarmingNiceness);  // of this thread only
   std::unique_lock<std::mutex> lock(lock_);
   while (!is_stopping_) {
-    if (is_prompt_ && !is_always) {
-      between_prompts_.wait(lock);
-      continue;
-    }
     const SlotRun run = cache_.take_fresh(kWarmedBytes);
     if (!run.n) return;
     lock.unlock();

@@ -113,7 +113,7 @@ class ExpertStore {
   };
 
   void read_loop();
-  void warm_loop(bool is_always);
+  void warm_loop();
   void begin(int64_t slice, bool is_idle);
   bool next_piece(Piece& piece);
   std::string read_piece(const Piece& piece, const Buffer& buffer) const;
@@ -137,12 +137,12 @@ class ExpertStore {
   std::vector<TouchedExpert> order_;
 
   std::mutex lock_;  // for the cache and everything below
-  std::condition_variable work_, between_prompts_;
+  std::condition_variable work_;
   std::deque<int64_t> partly_;            // slices of which pieces have not begun
   std::map<int64_t, Progress> progress_;  // slices being read
   std::string failure_;  // why this step cannot be computed
   int n_idle_ = 0, n_in_flight_ = 0, n_idle_in_flight_ = 0;  // threads without work; pieces being read
-  bool is_stopping_ = false, is_prompt_ = false;
+  bool is_stopping_ = false;
   std::atomic<bool> is_starved_{false};  // a reader found no slot for a wanted slice; set before it looks, so that no release is missed
   int64_t read_bytes_ = 0, reads_ = 0, wait_ns_ = 0;
   std::atomic<int64_t> dropped_{0};
@@ -150,7 +150,7 @@ class ExpertStore {
   double read_share_ = 1;  // of the slices wanted lately, by wants and by guesses
   Signal landed_;
   std::vector<std::thread> threads_;
-  std::vector<std::thread> warmers_;  // until no slot is fresh
+  std::thread warmer_;  // until no slot is fresh
 };
 
 }  // namespace tenth

@@ -90,6 +90,35 @@ bool gates_next(const Instruction& linear, const Instruction& next, const Parts&
   return !overlap(y, linear.in[0], max_rows) && !overlap(y, linear.out[0], max_rows) && !overlap(y, linear.out[1], max_rows);
 }
 
+namespace {
+
+// The bytes of all weights of a linear one after the other: calls visit(weight, first panel, last panel) for those in [from, to),
+// where a panel belongs if its start does.
+template <class Visit> void visit_panels(const Instruction& i, const std::vector<Matrix>& matrices, int64_t from, int64_t to, Visit visit) {
+  int64_t at = 0;
+  for (int w = 0; w < i.attributes.n_weights; w++) {
+    const Matrix& m = matrices[i.in[1 + w].at];
+    const int64_t bytes = m.panel_bytes(), end = at + m.n_panels() * bytes;
+    const auto panel_at = [&](int64_t position) { return (std::clamp(position, at, end) - at + bytes - 1) / bytes; };
+    visit(w, panel_at(from), panel_at(to));
+    at = end;
+  }
+}
+
+}  // namespace
+
+std::vector<PanelRange> panels_of(const Instruction& i, const std::vector<Matrix>& matrices, int thread, int n_threads) {
+  std::vector<PanelRange> ranges;
+  if (i.op->run != run_linear) return ranges;
+  int64_t total = 0;
+  for (int w = 0; w < i.attributes.n_weights; w++) total += matrices[i.in[1 + w].at].n_panels() * matrices[i.in[1 + w].at].panel_bytes();
+  const Share share(total, thread, n_threads);  // as Axis divides
+  visit_panels(i, matrices, share.begin, share.end, [&](int w, int64_t first, int64_t last) {
+    if (first < last) ranges.push_back({i.in[1 + w].at, first, last});
+  });
+  return ranges;
+}
+
 void run_linear(const Instruction& i, Step& s, int thread) {
   const int n = i.attributes.n_weights;
   const int64_t n_rows = s.rows_of(i.in[0]);
@@ -102,19 +131,12 @@ void run_linear(const Instruction& i, Step& s, int thread) {
   }
   Axis axis(s, i, thread, total, Axis::pieces_of(n_rows, total / s.n_threads, n_panels / s.n_threads));
   for (int64_t from, to; axis.next(from, to);) {
-    // The axis: the bytes of all weights one after the other; a panel belongs to the piece its start lies in.
-    int64_t at = 0;
     int bias = 1 + n;
-    for (int w = 0; w < n; w++) {
-      const Matrix& m = s.matrix(i.in[1 + w]);
-      const int64_t bytes = m.panel_bytes(), end = at + m.n_panels() * bytes;
-      const auto panel_at = [&](int64_t position) { return (std::clamp(position, at, end) - at + bytes - 1) / bytes; };
+    visit_panels(i, *s.matrices, from, to, [&](int w, int64_t first, int64_t last) {
       Product p = product_of(i, s, w, i.attributes.biases[w] ? bias++ : -1);
-      p.first_panel = panel_at(from);
-      p.last_panel = panel_at(to);
-      if (p.first_panel < p.last_panel) m.format->product(p);
-      at = end;
-    }
+      p.first_panel = first, p.last_panel = last;
+      if (first < last) s.matrix(i.in[1 + w]).format->product(p);
+    });
   }
 }
 

@@ -152,6 +152,23 @@ ExpertMatrix Plan::add_unread(Matrix each, int64_t n_experts, int file, int64_t 
   return matrices;
 }
 
+void Plan::place_weights() {
+  expect(finished_, "plan: it is not finished");
+  const auto place = [](void* plan, int thread) {
+    constexpr uintptr_t kHuge = 2 << 20;  // one is provided whole, by whom its first byte belongs to
+    const Plan& p = *static_cast<Plan*>(plan);
+    for (const Listing& listing : p.listings_)
+      for (const Instruction& i : listing.instructions)
+        for (const PanelRange& range : panels_of(i, p.matrices_, thread, p.pool_.size())) {
+          const Matrix& m = p.matrices_[range.matrix];
+          const auto address = [&](int64_t panel) { return reinterpret_cast<uintptr_t>(m.panels + panel * m.panel_bytes()); };
+          const uintptr_t from = (address(range.first) + kHuge - 1) / kHuge * kHuge, to = address(range.last);
+          if (from < to) provide(reinterpret_cast<uint8_t*>(from), to - from);
+        }
+  };
+  pool_.run(place, this);
+}
+
 WeightReader::Failure Plan::read_weights() {
   expect(!reading_.exchange(true), "plan: weights are being read");
   struct Done {

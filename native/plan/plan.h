@@ -103,6 +103,14 @@ struct Parts {
 // there are rows enough; the second makes the rest.
 bool gates_next(const Instruction& linear, const Instruction& next, const Parts&, int64_t max_rows);
 
+// The panels [first, last) of a matrix.
+struct PanelRange {
+  int64_t matrix, first, last;
+};
+
+// What a worker reads of the weights of a linear, if no other is held up; nothing of other instructions.
+std::vector<PanelRange> panels_of(const Instruction&, const std::vector<Matrix>&, int thread, int n_threads);
+
 // One list of instructions. A plan has the model's and may have a drafter's, which runs between the model's steps and shares
 // weights, pages, arena and the rows that hidden_store keeps with it.
 struct Listing {
@@ -231,6 +239,9 @@ class Plan {
   // Output: logits, or other rows of floats; `drafted`: the drafter's. Lays out pages, slots and scratch.
   void finish(const Operand& output, const Operand* drafted = nullptr);
 
+  // Has every worker touch the memory of the weights that it will read first, so that it lies on the worker's NUMA node. Behind
+  // finish(), before read_weights().
+  void place_weights();
   // Reads the weights added so far, while the building may go on in another thread. Once, before the first step.
   WeightReader::Failure read_weights();
   WeightReader& reader() { return reader_; }
@@ -265,6 +276,7 @@ class Plan {
   float* logits() const { return reinterpret_cast<float*>(arena_.data() + running_->output.at); }
   int64_t n_outputs() const { return n_outputs_; }
   int64_t output_width() const { return running_->output.width; }  // of the logits, or of what a program gives instead of them
+  const std::vector<Matrix>& matrices() const { return matrices_; }
   const Limits& limits() const { return limits_; }
   const KernelTable& table() const { return *table_; }
   int n_threads() const { return pool_.size(); }

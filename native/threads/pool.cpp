@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <ctime>
 #include <utility>
 
@@ -31,6 +32,16 @@ void pin_to(pthread_t thread, int processor) {
   CPU_ZERO(&set);
   CPU_SET(processor, &set);
   pthread_setaffinity_np(thread, sizeof set, &set);  // best effort: an unpinned worker is slower, not wrong
+}
+
+// Whether they are of several nodes.
+bool sort_by_node(std::vector<int>& processors) {
+  const std::vector<int> nodes = nodes_of(processors);
+  std::vector<std::pair<int, int>> pairs;
+  for (size_t i = 0; i < nodes.size(); i++) pairs.emplace_back(nodes[i], processors[i]);
+  std::sort(pairs.begin(), pairs.end());
+  for (size_t i = 0; i < pairs.size(); i++) processors[i] = pairs[i].second;
+  return pairs.front().first != pairs.back().first;
 }
 
 }  // namespace
@@ -59,7 +70,9 @@ void Signal::wait_while(uint32_t old, int64_t spin_ns) {
 
 Pool::Pool(int n_threads) : n_threads_(n_threads < 1 ? 1 : n_threads) {
   processors_ = physical_processors();
+  const bool has_nodes = sort_by_node(processors_);
   pinned_ = n_threads_ > 1 && n_threads_ == int(processors_.size());
+  spans_nodes_ = pinned_ && has_nodes;
   // More workers than processors: one that spins keeps another from working.
   spin_ns_ = n_threads_ > int(processors_.size()) ? 0 : kSpinNanoseconds;
   try {

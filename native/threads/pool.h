@@ -36,6 +36,8 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
 
   int size() const { return n_threads_; }
+  // Whether workers are pinned to processors of several NUMA nodes; those of one node have neighbouring numbers.
+  bool spans_nodes() const { return spans_nodes_; }
   // Calls work(argument, thread) on every worker and returns when all have finished, then throws the first exception
   // that reached it or note_error. One run at a time.
   void run(void (*work)(void*, int), void* argument);
@@ -49,7 +51,7 @@ class Pool {
   void call(int thread) noexcept;
   void stop();
   int n_threads_;
-  bool pinned_ = false;
+  bool pinned_ = false, spans_nodes_ = false;
   int64_t spin_ns_;
   std::vector<int> processors_;
   std::vector<std::thread> threads_;

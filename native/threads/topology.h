@@ -12,4 +12,7 @@ std::vector<int> physical_processors();
 // read counts as a core of its own. Never empty.
 std::vector<int> first_of_cores(const std::vector<int>& allowed, const std::string& root);
 
+// The NUMA node of each of these processors, as the files under `root` say; 0 where they say nothing.
+std::vector<int> nodes_of(const std::vector<int>& processors, const std::string& root = "/sys/devices/system/node");
+
 }  // namespace tenth

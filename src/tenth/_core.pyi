@@ -70,6 +70,13 @@ class Plan:
 
     def read_weights(self) -> tuple[int, str] | None: ...
 
+    @property
+    def spans_nodes(self) -> bool: ...
+
+    def place_weights(self) -> None: ...
+
+    def panels_of(self, thread: int, n_threads: int) -> list[tuple[int, int, int]]: ...
+
     def stop_reading(self) -> None: ...
 
     def read_seconds(self) -> tuple[float, float]: ...
@@ -142,6 +149,11 @@ class Plan:
 
 def physical_processors() -> list[int]:
     """Processors this process may use, one per physical core."""
+
+def nodes_of(processors: Sequence[int], root: str) -> list[int]:
+    """
+    The NUMA node of each of these processors, as the files under root say.
+    """
 
 def first_of_cores(allowed: Sequence[int], root: str) -> list[int]:
     """

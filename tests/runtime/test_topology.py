@@ -54,6 +54,34 @@ def test_there_is_always_one(machine):
     assert machine({})([]) == [0]
 
 
+@pytest.fixture
+def nodes(tmp_path):
+    """Writes which processors each node has."""
+
+    def make(online, **lists):
+        (tmp_path / "online").write_text(online)
+        for name, text in lists.items():
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "cpulist").write_text(text)
+        return lambda processors: _core.nodes_of(processors, str(tmp_path))
+
+    return make
+
+
+def test_processors_belong_to_nodes(nodes):
+    of = nodes("0-1\n", node0="0-3,8-11\n", node1="4-7,12-15\n")
+    assert of([0, 1, 4, 5, 8, 12]) == [0, 0, 1, 1, 0, 1]
+
+
+def test_nodes_may_be_missing_and_processors_of_two_sockets_may_alternate(nodes):
+    assert nodes("0,2\n", node0="0,2,4\n", node2="1,3,5\n")([0, 1, 2, 3, 9]) == [0, 2, 0, 2, 0]
+
+
+@pytest.mark.parametrize("online", ["", "\n", "x", "0", "0-99999999999999999999"])
+def test_without_a_list_all_are_of_one_node(nodes, online):
+    assert nodes(online)([0, 1, 2]) == [0, 0, 0]
+
+
 def test_this_machine_has_no_more_workers_than_processors():
     found = _core.physical_processors()
     assert found == sorted(set(found))

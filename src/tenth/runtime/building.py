@@ -132,8 +132,10 @@ class PlanBuilder:
         if how.streaming:
             slots = how.streaming
             self.plan.finish_store(dict(slots.n_slots), slots.passing_slots, slots.half_life_steps)
+        self._add_instructions()
+        if self.plan.spans_nodes:
+            self.plan.place_weights()
         with _WeightThread(self.plan) as thread:
-            self._add_instructions()
             if meanwhile:
                 meanwhile()
             thread.wait(sum(matrices[name].n_bytes for name in names), progress)
