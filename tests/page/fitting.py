@@ -58,7 +58,7 @@ class InLanguages:
         self.person.settle()
         self.person.picture(f"fit-{self.codes[0]}-{name.replace(' ', '-').replace('/', 'slash')}")
         found = {code: problems for code in self.codes if (problems := self._problems_in(code))}
-        assert found == {}, f"{name} does not fit"
+        assert found == {}, f"{name} does not fit: {found}"
         self._speak(self.codes[0])
 
     def _problems_in(self, code):

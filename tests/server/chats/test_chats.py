@@ -99,6 +99,29 @@ def test_every_page_sees_the_same_while_it_happens(desk):
     assert statuses == ["queued", "prompt", "running", "done"]
 
 
+def test_a_rating_that_meets_the_end_of_its_answer_is_told_with_it(desk, monkeypatch):
+    chats, live = desk.app.chats.chats, desk.app.chats.answering.live
+    change = chats.change_message
+
+    def slowly(owner, chat_id, id, changes):
+        rev = change(owner, chat_id, id, changes)
+        if "rating" in changes:
+            wait_for(lambda: id not in live)
+        return rev
+
+    monkeypatch.setattr(chats, "change_message", slowly)
+    with listening(desk) as events:
+        chat = new_chat(desk)
+        _, answer = ask(desk, chat, settings={"max_tokens": 200, "temperature": 0})
+        path = f"/api/chats/{chat['id']}/messages/{answer['id']}"
+        rated = desk.http.patch(path, json={"rating": 1}).json()
+        wait_for(lambda: events[-1][1] == "message" and events[-1][2]["message"]["rating"])
+    told = [data["message"] for _, name, data in events if name == "message" and data["message"]["id"] == answer["id"]]
+    assert [one["rev"] for one in told] == sorted(one["rev"] for one in told)
+    assert told[-1] == rated
+    assert (rated["status"], rated["rating"], rated["content"]) == ("done", 1, ended(desk, answer)["content"])
+
+
 def test_of_two_states_of_a_message_the_rev_says_which_is_newer(desk):
     with listening(desk) as events:
         chat = new_chat(desk)

@@ -96,6 +96,28 @@ def test_a_long_chat_is_deleted_in_slices_that_others_can_write_between(store, m
     assert not store._state.query("SELECT id FROM chats WHERE id = ?", gone)
 
 
+def test_a_long_branch_is_deleted_in_slices_and_the_one_beside_it_is_shown(store, monkeypatch):
+    monkeypatch.setattr("tenth.server.chats.store.SLICE", 4)
+    owner = "user_branch"
+    chat = say(store, owner, "root", *(f"pagodas {n}" for n in range(10)))
+    root, first, *_ = store.messages(owner, chat)
+    beside = {"parent_id": root["id"], "role": "assistant", "content": "beside"}
+    _, (other, leaf) = store.add_messages(owner, chat, [beside, {"role": "user", "content": "leaf"}])
+    store.change(owner, chat, {"current_id": first["id"]})
+    between = []
+    monkeypatch.setattr("tenth.server.chats.store.time.sleep", lambda _: between.append(
+        (store.change(owner, chat, {"title": "written"})["title"], len(find(store, owner, "pagodas")))))
+    assert len(store.below(owner, chat, first["id"])) == 10
+    shown, gone = store.delete_message(owner, chat, first["id"])
+    assert between == [("written", 0)] * 3
+    assert len(gone) == 10
+    assert shown["current_id"] == leaf["id"]
+    assert [one["id"] for one in store.messages(owner, chat)] == [root["id"], other["id"], leaf["id"]]
+    assert len(store.all(owner)) == 1
+    marks = ", ".join("?" * len(gone))
+    assert not store._state.query(f"SELECT id FROM messages WHERE id IN ({marks})", *gone)
+
+
 def test_what_a_killed_server_left_of_a_deleted_chat_is_deleted_by_the_next(tmp_path):
     state = State(tmp_path / "state.db")
     chats = Chats(state, open_index(state))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -211,15 +212,25 @@ async def change_message(chat_id: str, message_id: str, body: bodies.MessageChan
         raise Refused(409, "the answer is being made", "stop it first", cause=Cause("answer-at-work"))
     changes = body.model_dump(exclude_none=True)
     if changes:
-        rev = await desk.state.run(desk.chats.change_message, owner, chat_id, message_id, changes)
-        if "content" in changes and changes["content"] != old["content"]:
-            await desk.state.run(desk.insides.forget, message_id)
-        old |= {**changes, "rev": rev}
-        if live := desk.answering.live.get(message_id):
-            live.change(changes)
+        await _change(desk, owner, old, changes)
+    if live := desk.answering.live.get(message_id):
+        live.change(changes)
+    else:
+        old = await desk.state.run(desk.chats.message, owner, chat_id, message_id)
     message = desk.answering.message(old)
     desk.hub.tell(owner, "message", {"message": message})
     return message
+
+
+async def _change(desk: ChatServer, owner: str, old: Message, changes: Json) -> None:
+    """Change a message in the database; once more if it ended meanwhile: then the end was told without the change."""
+    change = functools.partial(desk.state.run, desk.chats.change_message, owner, old["chat_id"], old["id"], changes)
+    was_at_work = old["id"] in desk.answering.live
+    await change()
+    if was_at_work and old["id"] not in desk.answering.live:
+        await change()
+    if changes.get("content", old["content"]) != old["content"]:
+        await desk.state.run(desk.insides.forget, old["id"])
 
 
 @router.delete("/chats/{chat_id}/messages/{message_id}", status_code=204)

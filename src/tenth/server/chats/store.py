@@ -10,7 +10,8 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tenth.errors import Cause
@@ -32,9 +33,8 @@ MOST_MESSAGES = 20_000  # of one chat, all branches
 MOST_PAGE = 500
 TRACES = ("", "traces")  # a preference of nobody's: something was deleted, of which traces are left in the files
 IS_GONE = f"substr(owner, 1, {len(GONE)}) = '{GONE}'"
+TREE = "SELECT id, parent_id FROM messages WHERE chat_id = ? ORDER BY n"
 FACTS = ("usage", "timings", "cost", "cause")  # kept together as JSON
-BELOW = ("WITH RECURSIVE below (id) AS (SELECT id FROM messages WHERE id = ? UNION ALL SELECT messages.id FROM "
-         "messages JOIN below ON parent_id = below.id WHERE chat_id = ?) SELECT id FROM below")
 
 
 def no_chat(id: str) -> Refused:
@@ -273,24 +273,36 @@ class Chats:
     def below(self, owner: str, chat_id: str, id: str) -> set[str]:
         """A message and all that hang on it. Refuses (404)."""
         self.message(owner, chat_id, id)
-        return {row["id"] for row in self._state.query(BELOW, id, chat_id)}
+        return set(_below(_children(self._state.query(TREE, chat_id)), id))
 
     def delete_message(self, owner: str, chat_id: str, id: str) -> tuple[Chat, list[str]]:
         """Delete a message with all that hang on it; gives the chat and what was deleted."""
         with self._state.transaction(owner) as db:
             chat = _find(db, owner, chat_id)
-            message = _message(db, chat_id, id)
-            ids = [row["id"] for row in db.execute(BELOW, (id, chat_id)).fetchall()]
-            for one in ids:
-                self._remove(db, owner, "messages.id = ?", one)
-            if chat["current_id"] in ids:
-                sibling = db.execute("SELECT id FROM messages WHERE chat_id = ? AND coalesce(parent_id, '') = ? "
-                                     "ORDER BY n DESC LIMIT 1", (chat_id, message["parent_id"] or "")).fetchone()
-                leaf = _leaf(db, chat_id, sibling["id"]) if sibling else message["parent_id"]
-                chat = _change(db, owner, chat_id, {"current_id": leaf})
+            parent = _message(db, chat_id, id)["parent_id"]
+            children = _children(db.execute(TREE, (chat_id,)).fetchall())
+            ids = _below(children, id)
+            if is_long := len(ids) > SLICE:
+                self._set_aside(db, owner, ids)
             else:
-                chat = _change(db, owner, chat_id, {})
+                for one in ids:
+                    self._remove(db, owner, "messages.id = ?", one)
+            children[parent].remove(id)
+            leaf = _leaf(children, children[parent][-1]) if children[parent] else parent
+            chat = _change(db, owner, chat_id, {"current_id": leaf} if chat["current_id"] in set(ids) else {})
+        if is_long:
+            self.sweep()
         return chat, ids
+
+    def _set_aside(self, db: Database, owner: str, ids: list[str]) -> None:
+        """Have messages be those of a chat that is nobody's, for ``sweep``."""
+        aside = new_id("chat_")
+        now = time.time()
+        _add(db, "chats", {"id": aside, "owner": GONE + owner, "title": "", "title_words": "", "is_pinned": 0,
+                           "created_at": now, "updated_at": now, "settings": "{}", "rev": 1})
+        for id in ids:
+            db.execute("UPDATE messages SET chat_id = ? WHERE id = ?", (aside, id))
+        self.leave_traces(db)
 
     def at_work(self) -> list[tuple[str, str, str, str | None]]:
         """(owner, chat, message, server) of answers that have not ended."""
@@ -381,14 +393,27 @@ def _update(db: Database, id: str, values: dict[str, Any]) -> None:
     db.execute(f"UPDATE messages SET {sets} WHERE id = ?", (*values.values(), id))
 
 
-def _leaf(db: Database, chat_id: str, id: str) -> str:
+def _children(rows: Sequence[Any]) -> defaultdict[str | None, list[str]]:
+    """The messages that follow each one, oldest first; None: the first ones."""
+    children = defaultdict[str | None, list[str]](list)
+    for row in rows:
+        children[row["parent_id"]].append(row["id"])
+    return children
+
+
+def _below(children: Mapping[str | None, list[str]], id: str) -> list[str]:
+    """A message and all that hang on it, each behind its parent."""
+    found = [id]
+    for one in found:
+        found += children.get(one, ())
+    return found
+
+
+def _leaf(children: Mapping[str | None, list[str]], id: str) -> str:
     """The newest message below one."""
-    while True:
-        row = db.execute("SELECT id FROM messages WHERE chat_id = ? AND parent_id = ? ORDER BY n DESC LIMIT 1",
-                         (chat_id, id)).fetchone()
-        if row is None:
-            return id
-        id = row["id"]
+    while following := children.get(id):
+        id = following[-1]
+    return id
 
 
 def _stored(fields: dict[str, Any]) -> dict[str, Any]:
