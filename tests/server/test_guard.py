@@ -247,6 +247,15 @@ def test_https_with_certificate_files(tmp_path):
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
                     "-keyout", key, "-out", cert, "-days", "1", "-subj", "/CN=localhost"], check=True,
                    capture_output=True)
+    for wrong in ((key, cert), (cert, cert), (cert, TINY)):
+        with pytest.raises(RequestError, match="are no certificate and its key") as refused:
+            ServerConfig(tls_cert=str(wrong[0]), tls_key=str(wrong[1]))
+        assert "PEM" in refused.value.hint
+    locked = tmp_path / "locked.pem"
+    subprocess.run(["openssl", "ec", "-in", key, "-aes128", "-passout", "pass:secret", "-out", locked], check=True,
+                   capture_output=True)
+    with pytest.raises(RequestError, match="are no certificate and its key"):
+        ServerConfig(tls_cert=str(cert), tls_key=str(locked))
     with Running({"tiny": TINY}, tmp_path, tls_cert=str(cert), tls_key=str(key)) as running:
         address = f"https://127.0.0.1:{running.port}"
         with httpx2.Client(verify=False, trust_env=False) as client:

@@ -127,6 +127,18 @@ def test_a_model_that_is_not_served_is_a_404_that_names_those_that_are(client):
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
 
 
+def test_a_route_that_is_not_there_is_named_and_a_wrong_base_url_noticed(server):
+    hello = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}
+    for base, meant in (("", "/v1/chat/completions"), ("/v1/v1", "/v1/chat/completions")):
+        with openai.OpenAI(base_url=server.url + base, api_key="none", max_retries=0) as astray, pytest.raises(
+                openai.NotFoundError, match=rf"no POST {base}/chat/completions here \(there is {meant}: see"):
+            astray.chat.completions.create(**hello)
+    assert "no POST /v1/images here (/docs lists what there is)" in server.post("/v1/images", {}).text
+    wrong = server.get("/v1/chat/completions")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    assert "no GET /v1/chat/completions here" in wrong.text
+
+
 def test_a_prompt_that_is_too_long_is_a_400(client):
     with pytest.raises(openai.BadRequestError, match="context"):
         client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "a" * 3000}])

@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Match
 from starlette.types import ASGIApp
 
 import tenth
@@ -187,5 +188,18 @@ async def _on_error(request: Request, error: Exception) -> Response:
     if isinstance(error, ClientDisconnect):
         error = Refused(499, "the client went away")
     if isinstance(error, HTTPException):
-        return refusal(request.scope["path"], Failure(error.status_code, str(error.detail)))
+        answer = refusal(request.scope["path"], _no_route(request, error))
+        answer.headers.update(error.headers or {})  # of a 405, the methods there are
+        return answer
     return refusal(request.scope["path"], failure_of(error))
+
+
+def _no_route(request: Request, error: HTTPException) -> Failure:
+    """What is told where the router has nothing; a client whose base URL has /v1 too often or not at all is told so."""
+    if error.status_code not in (404, 405):
+        return Failure(error.status_code, str(error.detail))
+    path, method = request.scope["path"], request.method
+    meant = next((other for other in (f"/v1{path}", path.removeprefix("/v1")) if any(
+        route.matches({**request.scope, "path": other})[0] is Match.FULL for route in request.app.routes)), None)
+    hint = f"there is {meant}: see the client's base URL" if meant else "/docs lists what there is"
+    return failure_of(Refused(error.status_code, f"there is no {method} {path[:200]} here", hint))

@@ -59,6 +59,8 @@ class ServerConfig:
         for file in (self.tls_cert, self.tls_key):
             if file is not None and not os.access(file, os.R_OK):
                 raise RequestError(f"{file}: cannot be read")
+        if self.tls_cert is not None and self.tls_key is not None:
+            _check_pair(self.tls_cert, self.tls_key)
         if self.lan and not self.is_loopback:
             raise RequestError("--lan and --host exclude each other",
                                "--lan listens on loopback, and in the network for whoever was paired")
@@ -115,3 +117,14 @@ def _own_addresses() -> set[str]:
 
 def _literal(address: str) -> str:
     return f"[{address}]" if ":" in address else address
+
+
+def _check_pair(cert: str, key: str) -> None:
+    """Refuse files that are no certificate and its key now, in words: OpenSSL has only numbers for it."""
+    import ssl  # here, for it takes long to load and few need it
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=lambda: "")
+    except OSError:  # an SSLError is one
+        raise RequestError(f"{cert} and {key} are no certificate and its key",
+                           "both as PEM, the key without a passphrase") from None

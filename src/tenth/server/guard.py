@@ -167,7 +167,8 @@ def _check_body(method: str, path: str, headers: dict[bytes, bytes], is_known: b
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         expected = b"multipart/form-data" if path in FORM_PATHS else b"application/json"
         if kind != expected and not (path in EITHER_PATHS and kind == b"multipart/form-data"):
-            raise Refused(415, f"the content type is {kind.decode('latin-1')[:200]!r}, expected {expected.decode()}")
+            raise Refused(415, f"the content type is {kind.decode('latin-1')[:200]!r}, expected {expected.decode()}",
+                          f"curl: -H 'content-type: {expected.decode()}'" if path not in FORM_PATHS else "curl: -F")
         if kind == b"multipart/form-data":
             _check_form(headers[b"content-type"])
         elif path in EITHER_PATHS:

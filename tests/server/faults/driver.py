@@ -50,6 +50,8 @@ def work(state):
     for name, step in works(state):
         try:
             told[name] = step()
+            if told[name] is not False and FAULTS.unsynced():  # False: there was nothing to end
+                wrong.append(f"{name}: acknowledged before it was on the disk")
         except Refused as error:
             if error.status not in (503, 507) and name not in ("end", "delete"):
                 wrong.append(f"{name}: status {error.status}: {error.message}")

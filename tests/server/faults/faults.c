@@ -2,7 +2,7 @@
 
    Either the nth call from now on fails (fail_at, called through ctypes; sticky: all that follow too), or all do while a
    file exists whose name is in FAULTS_WHILE and which holds the error's number. Only files with "state.db" in their
-   name are meant. strace -e inject does the same where it may be used; this needs no rights and counts exactly. */
+   name are meant. unsynced tells whether the log was written to and not synced since. strace -e inject does the same where it may be used; this needs no rights and counts exactly. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -20,7 +20,11 @@ static long n_calls;
 void fail_at(long n, int error, int sticky) { calls_left = n; failing_with = error; is_sticky = sticky; n_calls = 0; }
 long calls_made(void) { return n_calls; }
 
-static int fails(int fd) {
+enum Kind { WRITES, SYNCS, OTHER };
+static int is_unsynced;
+int unsynced(void) { return is_unsynced; }
+
+static int fails(int fd, enum Kind kind) {
   char link[64], path[4096];
   int saved = errno;
   snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -30,6 +34,7 @@ static int fails(int fd) {
   path[n] = 0;
   if (!strstr(path, "state.db")) return 0;
   n_calls++;
+  if (kind != OTHER && strstr(path, "-wal")) is_unsynced = kind == WRITES;
   const char* file = getenv("FAULTS_WHILE");
   if (file) {
     FILE* asked = fopen(file, "r");
@@ -51,11 +56,11 @@ static int fails(int fd) {
 
 #define REAL(name) __typeof__(name)* real = (__typeof__(name)*)dlsym(RTLD_NEXT, #name)
 
-ssize_t write(int fd, const void* data, size_t n) { REAL(write); return fails(fd) ? -1 : real(fd, data, n); }
-ssize_t pwrite(int fd, const void* data, size_t n, off_t at) { REAL(pwrite); return fails(fd) ? -1 : real(fd, data, n, at); }
-ssize_t pwrite64(int fd, const void* data, size_t n, off64_t at) { REAL(pwrite64); return fails(fd) ? -1 : real(fd, data, n, at); }
-int fsync(int fd) { REAL(fsync); return fails(fd) ? -1 : real(fd); }
-int fdatasync(int fd) { REAL(fdatasync); return fails(fd) ? -1 : real(fd); }
-int ftruncate(int fd, off_t n) { REAL(ftruncate); return fails(fd) ? -1 : real(fd, n); }
-int ftruncate64(int fd, off64_t n) { REAL(ftruncate64); return fails(fd) ? -1 : real(fd, n); }
-int posix_fallocate(int fd, off_t at, off_t n) { REAL(posix_fallocate); return fails(fd) ? errno : real(fd, at, n); }
+ssize_t write(int fd, const void* data, size_t n) { REAL(write); return fails(fd, WRITES) ? -1 : real(fd, data, n); }
+ssize_t pwrite(int fd, const void* data, size_t n, off_t at) { REAL(pwrite); return fails(fd, WRITES) ? -1 : real(fd, data, n, at); }
+ssize_t pwrite64(int fd, const void* data, size_t n, off64_t at) { REAL(pwrite64); return fails(fd, WRITES) ? -1 : real(fd, data, n, at); }
+int fsync(int fd) { REAL(fsync); return fails(fd, SYNCS) ? -1 : real(fd); }
+int fdatasync(int fd) { REAL(fdatasync); return fails(fd, SYNCS) ? -1 : real(fd); }
+int ftruncate(int fd, off_t n) { REAL(ftruncate); return fails(fd, OTHER) ? -1 : real(fd, n); }
+int ftruncate64(int fd, off64_t n) { REAL(ftruncate64); return fails(fd, OTHER) ? -1 : real(fd, n); }
+int posix_fallocate(int fd, off_t at, off_t n) { REAL(posix_fallocate); return fails(fd, OTHER) ? errno : real(fd, at, n); }
