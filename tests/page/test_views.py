@@ -212,7 +212,8 @@ def test_a_finger_pushes_the_drawer_out_of_the_screen(visit, locale):
     session = person.context.new_cdp_session(page)
 
     def push(start, end):
-        for kind, x in [("Start", start), *[("Move", start + (end - start) * n / 8) for n in range(1, 9)], ("End", None)]:
+        moves = [("Move", start + (end - start) * n / 8) for n in range(1, 9)]
+        for kind, x in [("Start", start), *moves, ("End", None)]:
             points = [] if x is None else [{"x": x, "y": 300}]
             session.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
         person.settle()
