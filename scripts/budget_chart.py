@@ -20,7 +20,7 @@ from tenth.bench.roofline import text
 from tenth.config import parse_bytes
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 430, 60, 560, 56, 370
-STEPS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
+STEPS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 COLOURS = ("#0b7285", "#868e96", "#d9480f", "#f08c00", "#5f3dc4", "#9c36b5")
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #333 }

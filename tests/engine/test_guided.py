@@ -79,6 +79,9 @@ class Eager:
                 room -= len(ids)
         return drafts
 
+    def most_ahead(self, sequences, n_steps):
+        return 1
+
     def measured(self, chunks, seconds):
         pass
 
