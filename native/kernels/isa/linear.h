@@ -16,10 +16,10 @@ namespace tenth::TENTH_ISA {
 
 constexpr int PANELS_PER_PASS = 8;  // of a product with several tiles: their weights stay in L2 while tiles pass over
 
-// Software prefetch, bytes ahead of the reading, into L2, which is what arrives in some 100 ns on a Zen 5: without sums in
-// registers (AVX2) 2 KB into L1. On a Sapphire Rapids 1 KB into L1 was best at one column (0.8 to 0.93 .. 1.0 of the read
+// Software prefetch, bytes ahead of the reading, which is what arrives in some 100 ns on a Zen 5: at one column into L1, at
+// more into L2; without sums in registers (AVX2) 2 KB into L1. On a Sapphire Rapids 1 KB into L1 was best at one column (0.8 to 0.93 .. 1.0 of the read
 // bandwidth).
-constexpr int PREFETCH_FEW = 4096, PREFETCH_SOME = 8192, PREFETCH_MANY = 2048;
+constexpr int PREFETCH_FEW = 6144, PREFETCH_SOME = 8192, PREFETCH_MANY = 2048;
 constexpr int INTO_L2 = 2, INTO_L1 = 3;  // as __builtin_prefetch has them
 
 // With 32 registers the sums of all 16 columns of a tile stay there while the weights of 32 k meet them, a few columns at
@@ -89,7 +89,7 @@ __attribute__((noinline)) void few_columns(const uint8_t* p, int64_t n_blocks, c
     for (int half = 0; half < HALVES; half++) head[half] = Format::head(p, LANES * half);
 #pragma GCC unroll 1
     for (int sub = 0; sub < Format::WEIGHTS / 32; sub++, x += C * Q8_BYTES) {
-      prefetch_sub_block<Format, C == 1 ? PREFETCH_FEW : PREFETCH_SOME, INTO_L2>(p, sub);
+      prefetch_sub_block<Format, C == 1 ? PREFETCH_FEW : PREFETCH_SOME, C == 1 ? INTO_L1 : INTO_L2>(p, sub);
       TENTH_UNROLL(2)
       for (int half = 0; half < HALVES; half++) {
         I32 w[8];
