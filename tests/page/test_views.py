@@ -169,6 +169,64 @@ def test_a_keyboard_on_the_screen_leaves_the_input_in_view(visit, chat_of):
                  " return one.scrollHeight - one.scrollTop - one.clientHeight < 5; }")
 
 
+def test_a_keyboard_that_lies_over_the_page_leaves_the_input_in_view(visit, chat_of):
+    chat, _, _ = chat_of(RICH * 5)
+    person = visit(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
+    page = person.go(f"#/c/{chat['id']}")
+    cover = """(height) => { Object.defineProperty(visualViewport, 'height', {value: height, configurable: true});
+      visualViewport.dispatchEvent(new Event('resize')); }"""  # as Safari tells of one
+    page.evaluate(cover, 340)
+    bottom = "(most) => document.querySelector('[data-action=write]').getBoundingClientRect().bottom <= most"
+    person.until(bottom, 340)
+    page.keyboard.press("Control+k")
+    page.locator("dialog").wait_for()
+    person.until("() => document.querySelector('dialog').getBoundingClientRect().bottom <= 340")
+    page.keyboard.press("Escape")
+    page.evaluate(cover, 640)
+    person.until(f"() => !({bottom})(500)")
+
+
+def test_a_notch_and_a_home_bar_cover_nothing(visit, chat_of):
+    chat, _, _ = chat_of(RICH * 5)
+    person = visit(viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
+    page = person.page
+    insets = {"top": 47, "topMax": 47, "bottom": 34, "bottomMax": 34}
+    person.context.new_cdp_session(page).send("Emulation.setSafeAreaInsetsOverride", {"insets": insets})
+    for hash in (f"#/c/{chat['id']}", "#/models"):
+        person.go(hash)
+        person.until("() => document.querySelector('main button')?.getBoundingClientRect().top >= 47")
+    person.go(f"#/c/{chat['id']}")
+    person.until("() => document.querySelector('form.composer')?.getBoundingClientRect().bottom <= 640 - 34")
+    page.get_by_role("button", name="Show or hide the sidebar").first.tap()
+    person.settle()
+    box = page.locator("nav .brand").bounding_box()
+    assert box["y"] >= 47
+    box = page.locator("nav .places a").last.bounding_box()
+    assert box["y"] + box["height"] <= 640 - 34
+
+
+@pytest.mark.parametrize("locale", ["en", "ar"])
+def test_a_finger_pushes_the_drawer_out_of_the_screen(visit, locale):
+    person = visit(locale=locale, viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
+    page = person.go()
+    session = person.context.new_cdp_session(page)
+
+    def push(start, end):
+        moves = [("Move", start + (end - start) * n / 8) for n in range(1, 9)]
+        for kind, x in [("Start", start), *moves, ("End", None)]:
+            points = [] if x is None else [{"x": x, "y": 300}]
+            session.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+        person.settle()
+        return page.locator("nav").evaluate("(one) => getComputedStyle(one).visibility")
+
+    page.locator("header button").first.tap()
+    person.settle()
+    start, aside = (200, -1) if locale == "en" else (160, 1)
+    assert push(start, start - aside * 100) == "visible", "it is pushed the other way only"
+    assert push(start, start + aside * 30) == "visible", "too little"
+    assert push(start, start + aside * 150) == "hidden"
+
+
 def test_reduced_motion_stops_what_moves(visit):
     person = visit(reduced_motion="reduce")
     page = person.go()

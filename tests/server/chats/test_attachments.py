@@ -17,7 +17,7 @@ import pytest
 
 from tenth.server.chats import extracting
 
-from .conftest import ask, ended, messages, new_chat
+from .conftest import ask, ended, messages, new_chat, wait_for
 
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
 
@@ -181,6 +181,20 @@ def test_an_attachment_is_sent_with_a_question(desk):
     assert desk.http.delete(f"/api/attachments/{one['id']}").status_code == 409
     desk.http.delete(f"/api/chats/{chat['id']}")
     assert desk.get(f"/api/attachments/{one['id']}/text").status_code == 404
+
+
+def test_what_two_messages_have_stays_until_the_last_of_them_goes(desk):
+    one = desk.post("/api/attachments", {"name": "shared", "text": "some text"}).json()
+    chats = [new_chat(desk) for _ in range(2)]
+    for chat in chats:
+        _, answer = ask(desk, chat, "What?", attachment_ids=[one["id"]])
+        ended(desk, answer)
+    question = next(message for message in messages(desk, chats[0]).values() if message["role"] == "user")
+    assert desk.http.delete(f"/api/chats/{chats[0]['id']}/messages/{question['id']}").status_code < 300
+    assert desk.get(f"/api/attachments/{one['id']}/text").text == "some text"
+    assert [len(message["attachments"]) for message in messages(desk, chats[1]).values()] == [1, 0]
+    desk.http.delete(f"/api/chats/{chats[1]['id']}")
+    wait_for(lambda: desk.get(f"/api/attachments/{one['id']}/text").status_code == 404)
 
 
 def test_tokens_are_counted_by_the_open_model(desk):
