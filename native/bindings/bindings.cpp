@@ -7,6 +7,7 @@ void bind_sample(nb::module_& m);
 void bind_plan(nb::module_& m);
 void bind_limits(nb::module_& m);
 void bind_experts(nb::module_& m);
+void bind_texts(nb::module_& m);
 
 NB_MODULE(_core, m) {
   bind_kernels(m);
@@ -14,4 +15,5 @@ NB_MODULE(_core, m) {
   bind_plan(m);
   bind_limits(m);
   bind_experts(m);
+  bind_texts(m);
 }

@@ -268,3 +268,13 @@ def replay_experts(trace: Annotated[NDArray[numpy.int32], dict(shape=(None, None
     """
     (ready, wanted) of a routing trace [tokens, layers, k] through a cache of so many whole experts.
     """
+
+def texts(raw: bytes, at: int, count: int) -> tuple:
+    """
+    (the texts, the byte after the last). Raises ValueError where they leave the bytes or are not UTF-8.
+    """
+
+def skip_texts(raw: bytes, at: int, count: int) -> tuple:
+    """
+    (how many begin here, where the last of them begins, its length): it alone may reach beyond the bytes.
+    """

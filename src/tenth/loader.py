@@ -141,7 +141,7 @@ def lay_out_within(header: ModelFile, config: EngineConfig, budget: Budget) -> t
     """
     layout = lay_out(header, config)
     placement = place_with_chunk(layout, config, budget.n_bytes, budget.source)
-    if not config.speculate or placement.streams:
+    if not config.speculate or placement.streams or not any(".nextn." in name for name in header.tensors):
         return layout, placement
     more, needs = lay_out(header, config, drafts=True), placement.needs
     free = budget.n_bytes - needs.fixed - needs.experts

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tenth import _core
 from tenth.errors import ModelFileError
 
 MAX_STRING_BYTES = 64 << 20
@@ -111,21 +112,15 @@ class HeaderReader:
         return length
 
     def skip_strings(self, count: int, what: str) -> None:
-        """Step over ``count`` strings: the longest loop of a header, hence the tight inside."""
+        """Step over ``count`` strings."""
         self.require(8 * count, what)
         self.budget.spend(self, "strings", count)
-        unpack, length = U64.unpack_from, 0
         while count:
-            at, window, done = self._hold(8, what), self._window, 0
-            try:
-                for done in range(1, count + 1):  # noqa: B007 (used after the loop)
-                    length = unpack(window, at)[0]
-                    at += 8 + length
-            except (struct.error, OverflowError):  # the next string starts outside the window
-                done -= 1
+            at = self._hold(8, what)  # which may bring another window
+            done, at, length = _core.skip_texts(self._window, at, count)
             count -= done
             self._check_string(length, what)
-            self.skip(self._window_start + at - self.position, what)
+            self.skip(self._window_start + at + length - self.position, what)
 
     def _check_string(self, length: int, what: str) -> None:
         if length > MAX_STRING_BYTES:

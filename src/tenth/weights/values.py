@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from tenth import _core
 from tenth.errors import ModelFileError
 from tenth.weights.reader import INCOMPLETE, U32, U64, HeaderReader
 
@@ -135,7 +136,7 @@ def _array(raw: bytes, at: int, element_id: int, count: int) -> tuple[Any, int]:
     The header's reader has checked these bytes (bools excepted), but the file may have changed since.
     """
     if element_id == STRING:
-        return _strings(raw, at, count)
+        return _core.texts(raw, at, count)
     if element_id == ARRAY:
         inner = []
         for _ in range(count):
@@ -152,16 +153,3 @@ def _array(raw: bytes, at: int, element_id: int, count: int) -> tuple[Any, int]:
             raise ValueError(f"a bool is {numbers.max()}, expected 0 or 1")
         numbers = numbers.view(np.bool_)
     return numbers, at + count * layout.size
-
-
-def _strings(raw: bytes, at: int, count: int) -> tuple[list[str], int]:
-    texts: list[str] = []
-    unpack, size = U64.unpack_from, len(raw)
-    append = texts.append
-    for _ in range(count):
-        start = at + 8
-        at = start + unpack(raw, at)[0]
-        if at > size:
-            raise ValueError(f"a string ends at byte {at} of {size}")
-        append(raw[start:at].decode())
-    return texts, at
