@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from contextlib import contextmanager
 
 import httpx2
@@ -55,6 +56,23 @@ def test_who_knows_the_password_comes_in_and_goes(home):
     raw = home.place.read_bytes() + home.place.with_name(home.place.name + "-wal").read_bytes()
     assert b"battery staple" not in raw
     assert b"$argon2id$" in raw
+
+
+def test_a_session_ends_by_itself(home):
+    bo = Accounts(home.app.state).get("bo").id
+    with browser(home, BO) as somebody:
+        assert somebody.get("/api/chats").status_code == 200
+        with home.app.state.transaction() as db:
+            assert db.execute("UPDATE sessions SET expires_at = ? WHERE user_id = ?", (time.time() - 1, bo)).rowcount
+        assert somebody.get("/api/chats").status_code == 401
+
+
+def test_a_session_of_a_key_ends_when_the_key_is_revoked(home):
+    keys = Keys(home.app.state)
+    with browser(home, {"key": keys.new("mine", ("infer",))}) as somebody:
+        assert somebody.get("/api/chats").status_code == 200
+        keys.revoke("mine")
+        assert somebody.get("/api/chats").status_code == 401
 
 
 def test_wrong_passwords_get_no_cookie_and_have_to_wait(home):
