@@ -113,7 +113,7 @@ def measure(server: Running, visit: Visit, kind: str, args: argparse.Namespace) 
     frames.sort()
     return {"text": kind, "slow": args.slow, "longest_task_ms": round(max(tasks, default=0)),
             "tasks_over_50_ms": len(tasks), "frames": len(frames), "longest_frame_ms": round(frames[-1]),
-            "frames_over_50_ms": sum(round(frame) > 50 for frame in frames),
+            "frames_over_50_ms": sum(frame > 50 for frame in frames),
             "frame_99_percent_ms": round(frames[int(len(frames) * 0.99)]),
             "longest_task_processor_ms": round(max(used)), "tasks_over_50_processor_ms": sum(ms > 50 for ms in used)}
 
