@@ -268,6 +268,11 @@ void bind_plan(nb::module_& m) {
           for (const PanelRange& r : panels_of(i, p.plan_.matrices(), thread, n_threads)) ranges.emplace_back(r.matrix, r.first, r.last);
         return ranges;
       }, "thread"_a, "n_threads"_a)
+      .def("stretches_of", [](PyPlan& p, int thread) {
+        std::vector<std::pair<uintptr_t, uintptr_t>> stretches;
+        for (const Stretch& s : p.plan_.stretches_of(thread)) stretches.emplace_back(s.from, s.to);
+        return stretches;
+      }, "thread"_a)
       .def("stop_reading", [](PyPlan& p) { p.plan_.reader().stop(); })
       .def("read_seconds", &PyPlan::read_seconds)
       .def_prop_ro("read_bytes", [](PyPlan& p) { return p.plan_.reader().bytes_read(); })

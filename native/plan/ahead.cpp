@@ -18,6 +18,7 @@ int64_t Ahead::run(BatchView batch, SampleBatch how, int64_t most, const std::ve
   batch.n_generated = m;
   batch.tokens = tokens.data(), batch.positions = positions.data(), how.counter = counter.data();
   int64_t n = 0;
+  const Pool::Place place(plan_.pool());
   for (bool goes_on = true; goes_on && n < most && plan_.step(batch); n++) {
     const int64_t at = n * m;
     {

@@ -152,19 +152,26 @@ ExpertMatrix Plan::add_unread(Matrix each, int64_t n_experts, int file, int64_t 
   return matrices;
 }
 
+std::vector<Stretch> Plan::stretches_of(int thread) const {
+  std::vector<Stretch> stretches;
+  for (const Listing& listing : listings_)
+    for (const Instruction& i : listing.instructions)
+      for (const PanelRange& range : panels_of(i, matrices_, thread, pool_.size())) {
+        const Matrix& m = matrices_[range.matrix];
+        const auto address = [&](int64_t panel) { return reinterpret_cast<uintptr_t>(m.panels + panel * m.panel_bytes()); };
+        stretches.push_back({address(range.first), address(range.last)});
+      }
+  return stretches;
+}
+
 void Plan::place_weights() {
   expect(finished_, "plan: it is not finished");
   const auto place = [](void* plan, int thread) {
     constexpr uintptr_t kHuge = 2 << 20;  // one is provided whole, by whom its first byte belongs to
-    const Plan& p = *static_cast<Plan*>(plan);
-    for (const Listing& listing : p.listings_)
-      for (const Instruction& i : listing.instructions)
-        for (const PanelRange& range : panels_of(i, p.matrices_, thread, p.pool_.size())) {
-          const Matrix& m = p.matrices_[range.matrix];
-          const auto address = [&](int64_t panel) { return reinterpret_cast<uintptr_t>(m.panels + panel * m.panel_bytes()); };
-          const uintptr_t from = (address(range.first) + kHuge - 1) / kHuge * kHuge, to = address(range.last);
-          if (from < to) provide(reinterpret_cast<uint8_t*>(from), to - from);
-        }
+    for (const Stretch& s : static_cast<Plan*>(plan)->stretches_of(thread)) {
+      const uintptr_t from = (s.from + kHuge - 1) / kHuge * kHuge;
+      if (from < s.to) provide(reinterpret_cast<uint8_t*>(from), s.to - from);
+    }
   };
   pool_.run(place, this);
 }

@@ -111,6 +111,11 @@ struct PanelRange {
 // What a worker reads of the weights of a linear, if no other is held up; nothing of other instructions.
 std::vector<PanelRange> panels_of(const Instruction&, const std::vector<Matrix>&, int thread, int n_threads);
 
+// Where packed weights lie, [from, to).
+struct Stretch {
+  uintptr_t from, to;
+};
+
 // One list of instructions. A plan has the model's and may have a drafter's, which runs between the model's steps and shares
 // weights, pages, arena and the rows that hidden_store keeps with it.
 struct Listing {
@@ -243,6 +248,8 @@ class Plan {
   // Has every worker touch the memory of the weights that it will read first, so that it lies on the worker's NUMA node. Behind
   // finish(), before read_weights().
   void place_weights();
+  // Where the panels lie that panels_of gives this worker, in the order of the instructions.
+  std::vector<Stretch> stretches_of(int thread) const;
   // Reads the weights added so far, while the building may go on in another thread. Once, before the first step.
   WeightReader::Failure read_weights();
   WeightReader& reader() { return reader_; }
