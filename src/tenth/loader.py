@@ -53,7 +53,7 @@ ALWAYS_STREAM = "TENTH_STREAM"  # set: experts stream although they fit, to meas
 OUTPUT_ROWS = 32  # rows that can have logits in one step: enough for a batch of sequences, small beside a chunk
 LEAST_CHECKPOINTS = 2  # copies of what recurrent layers keep: where the prompt ended, and a page of the answer
 SPARE_SLOTS = 3  # of what recurrent layers keep, behind so many guesses in a step until it is known which are right
-FLOAT_FORMATS = frozenset({"F32", "F16", "BF16"})  # their products read float32 activations, all others q8
+FLOAT_FORMATS = frozenset({"F32", "F16", "BF16"})  # their products read float32 (BF16's rounds it), all others q8
 
 
 @dataclass(frozen=True)

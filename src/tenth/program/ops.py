@@ -134,8 +134,8 @@ def _linear(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Resul
 
     ``n_weights`` weights share x. inputs = (x, *weights, *biases, residual): ``biases`` has a 0 or 1 per weight, and
     only the biases that are there stand in inputs, in order of weights. ``residual`` 1: the last input [n, out] is
-    added last; only with one weight. x is q8 (then every weight is block-quantised) or f32. Each output number is one
-    sum over k, in order of k.
+    added last; only with one weight. x is q8 (then every weight is block-quantised) or f32; beside a weight that is
+    bfloat16 in its file x counts as rounded to that. Each output number is one sum over k, in order of k.
     """
     n, biases, residual = attrs["n_weights"], attrs["biases"], attrs["residual"]
     assert isinstance(n, int), "linear: n_weights"
