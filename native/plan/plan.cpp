@@ -341,6 +341,7 @@ void Plan::check(const BatchView& b) const {
   expect(b.n_outputs >= 0 && b.n_outputs <= limits_.max_outputs, "step: too many output rows");
   expect(b.n_sequences > 0 && b.row_starts[0] == 0 && b.row_starts[b.n_sequences] == b.n_rows, "step: row_starts do not cover the rows");
   expect(int64_t(b.pages.size()) == b.n_sequences, "step: one page table per sequence");
+  expect(within(b.n_generated, 0, b.n_sequences), "step: more generated sequences than there are");
   for (int64_t s = 0; s < b.n_sequences; s++)  // before any row number is used
     expect(b.row_starts[s] >= 0 && b.row_starts[s + 1] > b.row_starts[s] && b.row_starts[s + 1] <= b.n_rows, "step: a sequence without rows");
   for (int64_t r = 0; r < b.n_rows; r++)
@@ -450,6 +451,7 @@ void Plan::run(Listing& listing, size_t n_instructions, const BatchView& batch) 
   step_.batch = &batch;
   step_.n_rows[0] = batch.n_rows;
   step_.n_rows[1] = batch.n_outputs;
+  step_.n_rows[2] = batch.row_starts[batch.n_generated];
   step_.arena = arena_.data();
   step_.matrices = &matrices_;
   step_.expert_matrices = &experts_;

@@ -19,7 +19,7 @@
 
 namespace tenth {
 
-enum class Rows : int { tokens = 0, outputs = 1 };
+enum class Rows : int { tokens = 0, outputs = 1, generated = 2 };  // generated: those of the first n_generated sequences
 
 // What an instruction reads or writes.
 struct Operand {
@@ -135,6 +135,7 @@ struct BatchView {
   int64_t n_slots = 0;
   const int32_t* copies = nullptr;          // by row: a slot that gets a copy of its sequence's recurrences behind it, or -1
   int64_t n_copies = 0;                     // the rows, or 0: no copies
+  int64_t n_generated = 0;                  // of the sequences, the first: their rows are behind their prompt, all others' are of it
   const int32_t* sources = nullptr;         // of a drafter: by row, the kept row it goes on from; n_sources of them
   int64_t n_sources = 0;
 };
@@ -142,7 +143,7 @@ struct BatchView {
 // What the ops see of a running step.
 struct Step {
   const BatchView* batch = nullptr;
-  int64_t n_rows[2] = {0, 0};
+  int64_t n_rows[3] = {0, 0, 0};  // by Rows
   uint8_t* arena = nullptr;
   const std::vector<Matrix>* matrices = nullptr;
   const std::vector<ExpertMatrix>* expert_matrices = nullptr;
@@ -315,7 +316,7 @@ class Plan {
   ExpertMatrix add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, int64_t stride = 0, bool has_experts = false);
   const FormatKernels& checked_format(uint32_t gguf_id, int64_t offset, int64_t out_rows, int64_t columns) const;
   Parts parts() const { return {matrices_, experts_, vectors_, layers_, recurrences_, limits_.vocab, limits_.context_tokens, hidden_width_}; }
-  int64_t capacity(Rows rows) const { return rows == Rows::tokens ? limits_.max_rows : limits_.max_outputs; }
+  int64_t capacity(Rows rows) const { return rows == Rows::outputs ? limits_.max_outputs : limits_.max_rows; }
   static void walk(void* plan, int thread);
 
   Pool pool_;

@@ -18,7 +18,7 @@ from tenth.program.values import Derived, Instruction, Program, Sliced, Value
 __all__ = ["MEANINGS", "Batch", "Cache", "Context", "dequantize", "derived", "quantize", "run"]
 
 Array = NDArray[Any]
-PRODUCTS = ("linear", "head_linear", "expert_linear")
+PRODUCTS = ("linear", "head_linear", "expert_linear", "expanded_attention")
 
 
 def run(

@@ -43,7 +43,7 @@ def round_bf16(x: Array) -> NDArray[np.float32]:
 
 def quantize(x: Array) -> Q8:
     """[n, …, k] -> q8, in float32, as the op table says."""
-    blocks = x.astype(np.float32).reshape(*x.shape[:-1], -1, Q8_BLOCK)
+    blocks = x.astype(np.float32).reshape(*x.shape[:-1], x.shape[-1] // Q8_BLOCK, Q8_BLOCK)
     largest = np.abs(blocks).max(-1, keepdims=True)
     inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
     q = np.clip(np.rint(blocks * inverse), -127, 127)
