@@ -4,8 +4,9 @@ Not an engine: no cache, no batches; one call runs one sequence whole and decode
 model of a few GB needs little memory. It shares no code with tenth: weights come from the `gguf` package, arithmetic
 from torch, the architecture from the model's papers and from transformers. Architectures: see KNOWN.
 
-Two roundings that engines use can be switched on to see what each of them costs:
-`activations="q8"` rounds the input of every linear with a quantised weight to int8 with one scale per 32 values;
+Roundings that engines use can be switched on to see what each of them costs:
+`activations="q8"` rounds the input of every linear with a quantised weight to int8 with one scale per 32 values, and to
+bfloat16 with a weight of that format;
 `kv="f16"` keeps keys and values as float16.
 """
 
@@ -21,7 +22,8 @@ import torch
 from exact_delta import Delta, read_delta, recur
 from torch import Tensor
 
-FULL_PRECISION = {gguf.GGMLQuantizationType[name] for name in ("F32", "F16", "BF16", "F64")}
+Rounding = Callable[[Tensor], Tensor]
+FULL_PRECISION = {gguf.GGMLQuantizationType[name] for name in ("F32", "F16", "F64")}
 LOCAL_PER_GLOBAL = 6  # gemma3: layers 5, 11, 17, … see everything, the others a window
 HYBRIDS = ("qwen35", "qwen35moe", "qwen3next")  # their recurrent layers are computed in exact_delta.py
 KNOWN = (
@@ -287,22 +289,26 @@ class ExactModel:
         seen = torch.einsum("hij,jl->ihl", weights, keys[:, : m.rank])
         return self._linear(self._by_head(seen, *v_b).reshape(n, -1), name + "attn_output")
 
-    def _heads_of_latent(self, name: str, nope_dim: int) -> tuple[tuple[Tensor, bool], tuple[Tensor, bool]]:
-        """Matrices [heads, latent, nope] and [heads, value, latent], each with whether its input is rounded."""
+    def _heads_of_latent(self, name: str, nope_dim: int) -> tuple[tuple[Tensor, Rounding], tuple[Tensor, Rounding]]:
+        """Matrices [heads, latent, nope] and [heads, value, latent], each with what happens to its input."""
         if name + "attn_kv_b.weight" not in self._tensors:
-            k_b, v_b = ((self._weight(f"{name}attn_{part}_b.weight"), self._rounds(f"{name}attn_{part}_b"))
+            k_b, v_b = ((self._weight(f"{name}attn_{part}_b.weight"), self._rounding(f"{name}attn_{part}_b"))
                         for part in "kv")  # fmt: skip
             return k_b, v_b
         both = self._weight(name + "attn_kv_b.weight").double()
         keys, values = both.reshape(self.shape.n_heads, -1, both.shape[-1]).tensor_split([nope_dim], dim=1)
-        return (keys.transpose(1, 2), False), (values, self._rounds(name + "attn_kv_b"))  # turned keys stay floats
+        # Keys, which are turned, stay floats.
+        return (keys.transpose(1, 2), torch.clone), (values, self._rounding(name + "attn_kv_b"))
 
-    def _by_head(self, x: Tensor, weight: Tensor, rounds: bool) -> Tensor:
-        return torch.einsum("nhi,hoi->nho", round_to_int8(x) if rounds else x, weight)
+    def _by_head(self, x: Tensor, weight: Tensor, rounding: Rounding) -> Tensor:
+        return torch.einsum("nhi,hoi->nho", rounding(x), weight)
 
-    def _rounds(self, name: str) -> bool:
-        """Whether the input of a product with this weight is rounded."""
-        return self._round_activations and self._tensors[name + ".weight"].tensor_type not in FULL_PRECISION
+    def _rounding(self, name: str) -> Rounding:
+        """What happens to the input of a product with this weight."""
+        kind = self._tensors[name + ".weight"].tensor_type
+        if not self._round_activations or kind in FULL_PRECISION:
+            return torch.clone
+        return round_to_bf16 if kind == gguf.GGMLQuantizationType.BF16 else round_to_int8
 
     def _attend(self, x: Tensor, layer: int) -> Tensor:
         s, name, n = self.shape, f"blk.{layer}.", x.shape[0]
@@ -363,9 +369,7 @@ class ExactModel:
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.shape.eps) * self._weight(name + ".weight")
 
     def _linear(self, x: Tensor, name: str, expert: int | None = None) -> Tensor:
-        if self._rounds(name):
-            x = round_to_int8(x)
-        weight = self._weight(name + ".weight", expert)
+        x, weight = self._rounding(name)(x), self._weight(name + ".weight", expert)
         # Rows of the weight in pieces: a vocabulary of 262,144 in float64 would take gigabytes at once.
         parts = [x @ piece.double().T for piece in weight.split(16_384)] if weight.ndim == 2 else []
         y = torch.cat(parts, dim=-1)
@@ -380,6 +384,11 @@ class ExactModel:
         data, shape = (tensor.data, shape) if expert is None else (tensor.data[expert], shape[1:])
         values = torch.from_numpy(np.array(gguf.dequantize(data, tensor.tensor_type), dtype=np.float32))
         return values.reshape(shape) if len(shape) == 2 else values.reshape(shape).double()
+
+
+def round_to_bf16(x: Tensor) -> Tensor:
+    """x in bfloat16, to nearest with ties to even."""
+    return x.float().bfloat16().double()
 
 
 def round_to_int8(x: Tensor) -> Tensor:

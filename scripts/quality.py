@@ -9,7 +9,8 @@ tests/data/ordinary_text.txt, that is 500 predictions, computed as one sequence 
 
 What the figures are stands in src/tenth/bench/divergence.py.
 
-Engines: exact; int8, f16kv, int8+f16kv (exact with one or both of the roundings that engines use); llama.cpp (its
+Engines: exact; int8, f16kv, int8+f16kv (exact with one or both of the roundings that engines use;
+beside BF16 weights int8 is bfloat16); llama.cpp (its
 defaults: float16 KV), llama.cpp-f32kv; tenth (its defaults: float16 KV), tenth-bf16kv, tenth-q8kv. Each engine's
 package is imported only when it has to be measured, so engines can be measured from different environments: logits (but
 never tenth's) are kept in --cache. exact needs gguf and torch, llama.cpp needs llama-cpp-python, tenth needs tenth;

@@ -10,10 +10,12 @@ namespace tenth::TENTH_ISA {
 // products: none is below the normal float32 numbers, which instructions for bfloat16 take for zero.
 constexpr float kLeastBf16 = 0x1p-50f;
 
-TENTH_INLINE F32 without_least(F32 positive) { return zero_below(positive, splatf(kLeastBf16), positive); }
+TENTH_INLINE F32 without_least(F32 a) { return zero_within(a, splatf(kLeastBf16)); }
+// What is not a number stays so: its bits are cut to those of the usual one, which rounding does not carry over.
 TENTH_INLINE F32 round_bf16(F32 a) {
-  const I32 x = as_i32(a), tie = andi(shr<16>(x), splati(1));
-  return as_f32(andi(addi(addi(x, splati(0x7fff)), tie), splati(int32_t(0xffff0000))));
+  const I32 x = as_i32(a), size = mini(andi(x, splati(INT32_MAX)), splati(0x7fc00000)), tie = andi(shr<16>(size), splati(1));
+  const I32 sign = andi(x, splati(INT32_MIN));
+  return as_f32(ori(sign, andi(addi(addi(size, splati(0x7fff)), tie), splati(int32_t(0xffff0000)))));
 }
 TENTH_INLINE uint16_t bf16_of(float a) {
   if (std::fabs(a) < kLeastBf16) return 0;

@@ -9,6 +9,8 @@ namespace tenth::TENTH_ISA {
 #if defined(TENTH_AVX512)
 // value where x >= limit, else 0 (also for NaN).
 TENTH_INLINE F32 zero_below(F32 x, F32 limit, F32 value) { return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_GE_OQ), value.v)}; }
+// x, but 0 where it is nearer to 0 than the limit.
+TENTH_INLINE F32 zero_within(F32 x, F32 limit) { return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(_mm512_abs_ps(x.v), limit.v, _CMP_NLT_UQ), x.v)}; }
 TENTH_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 TENTH_INLINE float f16_to_f32(uint16_t h) { return _cvtsh_ss(h); }
 TENTH_INLINE uint16_t f32_to_f16(float f) { return _cvtss_sh(f, _MM_FROUND_TO_NEAREST_INT); }
@@ -24,6 +26,7 @@ TENTH_INLINE F32 swap_neighbours(F32 a) { return {_mm512_permute_ps(a.v, 0xb1)};
 TENTH_INLINE F32 negate_even(F32 a) { return {_mm512_xor_ps(a.v, _mm512_castsi512_ps(_mm512_set1_epi64(0x80000000)))}; }  // lanes 0, 2, ...
 #elif defined(TENTH_AVX2)
 TENTH_INLINE F32 zero_below(F32 x, F32 limit, F32 value) { return {_mm256_and_ps(_mm256_cmp_ps(x.v, limit.v, _CMP_GE_OQ), value.v)}; }
+TENTH_INLINE F32 zero_within(F32 x, F32 limit) { return {_mm256_and_ps(_mm256_cmp_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.v), limit.v, _CMP_NLT_UQ), x.v)}; }
 TENTH_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 TENTH_INLINE float f16_to_f32(uint16_t h) { return _cvtsh_ss(h); }
 TENTH_INLINE uint16_t f32_to_f16(float f) { return _cvtss_sh(f, _MM_FROUND_TO_NEAREST_INT); }
@@ -68,6 +71,10 @@ TENTH_INLINE float greatest(F32 a) {
 TENTH_INLINE F32 zero_below(F32 x, F32 limit, F32 value) {
   for (int i = 0; i < LANES; i++) value.v[i] = x.v[i] >= limit.v[i] ? value.v[i] : 0.0f;
   return value;
+}
+TENTH_INLINE F32 zero_within(F32 x, F32 limit) {
+  for (int i = 0; i < LANES; i++) x.v[i] = std::fabs(x.v[i]) < limit.v[i] ? 0.0f : x.v[i];
+  return x;
 }
 #endif
 

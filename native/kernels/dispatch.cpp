@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <vector>
 
 #include "kernels/isa_error.h"
@@ -18,6 +19,7 @@ namespace avx2 { extern const KernelTable TABLE; }
 namespace avx512 { extern const KernelTable TABLE; }
 namespace avxvnni { extern const OtherProducts PRODUCTS; }
 namespace vbmi { extern const OtherProducts PRODUCTS; }
+namespace bf16 { extern const OtherProducts PRODUCTS; }
 namespace amx { extern const OtherProducts PRODUCTS; }
 
 namespace {
@@ -63,26 +65,28 @@ const Cpu& cpu() {
   return found;
 }
 
-// The rows of a table, some with other products.
-std::vector<FormatKernels> laid_over(const KernelTable& table, const OtherProducts& products) {
-  std::vector<FormatKernels> rows(table.formats, table.formats + table.n_formats);
-  for (int i = 0; i < products.n; i++)
-    for (FormatKernels& row : rows)
-      if (const OtherProduct& other = products.list[i]; row.gguf_id == other.gguf_id)
-        row.product = other.product, row.gated = other.gated, row.gated_rows = other.gated_rows;
-  return rows;
-}
+// A table with other products for some of its rows.
+struct LaidOver {
+  std::vector<FormatKernels> rows;
+  KernelTable table;
+  LaidOver(const char* isa, const KernelTable& under, std::initializer_list<const OtherProducts*> over)
+      : rows(under.formats, under.formats + under.n_formats), table{isa, rows.data(), under.n_formats, under.quantize} {
+    for (const OtherProducts* products : over)
+      for (int i = 0; i < products->n; i++)
+        for (FormatKernels& row : rows)
+          if (const OtherProduct& other = products->list[i]; row.gguf_id == other.gguf_id)
+            row.product = other.product, row.gated = other.gated, row.gated_rows = other.gated_rows;
+  }
+};
 
 const KernelTable& avxvnni_table() {
-  static const std::vector<FormatKernels> formats = laid_over(avx2::TABLE, avxvnni::PRODUCTS);
-  static const KernelTable table = {"avxvnni", formats.data(), static_cast<int>(formats.size()), avx2::TABLE.quantize};
-  return table;
+  static const LaidOver made("avxvnni", avx2::TABLE, {&avxvnni::PRODUCTS});
+  return made.table;
 }
 
 const KernelTable& amx_table() {
-  static const std::vector<FormatKernels> formats = laid_over(vbmi_table(), amx::PRODUCTS);
-  static const KernelTable table = {"amx", formats.data(), static_cast<int>(formats.size()), avx512::TABLE.quantize};
-  return table;
+  static const LaidOver made("amx", vbmi_table(), {&amx::PRODUCTS});
+  return made.table;
 }
 
 struct Isa {
@@ -126,9 +130,9 @@ const KernelTable& choose() {
 }  // namespace
 
 const KernelTable& vbmi_table() {
-  static const std::vector<FormatKernels> formats = laid_over(avx512::TABLE, vbmi::PRODUCTS);
-  static const KernelTable table = {"vbmi", formats.data(), static_cast<int>(formats.size()), avx512::TABLE.quantize};
-  return table;
+  static constexpr OtherProducts NONE = {nullptr, 0};
+  static const LaidOver made("vbmi", avx512::TABLE, {&vbmi::PRODUCTS, cpu().bf16 ? &bf16::PRODUCTS : &NONE});
+  return made.table;
 }
 
 const KernelTable& kernel_table() {

@@ -55,7 +55,7 @@ struct FormatKernels {
   int block_weights;           // 1, 32 or 256
   int block_bytes;             // of one block of one row in the file
   int64_t panel_block_bytes;   // of one block of 16 rows in a panel
-  bool q8_input;               // false: x is float32 (F32, F16, BF16)
+  bool q8_input;               // false: x is float32 (F32, F16; BF16, whose product rounds it)
   // Packs n_rows (1..16) file rows, row_bytes apart, into one panel; missing rows become zero weights. Gives a bit for
   // each row with a scale or minimum (of a float format: a weight) that is infinite or NaN.
   uint32_t (*pack)(const uint8_t* rows, int64_t row_bytes, int n_rows, int64_t n_blocks, uint8_t* panel);

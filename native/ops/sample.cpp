@@ -43,65 +43,92 @@ template <class V> SAMPLE_INLINE V load(const float* p) {
 template <class V> SAMPLE_INLINE V greater(V a, V b) { return a > b ? a : b; }
 
 // e^x for x <= 0, 0 below -87. Reduction by multiples of ln 2 in two parts (Cody and Waite 1980), then the Taylor
-// polynomial of degree 7, whose remainder is below 6e-9 for |r| <= ln(2)/2.
-template <class V> SAMPLE_INLINE V exp_of(V x) {
+// polynomial of degree 7, whose remainder is below 6e-9 for |r| <= ln(2)/2. Of N vectors, step by step together: each step waits
+// for the one before, and a Zen 5 has room for three vectors' worth of waiting when they come one after the other.
+template <class V, int N> SAMPLE_INLINE void exp_each(V (&x)[N]) {
   using I = typename IntOf<V>::type;
   constexpr float shifter = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
-  const V clamped = greater(x, splat<V>(-87.0f));
-  const V shifted = clamped * 1.44269504f + shifter;
-  const V n = shifted - shifter;
-  const V r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
-  V p = splat<V>(1.0f / 5040);
-  p = p * r + 1.0f / 720;
-  p = p * r + 1.0f / 120;
-  p = p * r + 1.0f / 24;
-  p = p * r + 1.0f / 6;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  const I exponent = std::bit_cast<I>(shifted) - 0x4b400000;  // the bits of shifter: leaves n
-  const V result = std::bit_cast<V>(std::bit_cast<I>(p) + exponent * (1 << 23));
-  return x < splat<V>(-87.0f) ? splat<V>(0.0f) : result;
+  constexpr float terms[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
+  V shifted[N], r[N], p[N];
+  for (int i = 0; i < N; i++) r[i] = greater(x[i], splat<V>(-87.0f));
+  for (int i = 0; i < N; i++) shifted[i] = r[i] * 1.44269504f + shifter;
+  for (int i = 0; i < N; i++) {
+    const V n = shifted[i] - shifter;
+    r[i] = (r[i] - n * 0.693359375f) - n * -2.12194440e-4f;
+  }
+  for (int i = 0; i < N; i++) p[i] = splat<V>(1.0f / 5040);
+  for (float term : terms)
+    for (int i = 0; i < N; i++) p[i] = p[i] * r[i] + term;
+  for (int i = 0; i < N; i++) {
+    const I exponent = std::bit_cast<I>(shifted[i]) - 0x4b400000;  // the bits of shifter: leaves n
+    const V result = std::bit_cast<V>(std::bit_cast<I>(p[i]) + exponent * (1 << 23));
+    x[i] = x[i] < splat<V>(-87.0f) ? splat<V>(0.0f) : result;
+  }
 }
 
-// Greatest logit of each block; false when a logit is NaN or +inf.
+template <class V> SAMPLE_INLINE V exp_of(V x) {
+  V one[1] = {x};
+  exp_each(one);
+  return one[0];
+}
+
+// Greatest logit of each block; false when a logit is NaN or +inf. Their bits, as whole numbers without
+// the sign, are above those of the greatest number, by more than one if they are negative: -inf may be. GCC 12 takes a comparison of
+// 64 bytes whose result is kept, not chosen with, apart into sixteen, and that took half of a greedy choice.
 template <class V> SAMPLE_INLINE bool block_maxima_body(const float* x, int n_blocks, float* block_max) {
+  using I = typename IntOf<V>::type;
   constexpr int width = sizeof(V) / 4;
-  typename IntOf<V>::type good = ~typename IntOf<V>::type{};
+  I wrong{};
   for (int b = 0; b < n_blocks; b++, x += BLOCK) {
-    V m = load<V>(x);
-    good &= m <= splat<V>(FLT_MAX);
-    for (int i = width; i < BLOCK; i += width) {
+    V m = splat<V>(NEVER);
+    for (int i = 0; i < BLOCK; i += width) {
       const V v = load<V>(x + i);
-      good &= v <= splat<V>(FLT_MAX);
+      const I bits = std::bit_cast<I>(v);
+      wrong |= 0x7f7fffff - (bits & 0x7fffffff) - (bits >> 31);
       m = greater(m, v);
     }
     Float4 four = load<Float4>((const float*)&m);
     for (int i = 4; i < width; i += 4) four = greater(four, load<Float4>((const float*)&m + i));
     block_max[b] = std::max(std::max(four[0], four[1]), std::max(four[2], four[3]));
   }
-  bool all = true;
-  for (int i = 0; i < width; i++) all &= good[i] != 0;
-  return all;
+  bool good = true;
+  for (int i = 0; i < width; i++) good &= wrong[i] >= 0;
+  return good;
 }
 
-// Sum of exp((x - greatest) * inverse) over each block: four values in each lane, then lane i + lane i + 8, + 4,
-// + 2, + 1. A block too far below adds exactly nothing.
-template <class V> SAMPLE_INLINE void block_sums_body(const float* x, int n_blocks, const float* block_max,
-                                                      float greatest, float inverse, float* block_sum) {
-  constexpr int width = sizeof(V) / 4;
-  for (int b = 0; b < n_blocks; b++, x += BLOCK) {
-    block_sum[b] = 0;
-    if ((block_max[b] - greatest) * inverse < -87.0f) continue;
-    float lane[16];
-    for (int i = 0; i < 16; i += width) {
-      V sum = exp_of((load<V>(x + i) - greatest) * inverse);
-      for (int j = i + 16; j < BLOCK; j += 16) sum += exp_of((load<V>(x + j) - greatest) * inverse);
-      std::memcpy(lane + i, &sum, sizeof sum);
+// Sums of exp((x - greatest) * inverse) over N blocks: four values in each lane, then lane i + lane i + 8, + 4, + 2, + 1.
+template <class V, int N> SAMPLE_INLINE void sum_blocks(const float* x, float greatest, float inverse, float* block_sum) {
+  constexpr int width = sizeof(V) / 4, each = 16 / width, together = std::min(BLOCK / width, 8 / N);  // vectors of 16, of a block
+  V sum[N * each];
+  for (int from = 0; from < BLOCK; from += together * width) {
+    V e[N * together];
+    for (int i = 0; i < N * together; i++)
+      e[i] = (load<V>(x + i / together * BLOCK + from + i % together * width) - greatest) * inverse;
+    exp_each(e);
+    for (int i = 0; i < N * together; i++) {
+      V& to = sum[i / together * each + i % together % each];
+      to = from + i % together * width < 16 ? e[i] : to + e[i];
     }
+  }
+  for (int b = 0; b < N; b++) {
+    float lane[16];
+    std::memcpy(lane, sum + b * each, sizeof lane);
     const Float4 four = (load<Float4>(lane) + load<Float4>(lane + 8)) + (load<Float4>(lane + 4) + load<Float4>(lane + 12));
     block_sum[b] = (four[0] + four[2]) + (four[1] + four[3]);
   }
+}
+
+// The sums of all blocks. One too far below adds exactly nothing.
+template <class V> SAMPLE_INLINE void block_sums_body(const float* x, int n_blocks, const float* block_max,
+                                                      float greatest, float inverse, float* block_sum) {
+  constexpr int N = sizeof(V) == 64 ? 2 : 1;
+  const auto counts = [&](int b) { return (block_max[b] - greatest) * inverse >= -87.0f; };
+  int b = 0;
+  for (; b + N <= n_blocks; b += N) {
+    if (counts(b) || counts(b + N - 1)) sum_blocks<V, N>(x + b * BLOCK, greatest, inverse, block_sum + b);
+    else std::fill_n(block_sum + b, N, 0.0f);
+  }
+  for (; b < n_blocks; b++) sum_blocks<V, 1>(x + b * BLOCK, greatest, inverse, block_sum + b);
 }
 
 // A candidate as one number that sorts greatest logit first, equal logits by lower id.

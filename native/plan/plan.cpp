@@ -152,19 +152,26 @@ ExpertMatrix Plan::add_unread(Matrix each, int64_t n_experts, int file, int64_t 
   return matrices;
 }
 
+std::vector<Stretch> Plan::stretches_of(int thread) const {
+  std::vector<Stretch> stretches;
+  for (const Listing& listing : listings_)
+    for (const Instruction& i : listing.instructions)
+      for (const PanelRange& range : panels_of(i, matrices_, thread, pool_.size())) {
+        const Matrix& m = matrices_[range.matrix];
+        const auto address = [&](int64_t panel) { return reinterpret_cast<uintptr_t>(m.panels + panel * m.panel_bytes()); };
+        stretches.push_back({address(range.first), address(range.last)});
+      }
+  return stretches;
+}
+
 void Plan::place_weights() {
   expect(finished_, "plan: it is not finished");
   const auto place = [](void* plan, int thread) {
     constexpr uintptr_t kHuge = 2 << 20;  // one is provided whole, by whom its first byte belongs to
-    const Plan& p = *static_cast<Plan*>(plan);
-    for (const Listing& listing : p.listings_)
-      for (const Instruction& i : listing.instructions)
-        for (const PanelRange& range : panels_of(i, p.matrices_, thread, p.pool_.size())) {
-          const Matrix& m = p.matrices_[range.matrix];
-          const auto address = [&](int64_t panel) { return reinterpret_cast<uintptr_t>(m.panels + panel * m.panel_bytes()); };
-          const uintptr_t from = (address(range.first) + kHuge - 1) / kHuge * kHuge, to = address(range.last);
-          if (from < to) provide(reinterpret_cast<uint8_t*>(from), to - from);
-        }
+    for (const Stretch& s : static_cast<Plan*>(plan)->stretches_of(thread)) {
+      const uintptr_t from = (s.from + kHuge - 1) / kHuge * kHuge;
+      if (from < s.to) provide(reinterpret_cast<uint8_t*>(from), s.to - from);
+    }
   };
   pool_.run(place, this);
 }
@@ -334,6 +341,7 @@ void Plan::check(const BatchView& b) const {
   expect(b.n_outputs >= 0 && b.n_outputs <= limits_.max_outputs, "step: too many output rows");
   expect(b.n_sequences > 0 && b.row_starts[0] == 0 && b.row_starts[b.n_sequences] == b.n_rows, "step: row_starts do not cover the rows");
   expect(int64_t(b.pages.size()) == b.n_sequences, "step: one page table per sequence");
+  expect(within(b.n_generated, 0, b.n_sequences), "step: more generated sequences than there are");
   for (int64_t s = 0; s < b.n_sequences; s++)  // before any row number is used
     expect(b.row_starts[s] >= 0 && b.row_starts[s + 1] > b.row_starts[s] && b.row_starts[s + 1] <= b.n_rows, "step: a sequence without rows");
   for (int64_t r = 0; r < b.n_rows; r++)
@@ -443,6 +451,7 @@ void Plan::run(Listing& listing, size_t n_instructions, const BatchView& batch) 
   step_.batch = &batch;
   step_.n_rows[0] = batch.n_rows;
   step_.n_rows[1] = batch.n_outputs;
+  step_.n_rows[2] = batch.row_starts[batch.n_generated];
   step_.arena = arena_.data();
   step_.matrices = &matrices_;
   step_.expert_matrices = &experts_;

@@ -19,7 +19,7 @@
 
 namespace tenth {
 
-enum class Rows : int { tokens = 0, outputs = 1 };
+enum class Rows : int { tokens = 0, outputs = 1, generated = 2 };  // generated: those of the first n_generated sequences
 
 // What an instruction reads or writes.
 struct Operand {
@@ -111,6 +111,11 @@ struct PanelRange {
 // What a worker reads of the weights of a linear, if no other is held up; nothing of other instructions.
 std::vector<PanelRange> panels_of(const Instruction&, const std::vector<Matrix>&, int thread, int n_threads);
 
+// Where packed weights lie, [from, to).
+struct Stretch {
+  uintptr_t from, to;
+};
+
 // One list of instructions. A plan has the model's and may have a drafter's, which runs between the model's steps and shares
 // weights, pages, arena and the rows that hidden_store keeps with it.
 struct Listing {
@@ -130,6 +135,7 @@ struct BatchView {
   int64_t n_slots = 0;
   const int32_t* copies = nullptr;          // by row: a slot that gets a copy of its sequence's recurrences behind it, or -1
   int64_t n_copies = 0;                     // the rows, or 0: no copies
+  int64_t n_generated = 0;                  // of the sequences, the first: their rows are behind their prompt, all others' are of it
   const int32_t* sources = nullptr;         // of a drafter: by row, the kept row it goes on from; n_sources of them
   int64_t n_sources = 0;
 };
@@ -137,7 +143,7 @@ struct BatchView {
 // What the ops see of a running step.
 struct Step {
   const BatchView* batch = nullptr;
-  int64_t n_rows[2] = {0, 0};
+  int64_t n_rows[3] = {0, 0, 0};  // by Rows
   uint8_t* arena = nullptr;
   const std::vector<Matrix>* matrices = nullptr;
   const std::vector<ExpertMatrix>* expert_matrices = nullptr;
@@ -242,6 +248,8 @@ class Plan {
   // Has every worker touch the memory of the weights that it will read first, so that it lies on the worker's NUMA node. Behind
   // finish(), before read_weights().
   void place_weights();
+  // Where the panels lie that panels_of gives this worker, in the order of the instructions.
+  std::vector<Stretch> stretches_of(int thread) const;
   // Reads the weights added so far, while the building may go on in another thread. Once, before the first step.
   WeightReader::Failure read_weights();
   WeightReader& reader() { return reader_; }
@@ -308,7 +316,7 @@ class Plan {
   ExpertMatrix add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, int64_t stride = 0, bool has_experts = false);
   const FormatKernels& checked_format(uint32_t gguf_id, int64_t offset, int64_t out_rows, int64_t columns) const;
   Parts parts() const { return {matrices_, experts_, vectors_, layers_, recurrences_, limits_.vocab, limits_.context_tokens, hidden_width_}; }
-  int64_t capacity(Rows rows) const { return rows == Rows::tokens ? limits_.max_rows : limits_.max_outputs; }
+  int64_t capacity(Rows rows) const { return rows == Rows::outputs ? limits_.max_outputs : limits_.max_rows; }
   static void walk(void* plan, int thread);
 
   Pool pool_;

@@ -23,23 +23,45 @@ void Sampler::sample_one(int32_t row, int thread, const float* logits, const Sam
   result.logprobs[row] = r.logprob;
 }
 
+// Worker 0 samples; the others wait for the passes that it shares out, until there is none.
 void Sampler::sample_alone(Pool& pool, const float* logits, const SampleBatch& batch, const Sampled& result) {
   if (vocab_ < kLeastShared || pool.size() == 1) return sample_one(0, 0, logits, batch, result);
-  SampleScratch& scratch = scratch_of(0);
-  scratch.share = [&](int n, const std::function<void(int, int)>& part) {
-    struct Job {
-      int n, n_threads;
-      const std::function<void(int, int)>* part;
-    } job{n, pool.size(), &part};
-    pool.run(
-        [](void* argument, int thread) {
-          const Job& j = *static_cast<Job*>(argument);
-          (*j.part)(int(int64_t(j.n) * thread / j.n_threads), int(int64_t(j.n) * (thread + 1) / j.n_threads));
-        },
-        &job);
-  };
-  sample_one(0, 0, logits, batch, result);
-  scratch.share = nullptr;  // not among several rows, whose workers are not free
+  struct Job {
+    Sampler* self;
+    Pool* pool;
+    const float* logits;
+    const SampleBatch* batch;
+    const Sampled* result;
+    const std::function<void(int, int)>* part = nullptr;
+    int n = 0;
+
+    void do_part(int thread) const {
+      (*part)(int(int64_t(n) * thread / pool->size()), int(int64_t(n) * (thread + 1) / pool->size()));
+      pool->meet();
+    }
+    void share(int count, const std::function<void(int, int)>& work) {
+      n = count, part = &work;
+      pool->meet();
+      do_part(0);
+    }
+    void lead() {
+      SampleScratch& scratch = self->scratch_of(0);
+      try {
+        scratch.share = [this](int count, const std::function<void(int, int)>& work) { share(count, work); };
+        self->sample_one(0, 0, logits, *batch, *result);
+      } catch (...) {  // the others wait
+        pool->note_error();
+      }
+      scratch.share = nullptr;  // not among several rows, whose workers are not free
+      part = nullptr;
+      pool->meet();
+    }
+    void follow(int thread) const {
+      for (pool->meet(); part; pool->meet()) do_part(thread);
+    }
+  } job{this, &pool, logits, &batch, &result};
+  scratch_of(0);  // made before anyone waits
+  pool.run([](void* argument, int thread) { thread ? static_cast<Job*>(argument)->follow(thread) : static_cast<Job*>(argument)->lead(); }, &job);
 }
 
 void Sampler::sample(Pool& pool, const float* logits, const SampleBatch& batch, const Sampled& result) {

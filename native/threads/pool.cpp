@@ -117,17 +117,32 @@ void Pool::note_error() noexcept {
   if (!error_) error_ = std::current_exception();
 }
 
+namespace {
+
+thread_local bool has_place = false;  // this thread, in some pool
+
+}  // namespace
+
+Pool::Place::Place(const Pool& pool) {
+  if (!pool.pinned_ || has_place) return;
+  has_place = moved_ = pthread_getaffinity_np(pthread_self(), sizeof before_, &before_) == 0;
+  if (moved_) pin_to(pthread_self(), pool.processors_[0]);
+}
+
+Pool::Place::~Place() {
+  if (!moved_) return;
+  pthread_setaffinity_np(pthread_self(), sizeof before_, &before_);
+  has_place = false;
+}
+
 void Pool::run(void (*work)(void*, int), void* argument) {
   std::lock_guard<std::mutex> guard(one_run_);
-  cpu_set_t before;
-  const bool pin = pinned_ && pthread_getaffinity_np(pthread_self(), sizeof before, &before) == 0;
-  if (pin) pin_to(pthread_self(), processors_[0]);
+  const Place place(*this);
   work_ = work;
   argument_ = argument;
   if (n_threads_ > 1) start_.raise();
   call(0);
   meet();
-  if (pin) pthread_setaffinity_np(pthread_self(), sizeof before, &before);
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 

@@ -3,6 +3,8 @@
 // The caller of run() is worker 0. Between runs and at meetings a thread spins for a short while (the gap between two
 // steps is tens of microseconds), then sleeps: an idle pool uses no processor time.
 #pragma once
+#include <sched.h>
+
 #include <atomic>
 #include <cstdint>
 #include <exception>
@@ -36,6 +38,20 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
 
   int size() const { return n_threads_; }
+  // Keeps the calling thread on worker 0's processor while it lives, if workers are pinned. run() has one; who makes several runs
+  // in a row has one around them, for moving there and back takes longer than waking the workers.
+  class Place {
+   public:
+    explicit Place(const Pool& pool);
+    ~Place();
+    Place(const Place&) = delete;
+    Place& operator=(const Place&) = delete;
+
+   private:
+    bool moved_ = false;
+    cpu_set_t before_;
+  };
+
   // Whether workers are pinned to processors of several NUMA nodes; those of one node have neighbouring numbers.
   bool spans_nodes() const { return spans_nodes_; }
   // Calls work(argument, thread) on every worker and returns when all have finished, then throws the first exception

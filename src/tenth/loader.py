@@ -20,6 +20,7 @@ from tenth.errors import ModelFileError, RequestError
 from tenth.models import build
 from tenth.placing import expert_weights, memory_needs, n_pages, reading_for
 from tenth.program import memory
+from tenth.program.expanding import expand_prompts
 from tenth.program.passes import kept_as_floats, optimise
 from tenth.program.streaming import Lossy, stream_experts
 from tenth.program.tracing import trace_experts
@@ -52,7 +53,7 @@ ALWAYS_STREAM = "TENTH_STREAM"  # set: experts stream although they fit, to meas
 OUTPUT_ROWS = 32  # rows that can have logits in one step: enough for a batch of sequences, small beside a chunk
 LEAST_CHECKPOINTS = 2  # copies of what recurrent layers keep: where the prompt ended, and a page of the answer
 SPARE_SLOTS = 3  # of what recurrent layers keep, behind so many guesses in a step until it is known which are right
-FLOAT_FORMATS = frozenset({"F32", "F16", "BF16"})  # their products read float32 activations, all others q8
+FLOAT_FORMATS = frozenset({"F32", "F16", "BF16"})  # their products read float32 (BF16's rounds it), all others q8
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def lay_out(header: ModelFile, config: EngineConfig, drafts: bool = False) -> La
 
     ``drafts``: with its drafter, if it has one.
     """
-    program = optimised_program(header, drafts)
+    program = optimised_program(header, drafts, config.prefill)
     used = stored_tensors(header, program)
     require_supported({**used, **{how.source: header.tensors[how.source] for how in program.derived.values()}})
     limits = plan_limits(program, config)
@@ -199,7 +200,7 @@ def place_with_chunk(layout: Layout, config: EngineConfig, budget_bytes: int, so
     return placement
 
 
-def optimised_program(header: ModelFile, drafts: bool = False) -> Program:
+def optimised_program(header: ModelFile, drafts: bool = False, prefill: str = "absorbed") -> Program:
     """The program of a model file, after all passes. Raises ModelFileError for what is not supported."""
     architecture = header.metadata.architecture
     shapes = {name: info.shape for name, info in header.tensors.items()}
@@ -211,6 +212,8 @@ def optimised_program(header: ModelFile, drafts: bool = False) -> Program:
         what = f"the block that guesses tokens: {error.message}"
         raise ModelFileError(what, "--no-speculate does without it") from error
     check_vocabulary(header, program)
+    if prefill == "expanded":
+        program = expand_prompts(program)
     stored = stored_tensors(header, program)
     quantised = {name for name, info in stored.items() if info.format not in FLOAT_FORMATS}
     return optimise(program, quantised)

@@ -83,6 +83,13 @@ def rounded(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(groups * inverse[..., None]).astype(np.int8).reshape(x.shape), most / np.float32(127)
 
 
+def rounded_to_bf16(x: np.ndarray) -> np.ndarray:
+    """To nearest with ties to even, by way of float64: eight bits of each number; 0 below 2^-50."""
+    scale = np.exp2(np.frexp(x.astype(np.float64))[1] - 8.0)
+    near = np.rint(x.astype(np.float64) / scale) * scale
+    return np.where(np.abs(x) < 2.0**-50, 0, near).astype(np.float32)
+
+
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return a.shape == b.shape and bool(((a.view(np.int32) == b.view(np.int32)) | (np.isnan(a) & np.isnan(b))).all())
 
@@ -143,6 +150,8 @@ def test_a_product_is_the_decoded_weights_times_the_rounded_activations(isa: str
         if name in Q8_FORMATS:
             q, scale = rounded(x)
             exact = q.astype(np.float64) * np.repeat(scale, 32, axis=1)
+        if name == "BF16":
+            exact = rounded_to_bf16(x).astype(np.float64)
         w = decoded(name, raw).astype(np.float64)
         # float32 rounding in every one of k / 32 steps (k for floats) of sums whose parts add up to `size`
         size = np.abs(exact) @ np.abs(w).T
@@ -158,6 +167,49 @@ def same_on_all(name: str, raw: np.ndarray, x: np.ndarray, **options: object) ->
         assert (packed[isa] == packed["scalar"]).all()
         assert same_bits(results[isa], results["scalar"]), isa
     return results["scalar"]
+
+
+def test_bf16_rounds_activations_once_and_flushes_nothing_else() -> None:
+    """Ties, numbers about to be zero, signs of zero: against two fused multiply-adds written out exactly."""
+    rng, k, rows = np.random.default_rng(3), 37, 19
+    x = np.exp2(rng.uniform(-60, 20, (24, k))).astype(np.float32) * rng.choice([-1, 1], (24, k)).astype(np.float32)
+    x[0, ::2] = (1 + np.arange(19) / 256).astype(np.float32)  # every other one is a tie
+    x[1, ::3] = 2.0**-50 * np.array([1, 0.999, -1, -0.999, 0, -0.0, 0.5, 1.004, 0.9981, 2, -2, 1e-9, 1])
+    w = np.exp2(rng.uniform(-60, 10, (rows, k))).astype(np.float32) * rng.choice([-1, 1], (rows, k)).astype(np.float32)
+    raw = (w.view(np.uint32) >> 16).astype(np.uint16)
+    kept = np.where((raw & 0x7FFF) < np.float32(2.0**-50).view(np.uint32) >> 16, 0, raw).astype(np.uint32)
+    weights, numbers = (kept << 16).view(np.float32), rounded_to_bf16(x)
+    assert same_bits(decoded_panels("BF16", raw.view(np.uint8), k), weights)
+    sums = [np.zeros((24, rows), np.float32), np.zeros((24, rows), np.float32)]
+    for pair in range(-(-k // 2)):
+        for i in (2 * pair + 1, 2 * pair):  # the second before the first
+            if i < k:  # products are exact in float64, and so is rounding their sum with a float32 once: 48 bits and 24
+                product = numbers[:, None, i].astype(np.longdouble) * weights[None, :, i]
+                sums[pair % 2] = (sums[pair % 2].astype(np.longdouble) + product).astype(np.float32)
+    got = same_on_all("BF16", raw.view(np.uint8), x)
+    assert same_bits(got, sums[0] + sums[1])
+
+
+def decoded_panels(name: str, raw: np.ndarray, k: int) -> np.ndarray:
+    packed = _core.pack(ISAS[-1], name, raw)
+    return np.stack([_core.decode_row(ISAS[-1], name, packed, len(raw), k, row) for row in range(len(raw))])
+
+
+def test_infinite_and_undefined_activations_show_in_the_products_of_bf16() -> None:
+    raw, x = random_rows("BF16", 16, 64), random_x(4, 64)
+    x[1, 5], x[2, 40], x[3, 40] = np.inf, np.nan, np.uint32(0xFFFFFFFF).view(np.float32)
+    finite = np.isfinite(same_on_all("BF16", raw, x))
+    assert finite[0].all()
+    assert not finite[1:].any()
+
+
+@each_format
+@pytest.mark.parametrize("columns", [1, 9, 17, 23, 100])
+def test_any_number_of_inputs_has_the_same_bits_everywhere(name: str, columns: int) -> None:
+    """Odd ones too, and more than one strip of them, where a format can have them."""
+    if FORMATS[name][1] == 1:
+        for k in (1, 2, 3, 5, 1030, 1155):
+            same_on_all(name, random_rows(name, 18, k), random_x(columns, k))
 
 
 @each_format

@@ -1,6 +1,7 @@
 """With several NUMA nodes every worker touches the memory of the weights that it will read, before they are there."""
 
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,14 @@ def test_workers_share_every_panel_of_a_linear_among_them(n_threads):
     for matrix, ranges in of_all.items():
         assert [first for first, _ in ranges] == [0, *(last for _, last in ranges[:-1])]
         assert ranges[-1][1] == alone[matrix]
+
+
+def test_stretches_of_two_workers_meet_nowhere_and_are_all_there_is():
+    plan = open_golden("qwen2", context_tokens=64, chunk_tokens=32, threads=2)._plan
+    of_both = sorted({stretch for thread in range(2) for stretch in plan.stretches_of(thread)})
+    assert all(end <= start for (_, end), (start, _) in pairwise(of_both))
+    of_one = open_golden("qwen2", context_tokens=64, chunk_tokens=32, threads=1)._plan.stretches_of(0)
+    assert sum(end - start for start, end in of_both) == sum(end - start for start, end in set(of_one))
 
 
 @pytest.mark.parametrize("spans", [False, True])

@@ -4,6 +4,7 @@
 #include "formats/all.h"
 #include "formats/floats.h"
 #include "kernels/isa/linear.h"
+#include "kernels/isa/linear_bf16.h"
 #include "kernels/isa/linear_float.h"
 #include "kernels/isa/quantize.h"
 
@@ -13,7 +14,7 @@
 namespace tenth::TENTH_ISA {
 
 template <class... Formats> static constexpr auto rows(FormatList<Formats...>) {
-  return std::array{float_row<F32Weights>(), float_row<F16Weights>(), float_row<BF16Weights>(), linear_row<Formats>()...};
+  return std::array{float_row<F32Weights>(), float_row<F16Weights>(), bf16_row(), linear_row<Formats>()...};
 }
 static constexpr auto FORMATS = rows(BlockFormats{});
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tenth.program.meanings import MEANINGS, Q8, Batch, Cache, Context, dequantize, quantize
+from tenth.program.meanings import MEANINGS, Q8, Batch, Bf16, Cache, Context, dequantize, quantize
 from tenth.program.memory import lifetimes
 from tenth.program.ops import expect
 from tenth.program.values import Derived, Instruction, Program, Sliced, Value
@@ -17,6 +18,7 @@ from tenth.program.values import Derived, Instruction, Program, Sliced, Value
 __all__ = ["MEANINGS", "Batch", "Cache", "Context", "dequantize", "derived", "quantize", "run"]
 
 Array = NDArray[Any]
+PRODUCTS = ("linear", "head_linear", "expert_linear", "expanded_attention")
 
 
 def run(
@@ -26,11 +28,14 @@ def run(
     cache: Cache | None = None,
     dtype: type[np.floating[Any]] = np.float32,
     arena_bytes: int = 0,
+    bf16: AbstractSet[str] = frozenset(),
 ) -> Array:
     """Logits [outputs, vocab] of one step; ``cache`` is changed in place.
 
     With ``arena_bytes`` (from ``memory.plan``) every temporary lives at its planned offset in an arena that starts as
     NaN and turns to NaN behind each last use, so that a wrong plan shows. Only with float32.
+
+    Weights named in ``bf16`` are of that format in their file.
     """
     context = Context(batch, Cache() if cache is None else cache, dtype)
     store = _Arena(program, arena_bytes) if arena_bytes else _Loose()
@@ -46,6 +51,8 @@ def run(
 
     for i, instruction in enumerate(program.instructions):
         inputs = [read(value) for value in instruction.inputs]
+        if instruction.op in PRODUCTS:
+            inputs = [Bf16(x) if v.name in bf16 else x for v, x in zip(instruction.inputs, inputs, strict=True)]
         results = MEANINGS[instruction.op](inputs, dict(instruction.attrs), context)
         results = results if isinstance(results, list) else [results]
         for value, result in zip(instruction.outputs, results, strict=True):

@@ -2,7 +2,8 @@
 
 A program is a list of instructions over values. Every temporary is written by exactly one instruction, before it is
 read. The number of rows of a step is known only when it runs, so a shape says what ONE row holds, and ``rows`` says
-which of the two row counts applies: "tokens" (every token of the step) or "outputs" (only rows that need logits).
+which row count applies: "tokens" (every token of the step), "outputs" (only rows that need logits) or "generated" (only
+rows behind their sequence's prompt, which come first in a step).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from tenth.program.builder import Builder
 
-Rows = Literal["tokens", "outputs"]
+Rows = Literal["tokens", "outputs", "generated"]
 Kind = Literal["input", "weight", "temp"]
 Dtype = Literal["f32", "i32", "q8"]
 Task = Literal["generate", "embed", "rerank"]
@@ -109,6 +110,12 @@ class Transposed:
     n_rows: int
 
 
+    @property
+    def name(self) -> str:
+        """What the weight is called."""
+        return f"{self.source}[{self.first}:{self.first + self.n_rows}].T"
+
+
 @dataclass(frozen=True)
 class Sliced:
     """A weight [E, n_rows, in] that is part of the tensor ``source`` [E, rows, in]: of each matrix ``n_rows`` rows.
@@ -173,6 +180,11 @@ class Program:
     def every_instruction(self) -> list[Instruction]:
         """Those of the drafter too."""
         return self.instructions + (self.drafter.instructions if self.drafter else [])
+
+    @property
+    def prompts_apart(self) -> bool:
+        """Whether rows of a prompt are computed otherwise than those behind it, so that steps tell them apart."""
+        return any(i.op == "expanded_attention" for i in self.instructions)
 
     @property
     def vocab_size(self) -> int:

@@ -24,6 +24,7 @@ from tenth.runtime.levels import key_levels
 
 ARENA, MATRIX, VECTOR, TOKENS, POSITIONS, EXPERTS, SOURCES = range(7)  # native/plan/plan.h, Operand::Kind
 INPUTS = {"tokens": TOKENS, "positions": POSITIONS, "sources": SOURCES}
+ROWS = {"tokens": 0, "outputs": 1, "generated": 2}  # native/plan/plan.h, Rows
 DTYPES = {"f32": 0, "q8": 1, "i32": 2}  # Operand::Dtype
 SCORES = {"softmax": 0, "sigmoid": 1, "softmax_selected": 2}  # Score
 READ_MODES = {"automatic": 0, "direct": 1, "dropped": 2, "kept": 3}  # native/base/model_file.h, ReadMode
@@ -216,7 +217,7 @@ class PlanBuilder:
 
     def _operand(self, value: Value) -> tuple[int, int, int, int, int, int]:
         """(kind, place, numbers per row, row count, dtype, last dimension): native/plan/plan.h, Operand."""
-        rows = int(value.rows == "outputs")
+        rows = ROWS[value.rows or "tokens"]
         if value.kind == "weight":
             kind, place = self._places[value.name]
             return kind, place, math.prod(value.shape), 0, 0, value.shape[-1]
@@ -287,6 +288,8 @@ def _attributes(instruction: Instruction) -> dict[str, Any]:
         attributes["half_pairing"] = attributes.pop("pairing") == "half"
     if instruction.op in ("rope", "l2_norm"):
         attributes["head_dim"] = instruction.inputs[0].shape[-1]
+    if instruction.op == "expanded_attention":
+        del attributes["rounded"]  # as the formats of its matrices say
     if instruction.op == "hidden_load":
         del attributes["width"]  # that of its result
     if instruction.op == "delta_net":

@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from tenth.program.meanings import arithmetic, attention, experts, recurrent  # noqa: F401 — they fill the table
 from tenth.program.meanings.context import MEANINGS, Batch, Cache, Context
-from tenth.program.meanings.q8 import Q8, dequantize, quantize
+from tenth.program.meanings.q8 import Q8, Bf16, dequantize, quantize
 
-__all__ = ["MEANINGS", "Q8", "Batch", "Cache", "Context", "dequantize", "quantize"]
+__all__ = ["MEANINGS", "Q8", "Batch", "Bf16", "Cache", "Context", "dequantize", "quantize"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tenth.program.meanings.context import Array, Attrs, Context, means, sequences
-from tenth.program.meanings.q8 import Q8, dequantize
+from tenth.program.meanings.q8 import factors
 
 
 @means("embed")
@@ -52,8 +52,8 @@ def _l2_norm(x: list[Array], attrs: Attrs, context: Context) -> Array:
 def _linear(x: list[Any], attrs: Attrs, context: Context) -> list[Array]:
     n = attrs["n_weights"]
     rest = iter(x[1 + n :])
-    a = dequantize(x[0], context.dtype) if isinstance(x[0], Q8) else x[0]
-    results = [a @ weight.T for weight in x[1 : 1 + n]]
+    pairs = (factors(x[0], weight, context.dtype) for weight in x[1 : 1 + n])
+    results = [a @ weight.T for a, weight in pairs]
     results = [r + next(rest) if has else r for r, has in zip(results, attrs["biases"], strict=True)]
     return [r + next(rest) if attrs["residual"] else r for r in results]
 
@@ -61,9 +61,9 @@ def _linear(x: list[Any], attrs: Attrs, context: Context) -> list[Array]:
 @means("head_linear")
 def _head_linear(x: list[Any], attrs: Attrs, context: Context) -> Array:
     n_heads, first = attrs["n_heads"], attrs["first"]
-    a = dequantize(x[0], context.dtype) if isinstance(x[0], Q8) else x[0]
-    by_head = x[1].reshape(n_heads, -1, x[1].shape[-1])[:, first : first + attrs["n_rows"]]
-    result: Array = np.einsum("nhi,hoi->nho", a.reshape(len(a), n_heads, -1), by_head)
+    a, weight = factors(x[0], x[1], context.dtype)
+    by_head = weight.reshape(n_heads, -1, weight.shape[-1])[:, first : first + attrs["n_rows"]]
+    result: Array = np.einsum("nhi,hoi->nho", a.reshape(len(a), n_heads, weight.shape[-1]), by_head)
     return result
 
 
@@ -157,6 +157,11 @@ def _hidden_load(x: list[Array], attrs: Attrs, context: Context) -> Array:
 @means("select_outputs")
 def _select_outputs(x: list[Array], attrs: Attrs, context: Context) -> Array:
     return x[0][context.batch.outputs]
+
+
+@means("select_generated")
+def _select_generated(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    return x[0][: context.batch.row_starts[context.batch.n_generated]]
 
 
 @means("sequence_mean")
