@@ -73,19 +73,29 @@ class _Arrivals(asyncio.Protocol):
 
 async def ask(port: int, model: str, wanted: Ask) -> Timed:
     """One request to its end. Raises ResourceError when it was not answered."""
+    return _timed(*await _exchange(port, model, wanted))
+
+
+async def _exchange(port: int, model: str, wanted: Ask) -> tuple[float, _Arrivals]:
+    """When a request was sent, and all that came."""
     data = json.dumps(wanted.body(model)).encode()
     head = (f"POST /v1/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
             f"connection: close\r\ncontent-length: {len(data)}\r\n\r\n").encode()
     transport, arrivals = await asyncio.get_running_loop().create_connection(_Arrivals, "127.0.0.1", port)
-    timed = Timed(time.perf_counter())
+    asked_s = time.perf_counter()
     transport.write(head + data)
     try:
         await arrivals.over
     finally:
         transport.abort()
+    return asked_s, arrivals
+
+
+def _timed(asked_s: float, arrivals: _Arrivals) -> Timed:
     lines = list(arrivals.lines())
     if not lines or b" 200 " not in lines[0][1]:
-        raise ResourceError(f"the server answered {b' '.join(part for _, part in arrivals.parts)[:1000].decode()}")
+        raise ResourceError(f"the server answered {b''.join(part for _, part in arrivals.parts)[:1000].decode()}")
+    timed = Timed(asked_s)
     timed.came_s += [came_s for came_s, line in lines if line.startswith(b"data: {") and _has_text(line[6:])]
     if not timed.came_s:
         raise ResourceError("the server answered nothing")
@@ -101,12 +111,12 @@ def _has_text(data: bytes) -> bool:
 
 async def clients(port: int, model: str, asks: Sequence[Sequence[Ask]]) -> list[Timed]:
     """What several clients see, each of which makes its requests one after the other."""
-    async def one(mine: Sequence[Ask]) -> list[Timed]:
-        return [await ask(port, model, wanted) for wanted in mine]
+    async def one(mine: Sequence[Ask]) -> list[tuple[float, _Arrivals]]:
+        return [await _exchange(port, model, wanted) for wanted in mine]
 
     async with asyncio.timeout(PATIENCE_S):
         found = await asyncio.gather(*map(one, asks))
-    return [timed for mine in found for timed in mine]
+    return [_timed(*exchange) for mine in found for exchange in mine]
 
 
 async def gone(port: int, model: str, wanted: Ask, after_s: float) -> float:
