@@ -60,6 +60,12 @@ int64_t scratch_encoder_attention(const Instruction&, const Parts&, int64_t rows
 int64_t scratch_expert_linear(const Instruction&, const Parts&, int64_t rows);
 int64_t scratch_expanded_attention(const Instruction&, const Parts&, int64_t rows);
 
+// Whether an instruction is too little to share: one row, a short one, one tile of rows, one piece of attention.
+bool alone_row(const Instruction&, const Step&);
+bool alone_short(const Instruction&, const Step&);
+bool alone_tile(const Instruction&, const Step&);
+bool alone_attention(const Instruction&, const Step&);
+
 void run_embed(const Instruction&, Step&, int thread);
 void run_linear(const Instruction&, Step&, int thread);
 void run_quantize(const Instruction&, Step&, int thread);
