@@ -15,6 +15,7 @@
 
 #include "base/expect.h"
 #include "bindings/sample.h"
+#include "ops/ops.h"
 #include "plan/ahead.h"
 #include "plan/plan.h"
 #include "plan/sampling.h"
@@ -40,7 +41,7 @@ Operand operand_from(nb::tuple t) {  // (kind, at, width, rows, dtype, inner), s
   Operand o;
   expect(nb::len(t) == 6, "plan: an operand has six parts");
   const int kind = nb::cast<int>(t[0]), rows = nb::cast<int>(t[3]), dtype = nb::cast<int>(t[4]);
-  expect(kind >= 0 && kind <= 6 && (rows == 0 || rows == 1) && dtype >= 0 && dtype <= 2, "plan: operand kind, rows or dtype");
+  expect(kind >= 0 && kind <= 6 && rows >= 0 && rows <= 2 && dtype >= 0 && dtype <= 2, "plan: operand kind, rows or dtype");
   o.kind = Operand::Kind(kind);
   o.at = nb::cast<int64_t>(t[1]);
   o.width = nb::cast<int64_t>(t[2]);
@@ -125,12 +126,13 @@ class PyPlan {
     plan_.add_instruction(std::move(i), of_drafter ? Which::drafter : Which::model);
   }
 
-  bool step(Ints tokens, Ints positions, Ints row_starts, nb::list pages, Ints outputs, Ints slots, Ints copies) {
+  bool step(Ints tokens, Ints positions, Ints row_starts, nb::list pages, Ints outputs, Ints slots, Ints copies, int64_t n_generated) {
     BatchView b = batch_from(tokens, positions, row_starts, pages, outputs);
     b.slots = slots.data();
     b.n_slots = int64_t(slots.shape(0));
     b.copies = copies.data();
     b.n_copies = int64_t(copies.shape(0));
+    b.n_generated = n_generated;
     nb::gil_scoped_release unlocked;
     return plan_.step(b);
   }
@@ -300,7 +302,7 @@ void bind_plan(nb::module_& m) {
         const Operand of_drafter = drafted ? operand_from(*drafted) : Operand();
         p.plan_.finish(operand_from(logits), drafted ? &of_drafter : nullptr);
       }, "logits"_a, "drafted"_a = nb::none())
-      .def("step", &PyPlan::step, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a, "slots"_a, "copies"_a)
+      .def("step", &PyPlan::step, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a, "slots"_a, "copies"_a, "n_generated"_a = 0)
       .def("stop", &PyPlan::stop)
       .def("draft", &PyPlan::draft, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a, "sources"_a)
       .def("copy_slot", [](PyPlan& p, int64_t from, int64_t to) {
@@ -323,6 +325,9 @@ void bind_plan(nb::module_& m) {
   m.def("nodes_of", &nodes_of, "processors"_a, "root"_a, "The NUMA node of each of these processors, as the files under root say.");
   m.def("first_of_cores", &first_of_cores, "allowed"_a, "root"_a, "Of these processors the first of each core, as the files under root say.");
   m.def("partial_sums_bytes", &partial_sums_bytes, "n_heads"_a, "head_dim"_a, "context_tokens"_a);
+  m.def("expanded_scratch_bytes", [](int64_t latent, int64_t rotated, int64_t nope, int64_t value, int64_t rows) {
+    return expanded_scratch_bytes({latent, rotated, nope, value}, rows);
+  }, "latent"_a, "rotated"_a, "nope"_a, "value"_a, "rows"_a);
   m.def("page_bytes", [](const std::vector<std::tuple<int, int, int>>& layers, int kv_format) {
     expect(kv_format >= 0 && kv_format <= 3, "page_bytes: no such KV format");
     int64_t at = 0;  // as Plan::finish lays them out

@@ -23,10 +23,13 @@ enum class KvFormat : int { f16 = 0, q8_0 = 1, f32 = 2, bf16 = 3 };
 //         2g + 16, 2g + 17 (the pairs that two registers of weights make); one scale per 32 numbers of one token
 // With `latent` > 0 a token's one row of head_dim numbers is the key of all heads and its first `latent` numbers are the
 // value; it lies once, as values do.
+// A scratch page of one head in f32 may have values of another length than its keys, `value_dim`.
 struct KvShape {
   int n_kv_heads, head_dim;
   KvFormat format;
   int latent = 0;
+  int value_dim = 0;  // 0: head_dim
+  int value_numbers() const { return value_dim ? value_dim : head_dim; }
   int64_t head_bytes() const {
     const int64_t numbers = int64_t(head_dim) * kPageTokens;
     if (format == KvFormat::q8_0) return numbers + numbers / 32 * 4;
@@ -35,13 +38,16 @@ struct KvShape {
   }
   int row_bytes() const { return (head_dim + 15) / 16 * 64; }  // of bf16: the values of a pair of tokens
   // Keys of all heads, then values of all heads; or the rows that are both.
-  int64_t layer_bytes() const { return (latent ? 1 : 2) * n_kv_heads * head_bytes(); }
+  int64_t layer_bytes() const {
+    if (value_dim) return head_bytes() + int64_t(value_dim) * kPageTokens * 4;
+    return (latent ? 1 : 2) * n_kv_heads * head_bytes();
+  }
 };
 
 // One tile of queries of one sequence that share a KV head, and the spans of keys to walk for them.
 struct AttentionTile {
   const float* queries[kQueryTile];  // [head_dim] each
-  float* outputs[kQueryTile];        // [head_dim] each
+  float* outputs[kQueryTile];        // [value_numbers()] each
   int positions[kQueryTile];         // of each query; the keys at 0..position are seen
   float sinks[kQueryTile];           // of each query's head; unset without has_sinks
   int n_queries;
@@ -53,6 +59,10 @@ struct AttentionTile {
   int window;            // 0: none; else only keys with position > query position - window
   int first_span, last_span;  // [first, last) of the spans that hold keys for the queries, or a part of them
   float* partials;       // null: write outputs. Else: the sums of each span, [span][query][attention_partial()], for merge
+  // Or null, or the sums of the spans before first_span, [query][attention_partial()], to which those of this walk are added;
+  // begun where that is 0. Outputs are written when no more spans follow.
+  float* totals = nullptr;
+  bool goes_on = false;
   float* scratch;        // attention_scratch() floats, 64-byte aligned
 };
 
@@ -120,11 +130,13 @@ struct OpKernels {
   // Writes one token's row, [latent] and [head_dim - latent], into slot 0..31 of a page's layer.
   void (*latent_store)(const float* latent, const float* rotated, uint8_t* layer, const KvShape& shape, int slot);
   void (*latent_attention)(const LatentTile& tile);
+  // The rows of the first n_tokens slots of a page's layer as floats, head_dim each.
+  void (*latent_rows)(const uint8_t* layer, const KvShape& shape, int n_tokens, float* rows);
 };
 
 constexpr int64_t round_up_32(int64_t n) { return (n + 31) / 32 * 32; }
 // Floats of one query's sums over one span: the weighted values, the greatest score, the sum of weights.
-constexpr int64_t attention_partial(int64_t head_dim) { return round_up_32(head_dim) + 16; }
+constexpr int64_t attention_partial(int64_t value_dim) { return round_up_32(value_dim) + 16; }
 constexpr int kIntegerQueries = 32;  // most queries whose weights are rounded at a time
 // Floats: queries, sums of a span and of all, weights of a span; keys of a page or 32 numbers of the values of a span as
 // float32; or weights in integers, with units and scales.

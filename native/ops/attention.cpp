@@ -72,9 +72,16 @@ namespace {
 // worker that finishes the last run merges them. The result depends on none of this.
 class Work {
  public:
-  Work(const Instruction& i, Step& s, int thread)
+  Work(const Instruction& i, const Step& s, int thread)
       : i_(i), s_(s), thread_(thread), layer_(s.layers->at(i.attributes.layer)), head_dim_(layer_.shape.head_dim),
         kv_heads_(layer_.shape.n_kv_heads), group_(i.in[0].width / head_dim_ / kv_heads_) {}
+
+  // Whether it is one tile over one span.
+  bool is_one_piece() const {
+    if (s_.batch->n_sequences > 1 || kv_heads_ > 1 || n_tiles(0) > 1) return false;
+    const auto [first, last] = spans(0, 0);
+    return last - first == 1;
+  }
 
   void run() {
     if (s_.n_threads > 1) plan_runs();
@@ -187,7 +194,7 @@ class Work {
   }
 
   const Instruction& i_;
-  Step& s_;
+  const Step& s_;
   const int thread_;
   const LayerKv& layer_;
   const int64_t head_dim_, kv_heads_, group_;  // group_: query heads per KV head
@@ -198,6 +205,8 @@ class Work {
 };
 
 }  // namespace
+
+bool alone_attention(const Instruction& i, const Step& s) { return Work(i, s, 0).is_one_piece(); }
 
 void run_attention(const Instruction& i, Step& s, int thread) { Work(i, s, thread).run(); }
 

@@ -41,10 +41,11 @@ void run_latent_attention(const Instruction& i, Step& s, int thread) {
   const LayerKv& layer = s.layers->at(i.attributes.layer);
   const int64_t latent = layer.shape.latent, rotated = layer.shape.head_dim - latent, heads = i.in[0].width / latent;
   std::vector<uint8_t*> pages;
+  const int64_t n_sequences = i.in[0].rows == Rows::generated ? s.batch->n_generated : s.batch->n_sequences;
   int64_t number = 0, claimed = s.claim(i);
-  for (int64_t sequence = 0; sequence < s.batch->n_sequences; sequence++) {
+  for (int64_t sequence = 0; sequence < n_sequences; sequence++) {
     const int64_t first = s.batch->row_starts[sequence] * heads, n_queries = s.batch->row_starts[sequence + 1] * heads - first;
-    const Cut cut(n_queries, s.batch->n_sequences, s);
+    const Cut cut(n_queries, n_sequences, s);
     pages.clear();
     // Long tiles come last in a sequence: hand them out first, so that the workers finish together.
     for (int64_t piece = cut.n_tiles * cut.n_slices - 1; piece >= 0; piece--, number++) {

@@ -24,6 +24,8 @@ void rule_head_linear(const Instruction&, const Parts&);
 void rule_latent_store(const Instruction&, const Parts&);
 void rule_latent_attention(const Instruction&, const Parts&);
 void rule_select_outputs(const Instruction&, const Parts&);  // sequence_mean too
+void rule_select_generated(const Instruction&, const Parts&);
+void rule_expanded_attention(const Instruction&, const Parts&);
 void rule_l2_norm(const Instruction&, const Parts&);
 void rule_decay(const Instruction&, const Parts&);
 void rule_split(const Instruction&, const Parts&);
@@ -41,10 +43,28 @@ void rule_expert_sum(const Instruction&, const Parts&);
 
 constexpr int32_t kNone = -1;  // in place of an expert: the row does without one, see route_lossy
 
+// Numbers of one token: its latent and the rotated part of all heads' keys, as the cache has them; of a head's key, what is not
+// rotated, and of its value.
+struct ExpandedShape {
+  int64_t latent, rotated, nope, value;
+  int64_t key() const { return nope + rotated; }
+  KvShape page() const { return {1, int(key()), KvFormat::f32, 0, int(value)}; }
+  static ExpandedShape of(const Instruction&, const KvShape& layer);
+};
+// What a worker needs for expanded_attention of steps of so many rows.
+int64_t expanded_scratch_bytes(const ExpandedShape&, int64_t rows);
+
 // What each worker needs for itself.
 int64_t scratch_route(const Instruction&, const Parts&, int64_t rows);
 int64_t scratch_encoder_attention(const Instruction&, const Parts&, int64_t rows);
 int64_t scratch_expert_linear(const Instruction&, const Parts&, int64_t rows);
+int64_t scratch_expanded_attention(const Instruction&, const Parts&, int64_t rows);
+
+// Whether an instruction is too little to share: one row, a short one, one tile of rows, one piece of attention.
+bool alone_row(const Instruction&, const Step&);
+bool alone_short(const Instruction&, const Step&);
+bool alone_tile(const Instruction&, const Step&);
+bool alone_attention(const Instruction&, const Step&);
 
 void run_embed(const Instruction&, Step&, int thread);
 void run_linear(const Instruction&, Step&, int thread);
@@ -85,6 +105,8 @@ void run_add(const Instruction&, Step&, int thread);
 void run_scale(const Instruction&, Step&, int thread);
 void run_softcap(const Instruction&, Step&, int thread);
 void run_select_outputs(const Instruction&, Step&, int thread);
+void run_select_generated(const Instruction&, Step&, int thread);
+void run_expanded_attention(const Instruction&, Step&, int thread);
 void run_sequence_mean(const Instruction&, Step&, int thread);
 void run_route(const Instruction&, Step&, int thread);
 void run_route_lossy(const Instruction&, Step&, int thread);

@@ -24,6 +24,13 @@ Run1 numbers_of(const Instruction& i, const Step& s, int thread) {
 
 }  // namespace
 
+bool alone_row(const Instruction& i, const Step& s) { return s.rows_of(i.out[0]) == 1; }
+
+// To meet behind it takes the others longer than all of it.
+bool alone_short(const Instruction& i, const Step& s) { return s.rows_of(i.out[0]) == 1 && i.out[0].width <= 4096; }
+
+bool alone_tile(const Instruction& i, const Step& s) { return s.rows_of(i.out[0]) * i.out[0].inner_rows() <= TILE_ROWS; }
+
 void run_rms_norm(const Instruction& i, Step& s, int thread) {
   const int64_t d = i.in[1].width;  // of one head, or of the row
   const Share share(s.rows_of(i.out[0]) * (i.out[0].width / d), thread, s.n_threads);

@@ -1,6 +1,7 @@
 // ops/rules.cpp: what the operands of each op must agree on, so that no kernel leaves a buffer. program/ops.py says what
 // the ops mean; Plan has checked that every operand by itself lies within the arena or is a matrix or vector of the plan.
 #include <algorithm>
+#include <tuple>
 
 #include "base/expect.h"
 #include "ops/ops.h"
@@ -191,10 +192,27 @@ void rule_latent_attention(const Instruction& i, const Parts& p) {
   need_counts(i, 2, 2, 1);
   const KvShape& shape = layer_of(i, p).shape;
   const Operand &q = i.in[0], &rotated = i.in[1];
-  need(i, is_floats(q) && is_floats(rotated) && is_floats(i.out[0]) && q.rows == Rows::tokens, "kinds");
+  need(i, is_floats(q) && is_floats(rotated) && is_floats(i.out[0]) && q.rows != Rows::outputs, "kinds");
   need(i, is_alike(q, i.out[0]) && rotated.rows == q.rows, "operands differ");
   need(i, shape.latent > 0 && q.width % shape.latent == 0, "does not fit the layer");
   need(i, rotated.width == q.width / shape.latent * (shape.head_dim - shape.latent), "does not fit the layer");
+}
+
+void rule_expanded_attention(const Instruction& i, const Parts& p) {
+  need_counts(i, 5, 5, 1);
+  const KvShape& shape = layer_of(i, p).shape;
+  const Operand &q = i.in[0], &rotated = i.in[1], &absorbed = i.in[2], &y = i.out[0];
+  const int64_t heads = i.attributes.n_heads, first = i.attributes.first;
+  need(i, is_floats(q) && is_floats(rotated) && is_floats(absorbed) && is_floats(y), "kinds");
+  need(i, q.rows == Rows::tokens && rotated.rows == q.rows && y.rows == q.rows && absorbed.rows == Rows::generated, "rows");
+  need(i, shape.latent > 0 && heads > 0 && q.width % heads == 0 && y.width % heads == 0 && absorbed.width == y.width, "heads");
+  need(i, rotated.width == heads * (shape.head_dim - shape.latent), "does not fit the layer");
+  for (const auto& [matrix, at, n] : {std::tuple(i.in[3], int64_t(0), q.width / heads), {i.in[4], first, y.width / heads}}) {
+    need(i, matrix.kind == Kind::matrix, "kinds");
+    const Matrix& m = p.matrices[matrix.at];
+    need(i, m.columns == shape.latent && m.out_rows % heads == 0 && at >= 0 && n <= m.out_rows / heads - at, "does not fit the matrix");
+    need(i, m.out_rows / heads % PANEL_ROWS == 0 && at % PANEL_ROWS == 0 && n % PANEL_ROWS == 0, "heads are whole panels");
+  }
 }
 
 void rule_split(const Instruction& i, const Parts&) {
@@ -261,6 +279,12 @@ void rule_select_outputs(const Instruction& i, const Parts&) {
   need_counts(i, 1, 1, 1);
   const Operand &x = i.in[0], &y = i.out[0];
   need(i, is_floats(x) && is_floats(y) && x.rows == Rows::tokens && y.rows == Rows::outputs && x.width == y.width, "operands differ");
+}
+
+void rule_select_generated(const Instruction& i, const Parts&) {
+  need_counts(i, 1, 1, 1);
+  const Operand &x = i.in[0], &y = i.out[0];
+  need(i, is_floats(x) && is_floats(y) && x.rows == Rows::tokens && y.rows == Rows::generated && x.width == y.width, "operands differ");
 }
 
 static void rule_routing(const Instruction& i, size_t bias_at) {

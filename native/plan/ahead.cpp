@@ -15,6 +15,7 @@ int64_t Ahead::run(BatchView batch, SampleBatch how, int64_t most, const std::ve
   expect(!batch.n_slots && !how.mask && how.history_starts[m] == 0, "run_ahead: states, masks or histories");
   std::vector<int32_t> tokens(batch.tokens, batch.tokens + m), positions(batch.positions, batch.positions + m);
   std::vector<int64_t> counter(how.counter, how.counter + m);
+  batch.n_generated = m;
   batch.tokens = tokens.data(), batch.positions = positions.data(), how.counter = counter.data();
   int64_t n = 0;
   const Pool::Place place(plan_.pool());

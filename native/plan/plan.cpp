@@ -341,6 +341,7 @@ void Plan::check(const BatchView& b) const {
   expect(b.n_outputs >= 0 && b.n_outputs <= limits_.max_outputs, "step: too many output rows");
   expect(b.n_sequences > 0 && b.row_starts[0] == 0 && b.row_starts[b.n_sequences] == b.n_rows, "step: row_starts do not cover the rows");
   expect(int64_t(b.pages.size()) == b.n_sequences, "step: one page table per sequence");
+  expect(within(b.n_generated, 0, b.n_sequences), "step: more generated sequences than there are");
   for (int64_t s = 0; s < b.n_sequences; s++)  // before any row number is used
     expect(b.row_starts[s] >= 0 && b.row_starts[s + 1] > b.row_starts[s] && b.row_starts[s + 1] <= b.n_rows, "step: a sequence without rows");
   for (int64_t r = 0; r < b.n_rows; r++)
@@ -450,6 +451,7 @@ void Plan::run(Listing& listing, size_t n_instructions, const BatchView& batch) 
   step_.batch = &batch;
   step_.n_rows[0] = batch.n_rows;
   step_.n_rows[1] = batch.n_outputs;
+  step_.n_rows[2] = batch.row_starts[batch.n_generated];
   step_.arena = arena_.data();
   step_.matrices = &matrices_;
   step_.expert_matrices = &experts_;
@@ -477,32 +479,61 @@ void Plan::run(Listing& listing, size_t n_instructions, const BatchView& batch) 
   for (auto& taken : listing.taken) taken.store(0, std::memory_order_relaxed);
   for (auto& runs : finished_runs_) runs.store(0, std::memory_order_relaxed);
   n_outputs_ = batch.n_outputs;
+  alone_ = step_;
+  alone_.n_threads = 1;
+  next_ = run_alone(0);
   pool_.run(walk, this);
   if (n_instructions) listing.instructions[n_instructions - 1].ticks += int64_t(__rdtsc() - walked_ticks_);  // the last meeting is its own
 }
 
-// Every worker walks the same list and meets the others after each instruction, also after one that failed. Worker 0 decides
-// before such a meeting that it is the last one: the others read that behind it, however late they are.
+void Plan::compute(const Instruction& instruction, Step& step, int thread) {
+  try {
+    instruction.op->run(instruction, step, thread);
+  } catch (...) {
+    pool_.note_error();
+  }
+}
+
+// Runs those from `number` on that are too little for several workers; gives the next one. For one worker while the others wait.
+size_t Plan::run_alone(size_t number) {
+  for (; number < end_at_.load(std::memory_order_relaxed); number++) {
+    Instruction& instruction = running_->instructions[number];
+    if (instruction.is_guess && !guesses_) continue;
+    if (!instruction.op->alone || !instruction.op->alone(instruction, step_)) break;
+    const uint64_t before = __rdtsc();
+    compute(instruction, alone_, 0);
+    const int64_t ticks = int64_t(__rdtsc() - before);
+    instruction.calls++;
+    instruction.ticks += ticks;
+    alone_ticks_ += ticks;
+  }
+  return number;
+}
+
+// Who comes last to it runs what is too little to share, while the others wait anyway.
+void Plan::meet(size_t next) {
+  if (!pool_.arrive()) return;
+  alone_ticks_ = 0;
+  next_ = run_alone(next);
+  pool_.release();
+}
+
+// Every worker walks the same list and meets the others after each instruction that they share, also after one that failed. Worker 0
+// decides before such a meeting that it is the last one: the others read that behind it, however late they are.
 void Plan::walk(void* argument, int thread) {
   Plan& plan = *static_cast<Plan*>(argument);
-  const size_t n = plan.n_running_;
+  const size_t n = plan.n_running_, first = plan.next_;
   const bool may_stop = thread == 0 && plan.running_ == &plan.listings_[0] && !plan.limits_.n_slots;
-  for (size_t i = 0; i < plan.end_at_.load(std::memory_order_relaxed); i++) {
+  for (size_t i = first; i < plan.end_at_.load(std::memory_order_relaxed); i = i + 1 < n ? plan.next_ : n) {
     Instruction& instruction = plan.running_->instructions[i];
-    if (instruction.is_guess && !plan.guesses_) continue;
     const uint64_t before = thread == 0 ? __rdtsc() : 0;
-    try {
-      instruction.op->run(instruction, plan.step_, thread);
-    } catch (...) {
-      plan.pool_.note_error();
-    }
-    // The meeting after the first instruction waits for the other workers to wake: the step's time, not the instruction's.
-    uint64_t after = thread == 0 && i == 0 ? __rdtsc() : 0;
-    if (may_stop && i + 1 < n && plan.stop_asked_.load(std::memory_order_relaxed))
-      if (plan.end_at_.load(std::memory_order_relaxed) == n) plan.end_at_.store(i + 1, std::memory_order_relaxed);
-    if (i + 1 < n) plan.pool_.meet();
+    plan.compute(instruction, plan.step_, thread);
+    // The first meeting waits for the other workers to wake: the step's time, not the instruction's.
+    uint64_t after = thread == 0 && i == first ? __rdtsc() : 0;
+    if (may_stop && i + 1 < n && plan.stop_asked_.load(std::memory_order_relaxed)) plan.end_at_.store(i + 1, std::memory_order_relaxed);
+    if (i + 1 < n) plan.meet(i + 1);
     if (thread == 0) {
-      if (!after) after = __rdtsc();
+      if (!after) after = __rdtsc() - (i + 1 < n ? uint64_t(plan.alone_ticks_) : 0);
       instruction.calls++;
       instruction.ticks += int64_t(after - before);
     }

@@ -19,7 +19,7 @@
 
 namespace tenth {
 
-enum class Rows : int { tokens = 0, outputs = 1 };
+enum class Rows : int { tokens = 0, outputs = 1, generated = 2 };  // generated: those of the first n_generated sequences
 
 // What an instruction reads or writes.
 struct Operand {
@@ -53,6 +53,7 @@ struct Parts;
 struct Instruction;
 using Rule = void (*)(const Instruction&, const Parts&);
 using Run = void (*)(const Instruction&, Step&, int thread);
+using Alone = bool (*)(const Instruction&, const Step&);
 using Scratch = int64_t (*)(const Instruction&, const Parts&, int64_t rows);  // bytes that each worker needs for it
 
 struct OpRow {
@@ -60,6 +61,7 @@ struct OpRow {
   Rule rule;         // throws std::invalid_argument unless the operands, each in bounds, fit together (ops/rules.cpp)
   Run run;           // called by every worker; each does its share
   Scratch scratch = nullptr;
+  Alone alone = nullptr;  // whether it is too little for several workers in this step; null: never
 };
 const OpRow* find_op(const std::string& name);  // null when there is none
 
@@ -70,7 +72,7 @@ struct Instruction {
   int64_t weight_bytes = 0;        // of the matrices it reads, once per step; of experts, those of one row
   bool is_guess = false;           // only expert_predict needs it: left out while nearly all experts are in memory
   bool gates_next = false;         // a linear that makes whole tiles of the next instruction's result itself: see the function
-  int64_t calls = 0, ticks = 0;    // counted by worker 0
+  int64_t calls = 0, ticks = 0;    // counted by worker 0, or by whoever ran it alone
 };
 
 // Where one layer's keys and values lie in a page.
@@ -135,6 +137,7 @@ struct BatchView {
   int64_t n_slots = 0;
   const int32_t* copies = nullptr;          // by row: a slot that gets a copy of its sequence's recurrences behind it, or -1
   int64_t n_copies = 0;                     // the rows, or 0: no copies
+  int64_t n_generated = 0;                  // of the sequences, the first: their rows are behind their prompt, all others' are of it
   const int32_t* sources = nullptr;         // of a drafter: by row, the kept row it goes on from; n_sources of them
   int64_t n_sources = 0;
 };
@@ -142,7 +145,7 @@ struct BatchView {
 // What the ops see of a running step.
 struct Step {
   const BatchView* batch = nullptr;
-  int64_t n_rows[2] = {0, 0};
+  int64_t n_rows[3] = {0, 0, 0};  // by Rows
   uint8_t* arena = nullptr;
   const std::vector<Matrix>* matrices = nullptr;
   const std::vector<ExpertMatrix>* expert_matrices = nullptr;
@@ -315,8 +318,11 @@ class Plan {
   ExpertMatrix add_unread(Matrix each, int64_t n_experts, int file, int64_t offset, int64_t stride = 0, bool has_experts = false);
   const FormatKernels& checked_format(uint32_t gguf_id, int64_t offset, int64_t out_rows, int64_t columns) const;
   Parts parts() const { return {matrices_, experts_, vectors_, layers_, recurrences_, limits_.vocab, limits_.context_tokens, hidden_width_}; }
-  int64_t capacity(Rows rows) const { return rows == Rows::tokens ? limits_.max_rows : limits_.max_outputs; }
+  int64_t capacity(Rows rows) const { return rows == Rows::outputs ? limits_.max_outputs : limits_.max_rows; }
   static void walk(void* plan, int thread);
+  void meet(size_t next);
+  size_t run_alone(size_t number);
+  void compute(const Instruction& instruction, Step& step, int thread);
 
   Pool pool_;
   const KernelTable* table_;
@@ -350,9 +356,11 @@ class Plan {
   std::atomic<bool> computing_{false};
   std::atomic<bool> stop_asked_{false};
   std::atomic<size_t> end_at_{0};  // of the instructions: all, or those that worker 0 had begun when a stop was asked for
-  Step step_;
+  Step step_, alone_;  // alone_: as the only worker would see it
   StepCounters counters_;
   uint64_t walked_ticks_ = 0;  // when worker 0 left the last instruction of this step
+  size_t next_ = 0;            // instruction, behind the meeting at hand
+  int64_t alone_ticks_ = 0;    // of what was run alone in that meeting
   uint64_t start_ticks_ = 0;
   double start_seconds_ = 0;
 };

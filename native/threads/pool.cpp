@@ -146,15 +146,18 @@ void Pool::run(void (*work)(void*, int), void* argument) {
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
-void Pool::meet() {
-  if (n_threads_ == 1) return;
+bool Pool::arrive() {
+  if (n_threads_ == 1) return true;
   const uint32_t round = met_.value();
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == n_threads_) {
-    arrived_.store(0, std::memory_order_relaxed);
-    met_.raise();
-  } else {
-    met_.wait_while(round, spin_ns_);
-  }
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == n_threads_) return true;
+  met_.wait_while(round, spin_ns_);
+  return false;
+}
+
+void Pool::release() {
+  if (n_threads_ == 1) return;
+  arrived_.store(0, std::memory_order_relaxed);
+  met_.raise();
 }
 
 }  // namespace tenth

@@ -58,7 +58,13 @@ class Pool {
   // that reached it or note_error. One run at a time.
   void run(void (*work)(void*, int), void* argument);
   // Called by every worker inside run(): nobody goes on before all have come.
-  void meet();
+  void meet() {
+    if (arrive()) release();
+  }
+  // A meeting in two parts: true for the worker who came last, at once; he may do something that all wait for, then lets them go.
+  // The others hear false, once they may.
+  bool arrive();
+  void release();
   // Keeps the exception being handled for the end of the run: for work that still has meetings to come to.
   void note_error() noexcept;
 

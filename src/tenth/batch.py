@@ -100,6 +100,9 @@ class Batch:
     # [n] slots that get a copy of the recurrences behind a row, or -1; empty: none is copied
     copies: I32 = field(default_factory=lambda: np.zeros(0, np.int32))
     sources: I32 = field(default_factory=lambda: np.zeros(0, np.int32))  # [n] of a draft: rows of the step before it
+    # The first so many sequences have rows behind their prompt, all others rows of it. Only programs that compute
+    # prompts otherwise (Program.prompts_apart) look at it.
+    n_generated: int = 0
 
 
 class StepStopped(Exception):

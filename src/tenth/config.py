@@ -37,6 +37,10 @@ class EngineConfig:
     kv_format: str = _setting(
         "f16", "How keys and values are stored: f16, bf16 (coarser; attention in long prompts is nearly twice as fast "
         "on CPUs with AVX-512 BF16), q8_0 (half the memory) or f32 (exact).")
+    prefill: str = _setting(
+        "absorbed", "How prompts are read by models with latent attention (DeepSeek's): absorbed, or expanded (faster "
+        "for long prompts, slower for few tokens behind a long known beginning; rounds otherwise). Others: no effect.",
+        metavar="HOW")
     chunk_tokens: int = _setting(
         0, "Most prompt tokens computed in one step; 0 means 256, or up to 2048 where experts are read from the disk.")
     max_sequences: int = _setting(8, "Most sequences that generate in one step.")
@@ -76,6 +80,8 @@ class EngineConfig:
         for name in ("prefix_reuse", "predict_experts", "speculate", "note_experts"):
             if not isinstance(value := getattr(self, name), bool):
                 raise RequestError(f"setting {name} is {value!r}, expected True or False")
+        if self.prefill not in ("absorbed", "expanded"):
+            raise RequestError(f"setting prefill is {self.prefill!r}, expected absorbed or expanded")
         if self.kv_format not in ("bf16", "f16", "q8_0", "f32"):
             raise RequestError(f"setting kv_format is {self.kv_format!r}, expected bf16, f16, q8_0 or f32")
 

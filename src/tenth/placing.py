@@ -18,6 +18,7 @@ from tenth.runtime import (
     Limits,
     Reading,
     Streaming,
+    expanded_scratch_bytes,
     kv_page_bytes,
     panel_bytes,
     partial_sums_bytes,
@@ -65,9 +66,10 @@ def memory_needs(
     # Products of experts gather their rows, attention of encoders a head's keys and values, each worker for itself.
     widest = max((i.inputs[0].row_bytes for i in program.every_instruction if i.op == "expert_linear"), default=0)
     widest += max((8 * i.inputs[0].shape[-1] for i in program.instructions if i.op == "encoder_attention"), default=0)
-    per_thread = limits.max_rows * widest + SAMPLING_BYTES * program.vocab_size + THREAD_BYTES
+    expanding = expanded_scratch_bytes(program, limits.max_rows)
+    per_thread = limits.max_rows * widest + expanding + SAMPLING_BYTES * program.vocab_size + THREAD_BYTES
     # While weights are loaded workspace is not touched yet, and matrices that have to be made are made one at a time.
-    made = (stored[name].n_bytes for name, how in program.derived.items() if isinstance(how, Transposed))
+    made = (4 * stored[name].n_weights for name, how in program.derived.items() if isinstance(how, Transposed))
     making = MAKING_COPIES * max(made, default=0)
     sums, hidden = partial_sums_bytes(program, limits.context_tokens), 4 * program.hidden * limits.max_rows
     return Needs(

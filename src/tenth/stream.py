@@ -81,13 +81,17 @@ class Stream:
         import asyncio  # here, for it takes 3 MB that plain iterating does not need
 
         loop = asyncio.get_running_loop()
-        changed = asyncio.Event()
-
         with self._feed.changed:
             if self._is_ready():
                 return True
-            self._feed.wake_later(lambda: waking.soon(loop, changed.set))
-        await changed.wait()
+            changed = loop.create_future()
+
+            def tell() -> None:
+                if not changed.done():  # its reader may have been cancelled
+                    changed.set_result(None)
+
+            self._feed.wake_later(lambda: waking.soon(loop, tell))
+        await changed
         return False
 
     def _is_ready(self) -> bool:

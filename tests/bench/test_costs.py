@@ -6,6 +6,8 @@ import pytest
 
 from tenth.bench.costs import Cost, StepShape, costs, seen, span
 from tenth.bench.work import count
+from tenth.program import builder as b
+from tenth.program.expanding import expand_prompts
 from tenth.program.values import Instruction, KvLayer, Program, Value
 
 
@@ -55,6 +57,31 @@ def test_a_step_of_three_rows_behind_ten():
     assert select.activation_bytes == 2 * 256
     assert head == Cost("linear", "output", "Q8_0", 6800, 0, 256 + 400, 100 * 64)
     assert (head.memory_bytes, head.n_bytes) == (6800, 6800 + 656)
+
+
+def test_prompts_are_expanded_and_what_follows_them_is_absorbed():
+    """16 heads' keys of 128 + 64 numbers and values of 128, of latents of 512; both matrices in one tensor."""
+    shapes = {"embd.weight": (8, 64), "kv.weight": (576, 64), "q.weight": (16 * 192, 64), "out.weight": (8, 16 * 128)}
+    made = b.Builder({**shapes, "kv_b.weight": (16 * 256, 512)})
+    w = b.Weights(made)
+    x = b.embed(made.inputs["tokens"], w.embd)
+    latent, key_rope = b.split(b.linear(x, w.kv), 512, 64)
+    q, q_rope = b.split(b.heads(b.linear(x, w.q), 16), 128, 64)
+    q = b.head_linear_transposed(q, w.kv_b, n_heads=16, first=0, n_rows=128)
+    seen = b.latent_attention(q, q_rope, latent, key_rope, layer=0, scale=1.0)
+    y = b.head_linear(seen, w.kv_b, n_heads=16, first=128, n_rows=128)
+    program = expand_prompts(made.finish(b.linear(b.select_outputs(b.flat(y)), w.out)))
+    stored = {name: Tensor(1000, "Q8_0") for name in program.weights}
+    shapes = StepShape(8, 100), StepShape(1, 100)
+    prompt, generation = ({cost.op: cost for cost in costs(program, stored, "f16", shape)} for shape in shapes)
+    pairs = sum(range(101, 109))
+    expanded = prompt["expanded_attention"]
+    assert expanded.multiply_adds == 16 * (192 + 128) * pairs + 16 * 256 * 512 * 108
+    assert (expanded.weight_bytes, expanded.kv_bytes) == (1000, 576 * 2 * 108)
+    assert (generation["expanded_attention"].multiply_adds, generation["expanded_attention"].weight_bytes) == (0, 0)
+    assert (prompt["latent_attention"].memory_bytes, prompt["head_linear"].memory_bytes) == (0, 0)
+    assert generation["latent_attention"].multiply_adds == 16 * 1088 * 101
+    assert count(program, stored, "f16").weight_bytes == 1000 / 8 + 3 * 1000 + 500 + 1000  # of the table a row
 
 
 def test_recurrent_state_is_read_and_written_once_in_a_step():

@@ -5,9 +5,10 @@ import json
 
 import pytest
 
+from tenth.bench import serving_overhead
 from tenth.bench.serving import DISTURBED, Contender, _kept, peer, result, table
 from tenth.bench.serving_load import Ask, clients, newcomer
-from tenth.errors import RequestError
+from tenth.errors import RequestError, ResourceError
 
 from ..server.running import TINY, Running
 
@@ -51,3 +52,27 @@ def test_the_clients_time_a_real_server(tmp_path):
         long, short = asyncio.run(newcomer(running.port, "tiny", Ask([5] * 100, 1), Ask([6], 1), 0.0))
         assert long.came_s
         assert short.came_s
+
+
+def test_a_server_is_held_against_the_engine_around_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(serving_overhead, "PAIRS", 3)
+    monkeypatch.setattr(serving_overhead, "ALONE", 4)
+    monkeypatch.setattr(serving_overhead, "speed", lambda timed: 100.0)
+    with Running({"bench": TINY}, tmp_path) as running:
+        engine = iter([110.0, 112.0, 150.0, 120.0])  # only the first two are alike
+        figures = serving_overhead.compare(running.port, lambda n: [5] * n, lambda: next(engine))
+        assert figures["pairs"] == 1
+        assert figures["engine"] == 111.0
+        assert figures["beyond_engine"] == pytest.approx(0.11)
+        unsteady = iter([100.0, 200.0, 100.0, 200.0])
+        with pytest.raises(ResourceError, match="too unsteady"):
+            serving_overhead.compare(running.port, lambda n: [5] * n, lambda: next(unsteady))
+
+
+def test_an_engine_of_its_own_answers_again_and_again(monkeypatch):
+    monkeypatch.setattr(serving_overhead, "ALONE", 4)
+    with serving_overhead.engine(TINY, 256, 512) as (ask, process):
+        assert ask() > 0
+        assert ask() > 0
+        assert process.is_running()
+    assert not process.is_running()

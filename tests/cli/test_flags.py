@@ -24,10 +24,12 @@ def test_every_engine_setting_is_a_flag_with_its_default_and_sentence(command):
 
 
 def test_engine_flags_reach_load_under_the_names_it_takes(tenth, model):
-    tenth("run", "m", "hi", "--threads", "3", "--context", "512", "--kv", "q8_0", "--no-prefix-reuse")
+    tenth("run", "m", "hi", "--threads", "3", "--context", "512", "--kv", "q8_0", "--no-prefix-reuse",
+          "--prefill", "expanded")
     given = model.loads[-1][1]
-    assert given == {"threads": 3, "context": 512, "kv": "q8_0", "chunk_tokens": 0, "max_sequences": 8,
-                     "kv_tokens": 0, "prefix_reuse": False, "memory": 0, "disk": "auto", "predict_experts": True,
+    assert given == {"threads": 3, "context": 512, "kv": "q8_0", "prefill": "expanded", "chunk_tokens": 0,
+                     "max_sequences": 8, "kv_tokens": 0, "prefix_reuse": False, "memory": 0, "disk": "auto",
+                     "predict_experts": True,
                      "lossy_drop": 0.0, "lossy_prefer": 0.0, "speculate": True, "note_experts": False}
 
 

@@ -117,14 +117,16 @@ def answers(together=False, choice=None, **settings):
 
 
 CASES = [("chat", "f16"), ("chat", "f32"), ("kquants", "q8_0"), ("qwen3", "q8_0"), ("gemma3", "f16"), ("qwen2", "f16"),
-         ("qwen35_quantised", "f16")]
+         ("qwen35_quantised", "f16"), ("deepseek2_quantised", "f16", "expanded"),
+         ("deepseek3_quantised", "bf16", "expanded")]
 
 
 @pytest.fixture(scope="module", params=CASES, ids=" ".join)
 def case(request):
-    """A model and a KV format; q8_0 needs heads of 32 and gemma3 has sliding windows."""
-    name, kv_format = request.param
-    return {"file": DATA / f"golden_{name}.gguf", "kv_format": kv_format}
+    """A model, a KV format, how prompts are read; q8_0 needs heads of 32 and gemma3 has sliding windows."""
+    name, kv_format, *prefill = request.param
+    how = {"prefill": prefill[0], "speculate": False} if prefill else {}  # Told takes the place of the file's drafter
+    return {"file": DATA / f"golden_{name}.gguf", "kv_format": kv_format, **how}
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,7 @@ class ToyRuntime:
     next_token = staticmethod(next_token)
     n_slots = n_spare_slots = 0
     writes_text, reads_whole, result_row = True, False, "last"
+    prompts_apart = False
     has_drafter = runs_ahead = False
     noted_experts = None
 
@@ -95,7 +96,7 @@ class ToyRuntime:
             for row in range(batch.row_starts[j], batch.row_starts[j + 1]):
                 position = int(batch.positions[row])
                 seen = [int(self.slots[table[p // PAGE_TOKENS], p % PAGE_TOKENS]) for p in range(position)]
-                row_digests[row] = digest(seen, int(batch.tokens[row]), position)
+                row_digests[row] = digest(seen, int(batch.tokens[row]), position + self.kind(batch, j))
                 self.slots[table[position // PAGE_TOKENS], position % PAGE_TOKENS] = row_digests[row]
         outputs = [row_digests[row] for row in batch.outputs.tolist()]
         self.last = np.array([[d % (i + 2) for i in range(VOCAB)] for d in outputs], np.float32)
@@ -106,6 +107,10 @@ class ToyRuntime:
         m = len(tokens)
         top = [np.arange(n, dtype=np.int32) for n in s.n_top]
         return StepResult(np.array(tokens, np.int32), np.zeros(m, np.float32), top, [t.astype(np.float32) for t in top])
+
+    def kind(self, batch, j):
+        """What the digests of sequence j's rows depend on beside what stands before them."""
+        return 0
 
     def logits(self):
         return self.last

@@ -47,14 +47,14 @@ def golden(case):
     return dict(np.load(DATA / f"golden_{case}.npz"))
 
 
-def step_logits(runtime, rows):
+def step_logits(runtime, rows, n_generated=0):
     """One step. rows: (tokens, first position, pages, the first names the slot) per sequence; logits of every row."""
     starts = np.cumsum([0, *(len(tokens) for tokens, _, _ in rows)])
     batch = Batch(
         i32(np.concatenate([tokens for tokens, _, _ in rows])),
         i32(np.concatenate([np.arange(first, first + len(tokens)) for tokens, first, _ in rows])),
         i32(starts), [i32(pages) for _, _, pages in rows], i32(np.arange(starts[-1])),
-        slots=i32([pages[0] for _, _, pages in rows]) if runtime.n_slots else i32([]),
+        slots=i32([pages[0] for _, _, pages in rows]) if runtime.n_slots else i32([]), n_generated=n_generated,
     )
     runtime.step(batch)
     return runtime.logits()
@@ -68,7 +68,7 @@ def all_logits(runtime, tokens, chunk=None, pages=None):
     return np.concatenate(pieces)
 
 
-def open_program(program, weights, folder, rows=64, kv_format="f32", threads=2, context=256):
+def open_program(program, weights, folder, rows=64, kv_format="f32", threads=2, context=256, pages=16):
     """A runtime for any program: matrices go through a file, in F32 or as GGUFWriter takes them (uint8 rows and a
     format number: ``weights`` then holds the pair), the other weights directly."""
     matrices, vectors, at = {}, {}, 0
@@ -86,5 +86,5 @@ def open_program(program, weights, folder, rows=64, kv_format="f32", threads=2, 
                 at += file.write(data.tobytes())
     arena = memory.plan(program, {"tokens": rows, "outputs": rows})
     slots = 16 if program.recurrences else 0
-    limits = Limits(threads, rows, rows, context, 16, kv_format, arena, n_slots=slots)
+    limits = Limits(threads, rows, rows, context, pages, kv_format, arena, n_slots=slots)
     return Runtime(program, matrices, vectors, limits)

@@ -9,11 +9,23 @@ import numpy as np
 import pytest
 
 from tenth import _core
-from tests.runtime.native import all_logits, golden, open_golden, step_logits
+from tests.runtime.native import all_logits, golden, step_logits
+from tests.runtime.native import open_golden as open_plain
 
+# Behind a case's name: how it reads prompts, where that is not the default.
 CASES = ["quantised", "kquants", "gemma3", "llama", "moe_quantised", "glm4moe", "deepseek2_quantised",
-         "deepseek3_quantised", "qwen35_quantised", "qwen3next", "gpt_oss", "gpt_oss_quantised"]  # fmt: skip
+         "deepseek3_quantised", "deepseek2_quantised expanded", "deepseek3_quantised expanded", "qwen35_quantised",
+         "qwen3next", "gpt_oss", "gpt_oss_quantised"]  # fmt: skip
 KV = ["bf16", "f16", "q8_0"]
+
+
+def open_golden(case, **settings):
+    case, *prefill = case.split()
+    return open_plain(case, **settings, **({"prefill": prefill[0]} if prefill else {}))
+
+
+def tokens_of(case):
+    return golden(case.split()[0])["tokens"]
 
 
 def fits(case, kv_format):
@@ -26,7 +38,7 @@ PAIRS = [(case, kv) for case in CASES for kv in KV if fits(case, kv)]
 
 @pytest.mark.parametrize(("case", "kv_format"), PAIRS)
 def test_threads_and_chunks_do_not_change_the_logits(case, kv_format):
-    tokens = golden(case)["tokens"]
+    tokens = tokens_of(case)
     whole = all_logits(open_golden(case, kv_format=kv_format, threads=1), tokens)
     for threads in (1, 2, 3):
         runtime = open_golden(case, kv_format=kv_format, threads=threads)
@@ -47,7 +59,7 @@ def test_steps_of_many_rows_do_not_change_the_logits(case):
 
 @pytest.mark.parametrize(("case", "kv_format"), PAIRS)
 def test_batch_mates_do_not_change_the_logits(case, kv_format):
-    tokens = golden(case)["tokens"]
+    tokens = tokens_of(case)
     runtime = open_golden(case, kv_format=kv_format, threads=2)
     alone = all_logits(runtime, tokens)
     other = tokens[::-1]
@@ -75,11 +87,12 @@ def test_stale_pages_do_not_change_the_logits():
 
 HASH = """
 import hashlib
-from tests.runtime.native import all_logits, golden, open_golden
+from tests.runtime.native import all_logits
+from tests.runtime.test_same_bits import open_golden, tokens_of
 digest = hashlib.sha256()
 for case, kv in {pairs}:
     for chunk in (18, 40):
-        digest.update(all_logits(open_golden(case, kv_format=kv), golden(case)["tokens"], chunk=chunk).tobytes())
+        digest.update(all_logits(open_golden(case, kv_format=kv), tokens_of(case), chunk=chunk).tobytes())
 print(digest.hexdigest())
 """
 

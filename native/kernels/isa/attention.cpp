@@ -28,7 +28,7 @@ void attention(const AttentionTile& tile) {
 
 void attention_merge(const AttentionTile& t) {
   const Walk w(t);
-  const int64_t partial = attention_partial(w.head_dim);
+  const int64_t partial = attention_partial(w.value_dim);
   for (int i = 0; i < t.n_queries; i++) {
     clear(w, w.total);
     for (int span = 0; span < t.last_span - t.first_span; span++) merge(w, w.total, t.partials + (span * t.n_queries + i) * partial);

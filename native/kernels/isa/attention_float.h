@@ -93,7 +93,7 @@ template <class T> class FloatAttention {
 
  public:
   // Packs the queries as [group][head_dim][query of the group], scaled.
-  explicit FloatAttention(const Walk& walk) : w_(walk), partial_(attention_partial(walk.head_dim)) {
+  explicit FloatAttention(const Walk& walk) : w_(walk), partial_(attention_partial(walk.value_dim)) {
     for (int g = 0; g < w_.n_groups; g++)
       for (int i = 0; i < w_.group;) {
         const int query = g * w_.group + i;
@@ -127,15 +127,15 @@ template <class T> class FloatAttention {
   }
 
   void values(const Piece& piece) {
-    ValuesOf<Stored> of{{}, {}, piece.last_page - piece.first_page, 0, w_.head_dim};
+    ValuesOf<Stored> of{{}, {}, piece.last_page - piece.first_page, 0, w_.value_dim};
     for (int i = 0; i < of.n_pages; i++) {
       of.pages[i] = (const Stored*)w_.values(piece.first_page + i);
       of.ahead[i] = w_.keys_ahead(piece.first_page + i);
     }
     const int left = w_.newest + 1 - (piece.last_page - 1) * kPageTokens, at = piece.first_page % kSpanPages * kPageTokens;
     of.n_last = left < kPageTokens ? left : kPageTokens;
-    if (w_.n_groups > 1 || w_.head_dim % LANES) return values_widened(of, at);
-    each_group([&](auto Q, int g) { sum_values<Q, T>(of, weights(g) + at, w_.head_dim, sums(g), partial_); });
+    if (w_.n_groups > 1 || w_.value_dim % LANES) return values_widened(of, at);
+    each_group([&](auto Q, int g) { sum_values<Q, T>(of, weights(g) + at, w_.value_dim, sums(g), partial_); });
   }
 
  private:
@@ -162,7 +162,7 @@ template <class T> class FloatAttention {
   void values_widened(const ValuesOf<Stored>& of, int at) {
     ValuesOf<float> wide{{}, {}, of.n_pages, of.n_last, kStrip};
     for (int i = 0; i < of.n_pages; i++) wide.pages[i] = w_.spare + i * kPageTokens * kStrip;
-    for (int d = 0; d < w_.head_dim; d += kStrip) {
+    for (int d = 0; d < w_.value_dim; d += kStrip) {
       for (int i = 0; i < of.n_pages; i++) widen(of, i, d);
       each_group([&](auto Q, int g) { sum_values<Q, Widened>(wide, weights(g) + at, kStrip, sums(g) + d, partial_); });
     }
@@ -170,11 +170,11 @@ template <class T> class FloatAttention {
 
   // Numbers [d, d + kStrip) of a page as float32; zeros behind the last.
   void widen(const ValuesOf<Stored>& of, int page, int d) {
-    const int n = w_.head_dim - d < kStrip ? w_.head_dim - d : kStrip, n_tokens = page + 1 < of.n_pages ? kPageTokens : of.n_last;
+    const int n = w_.value_dim - d < kStrip ? w_.value_dim - d : kStrip, n_tokens = page + 1 < of.n_pages ? kPageTokens : of.n_last;
     float* to = w_.spare + page * kPageTokens * kStrip;
     const Stored* from = of.pages[page] + d;
-    for (int t = 0; t < n_tokens; t++, to += kStrip, from += w_.head_dim) {
-      for (int at = 0; at < int(kStrip * sizeof(Stored)); at += 64) fetch(of.ahead[page] + (t * w_.head_dim + d) * sizeof(Stored) + at);
+    for (int t = 0; t < n_tokens; t++, to += kStrip, from += w_.value_dim) {
+      for (int at = 0; at < int(kStrip * sizeof(Stored)); at += 64) fetch(of.ahead[page] + (t * w_.value_dim + d) * sizeof(Stored) + at);
       if (n == kStrip) {
         for (int j = 0; j < kStrip; j += LANES) storef(to + j, T::load(from + j));
       } else {

@@ -63,6 +63,7 @@ struct Piece {
 struct Walk {
   const AttentionTile& tile;
   int head_dim, stride;      // stride: head_dim rounded up to whole registers
+  int value_dim, value_stride;  // the same of values
   int group, n_groups;       // queries in a group, groups
   int first_key, newest;     // keys that at least one query sees
   int lost[kQueryTile], seen[kQueryTile];  // of the span at hand, each query of the tile sees the tokens [lost, seen)
@@ -72,7 +73,8 @@ struct Walk {
   float* span;               // [query of the piece][attention_partial]: sums of one span
   float* spare;              // for the format
 
-  explicit Walk(const AttentionTile& t) : tile(t), head_dim(t.shape.head_dim), stride(int(round_up_32(head_dim))) {
+  explicit Walk(const AttentionTile& t)
+      : tile(t), head_dim(t.shape.head_dim), stride(int(round_up_32(head_dim))), value_dim(t.shape.value_numbers()), value_stride(int(round_up_32(value_dim))) {
     n_groups = (t.n_queries + kGroup - 1) / kGroup;
     group = (t.n_queries + n_groups - 1) / n_groups;
     int i = 0;
@@ -85,10 +87,11 @@ struct Walk {
       newest = t.positions[q] > newest ? t.positions[q] : newest;
     }
     first_key = t.window > 0 && oldest >= t.window ? oldest - t.window + 1 : 0;
-    const int64_t partial = attention_partial(head_dim);
+    const int64_t partial = attention_partial(value_dim);
     queries = t.scratch;
-    total = queries + kQueryTile * stride;
-    weights = total + kQueryTile * partial;
+    float* own_total = queries + kQueryTile * stride;
+    total = t.totals ? t.totals : own_total;
+    weights = own_total + kQueryTile * partial;
     span = weights + kQueryTile * kSpanTokens;
     spare = span + kQueryTile * partial;
   }
@@ -120,7 +123,7 @@ constexpr int kSoftmaxQueries = 8;  // whose scores of a span, 4 KB, stay in L1 
 // What a piece's softmax has for query i of it: its scores, which become weights, and where their greatest and their sum go.
 struct SpanScores {
   float *p, *top, *sum;
-  SpanScores(const Walk& w, int i) : p(w.weights + i * kSpanTokens), top(w.span + i * attention_partial(w.head_dim) + w.stride), sum(top + 1) {}
+  SpanScores(const Walk& w, int i) : p(w.weights + i * kSpanTokens), top(w.span + i * attention_partial(w.value_dim) + w.value_stride), sum(top + 1) {}
 };
 
 // The whole registers that hold the tokens [lost, seen), which a query sees of a span.
@@ -180,42 +183,43 @@ template <class ScaleOf> TENTH_INLINE void softmax(const Walk& w, const Piece& p
 
 // Adds the sums of one query over one span to those over all spans before it.
 TENTH_INLINE void merge(const Walk& w, float* total, const float* span) {
-  float *top = total + w.stride, *sum = top + 1;
-  const bool rises = span[w.stride] > *top;
-  const F32 f = expf_(splatf(rises ? *top - span[w.stride] : span[w.stride] - *top)), one = splatf(1.0f);
+  float *top = total + w.value_stride, *sum = top + 1;
+  const float *span_top = span + w.value_stride, *span_sum = span_top + 1;
+  const bool rises = *span_top > *top;
+  const F32 f = expf_(splatf(rises ? *top - *span_top : *span_top - *top)), one = splatf(1.0f);
   const F32 of_total = rises ? f : one, of_span = rises ? one : f;
-  for (int d = 0; d < w.head_dim; d += LANES) storef(total + d, fma(loadf(span + d), of_span, mulf(loadf(total + d), of_total)));
+  for (int d = 0; d < w.value_dim; d += LANES) storef(total + d, fma(loadf(span + d), of_span, mulf(loadf(total + d), of_total)));
   float sums[LANES];
-  storef(sums, fma(splatf(span[w.stride + 1]), of_span, mulf(splatf(*sum), of_total)));
+  storef(sums, fma(splatf(*span_sum), of_span, mulf(splatf(*sum), of_total)));
   *sum = sums[0];
-  if (rises) *top = span[w.stride];
+  if (rises) *top = *span_top;
 }
 
 static inline void clear(const Walk& w, float* total) {
-  for (int d = 0; d < w.stride; d += LANES) storef(total + d, zerof());
-  total[w.stride] = kLowest;
-  total[w.stride + 1] = 0;
+  for (int d = 0; d < w.value_stride; d += LANES) storef(total + d, zerof());
+  total[w.value_stride] = kLowest;
+  total[w.value_stride + 1] = 0;
 }
 
 // The sink joins last, as a span would whose greatest score it is, with one weight of 1 and values of zeros.
 static inline void join_sink(const Walk& w, float sink, float* total) {
-  float *top = total + w.stride, *sum = top + 1;
+  float *top = total + w.value_stride, *sum = top + 1;
   const bool rises = sink > *top;
   float f[LANES];
   storef(f, expf_(splatf(rises ? *top - sink : sink - *top)));
   *sum = rises ? fma1(*sum, f[0], 1.0f) : *sum + f[0];
   if (!rises) return;
-  for (int d = 0; d < w.head_dim; d += LANES) storef(total + d, mulf(loadf(total + d), splatf(f[0])));
+  for (int d = 0; d < w.value_dim; d += LANES) storef(total + d, mulf(loadf(total + d), splatf(f[0])));
   *top = sink;
 }
 
 static inline void finish(const Walk& w, int query, float* total) {
   if (w.tile.has_sinks) join_sink(w, w.tile.sinks[query], total);
   float* out = w.tile.outputs[query];
-  const F32 sum = splatf(total[w.stride + 1]);
+  const F32 sum = splatf(total[w.value_stride + 1]);
   int d = 0;
-  for (; d + LANES <= w.head_dim; d += LANES) storef(out + d, divf(loadf(total + d), sum));
-  for (; d < w.head_dim; d++) out[d] = total[d] / total[w.stride + 1];
+  for (; d + LANES <= w.value_dim; d += LANES) storef(out + d, divf(loadf(total + d), sum));
+  for (; d < w.value_dim; d++) out[d] = total[d] / total[w.value_stride + 1];
 }
 
 // Runs a tile. A Format packs the queries when it is made, takes format.at_once() queries in a piece, leaves their scores in
@@ -225,9 +229,10 @@ template <class Format> void walk(const AttentionTile& t) {
   const int first_page = w.first_key / kPageTokens, last_page = w.newest / kPageTokens + 1;
   fetch_first_keys(w, first_page, last_page);
   Format format(w);
-  const int64_t partial = attention_partial(w.head_dim);
+  const int64_t partial = attention_partial(w.value_dim);
   const int n = t.n_queries, at_once = format.at_once();
-  for (int i = 0; i < n && !t.partials; i++) clear(w, w.total + i * partial);
+  const bool begins = !t.partials && !(t.totals && t.first_span > 0), ends = !t.partials && !t.goes_on;
+  for (int i = 0; i < n && begins; i++) clear(w, w.total + i * partial);
   for (int span = t.first_span; span < t.last_span; span++) {
     Piece piece{span * kSpanPages, (span + 1) * kSpanPages, 0, 0};
     piece.first_page = piece.first_page < first_page ? first_page : piece.first_page;
@@ -250,7 +255,7 @@ template <class Format> void walk(const AttentionTile& t) {
       }
     }
   }
-  for (int i = 0; i < n && !t.partials; i++) finish(w, i, w.total + i * partial);
+  for (int i = 0; i < n && ends; i++) finish(w, i, w.total + i * partial);
 }
 
 }  // namespace tenth::TENTH_ISA

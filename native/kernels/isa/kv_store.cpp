@@ -22,9 +22,9 @@ void store_bf16(const float* k, const float* v, uint8_t* keys, uint8_t* values, 
   for (int d = 0; d < shape.head_dim; d++) put(row, d * 2 + slot % 2, v[d]);
 }
 
-void store_f32(const float* k, const float* v, uint8_t* keys, uint8_t* values, int head_dim, int slot) {
-  for (int d = 0; d < head_dim; d++) ((float*)keys)[d * kPageTokens + slot] = k[d];
-  std::memcpy((float*)values + slot * head_dim, v, head_dim * sizeof(float));
+void store_f32(const float* k, const float* v, uint8_t* keys, uint8_t* values, const KvShape& shape, int slot) {
+  for (int d = 0; d < shape.head_dim; d++) ((float*)keys)[d * kPageTokens + slot] = k[d];
+  std::memcpy((float*)values + slot * shape.value_numbers(), v, shape.value_numbers() * sizeof(float));
 }
 
 // One scale per 32 numbers, as Q8_0 has, but in float32; returns the scale and fills q.
@@ -59,7 +59,7 @@ void kv_store(const float* k, const float* v, uint8_t* layer, const KvShape& sha
   switch (shape.format) {
     case KvFormat::f16: return store_f16(k, v, keys, values, shape.head_dim, slot);
     case KvFormat::bf16: return store_bf16(k, v, keys, values, shape, slot);
-    case KvFormat::f32: return store_f32(k, v, keys, values, shape.head_dim, slot);
+    case KvFormat::f32: return store_f32(k, v, keys, values, shape, slot);
     case KvFormat::q8_0: return store_q8(k, v, keys, values, shape.head_dim, slot);
   }
 }

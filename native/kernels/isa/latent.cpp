@@ -214,6 +214,11 @@ void latent_attention(const LatentTile& t) {
     for (int d = t.first; d < t.last; d++) t.outputs[i][d] = s.sums[d * s.stride + i] / s.totals[i];
 }
 
+void latent_rows(const uint8_t* layer, const KvShape& shape, int n_tokens, float* rows) {
+  const float* found = rows_of(layer, shape, n_tokens, rows);
+  if (found != rows) std::memcpy(rows, found, sizeof(float) * n_tokens * shape.head_dim);
+}
+
 // One row, [latent, rotated], as a value of attention.cpp lies: after the scales of all 32 tokens where there are scales.
 void latent_store(const float* latent, const float* rotated, uint8_t* layer, const KvShape& shape, int slot) {
   const int64_t dim = shape.head_dim, at = slot * dim;

@@ -172,6 +172,6 @@ void weighted_sum(const float* x, int64_t stride, const float* w, int64_t n_part
 extern const OpKernels op_kernels;
 const OpKernels op_kernels = {TENTH_NAME(TENTH_ISA), LANES, rms_norm, layer_norm, rope, add, scale, softcap, swiglu, geglu, gelu, clamped_swiglu, softmax, sigmoid,
                               weighted_sum, sigmoid_gate, l2_norm, decay, short_conv, delta_net, kv_store, attention,
-                              attention_merge, latent_store, latent_attention};
+                              attention_merge, latent_store, latent_attention, latent_rows};
 
 }  // namespace tenth::TENTH_ISA

@@ -28,11 +28,19 @@ class Stored(Protocol):
 
 @dataclass(frozen=True)
 class StepShape:
-    """A step of one sequence: ``rows`` tokens behind ``first`` others, the last ``outputs`` of which need logits."""
+    """A step of one sequence: ``rows`` tokens behind ``first`` others, the last ``outputs`` of which need logits.
+
+    One row is generated, more are of a prompt.
+    """
 
     rows: int
     first: int
     outputs: int = 1
+
+    @property
+    def n_generated(self) -> int:
+        """How many of the rows are generated."""
+        return 1 if self.rows == 1 else 0
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,10 @@ def _cost(instruction: Instruction, tensors: Mapping[str, Stored], layers: Mappi
     label = "+".join(dict.fromkeys(_without_layer(v.storage.name) for v in matrices))
     formats = "+".join(dict.fromkeys(tensors[v.storage.name].format for v in matrices))
     rows = _rows(instruction.inputs[0], shape)
-    weights = round(sum(tensors[v.storage.name].n_bytes * used_share(instruction, v, rows) for v in matrices))
+    if op == "expanded_attention":
+        rows -= shape.n_generated
+    shares = [used_share(instruction, v, rows) if rows else 0.0 for v in matrices]
+    weights = round(sum(tensors[v.storage.name].n_bytes * share for v, share in zip(matrices, shares, strict=True)))
     kv, products = 0.0, 0
     if op in ("linear", "head_linear", "expert_linear"):
         each = instruction.inputs[1].shape[0] if op == "expert_linear" else 1  # matrices that a row meets
@@ -88,9 +99,12 @@ def _cost(instruction: Instruction, tensors: Mapping[str, Stored], layers: Mappi
         per_token = layer.numbers_per_token * kv_bytes
         if op.endswith("_store"):
             kv = per_token * shape.rows
-        else:
+        elif rows:
             kv = per_token * span(shape, layer.window)
             products = _attention_products(instruction) * seen(shape, layer.window)
+        if op == "expanded_attention" and rows:
+            expanding = sum(math.prod(v.shape) * share for v, share in zip(matrices, shares, strict=True))
+            products += round(expanding) * span(shape, layer.window)
     elif kept := recurrence_shape(instruction):
         kv = 2 * 4 * math.prod(kept)  # read and written once for all rows
         products = 3 * math.prod(kept) * shape.rows if op == "delta_net" else 0
@@ -99,7 +113,8 @@ def _cost(instruction: Instruction, tensors: Mapping[str, Stored], layers: Mappi
 
 def _attention_products(instruction: Instruction) -> int:
     """Multiply-adds of a row and one position: with its key, and with its value as long as the result."""
-    keys = sum(math.prod(v.shape) for v in instruction.inputs)
+    inputs = instruction.inputs[:2] if instruction.op == "expanded_attention" else instruction.inputs
+    keys = sum(math.prod(v.shape) for v in inputs)
     return keys + math.prod(instruction.outputs[0].shape)
 
 
@@ -124,6 +139,8 @@ def _activation_bytes(instruction: Instruction, shape: StepShape) -> int:
 
 
 def _rows(value: Value, shape: StepShape) -> int:
+    if value.rows == "generated":
+        return shape.n_generated
     return shape.outputs if value.rows == "outputs" else shape.rows
 
 

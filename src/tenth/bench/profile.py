@@ -206,7 +206,8 @@ def batch_of(shape: StepShape) -> Batch:
         tokens=np.arange(shape.first, end, dtype=np.int32) % 7 + 1,  # small ids, that every vocabulary has
         positions=np.arange(shape.first, end, dtype=np.int32), row_starts=np.array([0, shape.rows], np.int32),
         pages=[np.arange(pages_for(end), dtype=np.int32)], outputs=np.array([shape.rows - 1], np.int32),
-        sampling=Sampling.greedy(1), slots=np.array([SLOT], np.int32))
+        sampling=Sampling.greedy(1), slots=np.array([SLOT], np.int32),
+        n_generated=shape.n_generated)
 
 
 def engine_seconds(model: Any, runtime: Steps, n_tokens: int) -> float:

@@ -11,8 +11,9 @@ which other processes took more than a tenth of the processors does not count.
 
 Tests: 1, 4 and 8 clients, 128 tokens in and 128 out, two requests each; ``shared``: 8 clients whose prompts share their
 first 1,000 tokens; ``newcomer``: a request of 16 tokens that comes 0.5 to 0.8 s (at random) after one of 4,000;
-``alone``: one answer of 256 tokens, beside the same from the engine in Python; ``cancel`` (tenth only): how long a
-request whose client went during its prompt of 4,000 tokens, and during its answer, is still at work.
+``alone``: one answer of 256 tokens; ``overhead`` (tenth only): several of them, in turn with the same from the engine
+in Python; ``cancel`` (tenth only): how long a request whose client went during its prompt of 4,000 tokens, and during
+its answer, is still at work.
 """
 
 from __future__ import annotations
@@ -32,26 +33,27 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from tenth.bench.process import LineProcess
 from tenth.bench.report import summary
-from tenth.bench.serving_load import Ask, Timed, clients, gone, newcomer
+from tenth.bench.serving_load import Ask, clients, gone, newcomer
+from tenth.bench.serving_overhead import ALONE, IN, compare, engine, speed
 from tenth.errors import RequestError, ResourceError, TenthError
 
 CONTEXT, SEQUENCES, KV_TOKENS = 8192, 8, 16384
-IN, OUT, SHARED, LONG, SHORT, ALONE = 128, 128, 1000, 4000, 16, 256
+OUT, SHARED, LONG, SHORT = 128, 1000, 4000, 16
 ROUNDS = 2
 DISTURBED = 0.1  # a turn does not count during which others took more of the processors
 START_S = 120
 LEAST_ID, MOST_ID = 1000, 20000  # token ids of ordinary text in every vocabulary that is measured
 OURS = "tenth"
-TESTS = ("1", "4", "8", "shared", "newcomer", "alone", "cancel")
+TESTS = ("1", "4", "8", "shared", "newcomer", "alone", "overhead", "cancel")
+OURS_ONLY = ("overhead", "cancel")
 
 Figures = dict[str, float]
 
@@ -114,10 +116,10 @@ def _wait(contender: Contender, process: subprocess.Popen[bytes], port: int) -> 
 
 
 class Others:
-    """How much of the machine's processors others take from now on, beside a server and its clients in this process."""
+    """How much of the machine's processors others take from now on, beside these and the clients in this process."""
 
-    def __init__(self, server: psutil.Process) -> None:
-        self._mine = (server, psutil.Process())
+    def __init__(self, measured: Sequence[psutil.Process]) -> None:
+        self._mine = (*measured, psutil.Process())
         self._start_s, self._before_s = time.perf_counter(), self._used_s()
 
     def _used_s(self) -> float:
@@ -170,7 +172,7 @@ def come_in(port: int, prompts: Prompts) -> Figures:
 def alone(port: int, prompts: Prompts) -> Figures:
     """One answer by itself."""
     (timed,) = asyncio.run(clients(port, "bench", [[Ask(prompts.ids(IN), ALONE)]]))
-    return {"tokens_per_second": _rate(timed), "first_s": timed.first_s, "events": float(len(timed.came_s))}
+    return {"tokens_per_second": speed(timed), "first_s": timed.first_s, "events": float(len(timed.came_s))}
 
 
 def leave(port: int, prompts: Prompts) -> Figures:
@@ -180,10 +182,6 @@ def leave(port: int, prompts: Prompts) -> Figures:
 
     return {"prompt_s": longest(lambda: Ask(prompts.ids(LONG), 4), (0.3, 0.55, 0.8, 1.05, 1.3)),
             "answer_s": longest(lambda: Ask(prompts.ids(SHORT), 4000), (0.5, 0.75, 1.0, 1.25, 1.5))}
-
-
-def _rate(timed: Timed) -> float:
-    return (ALONE - 1) / (timed.last_s - timed.first_s)
 
 
 def measure(test: str, port: int, seed: int) -> Figures:
@@ -198,16 +196,17 @@ def measure(test: str, port: int, seed: int) -> Figures:
     return together(port, prompts, 8 if test == "shared" else int(test), SHARED if test == "shared" else 0)
 
 
-def engine_alone(model: Path) -> Figures:
-    """The same as ``alone`` from the engine, in a process of its own without a server."""
-    command = [sys.executable, "-m", "tenth.bench.tenth_driver", str(model), str(psutil.cpu_count()), str(CONTEXT),
-               str(KV_TOKENS)]
-    with LineProcess("tenth", command) as driver:
-        question = {"do": "generation", "tokens": ALONE, "depth": IN}
-        driver.ask(question)
-        assert driver.process is not None, "a driver has answered that was not started"
-        others = Others(psutil.Process(driver.process.pid))
-        return {"tokens_per_second": float(driver.ask(question)["tokens_per_second"]), "others": others.share()}
+def take_turn(model: Path, contender: Contender, test: str, seed: int) -> Figures:
+    """The figures of one test on a server that is started for it, and how much others took of the processors."""
+    with ExitStack() as stack:
+        port, process = stack.enter_context(running(contender, model))
+        processes = [process]
+        if test == "overhead":
+            ask_engine, other = stack.enter_context(engine(model, CONTEXT, KV_TOKENS))
+            processes.append(other)
+        others = Others(processes)
+        figures = compare(port, Prompts(seed).ids, ask_engine) if test == "overhead" else measure(test, port, seed)
+        return figures | {"others": others.share()}
 
 
 Turn = tuple[str, str, Figures]  # test, command of the contender, what was measured
@@ -218,13 +217,10 @@ def take_turns(model: Path, contenders: Sequence[Contender], tests: Sequence[str
     """Every contender in every test, in turns of these numbers: every second one backwards."""
     for number in numbers:
         for test in tests:
-            taking_part = contenders[:1] if test == "cancel" else contenders
+            taking_part = contenders[:1] if test in OURS_ONLY else contenders
             for contender in taking_part if number % 2 == 0 else reversed(taking_part):
                 try:
-                    with running(contender, model) as (port, process):
-                        others = Others(process)
-                        figures = measure(test, port, 1000 * number + TESTS.index(test))
-                        figures["others"] = others.share()
+                    figures = take_turn(model, contender, test, 1000 * number + TESTS.index(test))
                 except ResourceError as error:
                     if contender.label == OURS:
                         raise
@@ -232,10 +228,6 @@ def take_turns(model: Path, contenders: Sequence[Contender], tests: Sequence[str
                     continue
                 tell(f"{test} {contender.label}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
                 yield test, contender.command, figures
-            if test == "alone":
-                figures = engine_alone(model)
-                tell(f"{test} engine: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
-                yield test, "engine", figures
 
 
 def result(turns: Sequence[Turn], contenders: Sequence[Contender]) -> dict[str, Any]:
@@ -268,7 +260,7 @@ def table(tests: dict[str, Any]) -> str:
              "|---|---|---|---|---|---|"]
     for test, rows in tests.items():
         for label, row in rows.items():
-            if test == "cancel":
+            if test in OURS_ONLY:
                 continue
             cells = [_cell(row.get(name), factor) for name, factor in (
                 ("tokens_per_second", 1.0), ("first_s", 1.0), ("first_high_s", 1.0), ("between_s", 1000.0))]
@@ -276,6 +268,8 @@ def table(tests: dict[str, Any]) -> str:
     for row in tests.get("cancel", {}).values():
         lines += [f"\n{what} still at work, longest: {_cell(row[name], 1000.0)} ms"
                   for name, what in (("prompt_s", "left during its prompt,"), ("answer_s", "left during its answer,"))]
+    for row in tests.get("overhead", {}).values():
+        lines.append(f"\na token takes longer than in the engine by {_cell(row['beyond_engine'], 100.0)} %")
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """Clients of a server, as little work each as can be: they share the machine with what they measure.
 
 One asyncio thread, plain sockets, POST /v1/completions with token ids, streamed. Times are those at which the first and
-the last text came in.
+the last text came in; what came is read when all of it is there.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,23 +49,54 @@ class Timed:
         return self.came_s[-1] - self.asked_s
 
 
+class _Arrivals(asyncio.Protocol):
+    """Notes when bytes come, and looks at none before the end: they come while the server computes what follows."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[float, bytes]] = []
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        self.parts.append((time.perf_counter(), data))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.over.done():
+            self.over.set_result(None)
+
+    def lines(self) -> Iterator[tuple[float, bytes]]:
+        """Every whole line, and when its end came."""
+        rest = b""
+        for came_s, data in self.parts:
+            *whole, rest = (rest + data).split(b"\n")
+            yield from ((came_s, line) for line in whole)
+
+
 async def ask(port: int, model: str, wanted: Ask) -> Timed:
     """One request to its end. Raises ResourceError when it was not answered."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    return _timed(*await _exchange(port, model, wanted))
+
+
+async def _exchange(port: int, model: str, wanted: Ask) -> tuple[float, _Arrivals]:
+    """When a request was sent, and all that came."""
     data = json.dumps(wanted.body(model)).encode()
     head = (f"POST /v1/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
             f"connection: close\r\ncontent-length: {len(data)}\r\n\r\n").encode()
-    timed = Timed(time.perf_counter())
-    writer.write(head + data)
+    transport, arrivals = await asyncio.get_running_loop().create_connection(_Arrivals, "127.0.0.1", port)
+    asked_s = time.perf_counter()
+    transport.write(head + data)
     try:
-        first = await reader.readline()
-        if b" 200 " not in first:
-            raise ResourceError(f"the server answered {first.decode().strip()}: {(await reader.read(1000)).decode()}")
-        async for line in reader:
-            if line.startswith(b"data: {") and _has_text(line[6:]):
-                timed.came_s.append(time.perf_counter())
+        await arrivals.over
     finally:
-        writer.close()
+        transport.abort()
+    return asked_s, arrivals
+
+
+def _timed(asked_s: float, arrivals: _Arrivals) -> Timed:
+    lines = list(arrivals.lines())
+    if not lines or b" 200 " not in lines[0][1]:
+        raise ResourceError(f"the server answered {b''.join(part for _, part in arrivals.parts)[:1000].decode()}")
+    timed = Timed(asked_s)
+    timed.came_s += [came_s for came_s, line in lines if line.startswith(b"data: {") and _has_text(line[6:])]
     if not timed.came_s:
         raise ResourceError("the server answered nothing")
     return timed
@@ -80,12 +111,12 @@ def _has_text(data: bytes) -> bool:
 
 async def clients(port: int, model: str, asks: Sequence[Sequence[Ask]]) -> list[Timed]:
     """What several clients see, each of which makes its requests one after the other."""
-    async def one(mine: Sequence[Ask]) -> list[Timed]:
-        return [await ask(port, model, wanted) for wanted in mine]
+    async def one(mine: Sequence[Ask]) -> list[tuple[float, _Arrivals]]:
+        return [await _exchange(port, model, wanted) for wanted in mine]
 
     async with asyncio.timeout(PATIENCE_S):
         found = await asyncio.gather(*map(one, asks))
-    return [timed for mine in found for timed in mine]
+    return [_timed(*exchange) for mine in found for exchange in mine]
 
 
 async def gone(port: int, model: str, wanted: Ask, after_s: float) -> float:

@@ -56,6 +56,9 @@ def used_share(instruction: Instruction, weight: Value, rows: int) -> float:
         return rows / weight.shape[0]
     if instruction.op == "head_linear":
         return math.prod(instruction.outputs[0].shape) / weight.shape[0]
+    if instruction.op == "expanded_attention":  # of two matrices, or twice of one
+        used = math.prod(instruction.inputs[0].shape) + math.prod(instruction.outputs[0].shape)
+        return used / sum(v.shape[0] for v in instruction.inputs[3:])
     if instruction.op == "expert_linear":
         each = instruction.inputs[1].shape[0] / weight.shape[0]
         return float(1 - (1 - each) ** rows)
@@ -72,6 +75,8 @@ def count(program: Any, tensors: Mapping[str, Stored], kv_format: str) -> Work:
     """
     weight_bytes, every, output = 0.0, 0, 0
     for instruction in program.instructions:
+        if instruction.op == "expanded_attention":  # only of prompts
+            continue
         for value in instruction.inputs:
             if value.kind != "weight":
                 continue

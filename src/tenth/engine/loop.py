@@ -81,6 +81,7 @@ class Loop:
             max_outputs=runtime.max_outputs,
             whole=runtime.reads_whole,
             to_generate=int(runtime.writes_text),
+            prompts_apart=runtime.prompts_apart,
         )
         self.runtime = runtime
         self.speculation = speculation

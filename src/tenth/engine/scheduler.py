@@ -13,6 +13,10 @@ A model that reads texts whole gets each in one step, several beside each other 
 A model with recurrent state also needs a slot for each sequence at work (states.py), and a known prefix counts only as
 far as a checkpoint goes. There is one at the last full page of a prompt, where a chunk ends for its sake, and one at
 the last full page of what was generated. Guesses take a spare slot each.
+
+Where rows of a prompt are computed otherwise than those behind it (``prompts_apart``), a sequence has rows of one kind
+in a step, and what a page holds depends on the kind of its rows: only pages of prompts can be found by others, and an
+answer that has become part of a prompt is read again. So a row's bits still depend on its request alone.
 """
 
 from __future__ import annotations
@@ -45,6 +49,7 @@ class Limits:
     max_outputs: int = 32  # rows of a step whose next token can be chosen
     whole: bool = False  # a sequence is computed in one step, or not at all
     to_generate: int = 1  # tokens of a sequence that have to be left for what is generated
+    prompts_apart: bool = False  # rows of a prompt are computed otherwise than those behind it
 
 
 class Chunk(NamedTuple):
@@ -74,6 +79,11 @@ class Chunk(NamedTuple):
         """All tokens of the sequence, and so many of the guesses behind them."""
         tokens = self.sequence.tokens
         return np.concatenate((tokens, self.draft[:n_guesses]), dtype=np.int32) if n_guesses else tokens
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether its first row is behind the prompt."""
+        return self.sequence.n_computed >= self.sequence.n_prompt
 
     @property
     def reaches_end(self) -> bool:
@@ -143,6 +153,8 @@ class Scheduler:
         prefilling = [s for s in self.running if s.n_pending > 1]
         chunks = decoding + self._prompts(prefilling, self.limits.max_rows - len(decoding))
         chunks = [_until_checkpoint(chunk) for chunk in chunks]
+        if self.limits.prompts_apart:  # those behind their prompt come first
+            chunks = sorted(map(_of_one_kind, chunks), key=lambda chunk: not chunk.is_generated)
         assert chunks or not len(self), "work is waiting but none of it could be planned"
         return chunks
 
@@ -164,7 +176,9 @@ class Scheduler:
 
     def with_drafts(self, chunks: Iterable[Chunk], drafts: Mapping[Sequence, tuple[int, ...]]) -> list[Chunk]:
         """The chunks with guesses for some of their sequences, cut to what has pages: nobody is preempted for them."""
-        return [chunk._replace(draft=self._fitting(chunk.sequence, drafts.get(chunk.sequence, ()))) for chunk in chunks]
+        can = [chunk.is_generated or not self.limits.prompts_apart for chunk in chunks]
+        found = [drafts.get(chunk.sequence, ()) if fits else () for chunk, fits in zip(chunks, can, strict=True)]
+        return [c._replace(draft=self._fitting(c.sequence, draft)) for c, draft in zip(chunks, found, strict=True)]
 
     def steps_with_pages(self, chunks: Iterable[Chunk], n_steps: int) -> int:
         """How many steps of at most so many have pages, with a token of each sequence in each: nobody is preempted."""
@@ -203,13 +217,17 @@ class Scheduler:
             sequence.n_computed += n_rows
             if draft and self.states:  # the sequence's slot has the state behind the last guess now
                 sequence.slot, *sequence.ahead = *sequence.ahead, sequence.slot
-            while (sequence.n_published + 1) * PAGE_TOKENS <= sequence.n_computed:
+            while (sequence.n_published + 1) * PAGE_TOKENS <= min(sequence.n_computed, self._shared_tokens(sequence)):
                 i = sequence.n_published
                 parent = sequence.pages[i - 1] if i else None
                 sequence.pages[i] = self.pages.publish(sequence.pages[i], parent, sequence.page_tokens(i))
                 sequence.n_published += 1
             if self.states and self.pages.reuses and sequence.n_computed % PAGE_TOKENS == 0:
                 self._keep_state(sequence)
+
+    def _shared_tokens(self, sequence: Sequence) -> int:
+        """Of how many tokens, from the first on, the keys and values are what every sequence with these tokens has."""
+        return sequence.n_prompt if self.limits.prompts_apart else sequence.n_tokens
 
     def _keep_state(self, sequence: Sequence) -> None:
         """Make a checkpoint behind the full page that a sequence has just come to, where it may be of use."""
@@ -247,7 +265,8 @@ class Scheduler:
         for sequence in self.waiting[: 2 * at_most]:
             if len(self.running) == at_most:
                 return
-            usable = (sequence.n_tokens - 1) // PAGE_TOKENS  # the last token is computed anew: its logits are needed
+            # The last token is computed anew: its logits are needed.
+            usable = min(sequence.n_tokens - 1, self._shared_tokens(sequence)) // PAGE_TOKENS
             pages = self._match(sequence, usable)
             if self._is_at_work_on(sequence, pages):
                 self.pages.release(pages)
@@ -341,6 +360,12 @@ def _whole(sequences: list[Sequence], limits: Limits) -> list[Chunk]:
     return chunks
 
 
+def _of_one_kind(chunk: Chunk) -> Chunk:
+    """The chunk, or the part of it that is of the prompt."""
+    left = chunk.sequence.n_prompt - chunk.sequence.n_computed
+    return chunk._replace(n_rows=left) if 0 < left < chunk.n_rows else chunk
+
+
 def _until_checkpoint(chunk: Chunk) -> Chunk:
     """The chunk, or the part of it that ends where a checkpoint is to be made."""
     left = chunk.sequence.checkpoint_at - chunk.sequence.n_computed
@@ -372,6 +397,7 @@ def make_batch(chunks: list[Chunk], mask: Callable[[], U32] | None = None) -> Ba
         sampling=_sampling([(c, n) for c in chunks if c.reaches_end for n in range(1 + len(c.draft))], mask),
         slots=np.array([c.sequence.slot for c in chunks if c.sequence.slot >= 0], np.int32),
         copies=_copies(chunks),
+        n_generated=sum(chunk.is_generated for chunk in chunks),
     )
 
 

@@ -39,6 +39,10 @@ class StepRuntime(Protocol):
         """Whether a step has to have a sequence whole."""
 
     @property
+    def prompts_apart(self) -> bool:
+        """Whether a step computes rows of a prompt otherwise than those behind it."""
+
+    @property
     def result_row(self) -> str:
         """Which row of a sequence a vector is of: "last", "first", or "every"."""
 

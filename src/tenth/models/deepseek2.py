@@ -2,11 +2,10 @@
 
 Unusual: multi-head latent attention. A layer caches one row per token, a normed latent and a rotated key part that all
 heads share; each head's keys and values are linear in the latent. Those matrices are moved over to the query and the
-result ("absorbed"), for prompts too: scores are taken with the latent itself, so that no key or value of a head is ever
-made. Expanding the latents while a prompt is read would be fewer operations but not the same sums, and the text would
-depend on where a prompt was cut. Files carry the matrices as attn_k_b (transposed) and attn_v_b, old ones together as
-attn_kv_b. Queries go through a low rank, except in V2-Lite. Rope turns neighbouring numbers ("pairs"); with YaRN,
-scores are magnified, not the rotated numbers.
+result ("absorbed"): scores are taken with the latent itself, so that no key or value of a head is ever made. Where
+prompts are to be expanded, a pass makes that of it (program/expanding.py). Files carry the matrices as attn_k_b
+(transposed) and attn_v_b, old ones together as attn_kv_b. Queries go through a low rank, except in V2-Lite. Rope turns
+neighbouring numbers ("pairs"); with YaRN, scores are magnified, not the rotated numbers.
 
 Routing: V2 takes a softmax over all experts and does not normalise the chosen; V3 takes sigmoids and chooses with a
 bias that the weights do not have. Both may first choose groups of experts. The first layers are dense. Files of V3 and

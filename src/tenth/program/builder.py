@@ -82,7 +82,7 @@ class Builder:
 
     def transposed(self, how: Transposed) -> Value:
         """The value of a weight made of the tensor ``how.source``."""
-        name = f"{how.source}[{how.first}:{how.first + how.n_rows}].T"
+        name = how.name
         if name not in self.weights:
             expect(how.source in self.shapes, f"the model uses tensor {how.source!r}, which the file lacks")
             self.derived[name] = how

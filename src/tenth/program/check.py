@@ -121,6 +121,9 @@ def _check_recurrences(program: Program) -> None:
 def _kv_of(instruction: Instruction) -> KvLayer:
     """What the instruction takes its layer's cache to be; a store knows of no window."""
     layer, first = instruction.attrs["layer"], instruction.inputs[0].shape
+    if instruction.op == "expanded_attention":
+        latent, rope = instruction.inputs[3].shape[-1], instruction.inputs[1].shape[-1]
+        return KvLayer(layer, 1, latent + rope, latent=latent)  # type: ignore[arg-type]
     if instruction.op.startswith("latent"):
         latent, rope = first[-1], instruction.inputs[1].shape[-1]
         return KvLayer(layer, 1, latent + rope, latent=latent)  # type: ignore[arg-type]

@@ -63,10 +63,11 @@ def size_bytes(value: Value, capacity: Mapping[Rows, int]) -> int:
     """Arena bytes of a temporary for ``capacity`` rows, rounded up to the alignment."""
     expect(value.rows is not None, f"{value.name} has no rows")
     assert value.rows is not None
+    n_rows = capacity["tokens" if value.rows == "generated" else value.rows]  # all rows of a step may be generated ones
     if value.dtype != "q8":
-        return _round_up(capacity[value.rows] * value.row_bytes, ALIGNMENT)
+        return _round_up(n_rows * value.row_bytes, ALIGNMENT)
     each = math.prod(value.shape[:-1])  # rows of a q8 buffer that stand for one row of the step
-    return _round_up(_round_up(capacity[value.rows] * each, Q8_ROW_STEP) * (value.row_bytes // each), ALIGNMENT)
+    return _round_up(_round_up(n_rows * each, Q8_ROW_STEP) * (value.row_bytes // each), ALIGNMENT)
 
 
 def _round_up(n: int, step: int) -> int:

@@ -272,8 +272,33 @@ def _latent_attention(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> t
     """
     q, q_rope = inputs
     fits = len(q.shape) == len(q_rope.shape) == 2 and q.shape[0] == q_rope.shape[0]
-    expect(fits and q.rows == q_rope.rows == "tokens", f"latent_attention of {q.shape} and {q_rope.shape}")
+    expect(fits and q.rows == q_rope.rows != "outputs", f"latent_attention of {q.shape} and {q_rope.shape}")
     return (Result(q.rows, q.shape),)
+
+
+@_op("q q_rope absorbed keys values", layer=int, scale=float, n_heads=int, first=int, rounded=tuple)
+def _expanded_attention(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, heads, k], [n, heads, r], generated rows [g, heads, v] -> [n, heads, v]: attention of prompts over latents.
+
+    Rows of sequences at their prompt: each token's latent in the cache of ``layer`` is multiplied by the head's rows of
+    ``keys`` and ``values`` [heads * rows, d], of which keys has k from 0 on and values v from ``first`` on. With the
+    rotated part, which all heads share, that is the head's key and value: scores are (q·key + q_rope·rope) * ``scale``;
+    softmax over the same sequence's positions <= p. ``rounded``: for keys and values, whether the latent is rounded to
+    q8 before (their weights are block-quantised), 0 or 1. The generated rows of the result are those of ``absorbed``.
+    """
+    (q, q_rope, absorbed, keys, values), n_heads, first = inputs, attrs["n_heads"], attrs["first"]
+    assert isinstance(n_heads, int), "expanded_attention: n_heads"
+    assert isinstance(first, int), "expanded_attention: first"
+    fits = all(len(x.shape) == 2 and x.shape[0] == n_heads for x in (q, q_rope, absorbed))
+    fits = fits and q.rows == q_rope.rows == "tokens" and absorbed.rows == "generated"
+    expect(fits, f"expanded_attention of {q.shape}, {q_rope.shape} and {absorbed.shape}")
+    for weight, at, n in ((keys, 0, q.shape[1]), (values, first, absorbed.shape[1])):
+        rows = weight.shape[0] // n_heads
+        fits = len(weight.shape) == 2 and weight.shape[0] % n_heads == 0 and at >= 0 and at + n <= rows
+        expect(fits, f"expanded_attention: rows {at} to {at + n} of each head's of {weight.name} {weight.shape}")
+        whole = all(number % PANEL_ROWS == 0 for number in (rows, at, n))
+        expect(whole, f"expanded_attention: {rows}, {at} and {n} are multiples of {PANEL_ROWS}")
+    return (Result(q.rows, absorbed.shape),)
 
 
 @_op("x", sizes=tuple)
@@ -496,6 +521,13 @@ def _select_outputs(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tup
     """Rows "tokens" -> rows "outputs": keeps the rows whose logits the step's batch asks for, in order."""
     expect(inputs[0].rows == "tokens", "select_outputs takes rows of tokens")
     return (Result("outputs", inputs[0].shape),)
+
+
+@_op("x")
+def _select_generated(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """Rows "tokens" -> rows "generated": keeps those behind their sequence's prompt, which come first."""
+    expect(inputs[0].rows == "tokens", "select_generated takes rows of tokens")
+    return (Result("generated", inputs[0].shape),)
 
 
 @_op("x")

@@ -158,6 +158,9 @@ def quantize_once(program: Program, quantised: AbstractSet[str]) -> Program:
                     rounded[key] = Value(f"{x.storage.name}.q8{length}", "temp", x.shape, x.rows, "q8")
                     instructions.append(Instruction("quantize", (x,), (rounded[key],)))
                 instruction = replace(instruction, inputs=(rounded[key], *instruction.inputs[1:]))
+        elif instruction.op == "expanded_attention":  # rounds what it reads of the cache itself
+            by_q8 = tuple(int(weight.name in quantised) for weight in instruction.inputs[3:])
+            instruction = replace(instruction, attrs={**instruction.attrs, "rounded": by_q8})
         instructions.append(instruction)
     return replace(program, instructions=instructions)
 

@@ -2,7 +2,8 @@
 
 A program is a list of instructions over values. Every temporary is written by exactly one instruction, before it is
 read. The number of rows of a step is known only when it runs, so a shape says what ONE row holds, and ``rows`` says
-which of the two row counts applies: "tokens" (every token of the step) or "outputs" (only rows that need logits).
+which row count applies: "tokens" (every token of the step), "outputs" (only rows that need logits) or "generated" (only
+rows behind their sequence's prompt, which come first in a step).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from tenth.program.builder import Builder
 
-Rows = Literal["tokens", "outputs"]
+Rows = Literal["tokens", "outputs", "generated"]
 Kind = Literal["input", "weight", "temp"]
 Dtype = Literal["f32", "i32", "q8"]
 Task = Literal["generate", "embed", "rerank"]
@@ -100,13 +101,20 @@ class Transposed:
     """A weight that is not in the file as such: rows of the matrix ``source``, turned head by head.
 
     Of each of the ``n_heads`` equal runs of rows it takes the ``n_rows`` from ``first`` on: a matrix [n_rows, in]. The
-    weight is those matrices transposed, one after the other: [n_heads * in, n_rows], float32.
+    weight is those matrices transposed, one after the other: [n_heads * in, n_rows], float32. ``rounds``: rounded to
+    int8 with a float16 scale per 32 numbers of a row (Q8_0).
     """
 
     source: str
     n_heads: int
     first: int
     n_rows: int
+    rounds: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the weight is called."""
+        return f"{self.source}[{self.first}:{self.first + self.n_rows}].T"
 
 
 @dataclass(frozen=True)
@@ -173,6 +181,11 @@ class Program:
     def every_instruction(self) -> list[Instruction]:
         """Those of the drafter too."""
         return self.instructions + (self.drafter.instructions if self.drafter else [])
+
+    @property
+    def prompts_apart(self) -> bool:
+        """Whether rows of a prompt are computed otherwise than those behind it, so that steps tell them apart."""
+        return any(i.op == "expanded_attention" for i in self.instructions)
 
     @property
     def vocab_size(self) -> int:

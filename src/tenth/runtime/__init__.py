@@ -9,6 +9,7 @@ from tenth.runtime.building import Limits, MatrixSource, Progress, Reading, Stre
 from tenth.runtime.kernels import (
     KV_FORMATS,
     check_kv_format,
+    expanded_scratch_bytes,
     int8_rate,
     kernel_formats,
     kernel_isa,
@@ -36,6 +37,7 @@ __all__ = [
     "StepCounters",
     "Streaming",
     "check_kv_format",
+    "expanded_scratch_bytes",
     "int8_rate",
     "kernel_formats",
     "kernel_isa",

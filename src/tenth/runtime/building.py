@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tenth import _core
 from tenth.batch import F32
@@ -24,6 +25,7 @@ from tenth.runtime.levels import key_levels
 
 ARENA, MATRIX, VECTOR, TOKENS, POSITIONS, EXPERTS, SOURCES = range(7)  # native/plan/plan.h, Operand::Kind
 INPUTS = {"tokens": TOKENS, "positions": POSITIONS, "sources": SOURCES}
+ROWS = {"tokens": 0, "outputs": 1, "generated": 2}  # native/plan/plan.h, Rows
 DTYPES = {"f32": 0, "q8": 1, "i32": 2}  # Operand::Dtype
 SCORES = {"softmax": 0, "sigmoid": 1, "softmax_selected": 2}  # Score
 READ_MODES = {"automatic": 0, "direct": 1, "dropped": 2, "kept": 3}  # native/base/model_file.h, ReadMode
@@ -36,14 +38,14 @@ class MatrixSource:
     """Where the rows of a weight lie: ``n_bytes`` from byte ``offset`` of ``path``, in GGUF type ``gguf_id``.
 
     A matrix, or the matrices of all experts, each ``expert_bytes`` after the one before. ``make``: for a matrix that is
-    not in the file as such; gives its float32 rows, and ``gguf_id`` is that of F32.
+    not in the file as such; gives its rows as ``gguf_id`` has them.
     """
 
     path: Path
     offset: int
     n_bytes: int
     gguf_id: int
-    make: Callable[[], F32] | None = None
+    make: Callable[[], NDArray[Any]] | None = None
     expert_bytes: int = 0
 
 
@@ -145,7 +147,7 @@ class PlanBuilder:
         self.plan.close_files()
         return thread.seconds
 
-    def _add_made(self, name: str, source: MatrixSource, make: Callable[[], F32]) -> None:
+    def _add_made(self, name: str, source: MatrixSource, make: Callable[[], NDArray[Any]]) -> None:
         """Make a matrix in a file in memory and pack it; nothing of the file is left when this returns."""
         with open(os.memfd_create(name, os.MFD_CLOEXEC), "w+b") as made:
             made.write(np.ascontiguousarray(make()).data)
@@ -216,7 +218,7 @@ class PlanBuilder:
 
     def _operand(self, value: Value) -> tuple[int, int, int, int, int, int]:
         """(kind, place, numbers per row, row count, dtype, last dimension): native/plan/plan.h, Operand."""
-        rows = int(value.rows == "outputs")
+        rows = ROWS[value.rows or "tokens"]
         if value.kind == "weight":
             kind, place = self._places[value.name]
             return kind, place, math.prod(value.shape), 0, 0, value.shape[-1]
@@ -287,6 +289,8 @@ def _attributes(instruction: Instruction) -> dict[str, Any]:
         attributes["half_pairing"] = attributes.pop("pairing") == "half"
     if instruction.op in ("rope", "l2_norm"):
         attributes["head_dim"] = instruction.inputs[0].shape[-1]
+    if instruction.op == "expanded_attention":
+        del attributes["rounded"]  # as the formats of its matrices say
     if instruction.op == "hidden_load":
         del attributes["width"]  # that of its result
     if instruction.op == "delta_net":

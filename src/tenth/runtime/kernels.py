@@ -67,6 +67,13 @@ def partial_sums_bytes(program: Program, context_tokens: int) -> int:
     return max((int(_core.partial_sums_bytes(n, dim, context_tokens)) for n, dim in queries), default=0)
 
 
+def expanded_scratch_bytes(program: Program, max_rows: int) -> int:
+    """Bytes that each worker needs to expand latents for attention of prompts."""
+    shapes = {(i.inputs[3].shape[-1], i.inputs[1].shape[-1], i.inputs[0].shape[-1], i.outputs[0].shape[-1])
+              for i in program.instructions if i.op == "expanded_attention"}
+    return max((int(_core.expanded_scratch_bytes(*shape, max_rows)) for shape in shapes), default=0)
+
+
 def slot_bytes(program: Program) -> int:
     """Bytes that the recurrences of one sequence take."""
     return sum(-(-4 * n_floats(recurrence) // 64) * 64 for recurrence in program.recurrences)

@@ -96,6 +96,7 @@ class Runtime:
         self.vocab_size = program.vocab_size
         self.reads_whole, self.result_row = program.takes_whole_sequences, program.row
         self.writes_text = program.task == "generate"
+        self.prompts_apart = program.prompts_apart
         self._observers: list[Observer] = []
         self.noted_experts: tuple[int, int] | None = None  # (layers, experts of each) for whoever takes the trace
         try:
@@ -118,7 +119,8 @@ class Runtime:
         A program that writes no text gives the vectors of the output rows. Raises StepStopped when ``stop`` ended it.
         """
         if not self._plan.step(
-                batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs, batch.slots, batch.copies):
+                batch.tokens, batch.positions, batch.row_starts, batch.pages, batch.outputs, batch.slots, batch.copies,
+                batch.n_generated):
             raise StepStopped
         for observer in self._observers:
             observer.after_step(len(batch.tokens))

@@ -82,7 +82,7 @@ def read_transposed(info: TensorInfo, n_heads: int, first: int, n_rows: int) -> 
 
     Of each head's rows the ``n_rows`` from ``first`` on. Raises as ``read_tensor``.
     """
-    rows, heads = info.shape[0] // n_heads, []
+    rows, heads = prod(info.shape[:-1]) // n_heads, []
     for head in range(n_heads):
         at = head * rows + first
         heads.append(read_rows(info, at, at + n_rows).T)

@@ -63,7 +63,7 @@ def _head_linear(x: list[Any], attrs: Attrs, context: Context) -> Array:
     n_heads, first = attrs["n_heads"], attrs["first"]
     a, weight = factors(x[0], x[1], context.dtype)
     by_head = weight.reshape(n_heads, -1, weight.shape[-1])[:, first : first + attrs["n_rows"]]
-    result: Array = np.einsum("nhi,hoi->nho", a.reshape(len(a), n_heads, -1), by_head)
+    result: Array = np.einsum("nhi,hoi->nho", a.reshape(len(a), n_heads, weight.shape[-1]), by_head)
     return result
 
 
@@ -157,6 +157,11 @@ def _hidden_load(x: list[Array], attrs: Attrs, context: Context) -> Array:
 @means("select_outputs")
 def _select_outputs(x: list[Array], attrs: Attrs, context: Context) -> Array:
     return x[0][context.batch.outputs]
+
+
+@means("select_generated")
+def _select_generated(x: list[Array], attrs: Attrs, context: Context) -> Array:
+    return x[0][: context.batch.row_starts[context.batch.n_generated]]
 
 
 @means("sequence_mean")

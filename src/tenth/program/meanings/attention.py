@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tenth.program.meanings.context import MEANINGS, Array, Attrs, Context, means, sequences, softmax
+from tenth.program.meanings.q8 import factors, quantize
 
 
 @means("rope_angles")
@@ -69,12 +72,37 @@ def _latent_attention(x: list[Array], attrs: Attrs, context: Context) -> Array:
     q = np.concatenate(x, -1)
     result: Array = np.zeros_like(x[0])
     for rows, sequence in sequences(context.batch):
+        if rows.stop > len(q):  # of generated rows: no more of them
+            break
         p = context.batch.positions[rows][:, None]
         keys = context.cache.kv[attrs["layer"], sequence][0, : p[-1, 0] + 1, 0]
         score = q[rows] @ keys.T * np.float32(attrs["scale"])  # [rows, heads, keys]
         score = np.where((np.arange(len(keys))[None] <= p)[:, None], score, -np.inf)
         e = np.exp(score - score.max(-1, keepdims=True))
         result[rows] = e / e.sum(-1, keepdims=True) @ keys[:, : result.shape[-1]]
+    return result
+
+
+@means("expanded_attention")
+def _expanded_attention(x: list[Any], attrs: Attrs, context: Context) -> Array:
+    q, q_rope, absorbed, *matrices = x
+    result: Array = np.zeros((*q.shape[:2], absorbed.shape[-1]), q.dtype)
+    result[: len(absorbed)] = absorbed
+    rows_of = (slice(0, q.shape[-1]), slice(attrs["first"], attrs["first"] + absorbed.shape[-1]))  # of each head
+    for rows, sequence in sequences(context.batch):
+        if rows.start < len(absorbed):
+            continue
+        p = context.batch.positions[rows][:, None]
+        kept = context.cache.kv[attrs["layer"], sequence][0, : p[-1, 0] + 1, 0]
+        latent, rope = np.split(kept, [-q_rope.shape[-1]], -1)
+        kinds = (quantize(latent) if by_q8 else latent for by_q8 in attrs["rounded"])
+        pairs = [factors(of, matrix, context.dtype) for of, matrix in zip(kinds, matrices, strict=True)]
+        k, v = (np.einsum("td,hnd->htn", of, matrix.reshape(q.shape[1], -1, latent.shape[-1])[:, part])
+                for (of, matrix), part in zip(pairs, rows_of, strict=True))
+        score = np.einsum("rhn,htn->rht", q[rows], k) + q_rope[rows] @ rope.T
+        seen = (np.arange(len(kept))[None] <= p)[:, None]
+        weights = softmax(np.where(seen, score * np.float32(attrs["scale"]), -np.inf))
+        result[rows] = np.einsum("rht,htn->rhn", weights, v)
     return result
 
 

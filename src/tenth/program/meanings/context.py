@@ -17,6 +17,7 @@ class Batch:
     """One step. Rows of sequence j are row_starts[j]:row_starts[j+1]; ``outputs``: rows that need logits, ascending.
 
     ``sequences``: which sequence of the cache each one is; by default 0, 1, 2 … ``sources``: of a drafter's rows.
+    ``n_generated``: the first so many sequences are behind their prompt, all others at it.
     """
 
     tokens: Array
@@ -25,6 +26,7 @@ class Batch:
     outputs: Array
     sequences: Sequence[int] = ()
     sources: Array | None = None
+    n_generated: int = 0
 
     def __post_init__(self) -> None:
         self.sequences = self.sequences or range(len(self.row_starts) - 1)

@@ -43,11 +43,17 @@ def round_bf16(x: Array) -> NDArray[np.float32]:
 
 def quantize(x: Array) -> Q8:
     """[n, …, k] -> q8, in float32, as the op table says."""
-    blocks = x.astype(np.float32).reshape(*x.shape[:-1], -1, Q8_BLOCK)
+    blocks = x.astype(np.float32).reshape(*x.shape[:-1], x.shape[-1] // Q8_BLOCK, Q8_BLOCK)
     largest = np.abs(blocks).max(-1, keepdims=True)
     inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
     q = np.clip(np.rint(blocks * inverse), -127, 127)
     return Q8(q.astype(np.int8).reshape(x.shape), (largest / np.float32(127))[..., 0])
+
+
+def round_q8_0(rows: Array) -> Array:
+    """[n, k] -> what weights in Q8_0 stand for: as ``quantize`` rounds, but with scales in float16."""
+    q, scale = quantize(rows)
+    return dequantize(Q8(q, scale.astype(np.float16).astype(np.float32)))
 
 
 def dequantize(x: Q8, dtype: type[np.floating[Any]] = np.float32) -> Array:
