@@ -6,8 +6,8 @@
 
 A prompt in chunks, then a short one behind a known beginning, then generation; float16 keys and values, Q8_0 weights.
 Counted is what differs: attention, the products of each head around it, and the rounding of what they take. "expanded"
-makes keys of attn_k_b, which lies turned in files of today and is multiplied in float32; "from kv_b" of the one matrix
-that files of old have, as it lies. Times are the lowest of several steps, in milliseconds.
+makes keys of attn_k_b, which lies turned in files of today, so of a copy; "from kv_b" of the one matrix that files of
+old have, as it lies (absorbing it needs a copy in float32). Times are the lowest of several steps, in milliseconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tenth.program import memory
 from tenth.program.expanding import expand_prompts
 from tenth.program.passes import optimise
 from tenth.program.reference import derived
-from tenth.program.values import Program
+from tenth.program.values import Program, Transposed
 from tenth.runtime import Limits, MatrixSource, Runtime
 
 DIM, VOCAB, LATENT, ROPE, NOPE, VALUE = 64, 64, 512, 64, 128, 128
@@ -50,8 +50,13 @@ def program(n_heads: int, old: bool, expands: bool) -> Program:
     seen = b.latent_attention(q, q_rope, latent, key_rope, layer=0, scale=0.05)
     values = by_head(seen, w.kv_b, first=NOPE, n_rows=VALUE) if old else by_head(seen, w.v_b)
     plain = made.finish(b.linear(b.select_outputs(b.flat(values)), w.out), "latents", 1 << 16)
-    whole = expand_prompts(plain) if expands else plain
-    return optimise(whole, {name for name in whole.weights if name not in whole.derived})
+    whole = expand_prompts(plain, set(plain.weights)) if expands else plain
+    return optimise(whole, {name for name in whole.weights if not _is_float(whole, name)})
+
+
+def _is_float(program: Program, name: str) -> bool:
+    how = program.derived.get(name)
+    return isinstance(how, Transposed) and not how.rounds
 
 
 def open_random(program: Program, n_tokens: int, chunk: int, threads: int) -> Runtime:
@@ -62,8 +67,8 @@ def open_random(program: Program, n_tokens: int, chunk: int, threads: int) -> Ru
         how = program.derived.get(name)
         shape = program.weights[how.source].shape if how else shape
         rows = (rng.standard_normal(shape) / shape[-1] ** 0.5).astype(np.float32)
-        if how:
-            rows = np.ascontiguousarray(derived(rows, how))
+        rows = np.ascontiguousarray(derived(rows, how)) if how else rows
+        if _is_float(program, name):
             return MatrixSource(Path("random"), 0, rows.nbytes, 0, lambda: rows)
         blocks = quantize(rows, GGMLQuantizationType.Q8_0)
         return MatrixSource(Path("random"), 0, blocks.nbytes, int(GGMLQuantizationType.Q8_0), lambda: blocks)

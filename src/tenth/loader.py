@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tenth.batch import F32, pages_for
 from tenth.config import CHUNK_TOKENS, EngineConfig
@@ -36,6 +38,7 @@ from tenth.runtime import (
 )
 from tenth.tracing import Recorder, trace_path
 from tenth.weights.budget import GRANTS, Budget, free_bytes, memory_budget
+from tenth.weights.decode import encode_q8_0
 from tenth.weights.formats import FORMATS
 from tenth.weights.gguf import (
     ModelFile,
@@ -213,10 +216,12 @@ def optimised_program(header: ModelFile, drafts: bool = False, prefill: str = "a
         raise ModelFileError(what, "--no-speculate does without it") from error
     check_vocabulary(header, program)
     if prefill == "expanded":
-        program = expand_prompts(program)
-    stored = stored_tensors(header, program)
-    quantised = {name for name, info in stored.items() if info.format not in FLOAT_FORMATS}
-    return optimise(program, quantised)
+        program = expand_prompts(program, _quantised(header, program))
+    return optimise(program, _quantised(header, program))
+
+
+def _quantised(header: ModelFile, program: Program) -> set[str]:
+    return {name for name, info in stored_tensors(header, program).items() if info.format not in FLOAT_FORMATS}
 
 
 def stored_tensors(header: ModelFile, program: Program) -> dict[str, TensorInfo]:
@@ -231,7 +236,9 @@ def _stored(value: Value, header: ModelFile, how: Derived | None) -> TensorInfo:
     if isinstance(how, Sliced):
         offset = source.offset + how.first * source.row_bytes
         return replace(source, name=value.name, shape=value.shape, offset=offset, n_bytes=n_rows * source.row_bytes)
-    return replace(source, name=value.name, shape=value.shape, format="F32", n_bytes=4 * prod(value.shape))
+    kind = FORMATS["Q8_0" if how.rounds else "F32"]
+    n_bytes = prod(value.shape) // kind.block_weights * kind.block_bytes
+    return replace(source, name=value.name, shape=value.shape, format=kind.name, n_bytes=n_bytes)
 
 
 def check_vocabulary(header: ModelFile, program: Program) -> None:
@@ -288,11 +295,16 @@ def plan_limits(program: Program, config: EngineConfig) -> Limits:
     )
 
 
+def _made(source: TensorInfo, how: Transposed) -> NDArray[Any]:
+    turned = read_transposed(source, how.n_heads, how.first, how.n_rows)
+    return encode_q8_0(turned) if how.rounds else turned
+
+
 def matrix_source(info: TensorInfo, header: ModelFile, program: Program) -> MatrixSource:
     """Where a weight lies, and how one that lies nowhere is made."""
     how, make, expert_bytes = program.derived.get(info.name), None, prod(info.shape[-2:-1]) * info.row_bytes
     if isinstance(how, Transposed):
-        make = partial(read_transposed, header.tensors[how.source], how.n_heads, how.first, how.n_rows)
+        make = partial(_made, header.tensors[how.source], how)
     if isinstance(how, Sliced):
         expert_bytes = header.tensors[how.source].shape[1] * info.row_bytes
     return MatrixSource(info.path, info.offset, info.n_bytes, FORMATS[info.format].gguf_id, make, expert_bytes)

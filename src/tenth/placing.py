@@ -69,7 +69,7 @@ def memory_needs(
     expanding = expanded_scratch_bytes(program, limits.max_rows)
     per_thread = limits.max_rows * widest + expanding + SAMPLING_BYTES * program.vocab_size + THREAD_BYTES
     # While weights are loaded workspace is not touched yet, and matrices that have to be made are made one at a time.
-    made = (stored[name].n_bytes for name, how in program.derived.items() if isinstance(how, Transposed))
+    made = (4 * stored[name].n_weights for name, how in program.derived.items() if isinstance(how, Transposed))
     making = MAKING_COPIES * max(made, default=0)
     sums, hidden = partial_sums_bytes(program, limits.context_tokens), 4 * program.hidden * limits.max_rows
     return Needs(

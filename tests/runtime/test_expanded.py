@@ -1,17 +1,22 @@
 """Prompts expanded: what rows of a prompt give, that it is what absorbed gives, and that only a row's kind matters."""
 
+from dataclasses import replace
+
+import gguf
 import numpy as np
 import pytest
 
 from tenth.config import EngineConfig
 from tenth.errors import RequestError
-from tenth.loader import lay_out, optimised_program
+from tenth.loader import lay_out, matrix_source, open_runtime, optimised_program
 from tenth.program import builder as b
 from tenth.program.expanding import expand_prompts
 from tenth.program.passes import optimise
-from tenth.program.reference import Batch, Cache, run
+from tenth.program.reference import Batch, Cache, derived, run
+from tenth.program.values import Transposed
 from tenth.runtime import expanded_scratch_bytes
-from tenth.weights.gguf import read_header
+from tenth.weights.decode import q8_0 as decode_q8_0
+from tenth.weights.gguf import read_header, read_tensor
 from tests.golden_files import nmse
 from tests.models.test_goldens import Golden
 from tests.runtime.native import DATA, all_logits, golden, open_golden, open_program, step_logits
@@ -77,7 +82,9 @@ def test_latents_are_rounded_for_the_matrices_that_want_it(case):
 
 def meaning(of, quantised=frozenset()):
     """What the reference says of a golden's prompt, expanded."""
-    program = optimise(expand_prompts(of.program), quantised)
+    program = expand_prompts(of.program, of.quantised)
+    made = {name for name, how in program.derived.items() if isinstance(how, Transposed) and how.rounds}
+    program = optimise(program, quantised | made if quantised else quantised)
     return run(program, of.weights, of.batch, dtype=np.float64)
 
 
@@ -113,6 +120,22 @@ def test_kinds_side_by_side_are_what_the_reference_says_and_change_nothing_of_ea
     absorbed = open_program(small_program(), kept, tmp_path, LONG, "f32", context=1024, pages=64)
     meeting = step_logits(absorbed, [(prompt, 0, pages)])
     assert np.array_equal(step_logits(runtime, [(prompt, 0, pages)], n_generated=1), meeting)
+
+
+def test_a_turned_copy_of_quantised_keys_is_int8_and_as_the_reference_rounds_it():
+    loaded = open_runtime(read_header(DATA / "golden_deepseek3_quantised.gguf"), EngineConfig(prefill="expanded"))
+    turned = {name: how for name, how in loaded.program.derived.items() if isinstance(how, Transposed)}
+    formats = {(loaded.stored[name].format, loaded.header.tensors[how.source].format) for name, how in turned.items()}
+    assert all((made == "F32") == (of == "F32") for made, of in formats)
+    name, how = next((name, how) for name, how in turned.items() if how.rounds)
+    rows = read_tensor(loaded.header.tensors[how.source])
+    source = matrix_source(loaded.stored[name], loaded.header, loaded.program)
+    blocks = source.make()
+    assert (source.gguf_id, source.n_bytes) == (8, blocks.nbytes)
+    exact = derived(rows, replace(how, rounds=False))
+    assert np.array_equal(decode_q8_0(blocks.reshape(-1, 34)).reshape(exact.shape), derived(rows, how))
+    assert np.array_equal(blocks, gguf.quantize(exact, gguf.GGMLQuantizationType.Q8_0))
+    assert 0 < nmse(derived(rows, how), exact) < 1e-4
 
 
 def test_without_latents_nothing_changes_and_a_drafter_goes_on_absorbing():

@@ -9,18 +9,20 @@ mates or reused prefixes: rows of a request's prompt are expanded, those behind 
 from __future__ import annotations
 
 import math
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from tenth.program.check import check
 from tenth.program.fusing import readers
 from tenth.program.ops import OPS
-from tenth.program.values import Attr, Instruction, Program, Transposed, Value
+from tenth.program.values import Q8_BLOCK, Attr, Instruction, Program, Transposed, Value
 
 
-def expand_prompts(program: Program) -> Program:
+def expand_prompts(program: Program, quantised: AbstractSet[str] = frozenset()) -> Program:
     """The program with rows of prompts expanded; as it is when it has no latent attention. A drafter goes on absorbing.
 
-    Before the other passes.
+    Before the other passes. Keys of files that keep their matrix turned need a copy of it; where it is among the
+    block-quantised weights, that is rounded to int8.
     """
     weights, derived = dict(program.weights), dict(program.derived)
     made_by = {value: i for i in program.instructions for value in i.outputs}
@@ -39,7 +41,9 @@ def expand_prompts(program: Program) -> Program:
             n_heads, n_rows = queries.attrs["n_heads"], queries.attrs["n_rows"]
             assert isinstance(n_heads, int), "head_linear: n_heads"
             assert isinstance(n_rows, int), "head_linear: n_rows"
-            turned = Transposed(weight.name, n_heads, 0, n_rows)
+            # Blocks of the file lie across what is summed now: in float32 that would take most of the expanding.
+            rounds = weight.name in quantised and n_rows % Q8_BLOCK == 0
+            turned = Transposed(weight.name, n_heads, 0, n_rows, rounds)
             keys = Value(turned.name, "weight", (n_heads * weight.shape[1], n_rows))
             weights[turned.name], derived[turned.name] = keys, turned
         replaced |= _apart(queries, attention, values, keys)

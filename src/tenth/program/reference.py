@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tenth.program.meanings import MEANINGS, Q8, Batch, Bf16, Cache, Context, dequantize, quantize
+from tenth.program.meanings.q8 import round_q8_0
 from tenth.program.memory import lifetimes
 from tenth.program.ops import expect
 from tenth.program.values import Derived, Instruction, Program, Sliced, Value
@@ -117,4 +118,5 @@ def derived(source: Array, how: Derived) -> Array:
         return part
     matrix = source
     heads = matrix.reshape(how.n_heads, -1, matrix.shape[-1])[:, how.first : how.first + how.n_rows]
-    return heads.transpose(0, 2, 1).reshape(-1, how.n_rows)
+    turned = heads.transpose(0, 2, 1).reshape(-1, how.n_rows)
+    return round_q8_0(turned) if how.rounds else turned

@@ -101,14 +101,15 @@ class Transposed:
     """A weight that is not in the file as such: rows of the matrix ``source``, turned head by head.
 
     Of each of the ``n_heads`` equal runs of rows it takes the ``n_rows`` from ``first`` on: a matrix [n_rows, in]. The
-    weight is those matrices transposed, one after the other: [n_heads * in, n_rows], float32.
+    weight is those matrices transposed, one after the other: [n_heads * in, n_rows], float32. ``rounds``: rounded to
+    int8 with a float16 scale per 32 numbers of a row (Q8_0).
     """
 
     source: str
     n_heads: int
     first: int
     n_rows: int
-
+    rounds: bool = False
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tenth import _core
 from tenth.batch import F32
@@ -37,14 +38,14 @@ class MatrixSource:
     """Where the rows of a weight lie: ``n_bytes`` from byte ``offset`` of ``path``, in GGUF type ``gguf_id``.
 
     A matrix, or the matrices of all experts, each ``expert_bytes`` after the one before. ``make``: for a matrix that is
-    not in the file as such; gives its float32 rows, and ``gguf_id`` is that of F32.
+    not in the file as such; gives its rows as ``gguf_id`` has them.
     """
 
     path: Path
     offset: int
     n_bytes: int
     gguf_id: int
-    make: Callable[[], F32] | None = None
+    make: Callable[[], NDArray[Any]] | None = None
     expert_bytes: int = 0
 
 
@@ -146,7 +147,7 @@ class PlanBuilder:
         self.plan.close_files()
         return thread.seconds
 
-    def _add_made(self, name: str, source: MatrixSource, make: Callable[[], F32]) -> None:
+    def _add_made(self, name: str, source: MatrixSource, make: Callable[[], NDArray[Any]]) -> None:
         """Make a matrix in a file in memory and pack it; nothing of the file is left when this returns."""
         with open(os.memfd_create(name, os.MFD_CLOEXEC), "w+b") as made:
             made.write(np.ascontiguousarray(make()).data)

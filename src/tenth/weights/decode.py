@@ -84,6 +84,18 @@ def q5_1(blocks: Blocks) -> Floats:
     return _half(blocks, 0) * _five_bits(blocks[:, 4:8], blocks[:, 8:]) + _half(blocks, 2)
 
 
+def encode_q8_0(rows: Floats) -> Blocks:
+    """[…, in] -> the same in Q8_0 as files have it, […, bytes]; the scale is rounded to float16 behind the numbers."""
+    blocks = rows.reshape(-1, 32)
+    largest = np.abs(blocks).max(-1, keepdims=True)
+    with np.errstate(all="ignore"):  # infinite weights get infinite scales, which who packs them finds
+        q = np.rint(blocks * np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0))
+        scales = (largest / np.float32(127)).astype(np.float16)
+        q = np.nan_to_num(q)
+    made = np.concatenate([scales.view(np.uint8), q.astype(np.int8).view(np.uint8)], -1)
+    return made.reshape(*rows.shape[:-1], -1)
+
+
 def q8_0(blocks: Blocks) -> Floats:
     """f16 d | 32 int8. weight = d * q."""
     return _half(blocks, 0) * blocks[:, 2:].view(np.int8).astype(np.float32)

@@ -50,6 +50,12 @@ def quantize(x: Array) -> Q8:
     return Q8(q.astype(np.int8).reshape(x.shape), (largest / np.float32(127))[..., 0])
 
 
+def round_q8_0(rows: Array) -> Array:
+    """[n, k] -> what weights in Q8_0 stand for: as ``quantize`` rounds, but with scales in float16."""
+    q, scale = quantize(rows)
+    return dequantize(Q8(q, scale.astype(np.float16).astype(np.float32)))
+
+
 def dequantize(x: Q8, dtype: type[np.floating[Any]] = np.float32) -> Array:
     """The numbers a q8 value stands for."""
     return (x.q.reshape(*x.scale.shape, Q8_BLOCK) * x.scale.astype(dtype)[..., None]).reshape(x.q.shape)
