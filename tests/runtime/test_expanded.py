@@ -20,6 +20,7 @@ from tenth.weights.gguf import read_header, read_tensor
 from tests.golden_files import nmse
 from tests.models.test_goldens import Golden
 from tests.runtime.native import DATA, all_logits, golden, open_golden, open_program, step_logits
+from tests.runtime.test_latent import LATENT as LATENTS
 from tests.runtime.test_latent import TOKENS, N, largest_error, meant, weights
 from tests.runtime.test_latent import program as absorbed_program
 
@@ -120,6 +121,18 @@ def test_kinds_side_by_side_are_what_the_reference_says_and_change_nothing_of_ea
     absorbed = open_program(small_program(), kept, tmp_path, LONG, "f32", context=1024, pages=64)
     meeting = step_logits(absorbed, [(prompt, 0, pages)])
     assert np.array_equal(step_logits(runtime, [(prompt, 0, pages)], n_generated=1), meeting)
+
+
+def test_latents_are_rounded_to_bfloat16_beside_a_matrix_of_that_format(tmp_path):
+    program, kept = expand_prompts(absorbed_program()), weights()
+    stored = gguf.quantize(kept["v_b.weight"].reshape(-1, LATENTS), gguf.GGMLQuantizationType.BF16)
+    kept["v_b.weight"] = gguf.dequantize(stored, gguf.GGMLQuantizationType.BF16).reshape(kept["v_b.weight"].shape)
+    given = {**kept, "v_b.weight": (stored, int(gguf.GGMLQuantizationType.BF16))}
+    logits = all_logits(open_program(program, given, tmp_path, rows=N), TOKENS)
+    rounded, plain = (
+        run(program, kept, Batch.single(TOKENS), dtype=np.float64, bf16=names) for names in ({"v_b.weight"}, set())
+    )
+    assert nmse(logits, rounded) < 1e-8 < nmse(logits, plain)  # some are rounded the other way in float64
 
 
 def test_a_turned_copy_of_quantised_keys_is_int8_and_as_the_reference_rounds_it():

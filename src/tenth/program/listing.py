@@ -39,7 +39,7 @@ def _name(value: Value) -> str:
 def _shape(value: Value) -> str:
     dims = [str(d) for d in value.shape]
     if value.rows:
-        dims.insert(0, "n" if value.rows == "tokens" else "m")
+        dims.insert(0, {"tokens": "n", "outputs": "m", "generated": "g"}[value.rows])
     return f"[{', '.join(dims)}]"
 
 
