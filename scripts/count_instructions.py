@@ -30,7 +30,7 @@ ROWS, COLUMNS = 256, 1024  # of the weights: enough that the call around them is
 # (instruction set, weight format, rows of the input)
 CASES = [(isa, name, n) for isa, formats, counts in (
     ("avx2", ("Q4_0", "Q8_0"), (1, 8)), ("avx2", ("Q4_K", "Q6_K"), (1, 8, 64)), ("avx2", ("Q5_0", "Q4_1"), (1,)),
-    ("scalar", ("Q4_K",), (1,)),
+    ("avx2", ("BF16",), (1, 64)), ("scalar", ("Q4_K",), (1,)),
 ) for name in formats for n in counts]
 
 
