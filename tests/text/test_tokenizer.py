@@ -34,6 +34,29 @@ def test_every_pre_tokenizer_works_in_the_regex_engine(name: str) -> None:
     assert len(words) > 1
 
 
+@pytest.mark.parametrize(("name", "words"), [
+    ("kimi-k2", ["A", "中文"]), ("viking", ["ab", "1", "2"]), ("bloom", ["ab12"]), ("tekken", ["1", "2"]),
+    ("llama-bpe", ["123", "4"])])
+def test_text_is_cut_where_the_model_cuts_it(name: str, words: list[str]) -> None:
+    text = "".join(words)
+    assert [text[a:b] for _, (a, b) in build_steps(pretokenizer(name)).pre_tokenize_str(text)] == words
+
+
+@pytest.mark.parametrize(("name", "is_whole", "begins"), [
+    ("llama-bpe", True, True), ("tekken", True, True), ("glm4", True, False), ("gpt-2", False, False)])
+def test_a_word_that_no_merges_make_is_a_token_where_the_model_has_it_so(
+    name: str, is_whole: bool, begins: bool
+) -> None:
+    values = dict(published("gpt-2")[1].values)
+    del values["tokenizer.ggml.add_bos_token"]  # so that the pre-tokenizer's name decides
+    tokens = [*values["tokenizer.ggml.tokens"], "zqzq"]
+    types = [*values["tokenizer.ggml.token_type"], 1]
+    tokenizer = Tokenizer.from_metadata(Metadata({
+        **values, "tokenizer.ggml.pre": name, "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types}))
+    assert (tokenizer.encode("zqzq", special=False) == [len(tokens) - 1]) == is_whole
+    assert (tokenizer.encode("zqzq", special=True)[0] == 0) == begins
+
+
 @settings(max_examples=200, deadline=None)
 @given(text=UNICODE)
 def test_text_survives_a_round_trip_and_streams_as_it_decodes(text: str) -> None:
