@@ -1,6 +1,7 @@
-"""What machines can check of how the code reads: ruff, mypy, and the stub of the native module."""
+"""What machines can check of how code and pages read: ruff, mypy, the stub of the native module, marks of a merge."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,12 @@ def test_ruff_finds_nothing():
 def test_mypy_finds_nothing():
     result = run("mypy")
     assert result.returncode == 0, result.stdout
+
+
+def test_no_page_has_the_marks_of_a_merge():
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+    assert len(pages) > 10
+    assert not [page.name for page in pages if re.search(r"^(<{7}|>{7}) ", page.read_text(encoding="utf-8"), re.M)]
 
 
 def names(module):
