@@ -15,7 +15,7 @@ from tenth.engine.scheduler import Chunk
 from tenth.engine.speculation import is_plain
 
 AHEAD_S = 0.05  # tokens of one answer may come together that would have come within this time: 20 times a second
-MOST_STEPS = 8
+MOST_STEPS = 16
 
 
 class Ahead:
