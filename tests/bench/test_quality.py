@@ -42,7 +42,7 @@ def test_logits_that_do_not_fit_or_are_no_numbers_are_no_result():
 def test_settings_that_change_nothing_are_not_measured():
     with pytest.raises(RequestError, match="change nothing"):
         quality.exact_settings(EngineConfig(threads=1))
-    lossy = EngineConfig(threads=1, lossy_drop=0.5, kv_format="q8_0")
+    lossy = EngineConfig(threads=1, lossy_drop=0.5, kv_format="q8_0", prefill="expanded")
     assert quality.exact_settings(lossy) == EngineConfig(threads=1)
 
 

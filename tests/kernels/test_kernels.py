@@ -262,8 +262,13 @@ def test_many_rows_have_the_same_bits_everywhere(name: str) -> None:
 
 
 def test_a_whole_prompt_at_once_has_the_same_bits_everywhere() -> None:
-    for name in ("Q4_0", "Q6_K"):
+    for name in ("Q4_0", "Q6_K", "BF16"):
         same_on_all(name, random_rows(name, 35, k_of(name, 1)), random_x(16 * 35 + 5, k_of(name, 1)))
+
+
+@pytest.mark.parametrize("columns", [15, 16])
+def test_few_rows_of_bf16_have_the_same_bits_where_they_do_not_fit_at_once(columns: int) -> None:
+    same_on_all("BF16", random_rows("BF16", 18, 9001), random_x(columns, 9001))
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name][1] <= 32])

@@ -122,7 +122,8 @@ struct PairRows {
   }
 };
 
-// The last k of an odd count, whose half lines become lines with zeros.
+// The last k of an odd count, whose half lines become lines with zeros. It belongs to the first or the second sums; the kernel
+// sees them as first ones, and stores what lies behind each of them as it was.
 inline void add_odd(const PairRows& rows, int64_t panel, int64_t n_panels, int64_t pair, float* sums) {
   const Product& p = rows.p;
   alignas(64) uint16_t line[PANEL_ROWS][2] = {};
@@ -155,7 +156,7 @@ inline void multiply_pairs(const PairRows& rows, int64_t panel, int64_t n_panels
 
 inline void bf16_product(const Product& p) {
   alignas(64) Cell cells[CELLS];
-  alignas(64) float sums[PAIR_PANELS * PAIR_COLUMNS * PAIR_SUMS], y[PANEL_ROWS];
+  alignas(64) float sums[PAIR_PANELS * PAIR_COLUMNS * PAIR_SUMS + PANEL_ROWS], y[PANEL_ROWS];  // a panel row more for add_odd
   for (int64_t row = 0; row < p.n_rows; row += PAIR_COLUMNS) {
     const int64_t n = std::min<int64_t>(PAIR_COLUMNS, p.n_rows - row), most = n < MANY_ROWS ? CELLS / n * 2 - 8 : MANY_STRIP;
     const PairRows rows{p, row, n, (p.n_blocks + most - 1) / most, cells};

@@ -20,7 +20,7 @@ from tenth.config import EngineConfig
 from tenth.errors import RequestError, ResourceError
 from tenth.model import Model
 
-EXACT: dict[str, Any] = {"lossy_drop": 0.0, "lossy_prefer": 0.0, "kv_format": "f16"}
+EXACT: dict[str, Any] = {"lossy_drop": 0.0, "lossy_prefer": 0.0, "kv_format": "f16", "prefill": "absorbed"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def exact_settings(engine: EngineConfig) -> EngineConfig:
     exact = replace(engine, **EXACT)
     if exact == engine:
         raise RequestError("these settings change nothing in what a model answers, so they cost no quality",
-                           "add what is to be measured: --lossy-drop, --lossy-prefer or --kv")
+                           "add what is to be measured: --lossy-drop, --lossy-prefer, --kv or --prefill")
     return exact
 
 
