@@ -7,6 +7,7 @@ import pytest
 
 from tenth.bench import limits
 from tenth.errors import ResourceError
+from tenth.weights import budget
 
 
 def test_the_buffer_is_larger_than_the_cache_and_smaller_than_free_memory():
@@ -17,6 +18,18 @@ def test_the_buffer_is_larger_than_the_cache_and_smaller_than_free_memory():
     assert limits.buffer_bytes(l3_bytes=4 * gib, available_bytes=64 * gib) == 4 * gib
     with pytest.raises(ResourceError):
         limits.buffer_bytes(l3_bytes=0, available_bytes=gib)
+
+
+def test_a_buffer_has_to_fit_beside_what_models_were_granted(monkeypatch):
+    def buffer(free):
+        monkeypatch.setattr(budget, "free_bytes", lambda: (free + 600 << 20) + limits.BESIDE_BYTES)
+        return limits.buffer_beside_models(l3_bytes=32 << 20, available_bytes=16 << 30) >> 20
+
+    monkeypatch.setattr(budget, "resident_bytes", lambda: 300 << 20)
+    monkeypatch.setattr(budget.GRANTS, "own_bytes", lambda: 900 << 20)  # 600 MiB are granted and not touched yet
+    assert [buffer(1000), buffer(400), buffer(128)] == [512, 400, 128]
+    with pytest.raises(ResourceError, match="127 MiB of memory are free beside the model, measuring needs 128 MiB"):
+        buffer(127)
 
 
 def test_a_rate_keeps_the_best_and_the_median():

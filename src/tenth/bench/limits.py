@@ -24,6 +24,7 @@ from tenth.errors import ResourceError
 
 LEAST_BUFFER_BYTES = 512 << 20
 MOST_BUFFER_BYTES = 4 << 30
+BESIDE_BYTES = 32 << 20  # for what else measuring takes
 DISK_CHUNK_BYTES = 4 << 20
 DIRECT_ALIGNMENT = 4096  # of offsets, lengths and buffers of direct reads
 HUGE_PAGE_BYTES = 2 << 20
@@ -55,6 +56,21 @@ def buffer_bytes(l3_bytes: int, available_bytes: int) -> int:
         raise ResourceError(f"{available_bytes >> 20} MiB of memory are free, measuring needs "
                             f"{4 * LEAST_BUFFER_BYTES >> 20} MiB", "close other programs")
     return min(max(LEAST_BUFFER_BYTES, 4 * l3_bytes), most)
+
+
+def buffer_beside_models(l3_bytes: int, available_bytes: int) -> int:
+    """As ``buffer_bytes``, but no more than is free beside what the open models were granted. Raises ResourceError.
+
+    A model within a budget may leave little of its control group, and the kernel would end a process that takes more.
+    """
+    from tenth.weights.budget import GRANTS, free_bytes, resident_bytes
+
+    free = free_bytes() - (GRANTS.own_bytes() - resident_bytes()) - BESIDE_BYTES
+    least = min(max(4 * l3_bytes, HUGE_PAGE_BYTES), LEAST_BUFFER_BYTES)
+    if free < least:
+        raise ResourceError(f"{max(free, 0) >> 20} MiB of memory are free beside the model, measuring needs "
+                            f"{least >> 20} MiB", "a smaller --memory leaves room")
+    return min(buffer_bytes(l3_bytes, available_bytes), free)
 
 
 def read_bandwidth(threads: int, seconds: float, n_bytes: int) -> Rate:

@@ -154,7 +154,7 @@ def run(model: Any, shape: Shape, engine: EngineConfig, peers: PeerFlags, machin
     work = count(loaded.program, loaded.stored, engine.kv_format)
     file = Path(loaded.header.paths[0])
     ids = prompt_ids(model, shape.n_prompt)
-    n_bytes = limits.buffer_bytes(machine.l3_bytes, machine.available_bytes)
+    n_bytes = limits.buffer_beside_models(machine.l3_bytes, machine.available_bytes)
 
     def machine_limits() -> tuple[limits.Rate, limits.Rate]:
         return (limits.read_bandwidth(engine.threads, 0.5, n_bytes), limits.int8_rate(engine.threads, 0.2))

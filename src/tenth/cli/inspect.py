@@ -193,7 +193,7 @@ def run_profile(opened: Any, flags: InspectFlags) -> list[PhaseProfile]:
     from tenth.bench.machine import read_machine
 
     loaded, runtime, machine = opened.loaded, opened.loaded.runtime, read_machine()
-    n_bytes = limits.buffer_bytes(machine.l3_bytes, machine.available_bytes)
+    n_bytes = limits.buffer_beside_models(machine.l3_bytes, machine.available_bytes)
     first, n_tokens, n_rows = profile.fitted(runtime.context_tokens, flags.profile_context, flags.profile_tokens,
                                              loaded.config.chunk_tokens)
 
