@@ -45,14 +45,9 @@ def small_program():
     return made.finish(b.linear(b.select_outputs(values), w.out), "test", 1024)
 
 
-def small_weights():
-    rng = np.random.default_rng(5)
-    return {name: rng.normal(0, shape[-1] ** -0.5, shape).astype(np.float32) for name, shape in SHAPES.items()}
-
-
 def open_small(folder, threads=2, kv_format="f16"):
     program = expand_prompts(small_program())
-    return open_program(program, small_weights(), folder, LONG, kv_format, threads, context=1024, pages=64)
+    return open_program(program, weights(SHAPES), folder, LONG, kv_format, threads, context=1024, pages=64)
 
 
 LONG_TOKENS = np.random.default_rng(4).integers(0, VOCAB, LONG)
@@ -104,7 +99,7 @@ def test_threads_chunks_and_mates_change_no_bit_of_many_tokens(kv_format, tmp_pa
 
 def test_kinds_side_by_side_are_what_the_reference_says_and_change_nothing_of_each_other(tmp_path):
     """A prompt in one step with a sequence behind its own, whose rows meet latents; then its last row alone."""
-    program, kept, cache = expand_prompts(small_program()), small_weights(), Cache()
+    program, kept, cache = expand_prompts(small_program()), weights(SHAPES), Cache()
     prompt, answer = LONG_TOKENS[:150], LONG_TOKENS[150:170]
     runtime = open_small(tmp_path, kv_format="f32")
     pages, others = np.arange(10), np.arange(10, 20)

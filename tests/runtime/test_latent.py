@@ -19,9 +19,9 @@ TOKENS = np.random.default_rng(3).integers(0, VOCAB, N)
 NO_LEVELS = np.zeros(0, np.float32)
 
 
-def weights():
+def weights(shapes=SHAPES):
     rng = np.random.default_rng(5)
-    return {name: rng.normal(0, shape[-1] ** -0.5, shape).astype(np.float32) for name, shape in SHAPES.items()}
+    return {name: rng.normal(0, shape[-1] ** -0.5, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
 def program():
