@@ -40,6 +40,7 @@ def measured(model, monkeypatch):
     monkeypatch.setattr(bench, "busy_share", lambda: 0.0)
     predicted = {"prompt": 110.0, "generation": 36.0, "prompt_bound": "compute", "generation_bound": "memory",
                  "hit_rate": 1.0, "measured_hit_rate": None}
+    monkeypatch.setattr(bench, "probe_before", lambda *_: None)
     monkeypatch.setattr(bench, "predicted", lambda *_: predicted)
     return model
 

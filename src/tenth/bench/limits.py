@@ -24,7 +24,7 @@ from tenth.errors import ResourceError
 
 LEAST_BUFFER_BYTES = 512 << 20
 MOST_BUFFER_BYTES = 4 << 30
-BESIDE_BYTES = 32 << 20  # for what else measuring takes
+BESIDE_BYTES = 128 << 20  # for what else measuring takes: buffers for the disk, page tables, libraries
 DISK_CHUNK_BYTES = 4 << 20
 DIRECT_ALIGNMENT = 4096  # of offsets, lengths and buffers of direct reads
 HUGE_PAGE_BYTES = 2 << 20

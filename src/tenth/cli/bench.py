@@ -9,7 +9,7 @@ import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tenth.bench import limits, speculation
 from tenth.bench.machine import QUIET_SHARE, Machine, busy_share, read_machine
@@ -17,10 +17,13 @@ from tenth.bench.measure import Shape, Tenth, prompt_ids, take_turns
 from tenth.bench.report import figures, lines, summary
 from tenth.bench.work import count
 from tenth.cli.flags import ModelArgument, flag
-from tenth.cli.opening import StatusLine, open_model
+from tenth.cli.opening import StatusLine, open_model, showing_progress
 from tenth.cli.terminal import expert_line, figure, in_units, message, table, write_json, write_line
 from tenth.config import EngineConfig
 from tenth.errors import RequestError
+
+if TYPE_CHECKING:
+    from tenth.forecast.probe import Probe
 
 DISK_SECONDS = 2.0
 
@@ -68,8 +71,9 @@ def command(model: ModelArgument, flags: BenchFlags, peers: PeerFlags, engine: E
         return
     shape = Shape(flags.prompt_tokens, flags.generate_tokens, flags.repetitions)
     engine = settled(engine, shape, machine)
+    probe = probe_before(model, engine.threads)
     with open_model(model, engine) as opened:
-        result = run(opened, shape, engine, peers, machine)
+        result = run(opened, shape, engine, peers, machine, probe)
     if flags.json:
         write_json(result)
     else:
@@ -148,7 +152,18 @@ def settled(engine: EngineConfig, shape: Shape, machine: Machine) -> EngineConfi
         context_tokens=engine.context_tokens or max(shape.n_prompt, shape.n_generate) + 64)
 
 
-def run(model: Any, shape: Shape, engine: EngineConfig, peers: PeerFlags, machine: Machine) -> dict[str, Any]:
+def probe_before(model: str, threads: int) -> Probe:
+    """The probe of this machine, measured now if need be: once it is open, a model within a budget leaves no room."""
+    from tenth.forecast.probe import get_probe
+    from tenth.library import resolve
+
+    with showing_progress() as progress:
+        path = resolve(model, progress=progress)
+    return get_probe(path, threads)
+
+
+def run(model: Any, shape: Shape, engine: EngineConfig, peers: PeerFlags, machine: Machine, probe: Probe
+        ) -> dict[str, Any]:
     """Measures and gives everything as one object."""
     loaded = model.loaded
     work = count(loaded.program, loaded.stored, engine.kv_format)
@@ -174,7 +189,7 @@ def run(model: Any, shape: Shape, engine: EngineConfig, peers: PeerFlags, machin
             result["limits"]["disk_bytes_per_second"] = summary(disk)
         if experts := model.expert_statistics():
             result["experts"] = experts
-        result["predicted"] = predicted(loaded, engine, shape, result["limits"], own.read_bytes_per_token)
+        result["predicted"] = predicted(loaded, engine, shape, result["limits"], own.read_bytes_per_token, probe)
         if peer is not None:
             result["peer"] = {"name": peer.name, "version": peer.version, "command": peer.command} | result["peer"]
     return result
@@ -191,17 +206,16 @@ def disk_rates(loaded: Any) -> list[float]:
 
 
 def predicted(loaded: Any, engine: EngineConfig, shape: Shape, beside: dict[str, Any],
-              read_bytes: float | None) -> dict[str, Any]:
+              read_bytes: float | None, probe: Probe) -> dict[str, Any]:
     """What ``tenth plan`` expects of the same work, at the limits measured beside it; ``planned_``: at the probe's.
 
     ``read_bytes``: of experts, by a token. The share that it did not read is the hit rate, noted for the next plan.
     """
     from tenth.forecast.outlook import Outlook
-    from tenth.forecast.probe import get_probe
     from tenth.forecast.speed import expert_bytes, slice_bytes
     from tenth.observed import note, observed
 
-    probe, placement = get_probe(loaded.header.paths[0], engine.threads), loaded.placement
+    placement = loaded.placement
     now = probe.scaled(*(beside[name]["median"] for name in ("read_bytes_per_second", "int8_multiply_adds_per_second")))
     if disk := beside.get("disk_bytes_per_second"):
         now = now.on_disk(disk["median"], slice_bytes(loaded.program, loaded.stored))
