@@ -260,6 +260,7 @@ void bind_plan(nb::module_& m) {
            }, "gguf_id"_a, "file"_a, "offset"_a, "stride"_a, "n_experts"_a, "out_rows"_a, "columns"_a)
       .def("close_files", [](PyPlan& p) { p.plan_.close_files(); })
       .def("read_weights", &PyPlan::read_weights)
+      .def_prop_ro("first_processor", [](PyPlan& p) { return p.plan_.pool().first_processor(); }, "Where worker 0 is pinned, or -1.")
       .def_prop_ro("spans_nodes", [](PyPlan& p) { return p.plan_.pool().spans_nodes(); })
       .def("place_weights", [](PyPlan& p) { nb::gil_scoped_release unlocked; p.plan_.place_weights(); })
       .def("panels_of", [](PyPlan& p, int thread, int n_threads) {

@@ -54,6 +54,7 @@ class Pool {
 
   // Whether workers are pinned to processors of several NUMA nodes; those of one node have neighbouring numbers.
   bool spans_nodes() const { return spans_nodes_; }
+  int first_processor() const { return pinned_ ? processors_[0] : -1; }  // where worker 0 is pinned
   // Calls work(argument, thread) on every worker and returns when all have finished, then throws the first exception
   // that reached it or note_error. One run at a time.
   void run(void (*work)(void*, int), void* argument);

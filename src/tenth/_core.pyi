@@ -71,6 +71,10 @@ class Plan:
     def read_weights(self) -> tuple[int, str] | None: ...
 
     @property
+    def first_processor(self) -> int:
+        """Where worker 0 is pinned, or -1."""
+
+    @property
     def spans_nodes(self) -> bool: ...
 
     def place_weights(self) -> None: ...

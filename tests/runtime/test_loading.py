@@ -1,5 +1,6 @@
 """Weights are read in the background, by all workers, in the order of the file."""
 
+import os
 import signal
 import threading
 import time
@@ -9,6 +10,7 @@ import pytest
 from tenth.config import EngineConfig
 from tenth.errors import ModelFileError
 from tenth.loader import open_runtime
+from tenth.runtime import physical_processors
 from tenth.runtime.building import _WeightThread
 from tenth.weights.gguf import read_header
 
@@ -28,12 +30,23 @@ def reading_threads():
 
 @pytest.mark.parametrize("error", [KeyError, RuntimeError, OSError, KeyboardInterrupt])
 def test_what_is_raised_meanwhile_ends_the_reading_and_is_passed_on(error):
+    before = os.sched_getaffinity(0)
+
     def meanwhile():
         raise error("meanwhile")
 
     with pytest.raises(error, match="meanwhile"):
         open_runtime(read_header(KQUANTS), settings(), meanwhile=meanwhile)
     assert not reading_threads()
+    assert os.sched_getaffinity(0) == before
+
+
+def test_what_is_done_meanwhile_has_the_processor_of_the_worker_that_gives_way():
+    before, processors, seen = os.sched_getaffinity(0), physical_processors(), []
+    opened = settings(len(processors))
+    open_runtime(read_header(KQUANTS), opened, meanwhile=lambda: seen.append(os.sched_getaffinity(0)))
+    assert len(seen[0]) == 1 if len(processors) > 1 else seen == [before]
+    assert os.sched_getaffinity(0) == before
 
 
 def test_an_interrupted_report_of_progress_ends_the_reading():

@@ -6,7 +6,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ DTYPES = {"f32": 0, "q8": 1, "i32": 2}  # Operand::Dtype
 SCORES = {"softmax": 0, "sigmoid": 1, "softmax_selected": 2}  # Score
 READ_MODES = {"automatic": 0, "direct": 1, "dropped": 2, "kept": 3}  # native/base/model_file.h, ReadMode
 Progress = Callable[[str, int, int], None]
+LAST = 19  # the priority of what has all the time that is left over
 PROGRESS_S = 0.05  # between two reports of how much is read
 
 
@@ -139,7 +141,8 @@ class PlanBuilder:
             self.plan.place_weights()
         with _WeightThread(self.plan) as thread:
             if meanwhile:
-                meanwhile()
+                with _beside_first_worker(self.plan.first_processor):
+                    meanwhile()
             thread.wait(sum(matrices[name].n_bytes for name in names), progress)
         if thread.failure:
             number, what = thread.failure
@@ -237,6 +240,23 @@ def _new_plan(program: Program, limits: Limits) -> _core.Plan:
         raise ResourceError(what, "use fewer --threads") from error
 
 
+@contextmanager
+def _beside_first_worker(processor: int) -> Iterator[None]:
+    """This thread where worker 0 is pinned, which gives way to it while weights are read; -1: where it was.
+
+    The kernel may take a tenth of a second to move it there by itself; until then another worker has half of its time.
+    """
+    before = os.sched_getaffinity(0)
+    if processor not in before:
+        yield
+        return
+    os.sched_setaffinity(0, {processor})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 class _WeightThread:
     """All weights of a plan being read by threads of their own, until the end of the ``with``."""
 
@@ -269,9 +289,9 @@ class _WeightThread:
                 progress("loading", self._plan.read_bytes, n_bytes)
 
     def _read(self) -> None:
-        # This thread is one of the workers, and ends with the reading. What the caller does meanwhile cannot be divided
-        # and takes longer than one worker's share, so it goes first: loading took a sixth less.
-        os.setpriority(os.PRIO_PROCESS, 0, min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19))  # 0: this thread
+        # This thread is worker 0, and ends with the reading. What the caller does meanwhile cannot be divided and takes
+        # longer than one worker's share, so it goes first, on worker 0's processor.
+        os.setpriority(os.PRIO_PROCESS, 0, LAST)  # 0: this thread
         started = time.perf_counter()
         try:
             self.failure = self._plan.read_weights()
