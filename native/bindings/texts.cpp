@@ -1,13 +1,26 @@
 // bindings/texts.cpp: texts one behind the other, each after its length in eight bytes, as GGUF has them: Python strings of
-// a vocabulary. Nothing is trusted: every length is checked against the bytes that are there.
+// a vocabulary, and what a tokenizer needs of them. Nothing is trusted: every length is checked against the bytes that are there.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 
+#include <algorithm>
 #include <cstring>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace {
+
+using Marks = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;  // one for each text
+using Alphabet = nb::ndarray<const uint16_t, nb::shape<512>, nb::c_contig, nb::device::cpu>;
+
+constexpr std::string_view SPACE = "\xe2\x96\x81";  // U+2581, SentencePiece's space
 
 // Where a text begins and how long it says it is; false when its length lies outside the bytes.
 struct Text {
@@ -22,17 +35,193 @@ struct Text {
   bool is_whole(const nb::bytes& raw) const { return length <= raw.size() - at; }
 };
 
-nb::tuple texts(const nb::bytes& raw, size_t at, size_t count) {
-  nb::list found;
-  for (size_t i = 0; i < count; i++) {
-    Text text;
-    if (!text.read(raw, at) || !text.is_whole(raw)) throw nb::value_error("a string ends outside the bytes");
-    PyObject* decoded = PyUnicode_DecodeUTF8(raw.c_str() + text.at, Py_ssize_t(text.length), nullptr);
-    if (!decoded) throw nb::python_error();
-    found.append(nb::steal(decoded));
-    at = text.at + text.length;
+nb::str decoded(std::string_view text) {
+  PyObject* made = PyUnicode_DecodeUTF8(text.data(), Py_ssize_t(text.size()), nullptr);
+  if (!made) throw nb::python_error();
+  return nb::steal<nb::str>(made);
+}
+
+// Whether a text is UTF-8 of at most three bytes a character; of others, and of what comes near surrogates, Python decides.
+bool is_plain(std::string_view text) {
+  const auto* p = reinterpret_cast<const unsigned char*>(text.data());
+  const unsigned char* end = p + text.size();
+  auto follows = [](unsigned char c) { return (c & 0xC0) == 0x80; };
+  while (p < end) {
+    if (*p < 0x80) p++;
+    else if (*p >= 0xC2 && *p < 0xE0 && end - p >= 2 && follows(p[1])) p += 2;
+    else if (*p > 0xE0 && *p < 0xED && end - p >= 3 && follows(p[1]) && follows(p[2])) p += 3;
+    else return false;
   }
-  return nb::make_tuple(found, at);
+  return true;
+}
+
+// Texts that stay as they are stored until one is asked for: as Python strings 150 thousand would take 10 MB and 15 ms.
+class Texts {
+ public:
+  Texts(nb::bytes raw, size_t at, size_t count) : raw_(std::move(raw)), first_(at) {
+    if (raw_.size() >> 32) throw nb::value_error("the bytes are more than 4 GB");
+    ends_.reserve(std::min(count, raw_.size() / 8));
+    for (size_t i = 0; i < count; i++) {
+      Text text;
+      if (!text.read(raw_, at) || !text.is_whole(raw_)) throw nb::value_error("a string ends outside the bytes");
+      at = text.at + text.length;
+      ends_.push_back(uint32_t(at));
+      if (!is_plain(view(i))) decoded(view(i));
+    }
+  }
+
+  size_t size() const { return ends_.size(); }
+  size_t end() const { return ends_.empty() ? first_ : ends_.back(); }
+  std::string_view view(size_t i) const {
+    const size_t begin = (i ? ends_[i - 1] : first_) + 8;
+    return {raw_.c_str() + begin, ends_[i] - begin};
+  }
+
+  nb::str item(Py_ssize_t i) const {
+    const Py_ssize_t n = Py_ssize_t(size());
+    if (i < -n || i >= n) throw nb::index_error();
+    return decoded(view(size_t(i < 0 ? i + n : i)));
+  }
+
+  nb::list list() const {
+    nb::list found;
+    for (size_t i = 0; i < size(); i++) found.append(decoded(view(i)));
+    return found;
+  }
+
+  nb::dict ids(std::optional<Marks> without) const {
+    check(without);
+    nb::dict found;
+    for (size_t i = 0; i < size(); i++) {
+      if (without && without->data()[i]) continue;
+      const nb::str key = decoded(view(i));
+      const nb::object value = nb::steal(PyLong_FromSize_t(i));
+      if (PyDict_SetItem(found.ptr(), key.ptr(), value.ptr())) throw nb::python_error();
+    }
+    return found;
+  }
+
+  nb::dict find(nb::iterable wanted) const {
+    std::unordered_map<std::string, size_t> places;
+    for (nb::handle text : wanted) places.emplace(nb::cast<std::string>(text), size());
+    bool begins[256] = {};  // few texts begin as one that is wanted
+    for (const auto& [text, place] : places) begins[text.empty() ? 0 : uint8_t(text[0])] = true;
+    std::string text;
+    for (size_t i = 0; i < size(); i++) {
+      if (!begins[view(i).empty() ? 0 : uint8_t(view(i)[0])]) continue;
+      text = view(i);
+      if (auto place = places.find(text); place != places.end()) place->second = i;
+    }
+    nb::dict found;
+    for (const auto& [wanted_text, place] : places)
+      if (place < size()) found[decoded(wanted_text)] = place;
+    return found;
+  }
+
+  bool joins_words(std::optional<Marks> without) const {
+    check(without);
+    for (size_t i = 0; i < size(); i++) {
+      if (without && without->data()[i]) continue;
+      const std::string_view text = view(i);
+      for (size_t at = text.find(SPACE, 1); at != text.npos; at = text.find(SPACE, at + 1))
+        if (text[at - 1] && !text.substr(0, at).ends_with(SPACE)) return true;
+    }
+    return false;
+  }
+
+  nb::tuple token_bytes(Marks kinds, std::optional<Alphabet> alphabet) const {
+    check(kinds);
+    std::string blob;
+    blob.reserve(end() - first_);
+    auto ends = std::make_unique<uint32_t[]>(size());
+    for (size_t i = 0; i < size(); i++) {
+      const std::string_view text = view(i);
+      const uint8_t kind = kinds.data()[i];
+      if (kind == BYTE && is_byte(text)) blob.push_back(char(std::stoi(std::string(text.substr(3, 2)), nullptr, 16)));
+      else if (kind != WRITTEN) blob += text;
+      else if (!alphabet) add_spaced(text, blob);
+      else if (!add_spelt(text, alphabet->data(), blob)) blob += text;
+      ends[i] = uint32_t(blob.size());
+    }
+    uint32_t* data = ends.release();
+    nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<uint32_t*>(p); });
+    return nb::make_tuple(nb::bytes(blob.data(), blob.size()), nb::ndarray<nb::numpy, uint32_t>(data, {size()}, owner));
+  }
+
+ private:
+  enum Kind : uint8_t { WRITTEN, LITERAL, BYTE };
+
+  void check(const std::optional<Marks>& marks) const {
+    if (marks && marks->shape(0) != size()) throw nb::value_error("not one mark for each text");
+  }
+
+  static bool is_byte(std::string_view text) {  // <0x41>
+    return text.size() == 6 && text.starts_with("<0x") && text[5] == '>' && std::isxdigit(uint8_t(text[3])) && std::isxdigit(uint8_t(text[4]));
+  }
+
+  static void add_spaced(std::string_view text, std::string& blob) {
+    for (size_t at; (at = text.find(SPACE)) != text.npos; text.remove_prefix(at + SPACE.size())) {
+      blob += text.substr(0, at);
+      blob += ' ';
+    }
+    blob += text;
+  }
+
+  // Adds the byte of every character; false, with nothing added, when one is none of the alphabet's 256.
+  static bool add_spelt(std::string_view text, const uint16_t* alphabet, std::string& blob) {
+    const size_t before = blob.size();
+    for (size_t at = 0; at < text.size(); at++) {
+      unsigned point = uint8_t(text[at]);
+      if (point >= 0xC2 && point < 0xC8) point = (point & 0x1F) << 6 | (uint8_t(text[++at]) & 0x3F);
+      else if (point >= 0x80) point = 0;  // beyond U+01FF; NUL is none of the alphabet's
+      if (alphabet[point] > 255) {
+        blob.resize(before);
+        return false;
+      }
+      blob.push_back(char(alphabet[point]));
+    }
+    return true;
+  }
+
+  nb::bytes raw_;
+  size_t first_;
+  std::vector<uint32_t> ends_;  // of each text; the next begins eight bytes on
+};
+
+// Both sides of each text's first space that is not its first character, one after the other, for who takes and drops them.
+struct Pairs {
+  nb::object owner;
+  const Texts& texts;
+  size_t at = 0;
+};
+
+PyObject* next_pair(PyObject* self) noexcept {
+  Pairs& pairs = *nb::inst_ptr<Pairs>(self);
+  if (pairs.at == pairs.texts.size()) return nullptr;
+  const std::string_view text = pairs.texts.view(pairs.at++);
+  const size_t space = text.find(' ', 1);
+  if (space == text.npos) {
+    PyErr_SetString(PyExc_ValueError, "a text without a space between two parts");
+    return nullptr;
+  }
+  PyObject* left = PyUnicode_DecodeUTF8(text.data(), Py_ssize_t(space), nullptr);
+  PyObject* right = PyUnicode_DecodeUTF8(text.data() + space + 1, Py_ssize_t(text.size() - space - 1), nullptr);
+  PyObject* pair = left && right ? PyTuple_Pack(2, left, right) : nullptr;
+  Py_XDECREF(left);
+  Py_XDECREF(right);
+  return pair;
+}
+
+PyObject* itself(PyObject* self) noexcept {
+  Py_INCREF(self);
+  return self;
+}
+
+PyType_Slot pairs_slots[] = {{Py_tp_iter, reinterpret_cast<void*>(itself)}, {Py_tp_iternext, reinterpret_cast<void*>(next_pair)}, {0, nullptr}};
+
+nb::tuple texts(const nb::bytes& raw, size_t at, size_t count) {
+  const Texts found(raw, at, count);
+  return nb::make_tuple(found.list(), found.end());
 }
 
 nb::tuple skip_texts(const nb::bytes& raw, size_t at, size_t count) {
@@ -55,4 +244,20 @@ void bind_texts(nb::module_& m) {
         "(the texts, the byte after the last). Raises ValueError where they leave the bytes or are not UTF-8.");
   m.def("skip_texts", skip_texts, "raw"_a, "at"_a, "count"_a,
         "(how many begin here, where the last of them begins, its length): it alone may reach beyond the bytes.");
+  nb::class_<Pairs>(m, "TextPairs", nb::type_slots(pairs_slots));
+  nb::class_<Texts>(m, "Texts", "Texts of a header, each a Python string only when it is asked for. Raises as ``texts``.")
+      .def(nb::init<nb::bytes, size_t, size_t>(), "raw"_a, "at"_a, "count"_a)
+      .def_prop_ro("end", &Texts::end, "The byte after the last.")
+      .def("__len__", &Texts::size)
+      .def("__getitem__", &Texts::item, "i"_a)
+      .def("__iter__", [](const Texts& texts) { return nb::iter(texts.list()); })
+      .def("ids", &Texts::ids, "without"_a = nb::none(), "Text -> place, the last one's where there are several; of those without a mark.")
+      .def("find", &Texts::find, "wanted"_a, "The places of these texts, of those that are there; the last where there are several.")
+      .def("joins_words", &Texts::joins_words, "without"_a = nb::none(), "Whether one without a mark has U+2581 behind another character.")
+      .def("token_bytes", &Texts::token_bytes, "kinds"_a, "alphabet"_a = nb::none(),
+           "(the bytes of all tokens, where each ends). Kinds: 0 as a vocabulary writes them, in an alphabet of bytes or with U+2581 "
+           "for a space; 1 as they are; 2 one byte, as <0x41>.")
+      .def("pairs", [](nb::handle_t<Texts> self) { return Pairs{nb::borrow(self), nb::cast<const Texts&>(self)}; },
+           nb::sig("def pairs(self) -> Iterator[tuple[str, str]]"),
+           "The two sides of each one's space; ValueError at one that has none.");
 }

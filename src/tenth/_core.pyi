@@ -1,4 +1,4 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated
 
 import numpy
@@ -282,3 +282,48 @@ def skip_texts(raw: bytes, at: int, count: int) -> tuple:
     """
     (how many begin here, where the last of them begins, its length): it alone may reach beyond the bytes.
     """
+
+class TextPairs:
+    def __iter__(self, /):
+        """Implement iter(self)."""
+
+    def __next__(self, /):
+        """Implement next(self)."""
+
+class Texts:
+    """
+    Texts of a header, each a Python string only when it is asked for. Raises as ``texts``.
+    """
+
+    def __init__(self, raw: bytes, at: int, count: int) -> None: ...
+
+    @property
+    def end(self) -> int:
+        """The byte after the last."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> str: ...
+
+    def __iter__(self) -> Iterator: ...
+
+    def ids(self, without: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None) -> dict:
+        """
+        Text -> place, the last one's where there are several; of those without a mark.
+        """
+
+    def find(self, wanted: Iterable) -> dict:
+        """
+        The places of these texts, of those that are there; the last where there are several.
+        """
+
+    def joins_words(self, without: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None) -> bool:
+        """Whether one without a mark has U+2581 behind another character."""
+
+    def token_bytes(self, kinds: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], alphabet: Annotated[NDArray[numpy.uint16], dict(shape=(512), order='C', device='cpu', writable=False)] | None = None) -> tuple:
+        """
+        (the bytes of all tokens, where each ends). Kinds: 0 as a vocabulary writes them, in an alphabet of bytes or with U+2581 for a space; 1 as they are; 2 one byte, as <0x41>.
+        """
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """The two sides of each one's space; ValueError at one that has none."""

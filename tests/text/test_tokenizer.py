@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -12,6 +13,7 @@ from tenth.errors import ModelFileError, RequestError
 from tenth.text import TextStream, Tokenizer
 from tenth.text.bpe import MergeEncoder
 from tenth.text.pretokenizers import build_steps, pretokenizer, supported
+from tenth.weights.values import pack_texts
 from tests.text.vocabularies import PUBLISHED, SPECIAL, TEXTS, Metadata, published, scored
 
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -171,13 +173,16 @@ def test_what_is_no_unicode_or_no_token_is_refused() -> None:
 
 
 def test_ctrl_c_is_not_lost_while_the_library_takes_the_merges() -> None:
-    class Merges(list[str]):
+    class Merges:
         def __len__(self) -> int:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-            return super().__len__()
+            return 1
+
+        def pairs(self) -> Iterator[tuple[str, str]]:
+            return iter([("a", "b")])
 
     with pytest.raises(KeyboardInterrupt):
-        MergeEncoder(["a", "b", "ab"], Merges(["a b"]), pretokenizer("gpt-2"))
+        MergeEncoder(pack_texts(["a", "b", "ab"]), Merges(), pretokenizer("gpt-2"))
 
 
 class _Counting:

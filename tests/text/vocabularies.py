@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
+from tenth.weights.values import pack_texts
+
 TEXTS = [
          "Hello world, it's 2024! I'll pay $1,234.50 for 12345 items.",
          "don't DON'T We'Ve camelCase HTMLParser 3.14159",
@@ -39,6 +41,9 @@ class Metadata:
         return list(value) if isinstance(value, list) else value
 
     get_int = get_str = get_bool = get_ints = get_floats = get_strs = _get
+
+    def get_texts(self, key: str) -> Any:
+        return pack_texts(self._get(key))
 
 
 def split(pattern: str) -> dict[str, Any]:

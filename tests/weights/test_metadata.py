@@ -87,7 +87,7 @@ def test_text_that_is_not_utf8_is_refused_only_when_asked_for(tmp_path: Path) ->
     keys: list[tuple[Any, ...]] = [("bad", STR, b"\xff\xfe"), ("list", ARR, (STR, ["a", b"\xc3"])), ("good", U32, 1)]
     metadata = read_header(File(keys).write(tmp_path / "m.gguf")).metadata
     assert metadata.get_int("good") == 1
-    for key, getter in (("bad", metadata.get_str), ("list", metadata.get_strs)):
+    for key, getter in (("bad", metadata.get_str), ("list", metadata.get_strs), ("list", metadata.get_texts)):
         with pytest.raises(ModelFileError, match=f"{key} holds text that is not UTF-8"):
             getter(key)
 
@@ -139,8 +139,9 @@ def test_a_file_that_changed_after_the_header_was_read_is_refused(tmp_path: Path
     with pytest.raises(ModelFileError, match="the file ends inside t"):
         metadata.get_strs("t")
     path.write_bytes(b"\xff" * len(whole))
-    with pytest.raises(ModelFileError, match="t cannot be read"):
-        metadata.get_strs("t")
+    for getter in (metadata.get_strs, metadata.get_texts):
+        with pytest.raises(ModelFileError, match="t cannot be read"):
+            getter("t")
     path.unlink()
     with pytest.raises(ModelFileError, match="cannot read n"):
         metadata.get_ints("n")

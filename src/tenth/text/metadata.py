@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 Getter = Callable[..., Any]  # (key, default=…): the default for a missing key, else an error
+
+
+class Texts(Protocol):
+    """An array of texts of a file, each of which becomes a Python string when it is asked for.
+
+    See ``_core.Texts``; ``without`` and ``kinds`` have a number for each text.
+    """
+
+    # ruff: noqa: D102 — the names say it all
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int) -> str: ...
+    def __iter__(self) -> Iterator[str]: ...
+    def ids(self, without: npt.NDArray[np.uint8] | None = None) -> dict[str, int]: ...
+    def find(self, wanted: Iterable[str]) -> dict[str, int]: ...
+    def joins_words(self, without: npt.NDArray[np.uint8] | None = None) -> bool: ...
+    def token_bytes(self, kinds: npt.NDArray[np.uint8], alphabet: npt.NDArray[np.uint16] | None = None
+                    ) -> tuple[bytes, npt.NDArray[np.uint32]]: ...
+    def pairs(self) -> Iterator[tuple[str, str]]: ...
 
 
 class MetadataSource(Protocol):
     """The part of ``weights.Metadata`` that text reads. A getter gives ``default`` for a missing key, else raises."""
 
-    # ruff: noqa: D102 — the names say it all
     def has(self, key: str) -> bool: ...
     def keys(self) -> Iterable[str]: ...
     @property
@@ -26,3 +46,4 @@ class MetadataSource(Protocol):
     def get_floats(self) -> Getter: ...
     @property
     def get_strs(self) -> Getter: ...
+    def get_texts(self, key: str) -> Texts: ...

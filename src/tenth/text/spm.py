@@ -9,7 +9,6 @@ come out otherwise than from the model's own tokenizer; and for 256 thousand pie
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
 
@@ -17,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tenth.errors import ModelFileError
+from tenth.text.metadata import Texts
 from tenth.text.vocabulary import BYTE, CONTROL, DAMAGED, SPACE, UNKNOWN, UNUSED
 
 _WORD = re.compile(f"{SPACE}*[^{SPACE}]+|{SPACE}+")
-_SPACE_INSIDE = re.compile(f"[^{SPACE}\0]{SPACE}")
 _CACHED_WORDS = 4096
 _LONGEST_CACHED = 64
 
@@ -28,12 +27,12 @@ _LONGEST_CACHED = 64
 class ScoreEncoder:
     """Text without special tokens -> ids, by scores, with bytes for what the vocabulary lacks."""
 
-    def __init__(self, tokens: Sequence[str], scores: npt.NDArray[np.float32], types: npt.NDArray[np.uint8],
+    def __init__(self, tokens: Texts, scores: npt.NDArray[np.float32], types: npt.NDArray[np.uint8],
                  *, space_prefix: bool, unknown_id: int | None):
         self._scores = scores
         self._space_prefix = space_prefix
-        reserved = set(np.flatnonzero((types == CONTROL) | (types == UNKNOWN) | (types == BYTE)).tolist())
-        self._ids = {text: i for i, text in enumerate(tokens) if i not in reserved}
+        reserved = np.isin(types, (CONTROL, UNKNOWN, BYTE)).view(np.uint8)
+        self._ids = tokens.ids(reserved)
         self._unused = frozenset(np.flatnonzero(types == UNUSED).tolist())
         by_text = {tokens[i].upper(): i for i in np.flatnonzero(types == BYTE).tolist()}
         self._bytes = [by_text.get(f"<0X{byte:02X}>") for byte in range(256)]
@@ -42,7 +41,7 @@ class ScoreEncoder:
             raise ModelFileError("the vocabulary has neither a token for every byte nor an unknown token, expected one "
                                  "of the two", DAMAGED)
         # Words can be encoded (and remembered) one by one when no piece reaches over a space into the next word.
-        self._by_word = not _SPACE_INSIDE.search("\0".join(self._ids))
+        self._by_word = not tokens.joins_words(reserved)
         self._word = lru_cache(_CACHED_WORDS)(self._encode_word)
 
     def encode(self, text: str, *, first: bool) -> list[int]:

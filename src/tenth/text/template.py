@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import jinja2
@@ -11,7 +12,7 @@ from tenth.errors import Cause, ModelFileError, RequestError, TenthError
 from tenth.text import sandbox
 from tenth.text.allowance import LimitReached
 from tenth.text.families import SWITCHES, ThinkingFamily, family_of
-from tenth.text.metadata import MetadataSource
+from tenth.text.metadata import MetadataSource, Texts
 
 Message = Mapping[str, Any]
 _KEY = "tokenizer.chat_template"
@@ -40,29 +41,27 @@ class ChatTemplate:
     """One chat template.
 
     ``source``: where it comes from, in words. ``text``: the template itself. ``family``: how the model marks thinking,
-    None if it does not think. ``has_switch``: whether the template can be asked for thinking or none.
-    ``system_merged``: whether the last render put the system message into the first user message, because the template
-    refuses the system role.
+    None if it does not think. ``system_merged``: whether the last render put the system message into the first user
+    message, because the template refuses the system role.
     """
 
     def __init__(self, text: str, source: str, *, tokens: Mapping[str, str] | None = None, from_user: bool = False):
         self.text = text
         self.source = source
         self.family: ThinkingFamily | None = family_of(text)
-        self.has_switch = not sandbox.variables_of(text).isdisjoint(SWITCHES)
         self.system_merged = False
         self._tokens = dict(tokens or {})
         self._error = RequestError if from_user else ModelFileError
 
     @classmethod
     def from_metadata(cls, metadata: MetadataSource, override: str | None = None, *, name: str | None = None,
-                      vocabulary: Sequence[str] | None = None) -> ChatTemplate:
+                      vocabulary: Texts | None = None) -> ChatTemplate:
         """The template to use: ``override`` (its text), the file's (``name``: a variant), or one by vocabulary.
 
         ``vocabulary``: the file's tokens, which are read if they are not given.
         """
-        if vocabulary is None:
-            vocabulary = metadata.get_strs("tokenizer.ggml.tokens", default=())
+        if vocabulary is None and metadata.has("tokenizer.ggml.tokens"):
+            vocabulary = metadata.get_texts("tokenizer.ggml.tokens")
         tokens = _token_texts(metadata, vocabulary)
         if override is not None:
             return cls(override, "given by the user", tokens=tokens, from_user=True)
@@ -72,6 +71,11 @@ class ChatTemplate:
         if name:
             raise RequestError(f"the file has no chat template named {name!r}, it has: {', '.join(variants(metadata))}")
         return cls(*_fallback(vocabulary), tokens=tokens)
+
+    @cached_property
+    def has_switch(self) -> bool:
+        """Whether the template can be asked for thinking or none. Reading it takes 2 to 20 ms, so not while loading."""
+        return not sandbox.variables_of(self.text).isdisjoint(SWITCHES)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True,
                tools: Sequence[Mapping[str, Any]] | None = None, thinking: bool | None = None,
@@ -168,19 +172,20 @@ def _merge_system(messages: Sequence[Message]) -> list[Message] | None:
     return [{**messages[1], "content": f"{system}\n\n{user}"}, *messages[2:]]
 
 
-def _token_texts(metadata: MetadataSource, tokens: Sequence[str]) -> dict[str, str]:
+def _token_texts(metadata: MetadataSource, tokens: Texts | None) -> dict[str, str]:
     """``bos_token`` and ``eos_token`` as templates call them; "" where the file has none."""
     texts = {"bos_token": "", "eos_token": ""}
     for name in texts:
         token = metadata.get_int(f"tokenizer.ggml.{name}_id", default=None)
-        if token is not None and 0 <= token < len(tokens):
+        if tokens is not None and token is not None and 0 <= token < len(tokens):
             texts[name] = tokens[token]
     return texts
 
 
-def _fallback(tokens: Sequence[str]) -> tuple[str, str]:
+def _fallback(tokens: Texts | None) -> tuple[str, str]:
     """(template, where it comes from) for a file without one."""
+    found = tokens.find(token for token, _, _ in _FALLBACKS) if tokens is not None else {}
     for token, name, text in _FALLBACKS:
-        if token in tokens:
+        if token in found:
             return text, f"{name}, because the file has no chat template but the token {token}"
     return _PLAIN, "plain roles, because the file has no chat template and no tokens of a known one"

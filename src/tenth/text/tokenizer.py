@@ -8,7 +8,7 @@ asks for it (``parse_special``); what lies between goes to an encoder: merges (b
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from tenth.errors import ModelFileError, RequestError
 from tenth.text.bpe import MergeEncoder
-from tenth.text.metadata import MetadataSource
+from tenth.text.metadata import MetadataSource, Texts
 from tenth.text.pretokenizers import pretokenizer
 from tenth.text.spm import ScoreEncoder
 from tenth.text.unigram import UnigramEncoder
@@ -55,7 +55,7 @@ class Tokenizer:
         self._user_defined = _Matcher({text: i for text, i in special.items() if i not in secret})
 
     @classmethod
-    def from_metadata(cls, metadata: MetadataSource, tokens: Sequence[str] | None = None) -> Tokenizer:
+    def from_metadata(cls, metadata: MetadataSource, tokens: Texts | None = None) -> Tokenizer:
         """The tokenizer that the metadata describes. Keeps none of its lists. Raises ModelFileError for other kinds.
 
         ``tokens``: the file's, which are read if they are not given.
@@ -190,7 +190,7 @@ def _check_unicode(text: str) -> None:
                            hint="send valid Unicode") from None
 
 
-def build_tokenizer(metadata: MetadataSource, tokens: Sequence[str] | None = None) -> Tokenizer:
+def build_tokenizer(metadata: MetadataSource, tokens: Texts | None = None) -> Tokenizer:
     """See Tokenizer.from_metadata."""
     model = metadata.get_str("tokenizer.ggml.model", default=None)
     if model is None:
@@ -200,22 +200,22 @@ def build_tokenizer(metadata: MetadataSource, tokens: Sequence[str] | None = Non
         raise ModelFileError(f"tokenizer.ggml.model is {model!r}, expected one of {', '.join(MODELS)}",
                              hint="other kinds of vocabularies are not supported; give token ids instead")
     if tokens is None:
-        tokens = metadata.get_strs("tokenizer.ggml.tokens")
+        tokens = metadata.get_texts("tokenizer.ggml.tokens")
     return MODELS[model](metadata, tokens)
 
 
-def _merged(metadata: MetadataSource, tokens: Sequence[str], model: str = "gpt2") -> Tokenizer:
+def _merged(metadata: MetadataSource, tokens: Texts, model: str = "gpt2") -> Tokenizer:
     name = metadata.get_str("tokenizer.ggml.pre", default="") or "default"
     row = pretokenizer("gemma4" if model == "gemma4" else name)
     vocabulary = read_vocabulary(metadata, tokens, byte_level=row.byte_level)
-    encoder = MergeEncoder(tokens, metadata.get_strs("tokenizer.ggml.merges"), row)
+    encoder = MergeEncoder(tokens, metadata.get_texts("tokenizer.ggml.merges"), row)
     return Tokenizer(vocabulary, encoder,
                      add_bos=row.add_bos if model == "gemma4" else _flag(metadata, "add_bos_token", row.add_bos),
                      add_eos=_flag(metadata, "add_eos_token", False), space_prefix=False,
                      strip_after=frozenset(), escaped_spaces=not row.byte_level)
 
 
-def _scored(metadata: MetadataSource, tokens: Sequence[str]) -> Tokenizer:
+def _scored(metadata: MetadataSource, tokens: Texts) -> Tokenizer:
     vocabulary, scores = read_vocabulary(metadata, tokens, byte_level=False), _scores(metadata, tokens)
     space_prefix = _flag(metadata, "add_space_prefix", True)
     unknown = token_id(metadata, "unknown_token_id", len(tokens))
@@ -227,7 +227,7 @@ def _scored(metadata: MetadataSource, tokens: Sequence[str]) -> Tokenizer:
                      strip_after=_strip_after(metadata, vocabulary), escaped_spaces=True)
 
 
-def _scores(metadata: MetadataSource, tokens: Sequence[str]) -> npt.NDArray[np.float32]:
+def _scores(metadata: MetadataSource, tokens: Texts) -> npt.NDArray[np.float32]:
     scores = np.asarray(metadata.get_floats("tokenizer.ggml.scores"), dtype=np.float32)
     if len(scores) != len(tokens) or not np.isfinite(scores).all():
         raise ModelFileError(f"tokenizer.ggml.scores has {len(scores)} entries, expected {len(tokens)} finite numbers",
@@ -235,7 +235,7 @@ def _scores(metadata: MetadataSource, tokens: Sequence[str]) -> npt.NDArray[np.f
     return scores
 
 
-def _word_pieces(metadata: MetadataSource, tokens: Sequence[str]) -> Tokenizer:
+def _word_pieces(metadata: MetadataSource, tokens: Texts) -> Tokenizer:
     """BERT's: [CLS] in front and [SEP] behind. The ids are bert-base-uncased's where an old file does not say."""
     vocabulary, n = read_vocabulary(metadata, tokens, byte_level=False), len(tokens)
     first = token_id(metadata, "cls_token_id", n) if vocabulary.bos_id is None else vocabulary.bos_id
@@ -253,7 +253,7 @@ def _word_pieces(metadata: MetadataSource, tokens: Sequence[str]) -> Tokenizer:
                      escaped_spaces=False)
 
 
-def _most_likely(metadata: MetadataSource, tokens: Sequence[str]) -> Tokenizer:
+def _most_likely(metadata: MetadataSource, tokens: Texts) -> Tokenizer:
     """XLM-RoBERTa's: <s> in front and </s> behind."""
     vocabulary = read_vocabulary(metadata, tokens, byte_level=False)
     unknown = token_id(metadata, "unknown_token_id", len(tokens))
@@ -278,7 +278,7 @@ def _strip_after(metadata: MetadataSource, vocabulary: Vocabulary) -> frozenset[
 
 
 # The names are those of tokenizer.ggml.model.
-MODELS: dict[str, Callable[[MetadataSource, Sequence[str]], Tokenizer]] = {
+MODELS: dict[str, Callable[[MetadataSource, Texts], Tokenizer]] = {
     "gpt2": _merged, "llama": _scored, "gemma4": partial(_merged, model="gemma4"), "bert": _word_pieces,
     "t5": _most_likely,
 }

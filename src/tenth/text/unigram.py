@@ -6,15 +6,13 @@ each word becomes its most likely row of pieces. Steps as in the tokenizer.json 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer as LibraryTokenizer
 from tokenizers import models, normalizers, pre_tokenizers
 
 from tenth.errors import ModelFileError
-from tenth.text.metadata import MetadataSource
+from tenth.text.metadata import MetadataSource, Texts
 from tenth.text.vocabulary import DAMAGED, NORMAL, USER_DEFINED
 
 _KEY = "tokenizer.ggml.precompiled_charsmap"
@@ -23,7 +21,7 @@ _KEY = "tokenizer.ggml.precompiled_charsmap"
 class UnigramEncoder:
     """Text without special tokens -> ids. Only tokens of the types normal and user-defined are pieces of words."""
 
-    def __init__(self, metadata: MetadataSource, tokens: Sequence[str], scores: npt.NDArray[np.float32],
+    def __init__(self, metadata: MetadataSource, tokens: Texts, scores: npt.NDArray[np.float32],
                  types: npt.NDArray[np.uint8], unknown_id: int):
         # What no text can be: normalised text holds no NUL.
         pieces = [(token if kind in (NORMAL, USER_DEFINED) else f"\0{i}", float(score))

@@ -7,15 +7,13 @@ Token types and key names are those of GGUF (``tokenizer.ggml.token_type``: 1 no
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from tenth.errors import ModelFileError
-from tenth.text.metadata import MetadataSource
+from tenth.text.metadata import MetadataSource, Texts
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 SPACE = "\u2581"  # how SentencePiece writes a space
@@ -36,7 +34,8 @@ _MARKERS = ("<think>", "</think>", "[THINK]", "[/THINK]", "<seed:think>", "</see
             "<|END_THINKING|>", "<|channel>", "<channel|>", "<thinking>", "</thinking>", "<unused94>", "<unused95>",
             "<\uff5cbegin\u2581of\u2581thought\uff5c>")
 _HARMONY = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>", "<|end|>")
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
+# How tokens of each type are read: 0 as the vocabulary writes them, 1 as they are, 2 as one byte (see _core.Texts).
+_READ_AS = np.array([0, 0, 1, 1, 1, 0, 2], np.uint8)
 
 
 def gpt2_byte_of() -> dict[str, int]:
@@ -73,19 +72,18 @@ class Vocabulary:
     stop_ids: frozenset[int]
 
 
-def read_vocabulary(metadata: MetadataSource, tokens: Sequence[str], *, byte_level: bool) -> Vocabulary:
+def read_vocabulary(metadata: MetadataSource, tokens: Texts, *, byte_level: bool) -> Vocabulary:
     """The vocabulary of a file. ``tokens``: ``tokenizer.ggml.tokens``. Raises ModelFileError for what cannot be."""
     if not len(tokens):
         raise ModelFileError("tokenizer.ggml.tokens is empty, expected at least one token", DAMAGED)
     types = _read_types(metadata, len(tokens))
-    raw = _raw_bytes(tokens, types)
     special = (types == CONTROL) | (types == USER_DEFINED) | (types == UNKNOWN)
     names = {tokens[i]: i for i in np.flatnonzero(special).tolist()}
     stops = _stop_ids(metadata, tokens, types, names)
     visible = _visible(names)
     hidden = set(np.flatnonzero((types == CONTROL) | (types == UNKNOWN) | ((types == UNUSED) & byte_level)).tolist())
     return Vocabulary(
-        size=len(tokens), types=types, pieces=_pieces(tokens, raw, byte_level=byte_level),
+        size=len(tokens), types=types, pieces=_pieces(tokens, types, byte_level=byte_level),
         special={text: i for text, i in names.items() if text},
         hidden=frozenset((hidden | stops) - visible),
         bos_id=token_id(metadata, "bos_token_id", len(tokens)),
@@ -114,10 +112,9 @@ def token_id(metadata: MetadataSource, name: str, size: int) -> int | None:
     return int(value)
 
 
-def _stop_ids(metadata: MetadataSource, tokens: Sequence[str], types: npt.NDArray[np.uint8],
+def _stop_ids(metadata: MetadataSource, tokens: Texts, types: npt.NDArray[np.uint8],
               names: dict[str, int]) -> set[int]:
-    wanted = {*_END_TEXTS, *_END_TEXTS_IF_CONTROL}
-    by_text = {text: i for i, text in enumerate(tokens) if text in wanted}
+    by_text = tokens.find(_END_TEXTS + _END_TEXTS_IF_CONTROL)
     # gpt-oss and solar-open end an answer elsewhere: there <|end|> only closes one message of several, also where a key
     # of the file names it.
     has_messages = any(by_text.keys() >= {other, calls, "<|end|>"} for other, calls in (
@@ -136,50 +133,10 @@ def _visible(names: dict[str, int]) -> set[int]:
     return {names[text] for text in texts if text in names}
 
 
-def _raw_bytes(tokens: Sequence[str], types: npt.NDArray[np.uint8]) -> dict[int, bytes]:
-    """Tokens whose text stands for itself (special), or for one byte."""
-    raw = {}
-    for i in np.flatnonzero(types != NORMAL).tolist():
-        match = _BYTE_TOKEN.match(tokens[i]) if types[i] == BYTE else None
-        if match:
-            raw[i] = bytes([int(match[1], 16)])
-        elif types[i] != UNUSED:
-            raw[i] = tokens[i].encode("utf-8", "replace")
-    return raw
-
-
-def _pieces(tokens: Sequence[str], raw: dict[int, bytes], *, byte_level: bool) -> TokenBytes:
-    """All tokens as bytes, made in a few array operations: a loop over 150 thousand strings costs ten times as much."""
-    code_points = np.frombuffer("".join(tokens).encode("utf-32-le", "surrogatepass"), np.uint32)
-    char_ends = np.cumsum(np.fromiter(map(len, tokens), np.int64, len(tokens)))
+def _pieces(tokens: Texts, types: npt.NDArray[np.uint8], *, byte_level: bool) -> TokenBytes:
+    alphabet = None
     if byte_level:
-        lookup = np.full(0x200, 256, np.uint16)
+        alphabet = np.full(0x200, 0x100, np.uint16)
         for char, byte in gpt2_byte_of().items():
-            lookup[ord(char)] = byte
-        mapped = lookup[np.minimum(code_points, 0x1FF)]
-        plain = np.zeros(len(code_points) + 1, np.int64)
-        np.cumsum(mapped > 255, out=plain[1:])
-        foreign = np.flatnonzero(plain[char_ends] != plain[np.concatenate(([0], char_ends[:-1]))])
-        raw = {i: tokens[i].encode("utf-8", "replace") for i in foreign.tolist()} | raw
-        blob, ends = mapped.astype(np.uint8).tobytes(), char_ends
-    else:
-        code_points = np.where(code_points == ord(SPACE), ord(" "), code_points).astype("<u4")
-        code_points[(code_points >= 0xD800) & (code_points < 0xE000)] = ord("?")
-        widths = np.ones(len(code_points) + 1, np.int64)
-        widths[0] = 0
-        for limit in (0x80, 0x800, 0x10000):
-            widths[1:] += code_points >= limit
-        blob, ends = code_points.tobytes().decode("utf-32-le").encode(), np.cumsum(widths)[char_ends]
-    return _replace(blob, ends, raw)
-
-
-def _replace(blob: bytes, ends: npt.NDArray[np.int64], raw: dict[int, bytes]) -> TokenBytes:
-    """The same bytes with the tokens in ``raw`` exchanged."""
-    starts = np.concatenate(([0], ends[:-1]))
-    lengths = ends - starts
-    parts, at = [], 0
-    for token in sorted(raw):
-        parts += [blob[at : starts[token]], raw[token]]
-        at = int(ends[token])
-        lengths[token] = len(raw[token])
-    return TokenBytes(b"".join([*parts, blob[at:]]), np.cumsum(lengths).astype(np.uint32))
+            alphabet[ord(char)] = byte
+    return TokenBytes(*tokens.token_bytes(_READ_AS[types], alphabet))

@@ -7,13 +7,13 @@ files; of older ones the vocabulary tells it: one that was made of lower-case te
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from tokenizers import Tokenizer as LibraryTokenizer
 from tokenizers import models, normalizers, pre_tokenizers
 
 from tenth.errors import ModelFileError
-from tenth.text.metadata import MetadataSource
+from tenth.text.metadata import MetadataSource, Texts
 from tenth.text.vocabulary import DAMAGED, SPACE
 
 LONGEST_WORD = 100  # characters; a longer one is unknown (transformers' BertTokenizer)
@@ -23,7 +23,7 @@ _KEY = "tokenizer.ggml.normalizer"
 class WordPieceEncoder:
     """Text without special tokens -> ids. ``special``: the ids of tokens that are no pieces of words."""
 
-    def __init__(self, metadata: MetadataSource, tokens: Sequence[str], special: Iterable[int], unknown_id: int):
+    def __init__(self, metadata: MetadataSource, tokens: Texts, special: Iterable[int], unknown_id: int):
         names = [_bert_name(token) for token in tokens]
         for i in special:
             names[i] = tokens[i]
@@ -51,5 +51,5 @@ def _bert_name(token: str) -> str:
     return token if token.startswith("[") and token.endswith("]") and len(token) > 1 else "##" + token
 
 
-def _has_capitals(tokens: Sequence[str]) -> bool:
+def _has_capitals(tokens: Texts) -> bool:
     return any(token != token.lower() for token in tokens if not token.lstrip(SPACE).startswith("["))

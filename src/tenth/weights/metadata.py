@@ -15,8 +15,9 @@ from typing import Any, Final, Literal, NoReturn, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from tenth import _core
 from tenth.errors import ModelFileError
-from tenth.weights.values import Stored
+from tenth.weights.values import Stored, pack_texts
 
 D = TypeVar("D")
 
@@ -146,6 +147,13 @@ class Metadata:
             return default
         self._check_array(key, "texts", {"str"}, count)
         return self.value(key)
+
+    def get_texts(self, key: str) -> _core.Texts:
+        """An array of texts as it is stored, which become Python strings one by one when they are asked for."""
+        self._absent(key, REQUIRED)
+        self._check_array(key, "texts", {"str"}, None)
+        value = self._values[key]
+        return value.load_texts(key) if isinstance(value, Stored) else pack_texts(value)
 
     @overload
     def get_ints(

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from tenth import _core
 from tenth.errors import ModelFileError
 from tenth.weights.reader import INCOMPLETE, U32, U64, HeaderReader
 
+T = TypeVar("T")
 BOOL, STRING, ARRAY = 7, 8, 9
 
 # GGUF id -> (name, layout). The NumPy type of an array is the layout's own format string.
@@ -64,22 +66,30 @@ class Stored:
 
     def load(self, key: str) -> Any:
         """The value: str, list of str, NumPy array, or list of those. ModelFileError when it cannot be had."""
+        if self.type_id == STRING:
+            return self._made(key, bytes.decode)
+        return self._made(key, lambda raw: _whole(raw, *_array(raw, 0, self.element_id, self.count)))
+
+    def load_texts(self, key: str) -> _core.Texts:
+        """An array of texts, none of them a Python string yet. ModelFileError as ``load``."""
+        def texts(raw: bytes) -> _core.Texts:
+            found = _core.Texts(raw, 0, self.count)
+            return _whole(raw, found, found.end)
+
+        return self._made(key, texts)
+
+    def _made(self, key: str, make: Callable[[bytes], T]) -> T:
         if self.n_bytes > MAX_VALUE_BYTES:
             raise ModelFileError(f"{self.path}: {key} is {self.n_bytes} bytes long, expected at most {MAX_VALUE_BYTES}",
                                  INCOMPLETE)
         raw = self._read(key)
         try:
-            if self.type_id == STRING:
-                return raw.decode()
-            value, end = _array(raw, 0, self.element_id, self.count)
-            if end != len(raw):
-                raise ValueError(f"its elements end at byte {end} of {len(raw)}")
+            return make(raw)
         except UnicodeDecodeError as error:
             found = error.object[:32]
             raise ModelFileError(f"{self.path}: {key} holds text that is not UTF-8 ({found!r})", INCOMPLETE) from None
         except (struct.error, OverflowError, ValueError, KeyError) as error:
             raise ModelFileError(f"{self.path}: {key} cannot be read: {error}", INCOMPLETE) from None
-        return value
 
     def _read(self, key: str) -> bytes:
         try:
@@ -128,6 +138,18 @@ def _skip_array(reader: HeaderReader, key: str, depth: int) -> Stored:
     else:
         reader.fail(f"{key} is an array of the unknown type {element_id}, expected 0 to 12")
     return Stored(reader.path, start, reader.position - start, ARRAY, element_id, count)
+
+
+def _whole(raw: bytes, value: T, end: int) -> T:
+    if end != len(raw):
+        raise ValueError(f"its elements end at byte {end} of {len(raw)}")
+    return value
+
+
+def pack_texts(texts: Iterable[str]) -> _core.Texts:
+    """Texts as a file would store them."""
+    raw = [text.encode() for text in texts]
+    return _core.Texts(b"".join(U64.pack(len(text)) + text for text in raw), 0, len(raw))
 
 
 def _array(raw: bytes, at: int, element_id: int, count: int) -> tuple[Any, int]:
