@@ -111,16 +111,27 @@ std::vector<uint8_t> quantized(const KernelTable& table, const float* x, int64_t
   return q8;
 }
 
+std::vector<uint8_t> rounded_to_bf16(const KernelTable& table, const float* x, int64_t n, int64_t k, int misalign, uint8_t behind) {
+  std::vector<uint8_t> rows((size_t)(buffer_bytes(Dtype::bf16, n, k) + misalign), behind);
+  for (int64_t r = 0; r < n; r++) table.round_bf16(x + r * k, k, (uint16_t*)(rows.data() + misalign) + r * row_stride(Dtype::bf16, k));
+  return rows;
+}
+
 nb::ndarray<nb::numpy, uint8_t> give_bytes(const std::vector<uint8_t>& bytes) {
   std::unique_ptr<uint8_t[]> copy(new uint8_t[bytes.size()]);
   std::copy(bytes.begin(), bytes.end(), copy.get());
   return give(std::move(copy), {bytes.size()});
 }
 
-nb::ndarray<nb::numpy, uint8_t> q8_tiles(const std::string& isa, Floats2 x) {
+std::vector<uint8_t> rounded_to(Dtype dtype, const KernelTable& table, const float* x, int64_t n, int64_t k) {
+  return dtype == Dtype::bf16 ? rounded_to_bf16(table, x, n, k, 0, 0) : quantized(table, x, n, k, 0);
+}
+
+nb::ndarray<nb::numpy, uint8_t> round_rows(const std::string& isa, const std::string& dtype, Floats2 x) {
   const int64_t n = (int64_t)x.shape(0), k = (int64_t)x.shape(1);
   if (n == 0 || k == 0 || k % Q8_BLOCK) throw nb::value_error("x needs rows of a positive multiple of 32 values");
-  return give_bytes(quantized(table_named(isa), x.data(), n, k, 0));
+  if (dtype != "q8" && dtype != "bf16") throw nb::value_error("rows are rounded to q8 or bf16");
+  return give_bytes(rounded_to(dtype == "q8" ? Dtype::q8 : Dtype::bf16, table_named(isa), x.data(), n, k));
 }
 
 // Joined by a plain product of numbers, which is the same everywhere.
@@ -130,18 +141,20 @@ nb::object gated(const std::string& isa, const std::string& name, Bytes1 gate, B
   const int64_t n = (int64_t)x.shape(0), pairs = panels_of(format, gate, out_rows, k) / 2;
   panels_of(format, up, out_rows, k);
   if (!format.gated) return nb::none();
-  if ((int64_t)x.shape(1) != k || n % TILE_ROWS || n == 0 || out_rows % Q8_BLOCK || parts < 1)
+  const bool tiles = format.input == Dtype::q8;
+  if ((int64_t)x.shape(1) != k || (tiles && n % TILE_ROWS) || n == 0 || out_rows % Q8_BLOCK || parts < 1)
     throw nb::value_error("gated needs whole tiles of k values and outputs by 32");
-  const std::vector<uint8_t> q8 = quantized(table, x.data(), n, k, 0);
-  std::vector<uint8_t> y((size_t)q8_bytes(n, out_rows));
+  const std::vector<uint8_t> given = rounded_to(format.input, table, x.data(), n, k);
+  std::vector<uint8_t> y((size_t)buffer_bytes(format.input, n, out_rows));
   GatedProduct p;
   p.gate.panels = gate.data();
   p.gate.n_blocks = blocks_of(format, k);
   p.gate.out_rows = out_rows;
-  p.gate.x = q8.data();
+  p.gate.x = given.data();
+  p.gate.x_stride = row_stride(format.input, k);
   p.gate.n_rows = n;
   p.up_panels = up.data();
-  p.q8 = y.data();
+  p.rounded = y.data();
   p.join = [](const float* a, const float* b, float* out, int64_t count) {
     for (int64_t i = 0; i < count; i++) out[i] = a[i] * b[i];
   };
@@ -194,8 +207,9 @@ nb::ndarray<nb::numpy, float> product(const std::string& isa, const std::string&
   std::vector<uint8_t> floats((size_t)(4 * n * k + misalign));
   std::memcpy(floats.data() + misalign, x.data(), (size_t)(4 * n * k));
   const float* x_data = (const float*)(floats.data() + misalign);
-  std::vector<uint8_t> q8;
-  if (format.q8_input) q8 = quantized(table, x_data, n, k, misalign);
+  std::vector<uint8_t> rounded;
+  if (format.input == Dtype::q8) rounded = quantized(table, x_data, n, k, misalign);
+  if (format.input == Dtype::bf16) rounded = rounded_to_bf16(table, x_data, n, k, misalign, 0xff);  // what lies behind a row counts nothing
   const int64_t y_stride = out_rows + GAP;
   std::vector<float> y((size_t)(n * y_stride + misalign / 4), UNTOUCHED);
 
@@ -203,8 +217,8 @@ nb::ndarray<nb::numpy, float> product(const std::string& isa, const std::string&
   p.panels = panels.get() + misalign;
   p.n_blocks = blocks_of(format, k);
   p.out_rows = out_rows;
-  p.x = format.q8_input ? (const void*)(q8.data() + misalign) : (const void*)x_data;
-  p.x_stride = k;
+  p.x = rounded.empty() ? (const void*)x_data : (const void*)(rounded.data() + misalign);
+  p.x_stride = row_stride(format.input, k);
   p.n_rows = n;
   p.y = y.data() + misalign / 4;
   p.y_stride = y_stride;
@@ -243,13 +257,14 @@ std::vector<std::string> kernel_isas() {
 }
 
 nb::list formats() {
+  constexpr const char* inputs[] = {"f32", "q8", "i32", "bf16"};
   nb::list rows;
   const KernelTable* table = nullptr;
   kernel_tables(&table, 1);
   if (!table) return rows;
   for (int i = 0; i < table->n_formats; i++) {
     const FormatKernels& f = table->formats[i];
-    rows.append(nb::make_tuple(f.name, f.gguf_id, f.block_weights, f.block_bytes, f.panel_block_bytes, f.q8_input));
+    rows.append(nb::make_tuple(f.name, f.gguf_id, f.block_weights, f.block_bytes, f.panel_block_bytes, inputs[int(f.input)]));
   }
   return rows;
 }
@@ -270,16 +285,16 @@ void bind_kernels(nb::module_& m) {
   m.def("kernel_isas", &kernel_isas, "Instruction sets this CPU can run, slowest first.");
   m.def("kernel_isa", [] { return kernel_table().isa; }, "The instruction set in use. Raises ResourceError.");
   m.def("formats", &formats,
-        "Weight formats: (name, gguf_id, block_weights, block_bytes, panel_block_bytes, q8_input).");
+        "Weight formats: (name, gguf_id, block_weights, block_bytes, panel_block_bytes, what activations are rounded to).");
   m.def("pack", &pack, "isa"_a, "format"_a, "raw"_a, "File rows, uint8 [rows, row_bytes], as panels: uint8 [bytes].");
   m.def("not_finite_rows", &not_finite_rows, "isa"_a, "format"_a, "raw"_a,
         "Numbers of the file rows that hold a scale, minimum or float weight that is infinite or NaN.");
   m.def("decode_row", &decode_row, "isa"_a, "format"_a, "packed"_a, "out_rows"_a, "k"_a, "row"_a,
         "One row of packed weights as float32 [k].");
   m.def("quantize", &quantize, "isa"_a, "x"_a, "x, float32 [n, k], as int8 [n, k] and scales float32 [n, k / 32].");
-  m.def("q8_tiles", &q8_tiles, "isa"_a, "x"_a, "x, float32 [n, k], as the bytes of a q8 buffer.");
+  m.def("round_rows", &round_rows, "isa"_a, "dtype"_a, "x"_a, "x, float32 [n, k], as the bytes of a q8 or bf16 buffer.");
   m.def("gated", &gated, "isa"_a, "format"_a, "gate"_a, "up"_a, "out_rows"_a, "k"_a, "x"_a, "parts"_a = 1,
-        "q8_tiles((x @ gate.T) * (x @ up.T)) without storing either, for whole tiles and outputs by 32, in `parts` calls; None where there is no such kernel.");
+        "round_rows((x @ gate.T) * (x @ up.T)) to what the format reads, without storing either, for outputs by 32 and, to q8, whole tiles, in `parts` calls; None where there is no such kernel.");
   m.def("product", &product, "isa"_a, "format"_a, "packed"_a, "out_rows"_a, "k"_a, "x"_a, "splits"_a = 1,
         "bias"_a = nb::none(), "residual"_a = nb::none(), "misalign"_a = 0,
         "x @ W.T (+ bias) (+ residual), float32 [n, out_rows], computed in `splits` slices on as many threads.");

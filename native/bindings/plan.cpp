@@ -41,13 +41,12 @@ Operand operand_from(nb::tuple t) {  // (kind, at, width, rows, dtype, inner), s
   Operand o;
   expect(nb::len(t) == 6, "plan: an operand has six parts");
   const int kind = nb::cast<int>(t[0]), rows = nb::cast<int>(t[3]), dtype = nb::cast<int>(t[4]);
-  expect(kind >= 0 && kind <= 6 && rows >= 0 && rows <= 2 && dtype >= 0 && dtype <= 2, "plan: operand kind, rows or dtype");
+  expect(kind >= 0 && kind <= 6 && rows >= 0 && rows <= 2 && dtype >= 0 && dtype <= 3, "plan: operand kind, rows or dtype");
   o.kind = Operand::Kind(kind);
   o.at = nb::cast<int64_t>(t[1]);
   o.width = nb::cast<int64_t>(t[2]);
   o.rows = Rows(rows);
-  o.q8 = Operand::Dtype(dtype) == Operand::Dtype::q8;
-  o.i32 = Operand::Dtype(dtype) == Operand::Dtype::i32;
+  o.dtype = Dtype(dtype);
   o.inner = nb::cast<int64_t>(t[5]);
   return o;
 }

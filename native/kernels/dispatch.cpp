@@ -70,7 +70,7 @@ struct LaidOver {
   std::vector<FormatKernels> rows;
   KernelTable table;
   LaidOver(const char* isa, const KernelTable& under, std::initializer_list<const OtherProducts*> over)
-      : rows(under.formats, under.formats + under.n_formats), table{isa, rows.data(), under.n_formats, under.quantize} {
+      : rows(under.formats, under.formats + under.n_formats), table{isa, rows.data(), under.n_formats, under.quantize, under.round_bf16} {
     for (const OtherProducts* products : over)
       for (int i = 0; i < products->n; i++)
         for (FormatKernels& row : rows)

@@ -18,13 +18,14 @@ constexpr int kBlockSpans = 2, kBlockTokens = kBlockSpans * kSpanTokens, kBlockP
 
 // What one worker needs, in floats; every part begins at a cache line.
 struct Room {
-  int64_t attention, pages, queries, rows, keys, values, q8, totals;
+  int64_t attention, pages, queries, rows, keys, values, q8, bf16, totals;
   Room(const ExpandedShape& shape, int64_t n_rows)
       : attention(round_up_32(attention_scratch(std::max(shape.key(), shape.value)))), pages(kBlockPages * shape.page().layer_bytes() / 4),
         queries(kQueryTile * round_up_32(shape.key())), rows(kSpanTokens * round_up_32(shape.latent + shape.rotated)),
         keys(kSpanTokens * round_up_32(shape.key())), values(kSpanTokens * round_up_32(shape.value)),
-        q8(round_up_32((q8_bytes(kSpanTokens, shape.latent / Q8_BLOCK * Q8_BLOCK) + 3) / 4)), totals(n_rows * attention_partial(shape.value)) {}
-  int64_t floats() const { return attention + pages + queries + rows + keys + values + q8 + totals; }
+        q8(round_up_32((q8_bytes(kSpanTokens, shape.latent / Q8_BLOCK * Q8_BLOCK) + 3) / 4)),
+        bf16(kSpanTokens * bf16_row_bytes(shape.latent) / 4), totals(n_rows * attention_partial(shape.value)) {}
+  int64_t floats() const { return attention + pages + queries + rows + keys + values + q8 + bf16 + totals; }
 };
 
 class Expanded {
@@ -34,7 +35,7 @@ class Expanded {
         room_(shape_, 0), keys_(s.matrix(i.in[3])), values_(s.matrix(i.in[4])) {
     float* at = s.scratch_of(thread);
     for (auto [part, size] : {std::pair(&attention_, room_.attention), {&pages_at_, room_.pages}, {&queries_, room_.queries}, {&latents_, room_.rows},
-                              {&key_rows_, room_.keys}, {&value_rows_, room_.values}, {&q8_, room_.q8}, {&totals_, room_.totals}}) {
+                              {&key_rows_, room_.keys}, {&value_rows_, room_.values}, {&q8_, room_.q8}, {&bf16_, room_.bf16}, {&totals_, room_.totals}}) {
       *part = at;
       at += size;
     }
@@ -77,8 +78,9 @@ class Expanded {
     const int64_t width = layer_.shape.head_dim;
     for (int t = 0; t < n; t += kPageTokens)
       s_.rows->latent_rows(s_.pages[sequence][(first + t) / kPageTokens] + layer_.offset, layer_.shape, std::min(n - t, kPageTokens), latents_ + t * width);
-    if (keys_.format->q8_input || values_.format->q8_input)
-      s_.linear->quantize(latents_, width, n, shape_.latent, 0, (n + TILE_ROWS - 1) / TILE_ROWS, q8_);
+    if (reads(Dtype::q8)) s_.linear->quantize(latents_, width, n, shape_.latent, 0, (n + TILE_ROWS - 1) / TILE_ROWS, q8_);
+    for (int t = 0; t < n && reads(Dtype::bf16); t++)
+      s_.linear->round_bf16(latents_ + t * width, shape_.latent, (uint16_t*)bf16_ + t * row_stride(Dtype::bf16, shape_.latent));
     multiply(keys_, head, 0, shape_.nope, n, key_rows_, shape_.key());
     multiply(values_, head, i_.attributes.first, shape_.value, n, value_rows_, shape_.value);
     for (int t = 0; t < n; t++) {
@@ -88,6 +90,9 @@ class Expanded {
     }
   }
 
+  // Whether latents meet a matrix as such numbers.
+  bool reads(Dtype input) const { return keys_.format->input == input || values_.format->input == input; }
+
   // The rows [first, first + n_out) of the head's times the latents.
   void multiply(const Matrix& m, int64_t head, int64_t first, int64_t n_out, int n, float* y, int64_t stride) {
     Product p;
@@ -96,8 +101,9 @@ class Expanded {
     p.panels = m.panels + (head * (m.out_rows / i_.attributes.n_heads) + first) / PANEL_ROWS * m.panel_bytes();
     p.last_panel = n_out / PANEL_ROWS;
     p.n_rows = n;
-    p.x = m.format->q8_input ? q8_ : latents_;
-    p.x_stride = layer_.shape.head_dim;
+    const Dtype input = m.format->input;
+    p.x = input == Dtype::q8 ? q8_ : input == Dtype::bf16 ? bf16_ : latents_;
+    p.x_stride = input == Dtype::bf16 ? row_stride(input, shape_.latent) : layer_.shape.head_dim;
     p.y = y;
     p.y_stride = stride;
     m.format->product(p);
@@ -133,7 +139,7 @@ class Expanded {
   const KvShape page_;
   const Room room_;
   const Matrix &keys_, &values_;
-  float *attention_, *pages_at_, *queries_, *latents_, *key_rows_, *value_rows_, *q8_, *totals_;  // in the scratch
+  float *attention_, *pages_at_, *queries_, *latents_, *key_rows_, *value_rows_, *q8_, *bf16_, *totals_;  // in the scratch
   std::vector<uint8_t*> pages_;  // by position / 32, those of a block
 };
 

@@ -92,8 +92,7 @@ class Call {
 
   static int64_t scratch(const Instruction& i, const Parts& p, int64_t rows) {
     const int64_t n_experts = p.experts[i.in[2].at].n_experts(), inner = i.in[0].inner;
-    const int64_t floats = i.in[0].q8 ? q8_bytes(rows, inner) : 4 * rows * inner;
-    return round_up64(Groups::bytes(n_experts, rows * i.in[1].width)) + floats;
+    return round_up64(Groups::bytes(n_experts, rows * i.in[1].width)) + buffer_bytes(i.in[0].dtype, rows, inner);
   }
 
   void run() {
@@ -152,7 +151,7 @@ class Call {
       p.n_blocks = m.n_blocks();
       p.out_rows = m.out_rows;
       p.x = rows_;
-      p.x_stride = x_.inner;
+      p.x_stride = row_stride(x_.dtype, x_.inner);
       p.n_rows = rows_of(expert);
       p.y = s_.floats(i_.out[w]);
       p.y_stride = m.out_rows;
@@ -176,7 +175,8 @@ class Call {
   // Sets rows_ to the rows of x that go to this expert, side by side.
   void gather(int64_t expert) {
     gathered_of_ = expert;
-    const int64_t n = rows_of(expert), width = x_.inner;
+    const int64_t n = rows_of(expert), width = x_.inner, row_bytes = buffer_bytes(x_.dtype, 1, width);
+    const bool tiles = x_.dtype == Dtype::q8;
     const int32_t* pairs = groups_.pairs + groups_.starts[expert];
     uint8_t* source = s_.arena + x_.at;
     rows_ = n_rows_ * each_ == 1 ? source : gathered_;
@@ -184,10 +184,10 @@ class Call {
     const Q8Rows from{source, n_rows_ * each_, width / Q8_BLOCK}, to{gathered_, n, width / Q8_BLOCK};
     for (int64_t r = 0; r < n; r++) {
       const int64_t row = each_ == 1 ? pairs[r] / k_ : pairs[r];
-      if (x_.q8) copy_q8_row(&from, row, to, r);
-      else std::memcpy(gathered_ + r * width * 4, source + row * width * 4, width * 4);
+      if (tiles) copy_q8_row(&from, row, to, r);
+      else std::memcpy(gathered_ + r * row_bytes, source + row * row_bytes, row_bytes);
     }
-    if (!x_.q8) return;
+    if (!tiles) return;
     const int64_t last = (n - 1) / TILE_ROWS;
     for (int64_t r = n; r < last * TILE_ROWS + to.columns(last); r++) copy_q8_row(nullptr, 0, to, r);
   }

@@ -21,7 +21,8 @@ void run_head_linear(const Instruction& i, Step& s, int) {
   const Operand &x = i.in[0], &y = i.out[0];
   const Matrix& m = s.matrix(i.in[1]);
   const int64_t n = s.rows_of(x), rows = m.out_rows / a.n_heads, k = m.columns;
-  const int64_t step = x.q8 ? TILE_ROWS : std::max<int64_t>(n, 1);
+  const bool tiles = x.dtype == Dtype::q8;
+  const int64_t step = tiles ? TILE_ROWS : std::max<int64_t>(n, 1);
   for (int64_t head; (head = s.claim(i)) < a.n_heads;)
     for (int64_t row = 0; row < n; row += step) {
       Product p;
@@ -30,9 +31,9 @@ void run_head_linear(const Instruction& i, Step& s, int) {
       p.panels = m.panels + (head * rows + a.first) / PANEL_ROWS * m.panel_bytes();
       p.last_panel = a.n_rows / PANEL_ROWS;
       p.n_rows = std::min(step, n - row);
-      p.x = x.q8 ? q8_of(s.arena + x.at, row / TILE_ROWS, p.n_rows, k / Q8_BLOCK, a.n_heads, head)
-                 : (const uint8_t*)(s.floats(x) + head * k);
-      p.x_stride = x.width;
+      p.x = tiles ? q8_of(s.arena + x.at, row / TILE_ROWS, p.n_rows, k / Q8_BLOCK, a.n_heads, head)
+                 : s.arena + x.at + head * k * (x.dtype == Dtype::bf16 ? 2 : 4);
+      p.x_stride = row_stride(x.dtype, x.width);
       p.y = s.floats(y) + row * y.width + head * a.n_rows;
       p.y_stride = y.width;
       m.format->product(p);

@@ -17,14 +17,17 @@ void need_counts(const Instruction& i, size_t least_in, size_t most_in, size_t o
   need(i, i.in.size() >= least_in && i.in.size() <= most_in && i.out.size() == out, "number of operands");
 }
 
-bool is_floats(const Operand& o) { return o.kind == Kind::arena && !o.q8 && !o.i32; }
+bool is_floats(const Operand& o) { return o.kind == Kind::arena && o.dtype == Dtype::f32; }
 bool is_alike(const Operand& a, const Operand& b) { return a.width == b.width && a.rows == b.rows; }
 
-// Whether o is what an op ending in "q8" (or quantize) writes, or plain floats for the others.
-bool is_result(const Instruction& i, const Operand& o) {
-  const std::string name = i.op->name;
-  return o.kind == Kind::arena && !o.i32 && o.q8 == (name == "quantize" || name.ends_with("_q8"));
+// What an op writes by its name: rounded numbers where it ends in their dtype, else floats.
+Dtype result_of(const std::string& name) {
+  return name == "quantize" || name.ends_with("_q8") ? Dtype::q8 : name.ends_with("_bf16") ? Dtype::bf16 : Dtype::f32;
 }
+bool is_result(const Instruction& i, const Operand& o) { return o.kind == Kind::arena && o.dtype == result_of(i.op->name); }
+
+bool is_input(const Operand& x) { return x.kind == Kind::arena && x.dtype != Dtype::i32; }
+bool is_numbers(const Operand& x) { return x.kind == Kind::arena && x.dtype == Dtype::i32; }
 
 const LayerKv& layer_of(const Instruction& i, const Parts& p) {
   const auto found = p.layers.find(i.attributes.layer);
@@ -73,11 +76,11 @@ void rule_linear(const Instruction& i, const Parts& p) {
   need(i, !a.residual || n == 1, "a residual with several weights");
   need_counts(i, 1 + n + n_biases + a.residual, 1 + n + n_biases + a.residual, n);
   const Operand& x = i.in[0];
-  need(i, x.kind == Kind::arena && !x.i32 && x.inner == x.width, "kind of x");
+  need(i, is_input(x) && x.inner == x.width, "kind of x");
   for (size_t w = 0, bias = 1 + n; w < n; w++) {
     need(i, i.in[1 + w].kind == Kind::matrix && is_floats(i.out[w]), "kinds");
     const Matrix& m = p.matrices[i.in[1 + w].at];
-    need(i, m.columns == x.width && m.format->q8_input == x.q8, "x does not fit the matrix");
+    need(i, m.columns == x.width && m.format->input == x.dtype, "x does not fit the matrix");
     need(i, m.out_rows == i.out[w].width && x.rows == i.out[w].rows, "the result does not fit the matrix");
     if (a.biases[w]) need(i, i.in[bias].kind == Kind::vector && i.in[bias].width == m.out_rows, "the bias does not fit the matrix"), bias++;
   }
@@ -96,11 +99,11 @@ void rule_two_inputs(const Instruction& i, const Parts&) {
 }
 
 void rule_norm(const Instruction& i, const Parts&) {
-  need_counts(i, 2, i.out.size() == 1 && i.out[0].q8 ? 2 : 3, 1);
+  need_counts(i, 2, i.out.size() == 1 && i.out[0].is_rounded() ? 2 : 3, 1);
   const Operand &x = i.in[0], &w = i.in[1], &y = i.out[0];
   need(i, i.in.size() == 2 || (is_floats(i.in[2]) && is_alike(x, i.in[2])), "the residual does not fit the result");
   need(i, is_floats(x) && w.kind == Kind::vector && is_result(i, y) && is_alike(x, y), "operands differ");
-  need(i, y.q8 ? w.width == y.inner : x.width % w.width == 0, "the weight does not fit the row");
+  need(i, y.is_rounded() ? w.width == y.inner : x.width % w.width == 0, "the weight does not fit the row");
 }
 
 void rule_layer_norm(const Instruction& i, const Parts&) {
@@ -172,12 +175,13 @@ void rule_head_linear(const Instruction& i, const Parts& p) {
   need_counts(i, 2, 2, 1);
   const Operand &x = i.in[0], &y = i.out[0];
   const int64_t heads = i.attributes.n_heads, first = i.attributes.first, n = i.attributes.n_rows;
-  need(i, x.kind == Kind::arena && !x.i32 && x.inner == x.width && i.in[1].kind == Kind::matrix, "kinds");
+  need(i, is_input(x) && x.inner == x.width && i.in[1].kind == Kind::matrix, "kinds");
   need(i, is_floats(y) && x.rows == y.rows, "kind of the result");
   const Matrix& m = p.matrices[i.in[1].at];
   need(i, heads > 0 && n > 0 && first >= 0 && m.out_rows % heads == 0 && first + n <= m.out_rows / heads, "heads or rows");
   need(i, m.out_rows / heads % PANEL_ROWS == 0 && first % PANEL_ROWS == 0 && n % PANEL_ROWS == 0, "heads are whole panels");
-  need(i, m.columns * heads == x.width && m.format->q8_input == x.q8 && y.width == heads * n, "x or the result does not fit the matrix");
+  need(i, x.dtype != Dtype::bf16 || m.columns % 2 == 0, "a head of an odd count of bfloat16 numbers");
+  need(i, m.columns * heads == x.width && m.format->input == x.dtype && y.width == heads * n, "x or the result does not fit the matrix");
 }
 
 void rule_latent_store(const Instruction& i, const Parts& p) {
@@ -291,7 +295,7 @@ static void rule_routing(const Instruction& i, size_t bias_at) {
   const Attributes& a = i.attributes;
   const Operand &logits = i.in[0], &experts = i.out[0], &weights = i.out[1];
   const int64_t n = logits.width;
-  need(i, is_floats(logits) && experts.kind == Kind::arena && experts.i32 && is_floats(weights), "kinds");
+  need(i, is_floats(logits) && is_numbers(experts) && is_floats(weights), "kinds");
   need(i, a.k >= 1 && experts.width == a.k && is_alike(experts, weights) && experts.rows == logits.rows, "shape of the results");
   need(i, a.n_groups >= 1 && a.groups_used >= 1 && a.groups_used <= a.n_groups && n % a.n_groups == 0, "groups");
   need(i, a.k <= a.groups_used * (n / a.n_groups) && (a.n_groups == 1 || !a.group_top2 || n / a.n_groups >= 2), "size of the groups");
@@ -319,13 +323,13 @@ void rule_expert_linear(const Instruction& i, const Parts& p) {
   const size_t n = i.out.size(), n_biases = size_t(std::count(a.biases.begin(), a.biases.end(), 1));
   need_counts(i, 2 + n + n_biases, 2 + n + n_biases, n);
   const Operand &x = i.in[0], &chosen = i.in[1];
-  need(i, x.kind == Kind::arena && !x.i32 && chosen.kind == Kind::arena && chosen.i32 && x.rows == chosen.rows, "kinds");
+  need(i, is_input(x) && is_numbers(chosen) && x.rows == chosen.rows, "kinds");
   need(i, x.width == x.inner || x.inner_rows() == chosen.width, "x has one row for all experts, or one for each");
   for (size_t w = 0, bias = 2 + n; w < n; w++) {
     const Operand& y = i.out[w];
     need(i, i.in[2 + w].kind == Kind::experts && is_floats(y) && y.rows == x.rows, "kinds");
     const ExpertMatrix& e = p.experts[i.in[2 + w].at];
-    need(i, e.shape().columns == x.inner && e.shape().format->q8_input == x.q8, "x does not fit the matrices");
+    need(i, e.shape().columns == x.inner && e.shape().format->input == x.dtype, "x does not fit the matrices");
     const ExpertMatrix& first = p.experts[i.in[2].at];
     need(i, e.n_experts() == first.n_experts(), "the matrices are of different numbers of experts");
     need(i, e.from().store == first.from().store && e.from().layer == first.from().layer, "the matrices are of different layers");
@@ -338,7 +342,7 @@ void rule_expert_linear(const Instruction& i, const Parts& p) {
 
 void rule_experts_named(const Instruction& i, const Parts& p) {
   need(i, i.in.size() >= 2 && i.out.empty(), "number of operands");
-  need(i, i.in[0].kind == Kind::arena && i.in[0].i32, "kinds");
+  need(i, is_numbers(i.in[0]), "kinds");
   for (size_t w = 1; w < i.in.size(); w++) {
     need(i, i.in[w].kind == Kind::experts, "kinds");
     const StreamedFrom &from = p.experts[i.in[w].at].from(), &first = p.experts[i.in[1].at].from();
@@ -348,7 +352,7 @@ void rule_experts_named(const Instruction& i, const Parts& p) {
 
 void rule_expert_trace(const Instruction& i, const Parts&) {
   need_counts(i, 1, 1, 0);
-  need(i, i.in[0].kind == Kind::arena && i.in[0].i32 && i.attributes.router >= 0 && i.attributes.router < 4096, "kinds");
+  need(i, is_numbers(i.in[0]) && i.attributes.router >= 0 && i.attributes.router < 4096, "kinds");
 }
 
 void rule_expert_sum(const Instruction& i, const Parts&) {

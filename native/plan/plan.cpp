@@ -228,10 +228,10 @@ void Plan::check_operand(const Operand& o, const std::string& where) const {
   switch (o.kind) {
     case Operand::Kind::arena: {
       expect(within(o.at, 0, limits_.arena_bytes) && o.at % 64 == 0 && within(o.width, 1, kMostNumber), where + ": place or width");
-      expect(within(o.inner, 1, o.width) && o.width % o.inner == 0 && !(o.q8 && o.i32), where + ": last dimension");
-      expect(!o.q8 || o.inner % Q8_BLOCK == 0, where + ": q8 rows are whole blocks");
+      expect(within(o.inner, 1, o.width) && o.width % o.inner == 0, where + ": last dimension");
+      expect(o.dtype != Dtype::q8 || o.inner % Q8_BLOCK == 0, where + ": q8 rows are whole blocks");
       const int64_t rows = capacity(o.rows);
-      const int64_t bytes = o.q8 ? q8_bytes(rows * o.inner_rows(), o.inner) : rows * o.width * 4;
+      const int64_t bytes = buffer_bytes(o.dtype, rows * o.inner_rows(), o.inner);
       expect(bytes <= limits_.arena_bytes - o.at, where + " leaves the arena");
       break;
     }
@@ -269,7 +269,7 @@ void Plan::add_instruction(Instruction instruction, Which which) {
 
 void Plan::finish_listing(Listing& listing, const Operand& output) {
   check_operand(output, "plan: output");
-  expect(output.kind == Operand::Kind::arena && output.rows == Rows::outputs && !output.q8 && !output.i32, "plan: output is not rows of floats");
+  expect(output.kind == Operand::Kind::arena && output.rows == Rows::outputs && output.dtype == Dtype::f32, "plan: output is not rows of floats");
   listing.output = output;
   for (size_t i = 0; i + 1 < listing.instructions.size(); i++)
     listing.instructions[i].gates_next = gates_next(listing.instructions[i], listing.instructions[i + 1], parts(), limits_.max_rows);
@@ -295,7 +295,7 @@ void Plan::finish(const Operand& output, const Operand* drafted) {
   for (const Listing& listing : listings_)
     for (const Instruction& i : listing.instructions)
       for (const Operand& o : i.out) {
-        if (o.q8) scratch = std::max(scratch, o.inner * TILE_ROWS);  // one tile of floats, before rounding
+        if (o.is_rounded()) scratch = std::max(scratch, o.inner * TILE_ROWS);  // one tile of floats, before rounding
         if (i.op->scratch) scratch = std::max(scratch, (i.op->scratch(i, parts(), capacity(o.rows)) + 3) / 4);
       }
   page_bytes_ = std::max<int64_t>(round_up(at, 4096), 4096);

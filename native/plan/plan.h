@@ -24,16 +24,15 @@ enum class Rows : int { tokens = 0, outputs = 1, generated = 2 };  // generated:
 // What an instruction reads or writes.
 struct Operand {
   enum class Kind : int { arena = 0, matrix = 1, vector = 2, tokens = 3, positions = 4, experts = 5, sources = 6 };
-  enum class Dtype : int { f32 = 0, q8 = 1, i32 = 2 };
   Kind kind = Kind::arena;
   int64_t at = 0;     // arena: byte offset; matrix, vector, experts: its number
   int64_t width = 0;  // numbers in one row (arena) or in all (vector)
   Rows rows = Rows::tokens;
-  bool q8 = false;    // arena: the numbers are a q8 buffer (kernels/table.h), not floats
-  bool i32 = false;   // arena: the numbers are whole
-  int64_t inner = 0;  // arena: numbers in the last dimension, which divide the width; a q8 buffer has rows of these
+  Dtype dtype = Dtype::f32;  // arena: what its buffer holds (kernels/table.h)
+  int64_t inner = 0;  // arena: numbers in the last dimension, which divide the width; rounded buffers have rows of these
 
   int64_t inner_rows() const { return width / inner; }  // in one row
+  bool is_rounded() const { return dtype == Dtype::q8 || dtype == Dtype::bf16; }
 };
 
 enum class Score : int { softmax = 0, sigmoid = 1, softmax_selected = 2 };  // of route

@@ -16,7 +16,7 @@ def kernel_isa() -> str:
 
 def formats() -> list:
     """
-    Weight formats: (name, gguf_id, block_weights, block_bytes, panel_block_bytes, q8_input).
+    Weight formats: (name, gguf_id, block_weights, block_bytes, panel_block_bytes, what activations are rounded to).
     """
 
 def pack(isa: str, format: str, raw: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> NDArray[numpy.uint8]:
@@ -33,12 +33,12 @@ def decode_row(isa: str, format: str, packed: Annotated[NDArray[numpy.uint8], di
 def quantize(isa: str, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> tuple:
     """x, float32 [n, k], as int8 [n, k] and scales float32 [n, k / 32]."""
 
-def q8_tiles(isa: str, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> NDArray[numpy.uint8]:
-    """x, float32 [n, k], as the bytes of a q8 buffer."""
+def round_rows(isa: str, dtype: str, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> NDArray[numpy.uint8]:
+    """x, float32 [n, k], as the bytes of a q8 or bf16 buffer."""
 
 def gated(isa: str, format: str, gate: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], up: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], out_rows: int, k: int, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], parts: int = 1) -> object:
     """
-    q8_tiles((x @ gate.T) * (x @ up.T)) without storing either, for whole tiles and outputs by 32, in `parts` calls; None where there is no such kernel.
+    round_rows((x @ gate.T) * (x @ up.T)) to what the format reads, without storing either, for outputs by 32 and, to q8, whole tiles, in `parts` calls; None where there is no such kernel.
     """
 
 def product(isa: str, format: str, packed: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], out_rows: int, k: int, x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], splits: int = 1, bias: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None, residual: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)] | None = None, misalign: int = 0) -> NDArray[numpy.float32]:

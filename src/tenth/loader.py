@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -26,7 +26,7 @@ from tenth.program.expanding import expand_prompts
 from tenth.program.passes import kept_as_floats, optimise
 from tenth.program.streaming import Lossy, stream_experts
 from tenth.program.tracing import trace_experts
-from tenth.program.values import Derived, Program, Sliced, Transposed, Value
+from tenth.program.values import Derived, Dtype, Program, Sliced, Transposed, Value
 from tenth.program.values import Task as Task
 from tenth.runtime import (
     Limits,
@@ -56,7 +56,7 @@ ALWAYS_STREAM = "TENTH_STREAM"  # set: experts stream although they fit, to meas
 OUTPUT_ROWS = 32  # rows that can have logits in one step: enough for a batch of sequences, small beside a chunk
 LEAST_CHECKPOINTS = 2  # copies of what recurrent layers keep: where the prompt ended, and a page of the answer
 SPARE_SLOTS = 3  # of what recurrent layers keep, behind so many guesses in a step until it is known which are right
-FLOAT_FORMATS = frozenset({"F32", "F16", "BF16"})  # their products read float32 (BF16's rounds it), all others q8
+READS: dict[str, Dtype] = {"F32": "f32", "F16": "f32", "BF16": "bf16"}  # what products read; all others q8
 
 
 @dataclass(frozen=True)
@@ -216,12 +216,13 @@ def optimised_program(header: ModelFile, drafts: bool = False, prefill: str = "a
         raise ModelFileError(what, "--no-speculate does without it") from error
     check_vocabulary(header, program)
     if prefill == "expanded":
-        program = expand_prompts(program, _quantised(header, program))
-    return optimise(program, _quantised(header, program))
+        program = expand_prompts(program, read_by_products(stored_tensors(header, program)))
+    return optimise(program, read_by_products(stored_tensors(header, program)))
 
 
-def _quantised(header: ModelFile, program: Program) -> set[str]:
-    return {name for name, info in stored_tensors(header, program).items() if info.format not in FLOAT_FORMATS}
+def read_by_products(tensors: Mapping[str, TensorInfo]) -> dict[str, Dtype]:
+    """What a product with each of these weights reads."""
+    return {name: READS.get(info.format, "q8") for name, info in tensors.items()}
 
 
 def stored_tensors(header: ModelFile, program: Program) -> dict[str, TensorInfo]:

@@ -88,7 +88,7 @@ def test_yarn_magnifies_scores_and_not_the_rotated_part(make_tiny):
 
 def test_an_optimised_layer_has_five_linears_and_two_by_head_and_rounds_seven_times(make_tiny):
     program = make_tiny("deepseek2_dense", **{"attention.q_lora_rank": 96}).reshaped().build()
-    matrices = {name for name, value in program.weights.items() if len(value.shape) == 2}
+    matrices = {name: "q8" for name, value in program.weights.items() if len(value.shape) == 2}
     ops = [i.op for i in passes.optimise(program, matrices).instructions]
     assert ops.count("linear") == 5 * 2 + 1  # q_a with kv_a; q_b; output; gate with up; down … and the logits
     assert ops.count("head_linear") == 2 * 2

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tests.golden_files import ALL, DATA, nmse
 
+from tenth.loader import read_by_products
 from tenth.models import build
 from tenth.program import memory, passes
 from tenth.program.reference import Batch, run
@@ -24,8 +25,7 @@ class Golden:
         self.bounds = {**NMSE, np.float32: SENSITIVE.get(case, NMSE[np.float32])}
         header = read_header(DATA / f"golden_{case}.gguf")
         self.weights = {name: read_tensor(info) for name, info in header.tensors.items()}
-        self.quantised = {name for name, info in header.tensors.items() if info.format not in ("F32", "F16", "BF16")}
-        self.bf16 = {name for name, info in header.tensors.items() if info.format == "BF16"}
+        self.reads = read_by_products(header.tensors)
         recorded = np.load(DATA / f"golden_{case}.npz")
         self.expected = {key.replace("vectors", "logits"): recorded[key] for key in recorded.files}
         shapes = {name: info.shape for name, info in header.tensors.items()}
@@ -46,15 +46,15 @@ def test_the_reference_reaches_the_recorded_logits(golden, dtype):
 
 def test_an_optimised_program_reaches_the_logits_recorded_with_q8_inputs(golden):
     expected = golden.expected["logits_q8" if "logits_q8" in golden.expected else "logits"]
-    program = passes.optimise(golden.program, golden.quantised)
-    got = run(program, golden.weights, golden.batch, dtype=np.float64, bf16=golden.bf16)
+    program = passes.optimise(golden.program, golden.reads)
+    got = run(program, golden.weights, golden.batch, dtype=np.float64)
     near = [NEAR_A_TIE[golden.case]] if golden.case in NEAR_A_TIE else []
     assert nmse(got[near], expected[near]) <= 1e-4 if near else True
     assert nmse(np.delete(got, near, 0), np.delete(expected, near, 0)) <= 1e-12
 
 
 def test_in_a_planned_arena_too(golden):
-    program = passes.optimise(golden.program, set())
+    program = passes.optimise(golden.program, {})
     n = len(golden.batch.tokens)
     arena = memory.plan(program, {"tokens": n, "outputs": n})
     logits = run(program, golden.weights, golden.batch, arena_bytes=arena)

@@ -53,5 +53,5 @@ def weights():
 
 @pytest.fixture
 def matrices():
-    """Names of the weights that a quantised file would hold in blocks."""
-    return MATRICES
+    """Weights that a quantised file would hold in blocks, whose products read int8."""
+    return dict.fromkeys(MATRICES, "q8")

@@ -1,6 +1,7 @@
 """Prompts expanded: what rows of a prompt give, that it is what absorbed gives, and that only a row's kind matters."""
 
 from dataclasses import replace
+from types import MappingProxyType
 
 import gguf
 import numpy as np
@@ -72,15 +73,15 @@ def test_expanded_prompts_give_what_absorbed_ones_give(case):
 def test_latents_are_rounded_for_the_matrices_that_want_it(case):
     of = Golden(case)
     logits = all_logits(open_golden(case, kv_format="f32", prefill="expanded"), of.batch.tokens)
-    assert nmse(logits, meaning(of, of.quantised)) <= 2e-5  # as test_native_goldens.py has it for absorbed ones
+    assert nmse(logits, meaning(of, of.reads)) <= 2e-5  # as test_native_goldens.py has it for absorbed ones
     assert nmse(logits, meaning(of, set())) > 2e-5  # without rounding
 
 
-def meaning(of, quantised=frozenset()):
+def meaning(of, reads=MappingProxyType({})):
     """What the reference says of a golden's prompt, expanded."""
-    program = expand_prompts(of.program, of.quantised)
-    made = {name for name, how in program.derived.items() if isinstance(how, Transposed) and how.rounds}
-    program = optimise(program, quantised | made if quantised else quantised)
+    program = expand_prompts(of.program, of.reads)
+    made = {name: "q8" for name, how in program.derived.items() if isinstance(how, Transposed) and how.rounds}
+    program = optimise(program, {**reads, **made} if reads else {})
     return run(program, of.weights, of.batch, dtype=np.float64)
 
 
@@ -123,10 +124,9 @@ def test_latents_are_rounded_to_bfloat16_beside_a_matrix_of_that_format(tmp_path
     stored = gguf.quantize(kept["v_b.weight"].reshape(-1, LATENTS), gguf.GGMLQuantizationType.BF16)
     kept["v_b.weight"] = gguf.dequantize(stored, gguf.GGMLQuantizationType.BF16).reshape(kept["v_b.weight"].shape)
     given = {**kept, "v_b.weight": (stored, int(gguf.GGMLQuantizationType.BF16))}
-    logits = all_logits(open_program(program, given, tmp_path, rows=N), TOKENS)
-    rounded, plain = (
-        run(program, kept, Batch.single(TOKENS), dtype=np.float64, bf16=names) for names in ({"v_b.weight"}, set())
-    )
+    rounding = optimise(program, {"v_b.weight": "bf16"})
+    logits = all_logits(open_program(rounding, given, tmp_path, rows=N), TOKENS)
+    rounded, plain = (run(made, kept, Batch.single(TOKENS), dtype=np.float64) for made in (rounding, program))
     assert nmse(logits, rounded) < 1e-8 < nmse(logits, plain)  # some are rounded the other way in float64
 
 
@@ -188,7 +188,7 @@ def test_a_plan_refuses_matrices_that_do_not_fit_and_batches_with_more_generated
 
 
 def test_expand_prompts_goes_before_the_other_passes():
-    program = optimise(expand_prompts(small_program()), {"kv_b.weight"})
+    program = optimise(expand_prompts(small_program()), {"kv_b.weight": "q8"})
     (of,) = (i for i in program.instructions if i.op == "expanded_attention")
-    assert of.attrs["rounded"] == (1, 1)
+    assert of.attrs["keys_dtype"] == of.attrs["values_dtype"] == "q8"
     assert of.inputs[3] is of.inputs[4]  # the file's own matrix, its rows as they lie

@@ -10,8 +10,8 @@ from tests.runtime.native import open_program, step_logits
 
 IN, OUT, N_EXPERTS = 256, 40, 6  # the last panel of each expert is not full
 VOCAB = OUT  # results stand where logits would
-FLOATS = {gguf_id for gguf_id, _, _, q8 in FORMATS.values() if not q8}
-EACH = ["F32", "F16", "Q8_0", "Q5_0", "Q4_K", "Q6_K"]
+READS = {gguf_id: reads for gguf_id, _, _, reads in FORMATS.values()}
+EACH = ["F32", "F16", "BF16", "Q8_0", "Q5_0", "Q4_K", "Q6_K"]
 
 
 def weights_of(name, shape, seed):
@@ -24,9 +24,9 @@ def runtime_of(body, shapes, weights, folder, threads=2, left_out=()):
     w = b.Weights(builder)
     x = b.select_outputs(body(b.embed(builder.inputs["tokens"], w.embd), w))
     program = builder.finish(x, "test", 256)
-    quantised = {name for name in shapes if isinstance(weights[name], tuple) and weights[name][1] not in FLOATS}
+    reads = {name: READS[weights[name][1]] for name in shapes if isinstance(weights[name], tuple)}
     chosen = tuple(p for p in passes.PASSES if p not in left_out)
-    return open_program(passes.optimise(program, quantised, chosen), weights, folder, threads=threads)
+    return open_program(passes.optimise(program, reads, chosen), weights, folder, threads=threads)
 
 
 @pytest.mark.parametrize("name", EACH)
@@ -82,7 +82,7 @@ def test_gate_and_up_together_and_rows_of_their_own_give_the_same_bits(n_rows, t
         return b.expert_sum(b.expert_linear(y, experts, w.down), shares)
 
     results = []
-    for left_out in ((), (passes.merge_linears, passes.fuse_quantize)):
+    for left_out in ((), (passes.merge_linears, passes.fuse_rounding)):
         runtime = runtime_of(body, shapes, weights, tmp_path, threads, left_out)
         assert sum(i.op == "expert_linear" for i in runtime.program.instructions) == (3 if left_out else 2)
         results.append(step_logits(runtime, [(np.arange(n_rows) % VOCAB, 0, [0, 1])]))

@@ -46,7 +46,7 @@ def test_levels_are_powers_of_two_shared_by_what_rope_turns(pairing):
     expected = np.ones_like(levels)
     expected[:, SLOWEST[pairing]] = 32  # near hypot(200, 100) / 8
     assert (levels == expected).all()
-    merged = passes.optimise(program_of(pairing), set())
+    merged = passes.optimise(program_of(pairing), {})
     assert (key_levels(merged, drawn)[0] == levels.ravel()).all()
 
 

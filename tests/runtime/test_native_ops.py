@@ -9,6 +9,7 @@ from tenth.program.expanding import expand_prompts
 from tenth.program.ops import OPS
 from tenth.program.reference import Batch, Cache, run
 from tests.runtime.native import open_program, step_logits
+from tests.runtime.test_rounding import MAKERS
 
 VOCAB, DIM, HEADS, KV_HEADS, HEAD_DIM = 40, 96, 6, 2, 16
 SHAPES = {
@@ -176,6 +177,7 @@ BODIES = {
 OF_PROMPTS = {"expanded_attention", "select_generated"}
 # These need quantised weights: test_native_goldens.py.
 Q8_OPS = {"quantize", "rms_norm_q8", "swiglu_q8", "geglu_q8", "gelu_q8", "sigmoid_gate_q8", "clamped_swiglu_q8"}
+BF16_OPS = {"round_bf16", *(f"{maker}_bf16" for maker in MAKERS if maker != "scale")}  # test_rounding.py
 OF_DRAFTERS = {"hidden_store", "hidden_load"}  # test_drafter.py
 # Those depend on what is in memory, or have none: test_streaming.py, test_lossy.py, test_tracing.py.
 WITHOUT_NUMBERS = {"expert_read", "expert_predict", "expert_trace", "route_lossy"}
@@ -203,7 +205,7 @@ def weights():
 
 
 def test_every_op_of_the_table_is_tested_here():
-    assert {name.split()[0] for name in BODIES} | Q8_OPS | OF_DRAFTERS | WITHOUT_NUMBERS == set(OPS)
+    assert {name.split()[0] for name in BODIES} | Q8_OPS | BF16_OPS | OF_DRAFTERS | WITHOUT_NUMBERS == set(OPS)
 
 
 @pytest.mark.parametrize("optimised", [False, True], ids=["as written", "optimised"])
@@ -211,7 +213,7 @@ def test_every_op_of_the_table_is_tested_here():
 def test_the_native_op_means_what_the_reference_says(name, optimised, tmp_path):
     program = written(name)
     if optimised:
-        program = passes.optimise(program, set())
+        program = passes.optimise(program, {})
     runtime = open_program(program, weights(), tmp_path)
     tokens, cache = np.random.default_rng(1).integers(0, VOCAB, 45), Cache()
     for first, last in ((0, 33), (33, 45)):  # the second step looks back into pages of the first

@@ -262,7 +262,7 @@ template <class Format> constexpr OtherProduct other_product() {
 
 template <class Format> constexpr FormatKernels linear_row() {
   static_assert(sizeof(typename Format::Block) == Format::BYTES);
-  return {Format::NAME, Format::GGUF_ID, Format::WEIGHTS, Format::BYTES, Format::PANEL_BYTES, true,
+  return {Format::NAME, Format::GGUF_ID, Format::WEIGHTS, Format::BYTES, Format::PANEL_BYTES, Dtype::q8,
           linear_pack<Format>, linear_decode_row<Format>, linear_product<Format>, other_product<Format>().gated, other_product<Format>().gated_rows};
 }
 

@@ -126,7 +126,7 @@ template <class Weights> void float_decode_row(const uint8_t* panel, int64_t n_b
 }
 
 template <class Weights> constexpr FormatKernels float_row() {
-  return {Weights::NAME, Weights::GGUF_ID, 1, Weights::BYTES, PANEL_ROWS * Weights::BYTES, false,
+  return {Weights::NAME, Weights::GGUF_ID, 1, Weights::BYTES, PANEL_ROWS * Weights::BYTES, Dtype::f32,
           float_pack<Weights>, float_decode_row<Weights>, float_product<Weights>, nullptr, 0};
 }
 

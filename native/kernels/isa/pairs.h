@@ -28,20 +28,4 @@ TENTH_INLINE F32 first_of(I32 pairs) { return as_f32(shl<16>(pairs)); }
 TENTH_INLINE F32 second_of(I32 pairs) { return as_f32(andi(pairs, splati(int32_t(0xffff0000)))); }
 #endif
 
-// n numbers as (n + 1) / 2 cells; the last one of an odd count meets a zero.
-TENTH_INLINE void round_to_cells(const float* x, int64_t n, Cell* to) {
-  int64_t i = 0;
-  for (; i + 2 * LANES <= n; i += 2 * LANES, to += LANES) {
-    const F32 a = without_least(loadf(x + i)), b = without_least(loadf(x + i + LANES));
-#if defined(TENTH_BF16)
-    const __m512bh pairs = _mm512_cvtne2ps_pbh(b.v, a.v);
-    std::memcpy(to, &pairs, sizeof pairs);
-#else
-    storef(&to->first, round_bf16(a));
-    storef(&to->first + LANES, round_bf16(b));
-#endif
-  }
-  for (; i < n; i += 2) set_cell(*to++, x[i], i + 1 < n ? x[i + 1] : 0.0f);
-}
-
 }  // namespace tenth::TENTH_ISA

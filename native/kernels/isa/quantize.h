@@ -1,13 +1,13 @@
-// kernels/isa/quantize.h: rounds activations to int8 with one scale per 32 values. The layout is in kernels/table.h.
+// kernels/isa/quantize.h: rounds activations to int8 with one scale per 32 values, or to bfloat16. The layouts are in kernels/table.h.
 //
-// Per block: max = max|x|, q = round-half-even(x * (127 / max)) within +-127, scale = max / 127, all in float32. An Inf or
+// int8, per block: max = max|x|, q = round-half-even(x * (127 / max)) within +-127, scale = max / 127, all in float32. An Inf or
 // NaN in a block gives the block an Inf or NaN scale, so that it shows in the result; it never traps. 127 / max is kept
 // finite, which only matters for max below 4e-37.
 #pragma once
 #include <bit>
 #include <cfloat>
 
-#include "base/vec.h"
+#include "base/bf16.h"
 #include "kernels/table.h"
 
 namespace tenth::TENTH_ISA {
@@ -59,6 +59,13 @@ static inline void quantize_tiles(const float* x, int64_t x_stride, int64_t n_ro
         }
       }
   }
+}
+
+static inline void round_to_bf16(const float* x, int64_t n, uint16_t* to) {
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) store_u16(to + i, shr<16>(as_i32(round_bf16(without_least(loadf(x + i))))));
+  for (; i < n; i++) to[i] = bf16_of(x[i]);
+  if (n % 2) to[n] = 0;
 }
 
 }  // namespace tenth::TENTH_ISA

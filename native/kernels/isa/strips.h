@@ -87,7 +87,7 @@ TENTH_INLINE void join_tile(const GatedProduct& p, float* y, int n_panels, int64
   constexpr int TILE_FLOATS = TILE_ROWS * PANEL_ROWS, STRIDE = 4 * TILE_ROWS;
   const int half = n_panels / 2;
   p.join(y, y + half * TILE_FLOATS, y, half * TILE_FLOATS);
-  uint8_t* out = (uint8_t*)p.q8 + (tile * (p.gate.out_rows / Q8_BLOCK) + first / 2) * (TILE_ROWS * Q8_BYTES);
+  uint8_t* out = (uint8_t*)p.rounded + (tile * (p.gate.out_rows / Q8_BLOCK) + first / 2) * (TILE_ROWS * Q8_BYTES);
   for (int i = 0; i < half; i += 2, out += TILE_ROWS * Q8_BYTES)
     for (int c = 0; c < TILE_ROWS; c++) {
       const float* x = y + i * TILE_FLOATS + c * PANEL_ROWS;

@@ -4,8 +4,8 @@
 #include "formats/all.h"
 #include "formats/floats.h"
 #include "kernels/isa/linear.h"
-#include "kernels/isa/linear_bf16.h"
 #include "kernels/isa/linear_float.h"
+#include "kernels/isa/pack_bf16.h"
 #include "kernels/isa/quantize.h"
 
 #define TENTH_NAME_OF(isa) #isa
@@ -19,6 +19,6 @@ template <class... Formats> static constexpr auto rows(FormatList<Formats...>) {
 static constexpr auto FORMATS = rows(BlockFormats{});
 
 extern const KernelTable TABLE;
-const KernelTable TABLE = {TENTH_NAME(TENTH_ISA), FORMATS.data(), FORMATS.size(), quantize_tiles};
+const KernelTable TABLE = {TENTH_NAME(TENTH_ISA), FORMATS.data(), FORMATS.size(), quantize_tiles, round_to_bf16};
 
 }  // namespace tenth::TENTH_ISA

@@ -225,7 +225,7 @@ def show_kernels(as_json: bool) -> None:
     for row in formats:
         marks = ("used" if name == isa else "yes" for name in isas)
         cells.append((row["format"], str(row["block_weights"]), str(row["block_bytes"]),
-                      "int8" if row["q8_input"] else "bfloat16" if row["format"] == "BF16" else "float32", *marks))
+                      {"q8": "int8", "bf16": "bfloat16", "f32": "float32"}[row["input"]], *marks))
     write_line(table(cells, right=frozenset({1, 2})))
     write_line()
     write_line(f"a block of so many weights takes so many bytes; this CPU uses {isa} (TENTH_ISA=NAME tries another)")

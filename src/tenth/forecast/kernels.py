@@ -19,7 +19,7 @@ import numpy as np
 from tenth.bench import profile
 from tenth.bench.costs import Cost, StepShape, costs
 from tenth.config import EngineConfig
-from tenth.loader import FLOAT_FORMATS, plan_limits
+from tenth.loader import plan_limits, read_by_products
 from tenth.program.builder import (
     Builder,
     Weights,
@@ -134,7 +134,7 @@ def product_program(formats: Sequence[str], path: Path) -> tuple[Program, dict[s
         x = x + linear(swiglu(y, x), w.square)
     few = linear(select_outputs(x), w.narrow)
     program = builder.finish(linear(rms_norm(few, w.output_norm, 1e-5), w.token_embd))
-    return optimise(program, {name for name, info in stored.items() if info.format not in FLOAT_FORMATS}), stored
+    return optimise(program, read_by_products(stored)), stored
 
 
 @functools.cache

@@ -9,20 +9,20 @@ mates or reused prefixes: rows of a request's prompt are expanded, those behind 
 from __future__ import annotations
 
 import math
-from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from types import MappingProxyType
 
 from tenth.program.check import check
 from tenth.program.fusing import readers
 from tenth.program.ops import OPS
-from tenth.program.values import Q8_BLOCK, Attr, Instruction, Program, Transposed, Value
+from tenth.program.values import Q8_BLOCK, Attr, Instruction, Program, Reads, Transposed, Value
 
 
-def expand_prompts(program: Program, quantised: AbstractSet[str] = frozenset()) -> Program:
+def expand_prompts(program: Program, reads: Reads = MappingProxyType({})) -> Program:
     """The program with rows of prompts expanded; as it is when it has no latent attention. A drafter goes on absorbing.
 
-    Before the other passes. Keys of files that keep their matrix turned need a copy of it; where it is among the
-    block-quantised weights, that is rounded to int8.
+    Before the other passes. Keys of files that keep their matrix turned need a copy of it; where it is
+    block-quantised, so that its products read q8, the copy is rounded to int8.
     """
     weights, derived = dict(program.weights), dict(program.derived)
     made_by = {value: i for i in program.instructions for value in i.outputs}
@@ -42,7 +42,7 @@ def expand_prompts(program: Program, quantised: AbstractSet[str] = frozenset()) 
             assert isinstance(n_heads, int), "head_linear: n_heads"
             assert isinstance(n_rows, int), "head_linear: n_rows"
             # Blocks of the file lie across what is summed now: in float32 that would take most of the expanding.
-            rounds = weight.name in quantised and n_rows % Q8_BLOCK == 0
+            rounds = reads.get(weight.name) == "q8" and n_rows % Q8_BLOCK == 0
             turned = Transposed(weight.name, n_heads, 0, n_rows, rounds)
             keys = Value(turned.name, "weight", (n_heads * weight.shape[1], n_rows))
             weights[turned.name], derived[turned.name] = keys, turned
@@ -62,7 +62,8 @@ def _apart(
     met = _emit("head_linear", _flat(few.outputs[0]), queries.inputs[1], attrs=queries.attrs)
     seen = _emit("latent_attention", met.outputs[0], few_rotated.outputs[0], attrs=attention.attrs)
     absorbed = _emit("head_linear", _flat(seen.outputs[0]), values.inputs[1], attrs=values.attrs)
-    attrs: dict[str, Attr] = {"n_heads": queries.attrs["n_heads"], "first": values.attrs["first"], "rounded": (0, 0)}
+    attrs: dict[str, Attr] = {"n_heads": queries.attrs["n_heads"], "first": values.attrs["first"]}
+    attrs |= {"keys_dtype": "f32", "values_dtype": "f32"}  # passes.round_once knows better
     inputs = (whole, rotated, absorbed.outputs[0], keys, values.inputs[1])
     expanded = Instruction("expanded_attention", inputs, values.outputs, attention.attrs | attrs)
     return {queries: [], attention: [few, few_rotated, met, seen, absorbed], values: [expanded]}

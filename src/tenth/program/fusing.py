@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from tenth.program.ops import OPS
-from tenth.program.values import Attr, Instruction, Program, Value
+from tenth.program.values import ROUNDINGS, Attr, Instruction, Program, Reads, Value
 
 
 def readers(program: Program) -> dict[Value, list[Instruction]]:
@@ -19,25 +18,26 @@ def readers(program: Program) -> dict[Value, list[Instruction]]:
     return found
 
 
-def fuse_quantize(program: Program, quantised: AbstractSet[str]) -> Program:
-    """Let rms_norm, swiglu and their like write q8 themselves where that is all that anybody reads of them."""
+def fuse_rounding(program: Program, reads: Reads) -> Program:
+    """Let rms_norm, swiglu and their like round themselves where that is all that anybody reads of them."""
     read_by = readers(program)
-    fused: dict[Instruction, Instruction] = {}  # the quantize -> its producer
+    fused: dict[Instruction, Instruction] = {}  # the rounding -> its producer
     for instruction in program.instructions:
         users = [user for value in instruction.outputs for user in read_by[value]]
-        only_rounded = len(users) == 1 and users[0].op == "quantize" and users[0].inputs[0].base is None
-        if f"{instruction.op}_q8" in OPS and only_rounded and program.output.storage not in instruction.outputs:
+        only_rounded = len(users) == 1 and users[0].op in ROUNDINGS.values() and users[0].inputs[0].base is None
+        may_round = any(f"{instruction.op}_{dtype}" in OPS for dtype in ROUNDINGS) and not instruction.inputs[2:]
+        if may_round and only_rounded and program.output.storage not in instruction.outputs:
             fused[users[0]] = instruction
     gone = set(fused.values())
     instructions = [
-        replace(fused[i], op=f"{fused[i].op}_q8", outputs=i.outputs) if i in fused else i
+        replace(fused[i], op=f"{fused[i].op}_{i.outputs[0].dtype}", outputs=i.outputs) if i in fused else i
         for i in program.instructions
         if i not in gone
     ]
     return replace(program, instructions=instructions)
 
 
-def fold_residual(program: Program, quantised: AbstractSet[str]) -> Program:
+def fold_residual(program: Program, reads: Reads) -> Program:
     """Let a linear, an expert_sum or a norm add the residual itself when its result goes nowhere but into that add."""
     read_by = readers(program)
     made_by = {value: i for i in program.instructions for value in i.outputs}
@@ -64,7 +64,7 @@ def _can_add(maker: Instruction) -> bool:
     return maker.op == "linear" and maker.attrs["n_weights"] == 1 and not maker.attrs["residual"]
 
 
-def rope_and_store(program: Program, quantised: AbstractSet[str]) -> Program:
+def rope_and_store(program: Program, reads: Reads) -> Program:
     """Let one instruction turn q and k and store k and v; the norms of their heads too, where q and k have one each."""
     made = _Made(program)
     attentions = {i.attrs["layer"]: i for i in program.instructions if i.op == "attention"}

@@ -10,10 +10,11 @@ import math
 from collections.abc import Mapping
 
 from tenth.program.ops import expect
-from tenth.program.values import Q8_ROW_STEP, Program, Rows, Value
+from tenth.program.values import Q8_ROW_STEP, ROUNDINGS, Program, Rows, Value
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register
-JOINS = ("swiglu_q8", "geglu_q8")  # may be begun by the linear before them (native/plan/plan.h, gates_next)
+# May be begun by the linear before them (native/plan/plan.h, gates_next).
+JOINS = tuple(f"{op}_{dtype}" for op in ("swiglu", "geglu") for dtype in ROUNDINGS)
 
 
 def plan(program: Program, capacity: Mapping[Rows, int]) -> int:

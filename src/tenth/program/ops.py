@@ -5,7 +5,7 @@ AssertionError where they do not fit, because a wrong program is our bug, never 
 op its meaning in NumPy under the same name, the native plan gives it speed. All arithmetic is float32 unless said.
 
 Shapes in the docstrings are per row with the row count n in front. Input names ending in "*" stand for any number of
-values, in "?" for none or one; ":i32" or ":f32/q8" behind a name says what it holds where that is not f32 alone.
+values, in "?" for none or one; ":i32" or ":f32/q8/bf16" behind a name says what it holds where that is not f32 alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tenth.program.values import Q8_BLOCK, Attr, Dtype, Instruction, Rows, Value
+from tenth.program.values import Q8_BLOCK, ROUNDINGS, Attr, Dtype, Instruction, Rows, Value
 
 MOST_TAPS = 16  # of a short_conv; models have 4
 
@@ -79,9 +79,10 @@ def _same(a: Value, b: Value) -> Result:
     return Result(a.rows, a.shape)
 
 
-def _q8(result: Result) -> tuple[Result]:
-    expect(len(result.shape) > 0 and result.shape[-1] % Q8_BLOCK == 0, f"q8 rows are a multiple of 32 long: {result}")
-    return (result._replace(dtype="q8"),)
+def _rounded(result: Result, dtype: Dtype) -> tuple[Result]:
+    whole = len(result.shape) > 0 and (dtype != "q8" or result.shape[-1] % Q8_BLOCK == 0)
+    expect(whole, f"rows are rounded, those of q8 a multiple of 32 long: {result}")
+    return (result._replace(dtype=dtype),)
 
 
 @_op("tokens:i32 weight", scale=float)
@@ -128,14 +129,14 @@ def _layer_norm(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[R
     return (Result(x.rows, x.shape),)
 
 
-@_op("x:f32/q8 weights* biases* residual?", n_weights=int, biases=tuple, residual=int)
+@_op("x:f32/q8/bf16 weights* biases* residual?", n_weights=int, biases=tuple, residual=int)
 def _linear(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """[n, in] -> one [n, out_j] per weight [out_j, in]: x @ weight_j.T, + bias_j [out_j] if any, + residual if any.
 
     ``n_weights`` weights share x. inputs = (x, *weights, *biases, residual): ``biases`` has a 0 or 1 per weight, and
     only the biases that are there stand in inputs, in order of weights. ``residual`` 1: the last input [n, out] is
-    added last; only with one weight. x is q8 (then every weight is block-quantised) or f32; beside a weight that is
-    bfloat16 in its file x counts as rounded to that. Each output number is one sum over k, in order of k.
+    added last; only with one weight. x is q8 where every weight is block-quantised, bf16 where all are that in
+    their file, else f32. Each output number is one sum over k, in order of k.
     """
     n, biases, residual = attrs["n_weights"], attrs["biases"], attrs["residual"]
     assert isinstance(n, int), "linear: n_weights"
@@ -157,12 +158,12 @@ def _linear(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Resul
     return results
 
 
-@_op("x:f32/q8 weight", n_heads=int, first=int, n_rows=int)
+@_op("x:f32/q8/bf16 weight", n_heads=int, first=int, n_rows=int)
 def _head_linear(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """[n, n_heads * in] -> [n, n_heads, n_rows]: the numbers of each head times a matrix of its own.
 
-    weight is [n_heads * rows, in]; head h has rows h * rows + ``first`` on, ``n_rows`` of them. x is q8 (then the
-    weight is block-quantised) or f32. Each output number is one sum over in, in order, with the bits of ``linear``.
+    weight is [n_heads * rows, in]; head h has rows h * rows + ``first`` on, ``n_rows`` of them. x is rounded
+    as for ``linear``. Each output number is one sum over in, in order, with the bits of ``linear``.
     """
     (x, weight), n_heads, first, n_rows = inputs, attrs["n_heads"], attrs["first"], attrs["n_rows"]
     assert isinstance(n_heads, int), "head_linear: n_heads"
@@ -276,15 +277,15 @@ def _latent_attention(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> t
     return (Result(q.rows, q.shape),)
 
 
-@_op("q q_rope absorbed keys values", layer=int, scale=float, n_heads=int, first=int, rounded=tuple)
+@_op("q q_rope absorbed keys values", layer=int, scale=float, n_heads=int, first=int, keys_dtype=str, values_dtype=str)
 def _expanded_attention(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """[n, heads, k], [n, heads, r], generated rows [g, heads, v] -> [n, heads, v]: attention of prompts over latents.
 
     Rows of sequences at their prompt: each token's latent in the cache of ``layer`` is multiplied by the head's rows of
     ``keys`` and ``values`` [heads * rows, d], of which keys has k from 0 on and values v from ``first`` on. With the
     rotated part, which all heads share, that is the head's key and value: scores are (q·key + q_rope·rope) * ``scale``;
-    softmax over the same sequence's positions <= p. ``rounded``: for keys and values, whether the latent is rounded to
-    q8 before (their weights are block-quantised), 0 or 1. The generated rows of the result are those of ``absorbed``.
+    softmax over the same sequence's positions <= p. ``keys_dtype`` and ``values_dtype``: what the latent is rounded
+    to before, "q8", "bf16" or "f32" for nothing. The generated rows of the result are those of ``absorbed``.
     """
     (q, q_rope, absorbed, keys, values), n_heads, first = inputs, attrs["n_heads"], attrs["first"]
     assert isinstance(n_heads, int), "expanded_attention: n_heads"
@@ -478,7 +479,7 @@ def _route(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result
     return Result(logits.rows, (k,), "i32"), Result(logits.rows, (k,))
 
 
-@_op("x:f32/q8 experts:i32 weights* biases*", n_weights=int, biases=tuple)
+@_op("x:f32/q8/bf16 experts:i32 weights* biases*", n_weights=int, biases=tuple)
 def _expert_linear(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
     """[n, in] or [n, k, in], i32 [n, k] -> one [n, k, out_j] per weight [E, out_j, in]: linear with chosen matrices.
 
@@ -550,13 +551,30 @@ def _quantize(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Res
     In float32: m = max|x|; inv = 127 / m (0 when m is 0); q = round-half-even(x * inv), clipped to ±127; scale =
     m / 127. The value meant is q * scale.
     """
-    return _q8(Result(inputs[0].rows, inputs[0].shape))
+    return _rounded(Result(inputs[0].rows, inputs[0].shape), "q8")
 
 
-@_op("x weight", eps=float)
-def _rms_norm_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
-    """[n, …, k] -> q8, same shape: quantize(rms_norm(x, weight))."""
-    return _q8(_rms_norm(inputs, attrs)[0])
+@_op("x")
+def _round_bf16(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+    """[n, …, k] -> bf16 of the same shape: rounds to bfloat16, to nearest, ties to even; below 2^-50 to zero."""
+    return _rounded(Result(inputs[0].rows, inputs[0].shape), "bf16")
+
+
+def _then_round(op: str, dtype: Dtype) -> None:
+    """Register the op whose result is rounded at once: ``rms_norm_q8`` is quantize(rms_norm(x, weight))."""
+    plain = OPS[op]
+
+    def rule(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
+        return _rounded(plain.rule(inputs, attrs)[0], dtype)
+
+    rule.__doc__ = f"[n, …, k] -> {dtype} of the same shape: {ROUNDINGS[dtype]}({op}(…))."
+    inputs = tuple(name for name in plain.inputs if not name.endswith("?"))
+    OPS[f"{op}_{dtype}"] = Op(f"{op}_{dtype}", inputs, plain.dtypes[: len(inputs)], plain.attrs, rule)
+
+
+for _name in ("rms_norm", "swiglu", "clamped_swiglu", "gelu", "sigmoid_gate", "geglu"):
+    for _dtype in ROUNDINGS:
+        _then_round(_name, _dtype)
 
 
 @_op("k v q angles norms*", layer=int, pairing=str, eps=float)
@@ -570,36 +588,6 @@ def _rope_store(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[R
     expect(_rope((k, angles), attrs)[0].rows == q.rows and q.shape[1:] == k.shape[1:], "rope_store: q and k differ")
     expect(len(norms) in (0, 2) and all(norm.shape == k.shape[1:] for norm in norms), "rope_store: norms of heads")
     return _rope((q, angles), attrs)
-
-
-@_op("gate up")
-def _swiglu_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
-    """Twice [n, …, k] -> q8, same shape: quantize(swiglu(gate, up))."""
-    return _q8(_same(*inputs))
-
-
-@_op("gate up", alpha=float, limit=float)
-def _clamped_swiglu_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
-    """Twice [n, …, k] -> q8, same shape: quantize(clamped_swiglu(gate, up))."""
-    return _q8(_clamped_swiglu(inputs, attrs)[0])
-
-
-@_op("x")
-def _gelu_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
-    """[n, …, k] -> q8, same shape: quantize(gelu(x))."""
-    return _q8(_gelu(inputs, attrs)[0])
-
-
-@_op("gate x")
-def _sigmoid_gate_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
-    """Twice [n, k] -> q8 [n, k]: quantize(sigmoid_gate(gate, x))."""
-    return _q8(_same(*inputs))
-
-
-@_op("gate up")
-def _geglu_q8(inputs: tuple[Value, ...], attrs: Mapping[str, Attr]) -> tuple[Result, ...]:
-    """Twice [n, …, k] -> q8, same shape: quantize(geglu(gate, up))."""
-    return _q8(_same(*inputs))
 
 
 @_op("logits weight bias?", k=int, score=str, normalise=int, scale=float, n_groups=int, groups_used=int,

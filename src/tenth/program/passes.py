@@ -1,7 +1,7 @@
 """Passes: pure functions from program to program that make it cheaper without changing what it means.
 
-Each takes (program, names of the block-quantised weights) and gives a new program; each can be left out, and the
-reference interpreter gives the same logits with or without (``quantize_once`` adds the q8 rounding, on purpose). New
+Each takes (program, what products with its weights read) and gives a new program; each can be left out, and the
+reference interpreter gives the same logits with or without (``round_once`` adds rounding, on purpose). New
 programs share values with the old one; ``optimise`` works on a copy, so its input stays untouched.
 """
 
@@ -9,23 +9,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from tenth.program.check import check
-from tenth.program.fusing import fold_residual, fuse_quantize, readers, rope_and_store
+from tenth.program.fusing import fold_residual, fuse_rounding, readers, rope_and_store
 from tenth.program.ops import expect
-from tenth.program.values import Attr, Instruction, Program, Rows, Value
+from tenth.program.values import ROUNDINGS, Attr, Dtype, Instruction, Program, Reads, Rows, Value
 
-Pass = Callable[[Program, AbstractSet[str]], Program]
+Pass = Callable[[Program, Reads], Program]
 
 
-def optimise(program: Program, quantised: AbstractSet[str], passes: tuple[Pass, ...] | None = None) -> Program:
-    """Run all passes, or the given ones, on a copy and check the result; weights in ``quantised`` take q8 input."""
+def optimise(program: Program, reads: Reads, passes: tuple[Pass, ...] | None = None) -> Program:
+    """Run all passes, or the given ones, on a copy and check the result."""
     program = copy(program)
     for step in PASSES if passes is None else passes:
-        drafter = step(program.drafter, quantised) if program.drafter else None
-        program = replace(step(program, quantised), drafter=drafter)
+        drafter = step(program.drafter, reads) if program.drafter else None
+        program = replace(step(program, reads), drafter=drafter)
     return check(program)
 
 
@@ -77,7 +76,7 @@ _ROW_WISE = frozenset({
 })  # fmt: skip
 
 
-def select_early(program: Program, quantised: AbstractSet[str]) -> Program:
+def select_early(program: Program, reads: Reads) -> Program:
     """Drop the rows that need no logits as early as possible: all that follows the last attention runs on few rows.
 
     An instruction that works row by row moves to the output rows when everybody who reads it wants only those. Saves
@@ -139,28 +138,31 @@ def _substitute(value: Value, replaced: dict[Value, Value]) -> Value:
     return new if value.base is None else _seen_as(new.storage, value)
 
 
-# ---------------------------------------------------------------- q8 inputs
+# ---------------------------------------------------------------- rounded inputs
 
 
-def quantize_once(program: Program, quantised: AbstractSet[str]) -> Program:
-    """Round the input of every linear with a block-quantised weight to q8, once per value for all that read it."""
-    rounded: dict[tuple[Value, int], Value] = {}  # owner of the f32 bytes and length of a row -> q8
+def round_once(program: Program, reads: Reads) -> Program:
+    """Round the input of every linear to what its weights read, once per value for all that read it so."""
+    rounded: dict[tuple[Value, int, Dtype], Value] = {}  # owner of the f32 bytes, length of a row -> rounded
     instructions: list[Instruction] = []
     for instruction in program.instructions:
         if instruction.op in _FIRST_WEIGHT and instruction.inputs[0].dtype == "f32":
-            weights = {weight.name for weight in _weights(instruction)}
-            expect(weights <= quantised or not weights & quantised, f"{weights} merged before quantize_once")
-            if weights <= quantised:
+            dtypes = {reads.get(weight.name, "f32") for weight in _weights(instruction)}
+            expect(len(dtypes) == 1, f"weights that read {dtypes} merged before round_once")
+            dtype = dtypes.pop()
+            if dtype in ROUNDINGS:
                 x = instruction.inputs[0]
-                key = (x.storage, x.shape[-1])
+                key = (x.storage, x.shape[-1], dtype)
                 if key not in rounded:
                     length = "" if x.shape[-1] == x.storage.shape[-1] else str(x.shape[-1])
-                    rounded[key] = Value(f"{x.storage.name}.q8{length}", "temp", x.shape, x.rows, "q8")
-                    instructions.append(Instruction("quantize", (x,), (rounded[key],)))
+                    rounded[key] = Value(f"{x.storage.name}.{dtype}{length}", "temp", x.shape, x.rows, dtype)
+                    instructions.append(Instruction(ROUNDINGS[dtype], (x,), (rounded[key],)))
                 instruction = replace(instruction, inputs=(rounded[key], *instruction.inputs[1:]))
         elif instruction.op == "expanded_attention":  # rounds what it reads of the cache itself
-            by_q8 = tuple(int(weight.name in quantised) for weight in instruction.inputs[3:])
-            instruction = replace(instruction, attrs={**instruction.attrs, "rounded": by_q8})
+            keys, values = (reads.get(weight.name, "f32") for weight in instruction.inputs[3:])
+            instruction = replace(
+                instruction, attrs={**instruction.attrs, "keys_dtype": keys, "values_dtype": values}
+            )
         instructions.append(instruction)
     return replace(program, instructions=instructions)
 
@@ -168,7 +170,7 @@ def quantize_once(program: Program, quantised: AbstractSet[str]) -> Program:
 # ---------------------------------------------------------------- bigger linears
 
 
-def merge_linears(program: Program, quantised: AbstractSet[str]) -> Program:
+def merge_linears(program: Program, reads: Reads) -> Program:
     """Turn linears that read the same input into one instruction with several weights (q, k, v; gate, up).
 
     Those of experts too, where they take the same experts.
@@ -210,4 +212,4 @@ def _present(linear: Instruction) -> tuple[int, ...]:
     return tuple(int(has) for has in biases)
 
 
-PASSES: tuple[Pass, ...] = (select_early, quantize_once, merge_linears, fold_residual, fuse_quantize, rope_and_store)
+PASSES: tuple[Pass, ...] = (select_early, round_once, merge_linears, fold_residual, fuse_rounding, rope_and_store)

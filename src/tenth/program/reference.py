@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tenth.program.meanings import MEANINGS, Q8, Batch, Bf16, Cache, Context, dequantize, quantize
+from tenth.program.meanings import MEANINGS, Q8, Batch, Cache, Context, dequantize, quantize
 from tenth.program.meanings.q8 import round_q8_0
 from tenth.program.memory import lifetimes
 from tenth.program.ops import expect
@@ -19,7 +18,6 @@ from tenth.program.values import Derived, Instruction, Program, Sliced, Value
 __all__ = ["MEANINGS", "Batch", "Cache", "Context", "dequantize", "derived", "quantize", "run"]
 
 Array = NDArray[Any]
-PRODUCTS = ("linear", "head_linear", "expert_linear", "expanded_attention")
 
 
 def run(
@@ -29,14 +27,11 @@ def run(
     cache: Cache | None = None,
     dtype: type[np.floating[Any]] = np.float32,
     arena_bytes: int = 0,
-    bf16: AbstractSet[str] = frozenset(),
 ) -> Array:
     """Logits [outputs, vocab] of one step; ``cache`` is changed in place.
 
     With ``arena_bytes`` (from ``memory.plan``) every temporary lives at its planned offset in an arena that starts as
     NaN and turns to NaN behind each last use, so that a wrong plan shows. Only with float32.
-
-    Weights named in ``bf16`` are of that format in their file.
     """
     context = Context(batch, Cache() if cache is None else cache, dtype)
     store = _Arena(program, arena_bytes) if arena_bytes else _Loose()
@@ -52,8 +47,6 @@ def run(
 
     for i, instruction in enumerate(program.instructions):
         inputs = [read(value) for value in instruction.inputs]
-        if instruction.op in PRODUCTS:
-            inputs = [Bf16(x) if v.name in bf16 else x for v, x in zip(instruction.inputs, inputs, strict=True)]
         results = MEANINGS[instruction.op](inputs, dict(instruction.attrs), context)
         results = results if isinstance(results, list) else [results]
         for value, result in zip(instruction.outputs, results, strict=True):
@@ -92,6 +85,8 @@ class _Arena:
     def read(self, value: Value) -> Any:
         rows, size = self.sizes[value.storage]
         raw = self.bytes[value.offset : value.offset + size]
+        if value.dtype == "bf16":
+            return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(rows, *value.shape)
         if value.dtype != "q8":
             return raw.view(np.int32 if value.dtype == "i32" else np.float32).reshape(rows, *value.shape)
         n = rows * math.prod(value.shape)
@@ -99,6 +94,8 @@ class _Arena:
         return Q8(q.reshape(rows, *value.shape), scale.reshape(rows, *value.shape[:-1], -1))
 
     def write(self, value: Value, result: Any) -> None:
+        if value.dtype == "bf16":
+            result = (np.ascontiguousarray(result).view(np.uint32) >> 16).astype(np.uint16)
         parts = result if isinstance(result, Q8) else (result,)
         raw = np.concatenate([np.ascontiguousarray(part).reshape(-1).view(np.uint8) for part in parts])
         expect(value.offset % 64 == 0 and value.offset + raw.size <= self.bytes.size, f"{value.name} outside the arena")

@@ -9,6 +9,7 @@ rows behind their sequence's prompt, which come first in a step).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 Rows = Literal["tokens", "outputs", "generated"]
 Kind = Literal["input", "weight", "temp"]
-Dtype = Literal["f32", "i32", "q8"]
+Dtype = Literal["f32", "i32", "q8", "bf16"]
 Task = Literal["generate", "embed", "rerank"]
 Row = Literal["last", "first", "every"]
 Attr = int | float | str | tuple[int, ...] | tuple[float, ...]
@@ -27,6 +28,9 @@ WHOLE_SEQUENCES = frozenset({"encoder_attention", "embed_segments", "sequence_me
 Q8_BLOCK = 32  # values that share one scale in the q8 type
 Q8_BLOCK_BYTES = 52  # int8 values, their scale and sums: native/kernels/table.h
 Q8_ROW_STEP = 16  # q8 buffers hold a multiple of this many rows: the many-row kernels read rows in such groups
+
+Reads = Mapping[str, Dtype]  # by weight: what products with it read, f32 for those that are not named
+ROUNDINGS: dict[Dtype, str] = {"q8": "quantize", "bf16": "round_bf16"}  # what products read, and the op that makes it
 
 
 @dataclass(eq=False)
@@ -63,6 +67,8 @@ class Value:
     def row_bytes(self) -> int:
         """Bytes of one row in the arena."""
         n = math.prod(self.shape)
+        if self.dtype == "bf16":  # native/kernels/table.h, bf16_row_bytes
+            return math.prod(self.shape[:-1]) * (-(-self.shape[-1] // 32) | 1) * 64
         return n // Q8_BLOCK * Q8_BLOCK_BYTES if self.dtype == "q8" else 4 * n
 
 

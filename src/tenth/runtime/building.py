@@ -27,7 +27,7 @@ from tenth.runtime.levels import key_levels
 ARENA, MATRIX, VECTOR, TOKENS, POSITIONS, EXPERTS, SOURCES = range(7)  # native/plan/plan.h, Operand::Kind
 INPUTS = {"tokens": TOKENS, "positions": POSITIONS, "sources": SOURCES}
 ROWS = {"tokens": 0, "outputs": 1, "generated": 2}  # native/plan/plan.h, Rows
-DTYPES = {"f32": 0, "q8": 1, "i32": 2}  # Operand::Dtype
+DTYPES = {"f32": 0, "q8": 1, "i32": 2, "bf16": 3}  # native/kernels/table.h, Dtype
 SCORES = {"softmax": 0, "sigmoid": 1, "softmax_selected": 2}  # Score
 READ_MODES = {"automatic": 0, "direct": 1, "dropped": 2, "kept": 3}  # native/base/model_file.h, ReadMode
 Progress = Callable[[str, int, int], None]
@@ -310,7 +310,7 @@ def _attributes(instruction: Instruction) -> dict[str, Any]:
     if instruction.op in ("rope", "l2_norm"):
         attributes["head_dim"] = instruction.inputs[0].shape[-1]
     if instruction.op == "expanded_attention":
-        del attributes["rounded"]  # as the formats of its matrices say
+        del attributes["keys_dtype"], attributes["values_dtype"]  # as the formats of its matrices say
     if instruction.op == "hidden_load":
         del attributes["width"]  # that of its result
     if instruction.op == "delta_net":

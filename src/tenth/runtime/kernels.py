@@ -30,10 +30,10 @@ def kernel_isas() -> list[str]:
 
 
 def kernel_formats() -> list[dict[str, Any]]:
-    """Weight formats that have kernels: name, weights and bytes of a block, whether activations are rounded to int8."""
+    """Weight formats that have kernels: name, weights and bytes of a block, what activations are rounded to."""
     return [
-        {"format": name, "block_weights": weights, "block_bytes": n_bytes, "q8_input": q8_input}
-        for name, _, weights, n_bytes, _, q8_input in _core.formats()
+        {"format": name, "block_weights": weights, "block_bytes": n_bytes, "input": dtype}
+        for name, _, weights, n_bytes, _, dtype in _core.formats()
     ]
 
 

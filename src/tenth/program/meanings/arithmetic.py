@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tenth.program.meanings.context import Array, Attrs, Context, means, sequences
-from tenth.program.meanings.q8 import factors
+from tenth.program.meanings.q8 import numbers
 
 
 @means("embed")
@@ -52,8 +52,8 @@ def _l2_norm(x: list[Array], attrs: Attrs, context: Context) -> Array:
 def _linear(x: list[Any], attrs: Attrs, context: Context) -> list[Array]:
     n = attrs["n_weights"]
     rest = iter(x[1 + n :])
-    pairs = (factors(x[0], weight, context.dtype) for weight in x[1 : 1 + n])
-    results = [a @ weight.T for a, weight in pairs]
+    a = numbers(x[0], context.dtype)
+    results = [a @ weight.T for weight in x[1 : 1 + n]]
     results = [r + next(rest) if has else r for r, has in zip(results, attrs["biases"], strict=True)]
     return [r + next(rest) if attrs["residual"] else r for r in results]
 
@@ -61,7 +61,7 @@ def _linear(x: list[Any], attrs: Attrs, context: Context) -> list[Array]:
 @means("head_linear")
 def _head_linear(x: list[Any], attrs: Attrs, context: Context) -> Array:
     n_heads, first = attrs["n_heads"], attrs["first"]
-    a, weight = factors(x[0], x[1], context.dtype)
+    a, weight = numbers(x[0], context.dtype), x[1]
     by_head = weight.reshape(n_heads, -1, weight.shape[-1])[:, first : first + attrs["n_rows"]]
     result: Array = np.einsum("nhi,hoi->nho", a.reshape(len(a), n_heads, weight.shape[-1]), by_head)
     return result

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tenth.program.meanings.context import MEANINGS, Array, Attrs, Context, means, sequences, softmax
-from tenth.program.meanings.q8 import factors, quantize
+from tenth.program.meanings.q8 import ROUND, numbers
 
 
 @means("rope_angles")
@@ -95,10 +95,9 @@ def _expanded_attention(x: list[Any], attrs: Attrs, context: Context) -> Array:
         p = context.batch.positions[rows][:, None]
         kept = context.cache.kv[attrs["layer"], sequence][0, : p[-1, 0] + 1, 0]
         latent, rope = np.split(kept, [-q_rope.shape[-1]], -1)
-        kinds = (quantize(latent) if by_q8 else latent for by_q8 in attrs["rounded"])
-        pairs = [factors(of, matrix, context.dtype) for of, matrix in zip(kinds, matrices, strict=True)]
+        met = [numbers(ROUND[dtype](latent), context.dtype) for dtype in (attrs["keys_dtype"], attrs["values_dtype"])]
         k, v = (np.einsum("td,hnd->htn", of, matrix.reshape(q.shape[1], -1, latent.shape[-1])[:, part])
-                for (of, matrix), part in zip(pairs, rows_of, strict=True))
+                for of, matrix, part in zip(met, matrices, rows_of, strict=True))
         score = np.einsum("rhn,htn->rht", q[rows], k) + q_rope[rows] @ rope.T
         seen = (np.arange(len(kept))[None] <= p)[:, None]
         weights = softmax(np.where(seen, score * np.float32(attrs["scale"]), -np.inf))

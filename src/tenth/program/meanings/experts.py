@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tenth.program.meanings.context import Array, Attrs, Context, means, softmax
-from tenth.program.meanings.q8 import factors
+from tenth.program.meanings.q8 import numbers
 
 
 @means("route")
@@ -49,9 +49,9 @@ def _expert_linear(x: list[Any], attrs: Attrs, context: Context) -> list[Array]:
     n, experts = attrs["n_weights"], x[1]
     rest = iter(x[2 + n :])
     results: list[Array] = []
-    for given, has in zip(x[2 : 2 + n], attrs["biases"], strict=True):
-        a, weight = factors(x[0], given, context.dtype)
-        a = np.broadcast_to(a[:, None], (*experts.shape, a.shape[-1])) if a.ndim == 2 else a
+    a = numbers(x[0], context.dtype)
+    a = np.broadcast_to(a[:, None], (*experts.shape, a.shape[-1])) if a.ndim == 2 else a
+    for weight, has in zip(x[2 : 2 + n], attrs["biases"], strict=True):
         result = np.zeros((*experts.shape, weight.shape[1]), context.dtype)
         bias = next(rest) if has else np.zeros(weight.shape[:2], context.dtype)
         for expert in np.unique(experts):

@@ -1,15 +1,16 @@
-"""Activations rounded: to int8, and the ops that end in that; to bfloat16, as weights of that format want them."""
+"""Activations rounded, to int8 or to bfloat16, and the ops that end in that."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tenth.program.meanings.context import MEANINGS, Array, Attrs, Context, Meaning, means
+from tenth.program.meanings.context import MEANINGS, Array, Meaning
 from tenth.program.ops import OPS
-from tenth.program.values import Q8_BLOCK
+from tenth.program.values import Q8_BLOCK, ROUNDINGS
 
 LEAST_BF16 = 2.0**-50  # kLeastBf16 in native/base/bf16.h
 
@@ -21,17 +22,12 @@ class Q8(NamedTuple):
     scale: NDArray[np.float32]
 
 
-class Bf16(NamedTuple):
-    """A weight that is bfloat16 in its file: what a product multiplies with it is rounded to that first."""
-
-    numbers: Array
-
-
-def factors(x: Any, weight: Any, dtype: type[np.floating[Any]]) -> tuple[Array, Array]:
-    """What a product multiplies: the numbers that x stands for beside this weight, and the weight's."""
+def numbers(x: Any, dtype: type[np.floating[Any]]) -> Array:
+    """The numbers that an activation stands for."""
     if isinstance(x, Q8):
-        return dequantize(x, dtype), weight
-    return (round_bf16(x).astype(dtype), weight.numbers) if isinstance(weight, Bf16) else (x, weight)
+        return dequantize(x, dtype)
+    given: Array = x
+    return given
 
 
 def round_bf16(x: Array) -> NDArray[np.float32]:
@@ -61,13 +57,16 @@ def dequantize(x: Q8, dtype: type[np.floating[Any]] = np.float32) -> Array:
     return (x.q.reshape(*x.scale.shape, Q8_BLOCK) * x.scale.astype(dtype)[..., None]).reshape(x.q.shape)
 
 
-@means("quantize")
-def _quantize(x: list[Array], attrs: Attrs, context: Context) -> Q8:
-    return quantize(x[0])
+ROUND: dict[str, Callable[[Array], Any]] = {"q8": quantize, "bf16": round_bf16, "f32": lambda x: x}  # by dtype
 
 
-def _then_quantize(op: str) -> Meaning:
-    return lambda x, attrs, context: quantize(MEANINGS[op](x, attrs, context))
+def _then_round(op: str, dtype: str) -> Meaning:
+    return lambda x, attrs, context: ROUND[dtype](MEANINGS[op](x, attrs, context))
 
 
-MEANINGS |= {f"{op}_q8": _then_quantize(op) for op in OPS if f"{op}_q8" in OPS}
+def _round(dtype: str) -> Meaning:
+    return lambda x, attrs, context: ROUND[dtype](x[0])
+
+
+MEANINGS |= {op: _round(dtype) for dtype, op in ROUNDINGS.items()}
+MEANINGS |= {f"{op}_{dtype}": _then_round(op, dtype) for op in OPS for dtype in ROUNDINGS if f"{op}_{dtype}" in OPS}
