@@ -57,7 +57,7 @@ using Scratch = int64_t (*)(const Instruction&, const Parts&, int64_t rows);  //
 
 struct OpRow {
   const char* name;  // as in program/ops
-  Rule rule;         // throws std::invalid_argument unless the operands, each in bounds, fit together (ops/rules.cpp)
+  Rule rule;         // throws std::invalid_argument unless the operands, each in bounds, fit together (ops/rules.h)
   Run run;           // called by every worker; each does its share
   Scratch scratch = nullptr;
   Alone alone = nullptr;  // whether it is too little for several workers in this step; null: never
