@@ -330,7 +330,7 @@ void bind_plan(nb::module_& m) {
   }, "latent"_a, "rotated"_a, "nope"_a, "value"_a, "rows"_a);
   m.def("page_bytes", [](const std::vector<std::tuple<int, int, int>>& layers, int kv_format) {
     expect(kv_format >= 0 && kv_format <= 3, "page_bytes: no such KV format");
-    int64_t at = 0;  // as Plan::finish lays them out
+    int64_t at = 0;  // as Plan::lay_out_pages does
     for (auto [heads, dim, latent] : layers) {
       expect(heads > 0 && dim > 0 && heads <= 1 << 20 && dim <= 1 << 20 && latent >= 0 && latent < dim, "page_bytes: shape of a layer");
       at = (at + KvShape{heads, dim, KvFormat(kv_format), latent}.layer_bytes() + 63) / 64 * 64;

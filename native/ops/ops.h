@@ -1,6 +1,6 @@
 // ops/ops.h: how each op of the table runs. Every worker calls it and does its share; program/ops says what it means.
 #pragma once
-#include "plan/plan.h"
+#include "plan/step.h"
 
 namespace tenth {
 
