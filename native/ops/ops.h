@@ -1,10 +1,10 @@
-// ops/ops.h: how each op of the table runs. Every worker calls it and does its share; program/ops.py says what it means.
+// ops/ops.h: how each op of the table runs. Every worker calls it and does its share; program/ops says what it means.
 #pragma once
 #include "plan/plan.h"
 
 namespace tenth {
 
-constexpr int64_t kMostTaps = 16;  // of short_conv, as in program/ops.py
+constexpr int64_t kMostTaps = 16;  // of short_conv, as in program/ops/recurrent.py
 
 // What operands must agree on (ops/rules.cpp).
 void rule_embed(const Instruction&, const Parts&);

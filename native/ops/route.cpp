@@ -1,4 +1,4 @@
-// ops/route.cpp: which experts each row goes to, and the sum of what they gave. program/ops.py says what is meant.
+// ops/route.cpp: which experts each row goes to, and the sum of what they gave. program/ops says what is meant.
 #include <algorithm>
 #include <cmath>
 #include <limits>

@@ -1,4 +1,4 @@
-// ops/rules.cpp: what the operands of each op must agree on, so that no kernel leaves a buffer. program/ops.py says what
+// ops/rules.cpp: what the operands of each op must agree on, so that no kernel leaves a buffer. program/ops says what
 // the ops mean; Plan has checked that every operand by itself lies within the arena or is a matrix or vector of the plan.
 #include <algorithm>
 #include <tuple>

@@ -37,7 +37,7 @@ struct Operand {
 
 enum class Score : int { softmax = 0, sigmoid = 1, softmax_selected = 2 };  // of route
 
-struct Attributes {  // of all ops together; program/ops.py says which op uses which
+struct Attributes {  // of all ops together; program/ops says which op uses which
   float eps = 0, scale = 1, factor = 1, cap = 0, softcap = 0, alpha = 1, limit = 0, prefer = 0, drop = 0;
   int layer = 0, n_kv_heads = 0, head_dim = 0, window = 0, n_weights = 0, n_heads = 0, first = 0, n_rows = 0, state = 0, router = 0, separator = -1;
   int k = 0, n_groups = 1, groups_used = 1;
@@ -56,7 +56,7 @@ using Alone = bool (*)(const Instruction&, const Step&);
 using Scratch = int64_t (*)(const Instruction&, const Parts&, int64_t rows);  // bytes that each worker needs for it
 
 struct OpRow {
-  const char* name;  // as in program/ops.py
+  const char* name;  // as in program/ops
   Rule rule;         // throws std::invalid_argument unless the operands, each in bounds, fit together (ops/rules.cpp)
   Run run;           // called by every worker; each does its share
   Scratch scratch = nullptr;

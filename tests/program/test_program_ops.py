@@ -14,7 +14,7 @@ def meaning(op, *inputs, batch=None, cache=None, dtype=np.float32, **attrs):
 
 def test_two_ops_cannot_share_a_name():
     with pytest.raises(AssertionError, match="two ops are named add"):
-        ops._op("a b")(ops.OPS["add"].rule)
+        ops.table.op("a b")(ops.OPS["add"].rule)
 
 
 def test_every_op_has_a_specification_and_a_reference():

@@ -149,7 +149,7 @@ def flat(x: Value) -> Value:
     return _view(x, (math.prod(x.shape),))
 
 
-# ---------------------------------------------------------------- ops: one instruction each, specified in ops.py
+# ---------------------------------------------------------------- ops: one instruction each, specified in ops
 
 
 def embed(tokens: Value, w: Weights, scale: float = 1.0) -> Value:
@@ -344,7 +344,7 @@ def delta_net(q: Value, k: Value, v: Value, *, decay: Value, beta: Value, tiled:
 
 @dataclass(frozen=True)
 class Routing:
-    """How ``route`` chooses and weighs experts; what the fields mean stands with the op in ops.py."""
+    """How ``route`` chooses and weighs experts; what the fields mean stands with the op in ops/experts.py."""
 
     k: int
     score: str = "softmax"

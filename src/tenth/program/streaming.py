@@ -31,7 +31,7 @@ class Router:
 
 @dataclass(frozen=True)
 class Lossy:
-    """What may change the text to read less: see route_lossy in ops.py. All 0: nothing may."""
+    """What may change the text to read less: see route_lossy in ops/of_passes.py. All 0: nothing may."""
 
     drop: float = 0.0
     prefer: float = 0.0
