@@ -20,13 +20,15 @@ import numpy as np
 from tenth.batch import F32, Batch, StepResult, StepStopped, pages_for
 from tenth.engine import waking
 from tenth.engine.ahead import Ahead
+from tenth.engine.batching import make_batch, make_reading
+from tenth.engine.chunk import Chunk
 from tenth.engine.drafter import Drafter
 from tenth.engine.experts import NotedExperts
 from tenth.engine.failures import as_tenth_error, sample_error
 from tenth.engine.masks import Masks
 from tenth.engine.pages import Pages
 from tenth.engine.request import FinishReason, Request, Sequence, Token
-from tenth.engine.scheduler import Chunk, Limits, Scheduler, make_batch, make_reading
+from tenth.engine.scheduler import Limits, Scheduler
 from tenth.engine.speculation import Asked
 from tenth.engine.states import States
 from tenth.engine.step_runtime import StepRuntime
