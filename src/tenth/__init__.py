@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tenth.config import EngineConfig
     from tenth.errors import ModelFileError, RequestError, ResourceError, TenthError
-    from tenth.model import Model, load, open_tokenizer
+    from tenth.model import Model
+    from tenth.opening import load, open_tokenizer
     from tenth.sampling import SamplingParams
     from tenth.stream import CallPart, Piece, Speculation, Stream, Timings, TokenLogprob, ToolCall, Usage
     from tenth.text.grammar import Grammar
@@ -46,7 +47,8 @@ _HOMES = {
     "EngineConfig": "config",
     "Grammar": "text.grammar",
     **dict.fromkeys(("ModelFileError", "RequestError", "ResourceError", "TenthError"), "errors"),
-    **dict.fromkeys(("Model", "load", "open_tokenizer"), "model"),
+    "Model": "model",
+    **dict.fromkeys(("load", "open_tokenizer"), "opening"),
     "SamplingParams": "sampling",
     **dict.fromkeys(
         ("CallPart", "Piece", "Speculation", "Stream", "Timings", "TokenLogprob", "ToolCall", "Usage"), "stream"

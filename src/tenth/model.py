@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from tenth.facts import description, expert_statistics, peak_bytes
 from tenth.feed import Feed
 from tenth.gathering import Gathering, check_dimensions, scores, vectors
 from tenth.preparing import Prepared, answer_reader, token_choice
+from tenth.prompting import Prompting
 from tenth.sampling import make_params, recommended
 from tenth.stream import Stream
 
@@ -30,74 +31,14 @@ if TYPE_CHECKING:
     from tenth.loader import Loaded, Task
     from tenth.text.begun import Begun
     from tenth.text.grammar import Grammar
-    from tenth.text.guide import Guide
-    from tenth.text.matching import Grammars
     from tenth.text.model_text import ModelText
-    from tenth.text.pairs import Pairs
     from tenth.text.tokenizer import Tokenizer
 
 _CAN: dict[Task, str] = {
     "generate": "writes text", "embed": "gives vectors of texts", "rerank": "judges how well documents fit a question"}
 _CANNOT: dict[Task, str] = {
     "generate": "writes no text", "embed": "gives no vectors of texts", "rerank": "judges no documents"}
-Progress = Callable[[str, int, int], None]  # (what, done bytes, total bytes or 0)
 Message = Mapping[str, Any]
-
-
-def load(
-    name_or_path: str | Path,
-    *,
-    threads: int = 0,
-    context: int = 0,
-    kv: str = "f16",
-    memory: int | str = 0,
-    template: str | None = None,
-    progress: Progress | None = None,
-    **settings: Any,
-) -> Model:
-    """Open a model: a path, a URL, a name of the catalogue or hf:org/repo:quant; downloads what is missing.
-
-    ``context`` is EngineConfig's context_tokens, ``kv`` its kv_format, ``memory`` its memory_bytes, as a number or like
-    "8GB"; any other of its fields may be given by name.
-    ``template``: text of a chat template to use instead of the file's. Raises ModelFileError, RequestError (unknown
-    setting or name) or ResourceError.
-    """
-    from tenth.library import library_folder
-    from tenth.library.catalogue import published_sampling
-    from tenth.library.resolving import interpret, resolve
-    from tenth.loader import open_runtime
-    from tenth.observed import HitKeeper
-    from tenth.usage import begin_with_usage
-    from tenth.weights.gguf import read_header
-
-    started = time.perf_counter()
-    config = _config({"threads": threads, "context_tokens": context, "kv_format": kv, "memory_bytes": memory}, settings)
-    header = read_header(resolve(str(name_or_path), progress=progress))
-    text: list[ModelText | None] = []
-
-    def read_text() -> None:
-        from tenth.text.model_text import text_if_any  # here, for importing it takes time too
-
-        text.append(text_if_any(header.metadata, template))
-
-    loaded = open_runtime(header, config, progress, read_text)
-    note, source = None, interpret(str(name_or_path))
-    if loaded.placement.streams:
-        keeper, note = begin_with_usage(loaded.runtime, header, library_folder() / "usage")
-        loaded.runtime.observe(keeper)
-        if not (config.lossy_drop or config.lossy_prefer):
-            loaded.runtime.observe(HitKeeper(loaded))
-    name = None if isinstance(source, Path) else source.name
-    return Model(
-        loaded, config, text[0], started_s=started, note=note, name=name, published=published_sampling(source))
-
-
-def open_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer of a model file, which may be one without weights. Raises ModelFileError."""
-    from tenth.text.tokenizer import Tokenizer
-    from tenth.weights.gguf import read_header
-
-    return Tokenizer.from_metadata(read_header(Path(path)).metadata)
 
 
 class Model:
@@ -112,7 +53,7 @@ class Model:
     ) -> None:
         self.loaded = loaded
         self.config = config
-        self._given_text, self._note, self._name = text, note, name
+        self._note, self._name = note, name
         self._engine = Engine(
             loaded.runtime, max_sequences=config.max_sequences, prefix_reuse=config.prefix_reuse
         )
@@ -122,7 +63,7 @@ class Model:
             self._engine.close()
             raise
         self.speculate = config.speculate  # whether requests that come from now on may be drafted; benchmarks switch it
-        self._grammars: Grammars | None = None  # of the first request that has one
+        self._text = Prompting(text, loaded.header.metadata, self._engine.limit_tokens)
         self._load_s = time.perf_counter() - started_s if started_s is not None else 0.0
 
     def __enter__(self) -> Model:
@@ -197,7 +138,7 @@ class Model:
         options = ChatOptions(think, thinking_budget, reasoning_effort, response_format, tools, tool_choice,
                               parallel_tool_calls, begun)
         asked = ask(text.template, text.tokenizer, messages, options)
-        ids = self._ids(asked.prompt, "prompt", parse_special=True)
+        ids = text.ids(asked.prompt, "prompt", parse_special=True)
         return self._checked(Prepared(ids, params, asked.grammar, asked))
 
     def prepare(self, prompt: str | list[int], *, grammar: Grammar | None = None, **sampling: Any) -> Prepared:
@@ -207,7 +148,7 @@ class Model:
             raise RequestError(f"the prompt is {prompt!r}, expected a text or token ids")
         if grammar is not None and not hasattr(grammar, "is_json"):
             raise RequestError(f"grammar is {grammar!r}, expected a tenth.Grammar")
-        ids = self._ids(prompt, "prompt") if isinstance(prompt, str) else prompt
+        ids = self._text.ids(prompt, "prompt") if isinstance(prompt, str) else prompt
         return self._checked(Prepared(ids, make_params(sampling).completed(self.defaults), grammar))
 
     @property
@@ -220,29 +161,10 @@ class Model:
             what = f"{self.name} {_CAN[self.task]}, it {_CANNOT[task]}"
             raise RequestError(what, f"choose a model that {_CAN[task]}")
 
-    def _ids(self, text: str, what: str, *, parse_special: bool = False) -> list[int]:
-        """The ids of a text. One that is far too long is refused before all of it is turned into tokens."""
-        tokenizer, most = self._text.tokenizer, self._engine.limit_tokens
-        if len(tokenizer.beginning(text, most, parse_special=parse_special)) < len(text):
-            raise RequestError(f"the {what} has more than {most} tokens, which are all that fit",
-                               f"shorten the {what}, or load the model with a longer context")
-        return tokenizer.encode(text, special=True, parse_special=parse_special)
-
     def _checked(self, prepared: Prepared) -> Prepared:
         self._engine.check(prepared.ids, prepared.params.logit_bias or {})
-        self._guide(prepared.grammar)  # compiled here, so that a wrong one is refused here
+        self._text.guide(prepared.grammar)  # compiled here, so that a wrong one is refused here
         return prepared
-
-    def _guide(self, grammar: Grammar | None) -> Guide | None:
-        """What keeps an answer to a grammar. Raises RequestError for a grammar that cannot be used."""
-        if grammar is None:
-            return None
-        from tenth.text.guide import Guide
-        from tenth.text.matching import Grammars
-
-        if self._grammars is None:
-            self._grammars = Grammars(self._text.tokenizer)
-        return Guide(self._grammars.matcher(grammar))
 
     @overload
     def generate(self, prompt: str | list[int], *, grammar: Grammar | None = None, **sampling: Any) -> Stream: ...
@@ -276,7 +198,7 @@ class Model:
         def encode(text: str) -> list[int]:
             return tokenizer.encode(text, special=False, continuing=True)
 
-        guide = self._guide(prepared.grammar)
+        guide = self._text.guide(prepared.grammar)
         reader, budget = answer_reader(tokenizer, prepared.asked, params)
         feed = Feed(reader, len(prepared.ids), budget, guide, encode)
         stop_ids = frozenset[int]() if params.ignore_eos else tokenizer.stop_ids
@@ -324,7 +246,7 @@ class Model:
         self._check_task("embed")
         if self.loaded.program.row != "every":
             raise RequestError(f"{self.name} gives one vector for a text", "use embed")
-        return self._engine.logits(self._tokens(text, truncate=False))
+        return self._engine.logits(self._text.to_read(text, truncate=False))
 
     def rerank(self, query: str, documents: Sequence[str], *, truncate: bool = True) -> NDArray[np.float64]:
         """How well each document answers a query, 0 to 1, in the order given. truncate: cut what is too long."""
@@ -341,52 +263,21 @@ class Model:
                                "use embed_tokens, or a file that has the key pooling_type")
         if not isinstance(texts, Sequence) or not texts:
             raise RequestError("there are no texts", "give a text, or a list of them")
-        prompts = [self._tokens(text, truncate) for text in texts]
-        if truncate:
-            prompts = [self._cut(prompt) for prompt in prompts]
+        prompts = [self._text.to_read(text, truncate=truncate) for text in texts]
         for prompt in prompts:
             self._engine.check(prompt)
         return prompts
-
-    def _tokens(self, text: object, truncate: bool) -> list[int]:
-        """The ids of a text that is read, or those that were given in its place; enough of them if it will be cut."""
-        if isinstance(text, str) and truncate:
-            return self.tokenize(self._text.tokenizer.beginning(text, self._engine.limit_tokens))
-        if isinstance(text, str):
-            return self._ids(text, "text")
-        if not isinstance(text, list):
-            raise RequestError(f"a text is {text!r}, expected a string or token ids")
-        return text
-
-    def _cut(self, prompt: list[int]) -> list[int]:
-        """The front of it that the model can read, and its last token, which ends texts."""
-        most = self._engine.limit_tokens
-        return prompt if len(prompt) <= most else [*prompt[: most - 1], prompt[-1]]
 
     def prepare_pairs(
         self, query: str, documents: Sequence[str], *, truncate: bool = True, most_document_tokens: int | None = None
     ) -> list[list[int]]:
         """What ``rerank`` would read, checked and turned into tokens; of each document the first so many."""
         self._check_task("rerank")
-        if isinstance(documents, str) or not isinstance(documents, Sequence) or not documents:
-            raise RequestError("there are no documents", "give a list of texts")
-        for text in (query, *documents):
-            if not isinstance(text, str):
-                raise RequestError(f"a query or document is {text!r}, expected a string")
-        most, pairs = self._engine.limit_tokens, self._pairs
-        if most_document_tokens is not None:
-            documents = [pairs.cut(document, most_document_tokens) for document in documents]
-        return [pairs.encode(query, document, most, truncate=truncate) for document in documents]
+        return self._text.pairs(query, documents, truncate=truncate, most_document_tokens=most_document_tokens)
 
     def begin(self, prompts: Sequence[list[int]], when_done: Callable[[], None] | None = None) -> Gathering:
         """Have prepared texts read; the results come when they come."""
         return Gathering(self._engine, prompts, when_done)
-
-    @cached_property
-    def _pairs(self) -> Pairs:
-        from tenth.text.pairs import Pairs
-
-        return Pairs(self.loaded.header.metadata, self._text.tokenizer)
 
     def load_costs(self) -> dict[str, float]:
         """What loading took: seconds of all of it, of reading and packing the weights, of building the tokenizer (the
@@ -394,7 +285,7 @@ class Model:
         costs = self.loaded.runtime.load_costs()
         return {"seconds": self._load_s, "weights_bytes": costs.n_bytes, "weights_seconds": costs.seconds,
                 "read_processor_seconds": costs.read_seconds, "pack_processor_seconds": costs.pack_seconds,
-                "text_seconds": self._given_text.seconds if self._given_text else 0.0}
+                "text_seconds": self._text.seconds}
 
     def memory(self) -> dict[str, int]:
         """peak_bytes of this process so far, and what weights, KV cache and workspace take."""
@@ -455,20 +346,6 @@ class Model:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer. Raises ModelFileError when the file has none, or one that is not supported."""
         return self._text.tokenizer
-
-    @property
-    def _text(self) -> ModelText:
-        from tenth.text.model_text import read_text
-
-        return self._given_text or read_text(self.loaded.header.metadata)  # which says what is wrong
-
-
-def _config(named: dict[str, Any], settings: dict[str, Any]) -> EngineConfig:
-    known = [f.name for f in fields(EngineConfig)]
-    for name in settings:
-        if name not in known:
-            raise RequestError(f"there is no setting {name!r}", f"there are: {', '.join(known)}")
-    return EngineConfig(**{**named, **settings})
 
 
 def _listed(ids: Any) -> list[int]:

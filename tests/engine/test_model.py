@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tenth
+import tenth.opening
 from tenth.config import EngineConfig
 from tenth.model import Model
 
@@ -96,7 +97,7 @@ def test_closing_frees_the_runtime_and_later_use_is_refused(toy):
 
 def test_settings_of_load_are_checked_before_anything_is_looked_for():
     with pytest.raises(tenth.RequestError, match="'thread_count'") as refused:
-        tenth.model._config({"threads": 1}, {"thread_count": 2})
+        tenth.opening._config({"threads": 1}, {"thread_count": 2})
     assert "max_sequences" in refused.value.hint
     with pytest.raises(tenth.RequestError, match="threads"):
-        tenth.model._config({"threads": -1}, {})
+        tenth.opening._config({"threads": -1}, {})

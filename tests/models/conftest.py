@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tenth.models import ARCHITECTURES, build
+from tenth.program.check import check
 from tenth.weights.metadata import Metadata
 
 VOCAB = 37
@@ -153,7 +154,7 @@ class TinyModel:
         return Metadata(self.values)
 
     def build(self):
-        return build(self.architecture, self.metadata, self.shapes)
+        return check(build(self.architecture, self.metadata, self.shapes))
 
     def config(self):
         return ARCHITECTURES[self.architecture].read_config(self.metadata)

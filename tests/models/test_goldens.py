@@ -7,6 +7,7 @@ from tests.golden_files import ALL, DATA, nmse
 from tenth.loader import read_by_products
 from tenth.models import build
 from tenth.program import memory, passes
+from tenth.program.check import check
 from tenth.program.reference import Batch, run
 from tenth.weights.gguf import read_header
 from tenth.weights.tensors import read_tensor
@@ -29,7 +30,7 @@ class Golden:
         recorded = np.load(DATA / f"golden_{case}.npz")
         self.expected = {key.replace("vectors", "logits"): recorded[key] for key in recorded.files}
         shapes = {name: info.shape for name, info in header.tensors.items()}
-        self.program = build(header.metadata.architecture, header.metadata, shapes)
+        self.program = check(build(header.metadata.architecture, header.metadata, shapes))
         self.batch = Batch.single(self.expected["tokens"])
 
 

@@ -8,6 +8,7 @@ from tenth.errors import ModelFileError
 from tenth.loader import read_by_products
 from tenth.models import build
 from tenth.program import memory, passes
+from tenth.program.check import check
 from tenth.program.listing import listing
 from tenth.program.reference import Batch, Cache, run
 from tenth.weights.gguf import read_header
@@ -28,7 +29,7 @@ class Golden:
         self.program = self.build()
 
     def build(self, drafts=True):
-        return build(self.metadata.architecture, self.metadata, self.shapes, drafts)
+        return check(build(self.metadata.architecture, self.metadata, self.shapes, drafts))
 
 
 @pytest.fixture(params=CASES, scope="module")

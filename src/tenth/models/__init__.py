@@ -33,7 +33,6 @@ from tenth.models.config import Metadata, require
 from tenth.models.nextn import has_drafter
 from tenth.models.tensors import Declared, fused_parts, layers, match, with_parts
 from tenth.program.builder import Builder, Value, Weights
-from tenth.program.check import check
 from tenth.program.values import Program
 
 
@@ -84,7 +83,7 @@ ARCHITECTURES: dict[str, Model] = {
 def build(
     architecture: str, metadata: Metadata, tensors: Mapping[str, tuple[int, ...]], drafts: bool = False
 ) -> Program:
-    """The program of a model, checked. ``tensors``: every tensor of the file, shape rows first.
+    """The program of a model, which the passes check. ``tensors``: every tensor of the file, shape rows first.
 
     ``drafts``: with its drafter, if the file has one; otherwise that is ignored.
     Raises ModelFileError for an architecture not in the table, hyper-parameters that are out of range or contradict
@@ -115,4 +114,4 @@ def build(
     if drafting:
         guessed = drafting.draft(tokens, positions, sources, Weights(builder), config)
         program.drafter = builder.finish(guessed, architecture, config.context_tokens)
-    return check(program)
+    return program

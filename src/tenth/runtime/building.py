@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,8 +114,8 @@ class PlanBuilder:
     def load(
         self, matrices: Mapping[str, MatrixSource], vectors: Mapping[str, F32], how: Reading,
         progress: Progress | None, meanwhile: Callable[[], None] | None,
-    ) -> float:
-        """Add everything and read the weights; the seconds that reading took. Raises as Runtime does."""
+    ) -> None:
+        """Add everything and read the weights. Raises as Runtime does."""
         self._add_vectors(vectors)
         self._levels = key_levels(self._program, vectors) if self._rounds_keys else {}
         streamed = streamed_places(self._program)
@@ -148,7 +147,6 @@ class PlanBuilder:
             number, what = thread.failure
             raise _unreadable(names[number], matrices[names[number]], what)
         self.plan.close_files()
-        return thread.seconds
 
     def _add_made(self, name: str, source: MatrixSource, make: Callable[[], NDArray[Any]]) -> None:
         """Make a matrix in a file in memory and pack it; nothing of the file is left when this returns."""
@@ -262,7 +260,6 @@ class _WeightThread:
 
     def __init__(self, plan: _core.Plan):
         self.failure: tuple[int, str] | None = None  # number of the matrix, and why
-        self.seconds = 0.0
         self._plan = plan
         self._error: BaseException | None = None
         self._over = threading.Event()  # waited for before join, which Ctrl-C makes take the thread for ended
@@ -292,10 +289,8 @@ class _WeightThread:
         # This thread is worker 0, and ends with the reading. What the caller does meanwhile cannot be divided and takes
         # longer than one worker's share, so it goes first, on worker 0's processor.
         os.setpriority(os.PRIO_PROCESS, 0, LAST)  # 0: this thread
-        started = time.perf_counter()
         try:
             self.failure = self._plan.read_weights()
-            self.seconds = time.perf_counter() - started
         except BaseException as error:  # raised in the thread that waits
             self._error = error
         finally:

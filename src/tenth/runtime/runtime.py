@@ -101,7 +101,7 @@ class Runtime:
         self.noted_experts: tuple[int, int] | None = None  # (layers, experts of each) for whoever takes the trace
         try:
             builder = PlanBuilder(program, limits)
-            self._read_s = builder.load(matrices, vectors, reading or Reading(), progress, meanwhile)
+            builder.load(matrices, vectors, reading or Reading(), progress, meanwhile)
         except MemoryError as error:
             raise ResourceError(
                 "there is not enough memory for this model", "choose a smaller model or a smaller --context"
@@ -231,7 +231,7 @@ class Runtime:
 
     def load_costs(self) -> LoadCosts:
         """What reading and packing the weights took."""
-        return LoadCosts(self._plan.read_bytes, self._read_s, *self._plan.read_seconds())
+        return LoadCosts(self._plan.read_bytes, *self._plan.read_seconds())
 
     def profile(self) -> list[InstructionProfile]:
         """Counters since the start or the last reset, one entry per instruction of the program."""

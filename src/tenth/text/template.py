@@ -1,4 +1,7 @@
-"""Conversations to prompts: the chat template of the file, run in the sandbox, or a plain stand-in when it has none."""
+"""Conversations to prompts: the chat template of the file, run in the sandbox, or a plain stand-in when it has none.
+
+The sandbox is imported when it is needed: Jinja takes 15 ms, and a model is loaded without it.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-import jinja2
-
 from tenth.errors import Cause, ModelFileError, RequestError, TenthError
-from tenth.text import sandbox
-from tenth.text.allowance import LimitReached
 from tenth.text.families import SWITCHES, ThinkingFamily, family_of
 from tenth.text.metadata import MetadataSource, Texts
 
@@ -75,6 +74,8 @@ class ChatTemplate:
     @cached_property
     def has_switch(self) -> bool:
         """Whether the template can be asked for thinking or none. Reading it takes 2 to 20 ms, so not while loading."""
+        from tenth.text import sandbox
+
         return not sandbox.variables_of(self.text).isdisjoint(SWITCHES)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True,
@@ -124,6 +125,11 @@ class ChatTemplate:
         return prompt + family.empty
 
     def _run(self, variables: Mapping[str, Any]) -> str:
+        import jinja2
+
+        from tenth.text import sandbox
+        from tenth.text.allowance import LimitReached
+
         try:
             return sandbox.run(self.text, variables)
         except sandbox.TemplateRefused as error:
@@ -150,6 +156,8 @@ def variants(metadata: MetadataSource) -> list[str]:
 
 def _check_length(messages: Sequence[Message]) -> None:
     """Refuses what no template may print, and no context holds, before a template is blamed for it."""
+    from tenth.text import sandbox
+
     n_chars = sum(len(message.get("content") or "") for message in messages)
     if n_chars > sandbox.MAX_OUTPUT_CHARS:
         raise RequestError(f"the conversation has {n_chars} characters, expected at most {sandbox.MAX_OUTPUT_CHARS}",

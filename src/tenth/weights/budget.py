@@ -1,4 +1,7 @@
-"""How much memory this process may use: what it was given, or what the machine and its control groups leave free."""
+"""How much memory this process may use: what it was given, or what the machine and its control groups leave free.
+
+Read from /proc itself (proc(5)): importing psutil for two numbers takes 10 ms, a tenth of loading a small model.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 from tenth.config import parse_bytes
 
@@ -49,7 +50,7 @@ def free_bytes() -> int:
 
 def resident_bytes() -> int:
     """What this process has in memory now."""
-    return int(psutil.Process().memory_info().rss)
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Grants:
@@ -87,8 +88,9 @@ GRANTS = Grants()  # one, as the process's memory is one
 
 def _free() -> tuple[int, int, str]:
     """(free bytes, of so many in all, where): of the machine or of the tightest control group."""
-    memory = psutil.virtual_memory()
-    found = [(int(memory.available), int(memory.total), "free memory")]
+    memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    available, total = (1024 * int(memory[name].split()[0]) for name in ("MemAvailable", "MemTotal"))
+    found = [(available, total, "free memory")]
     found += [(limit - used, limit, "the control group's limit") for limit, used in group_limits()]
     return min(found)
 
