@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-from gguf import GGUFReader, GGUFValueType, GGUFWriter
+from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter, quantize
 
 DATA = Path(__file__).parent / "data"
 DIM, HEADS, HEAD_DIM, FF = 64, 4, 16, 32
 
 
-def write_moe(path, *, layers=3, experts=16, used=2, seed=1):
-    """A qwen3moe file of float32 weights, with the vocabulary of golden_chat.gguf."""
+def write_moe(path, *, layers=3, experts=16, used=2, seed=1, matrices_in=GGMLQuantizationType.F32):
+    """A qwen3moe file of float32 or bfloat16 weights, with the vocabulary of golden_chat.gguf."""
     rng = np.random.default_rng(seed)
     fields = GGUFReader(DATA / "golden_chat.gguf").fields
     vocabulary = len(fields["tokenizer.ggml.tokens"].data)
@@ -40,7 +40,10 @@ def write_moe(path, *, layers=3, experts=16, used=2, seed=1):
         shapes |= {f"blk.{layer}.{name}.weight": (n,) for name, n in norms.items()}
     for name, shape in shapes.items():
         values = np.ones(shape) if len(shape) == 1 else rng.normal(0, shape[-1] ** -0.5, shape)
-        w.add_tensor(name, values.astype(np.float32))
+        if len(shape) == 1:
+            w.add_tensor(name, values.astype(np.float32))
+        else:
+            w.add_tensor(name, quantize(values.astype(np.float32), matrices_in), raw_dtype=matrices_in)
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()

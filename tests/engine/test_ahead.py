@@ -9,8 +9,8 @@ import pytest
 from tenth.batch import Batch, Sampling, StepResult
 from tenth.config import EngineConfig
 from tenth.engine.ahead import MOST_STEPS, Ahead
+from tenth.engine.chunk import Chunk
 from tenth.engine.request import GO_ON, Reaction, Request, Sequence, TokenChoice
-from tenth.engine.scheduler import Chunk
 from tenth.engine.speculation import Speculation
 from tenth.loader import open_runtime
 from tenth.weights.gguf import read_header

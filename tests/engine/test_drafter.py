@@ -10,10 +10,10 @@ import pytest
 
 from tenth.batch import PAGE_TOKENS, StepResult
 from tenth.config import EngineConfig
+from tenth.engine.chunk import Chunk
 from tenth.engine.drafter import Drafter, Guess
 from tenth.engine.outlook import StepTimes
 from tenth.engine.request import GO_ON, Request, Sequence, TokenChoice
-from tenth.engine.scheduler import Chunk
 from tenth.engine.speculation import Speculation
 from tenth.loader import open_runtime
 from tenth.weights.gguf import read_header

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from tenth.engine.batching import make_batch
 from tenth.engine.pages import Pages
 from tenth.engine.request import Request, Sequence
-from tenth.engine.scheduler import Limits, Scheduler, make_batch
+from tenth.engine.scheduler import Limits, Scheduler
 from tenth.errors import RequestError
 
 from .toy import Recorder

@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
+from tenth.engine.chunk import Chunk
 from tenth.engine.outlook import SUFFIX, Outlook, StepTimes, share_rows
 from tenth.engine.request import Reaction, Request, Sequence, TokenChoice
-from tenth.engine.scheduler import Chunk
 from tenth.engine.speculation import MAX_DRAFT, Speculation
 from tenth.feed import Feed, ThinkingBudget, TokenReader
 from tenth.stream import Stream

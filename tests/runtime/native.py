@@ -24,7 +24,9 @@ def i32(values):
 
 
 def open_golden(case, **settings):
-    return open_runtime(read_header(DATA / f"golden_{case}.gguf"), EngineConfig(**settings)).runtime
+    """Of a golden model, by its name, or of a file."""
+    path = case if isinstance(case, Path) else DATA / f"golden_{case}.gguf"
+    return open_runtime(read_header(path), EngineConfig(**settings)).runtime
 
 
 def open_streamed(case, budget, **settings):

@@ -10,6 +10,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from gguf import GGMLQuantizationType
 
 import tenth
 from tenth.config import EngineConfig
@@ -53,6 +54,16 @@ def test_every_budget_gives_the_logits_of_resident_experts(case, budget):
         assert counts.wanted > 0
         assert counts.read_bytes > 0
         runtime.close()
+
+
+def test_experts_in_bfloat16_stream_too(tmp_path):
+    path = write_moe(tmp_path / "moe.gguf", matrices_in=GGMLQuantizationType.BF16)
+    tokens = np.arange(70) % 50
+    resident = all_logits(open_golden(path, max_sequences=70), tokens)
+    streamed = open_streamed(path, half, max_sequences=70)
+    for chunk in (1, 17, 70):
+        assert np.array_equal(resident, all_logits(streamed, tokens, chunk)), chunk
+    assert streamed.expert_counters().read_bytes > 0
 
 
 KINDS = ["qwen3moe", "gpt_oss_quantised", "deepseek3_quantised", "qwen35moe", "qwen3next"]

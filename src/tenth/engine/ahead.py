@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
 
+from tenth.engine.chunk import Chunk
 from tenth.engine.request import Sequence
-from tenth.engine.scheduler import Chunk
 from tenth.engine.speculation import is_plain
 
 AHEAD_S = 0.05  # tokens of one answer may come together that would have come within this time: 20 times a second

@@ -20,8 +20,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from tenth.batch import I32, PAGE_TOKENS, Batch, StepResult, pages_for
+from tenth.engine.chunk import Chunk
 from tenth.engine.request import Sequence
-from tenth.engine.scheduler import Chunk
 
 
 class Guess(NamedTuple):

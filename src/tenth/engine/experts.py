@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from tenth.engine.chunk import Chunk
     from tenth.engine.request import Request
-    from tenth.engine.scheduler import Chunk
 
 Experts = np.ndarray[tuple[int, ...], np.dtype[np.int16]]
 

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 import numpy as np
 
 from tenth.batch import U32
-from tenth.engine.scheduler import Chunk
+from tenth.engine.chunk import Chunk
 
 ALL = np.uint32(0xFFFFFFFF)
 

@@ -22,19 +22,19 @@ answer that has become part of a prompt is read again. So a row's bits still dep
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
-from tenth.batch import I32, PAGE_TOKENS, U32, Batch, Sampling, pages_for, starts_of
+from tenth.batch import PAGE_TOKENS, pages_for
+from tenth.engine.chunk import Chunk
 from tenth.engine.pages import Pages
-from tenth.engine.request import Sequence, TokenChoice
+from tenth.engine.request import Sequence
+from tenth.engine.shares import of_one_kind, share, until_checkpoint, whole
 from tenth.engine.states import States
 from tenth.errors import Cause, RequestError
 
-OLDEST_PART = 4  # a quarter of what a step has for prompts is the oldest one's
 SHORT_PART = 2  # a step that has at most half of its rows is over soon
 LEAST_SAVED_TOKENS = 4 * PAGE_TOKENS  # a checkpoint ends a chunk early, which costs about a step: not for fewer
 
@@ -50,45 +50,6 @@ class Limits:
     whole: bool = False  # a sequence is computed in one step, or not at all
     to_generate: int = 1  # tokens of a sequence that have to be left for what is generated
     prompts_apart: bool = False  # rows of a prompt are computed otherwise than those behind it
-
-
-class Chunk(NamedTuple):
-    """The next n_rows tokens of a sequence, and guesses at those that follow them (only behind its last token)."""
-
-    sequence: Sequence
-    n_rows: int
-    draft: tuple[int, ...] = ()
-
-    @property
-    def n_all_rows(self) -> int:
-        """Rows it takes in a step, guesses included."""
-        return self.n_rows + len(self.draft)
-
-    @property
-    def known(self) -> I32:
-        """The ids of its tokens, without guesses."""
-        sequence = self.sequence
-        return sequence.tokens[sequence.n_computed : sequence.n_computed + self.n_rows]
-
-    @property
-    def looks_back(self) -> bool:
-        """Whether choosing its next token needs its history."""
-        return self.sequence.request.choice.looks_back
-
-    def history(self, n_guesses: int) -> I32:
-        """All tokens of the sequence, and so many of the guesses behind them."""
-        tokens = self.sequence.tokens
-        return np.concatenate((tokens, self.draft[:n_guesses]), dtype=np.int32) if n_guesses else tokens
-
-    @property
-    def is_generated(self) -> bool:
-        """Whether its first row is behind the prompt."""
-        return self.sequence.n_computed >= self.sequence.n_prompt
-
-    @property
-    def reaches_end(self) -> bool:
-        """Whether it has the last token of its sequence, so that the next one can be chosen."""
-        return self.n_rows == self.sequence.n_pending
 
 
 class Scheduler:
@@ -148,13 +109,13 @@ class Scheduler:
         self._grow()
         self._admit()
         if self.limits.whole:
-            return _whole(self.running, self.limits)
+            return whole(self.running, self.limits.max_rows, self.limits.max_outputs)
         decoding = [Chunk(s, 1) for s in self.running if s.n_pending == 1]
         prefilling = [s for s in self.running if s.n_pending > 1]
         chunks = decoding + self._prompts(prefilling, self.limits.max_rows - len(decoding))
-        chunks = [_until_checkpoint(chunk) for chunk in chunks]
+        chunks = [until_checkpoint(chunk) for chunk in chunks]
         if self.limits.prompts_apart:  # those behind their prompt come first
-            chunks = sorted(map(_of_one_kind, chunks), key=lambda chunk: not chunk.is_generated)
+            chunks = sorted(map(of_one_kind, chunks), key=lambda chunk: not chunk.is_generated)
         assert chunks or not len(self), "work is waiting but none of it could be planned"
         return chunks
 
@@ -163,7 +124,7 @@ class Scheduler:
         short = [s for s in sequences if s.n_pending <= self.limits.max_rows]
         n_rows = sum(s.n_pending for s in short)
         self._gave_way = not self._gave_way and len(short) < len(sequences) and 0 < n_rows <= room // SHORT_PART
-        return _share(short if self._gave_way else sequences, room)
+        return share(short if self._gave_way else sequences, room)
 
     def room(self, chunks: Iterable[Chunk]) -> int:
         """How many more rows, each with a choice of the next token, fit in a step; with a slot for each, if need be."""
@@ -328,104 +289,3 @@ class Scheduler:
     def _release_ahead(self, sequence: Sequence) -> None:
         self.states.release_ahead(sequence.ahead)
         sequence.ahead = []
-
-
-def _share(sequences: list[Sequence], room: int) -> list[Chunk]:
-    """Chunks of prompts in order of arrival: the one that needs least is served first, so that most wait least.
-
-    A part of the room is the oldest one's, however many short ones keep coming.
-    """
-    if not sequences or room <= 0:
-        return []
-    oldest = sequences[0]
-    rows = {oldest: min(oldest.n_pending, max(1, room // OLDEST_PART))}
-    room -= rows[oldest]
-    for sequence in sorted(sequences, key=lambda s: s.n_pending):  # stable: by arrival when equal
-        more = min(sequence.n_pending - rows.get(sequence, 0), room)
-        rows[sequence] = rows.get(sequence, 0) + more
-        room -= more
-    return [Chunk(s, rows[s]) for s in sequences if rows[s] > 0]
-
-
-def _whole(sequences: list[Sequence], limits: Limits) -> list[Chunk]:
-    """Whole sequences in order of arrival, until the next does not fit."""
-    chunks: list[Chunk] = []
-    room = limits.max_rows
-    for sequence in sequences[: limits.max_outputs]:
-        room -= sequence.n_pending
-        if room < 0:
-            break
-        chunks.append(Chunk(sequence, sequence.n_pending))
-    assert chunks or not sequences, "a sequence is longer than a step"
-    return chunks
-
-
-def _of_one_kind(chunk: Chunk) -> Chunk:
-    """The chunk, or the part of it that is of the prompt."""
-    left = chunk.sequence.n_prompt - chunk.sequence.n_computed
-    return chunk._replace(n_rows=left) if 0 < left < chunk.n_rows else chunk
-
-
-def _until_checkpoint(chunk: Chunk) -> Chunk:
-    """The chunk, or the part of it that ends where a checkpoint is to be made."""
-    left = chunk.sequence.checkpoint_at - chunk.sequence.n_computed
-    return chunk._replace(n_rows=left) if 0 < left < chunk.n_rows else chunk
-
-
-def make_reading(chunks: list[Chunk], first_rows: bool) -> Batch:
-    """The flat arrays of a step that chooses no tokens: results of the last row of each sequence, or of the first."""
-    batch = make_batch(chunks)
-    batch.sampling = None
-    if first_rows:
-        batch.outputs = batch.row_starts[:-1].copy()
-    return batch
-
-
-def make_batch(chunks: list[Chunk], mask: Callable[[], U32] | None = None) -> Batch:
-    """The flat arrays of a step. ``mask``: which tokens are allowed, see tenth.batch.Sampling."""
-    starts = starts_of(c.n_all_rows for c in chunks)
-    tokens = [part for c in chunks for part in (c.known, np.array(c.draft, np.int32))]
-    positions = [np.arange(c.sequence.n_computed, c.sequence.n_computed + c.n_all_rows, dtype=np.int32) for c in chunks]
-    outputs = [row for i, c in enumerate(chunks) if c.reaches_end
-               for row in range(starts[i] + c.n_rows - 1, starts[i + 1])]
-    return Batch(
-        tokens=np.concatenate(tokens, dtype=np.int32),
-        positions=np.concatenate(positions, dtype=np.int32),
-        row_starts=starts,
-        pages=[np.array(c.sequence.pages, np.int32) for c in chunks],
-        outputs=np.array(outputs, np.int32),
-        sampling=_sampling([(c, n) for c in chunks if c.reaches_end for n in range(1 + len(c.draft))], mask),
-        slots=np.array([c.sequence.slot for c in chunks if c.sequence.slot >= 0], np.int32),
-        copies=_copies(chunks),
-        n_generated=sum(chunk.is_generated for chunk in chunks),
-    )
-
-
-def _copies(chunks: list[Chunk]) -> I32:
-    """Where the state behind each row goes: of guesses, and of what is known before them, all but the last."""
-    if not any(chunk.sequence.ahead for chunk in chunks):
-        return np.zeros(0, np.int32)
-    rows = [([-1] * (c.n_rows - 1), c.sequence.ahead, [-1]) for c in chunks]
-    return np.array([slot for parts in rows for part in parts for slot in part], np.int32)
-
-
-def _sampling(rows: list[tuple[Chunk, int]], mask: Callable[[], U32] | None) -> Sampling:
-    """How to choose the token after each (chunk, number of guesses before it)."""
-    choices: list[TokenChoice] = [chunk.sequence.request.choice for chunk, _ in rows]
-    nothing = np.zeros(0, np.int32)
-    return Sampling(
-        temperature=np.array([c.temperature for c in choices], np.float32),
-        top_k=np.array([c.top_k for c in choices], np.int32),
-        top_p=np.array([c.top_p for c in choices], np.float32),
-        min_p=np.array([c.min_p for c in choices], np.float32),
-        repetition=np.array([c.repetition for c in choices], np.float32),
-        presence=np.array([c.presence for c in choices], np.float32),
-        frequency=np.array([c.frequency for c in choices], np.float32),
-        seed=np.array([c.seed for c in choices], np.uint64),
-        counter=np.array([chunk.sequence.n_generated + n for chunk, n in rows], np.int64),
-        n_top=np.array([c.n_top for c in choices], np.int32),
-        n_prompt=np.array([chunk.sequence.n_prompt * chunk.looks_back for chunk, _ in rows], np.int32),
-        history=[chunk.history(n) if chunk.looks_back else nothing for chunk, n in rows],
-        bias=[c.bias for c in choices],
-        mask=mask,
-    )

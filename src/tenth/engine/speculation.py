@@ -25,6 +25,7 @@ from collections.abc import Sequence as SequenceOf
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
+from tenth.engine.chunk import Chunk
 from tenth.engine.drafter import Guess
 from tenth.engine.drafts import SuffixIndex
 from tenth.engine.outlook import (
@@ -42,7 +43,6 @@ from tenth.engine.outlook import (
     share_rows,
 )
 from tenth.engine.request import Sequence
-from tenth.engine.scheduler import Chunk
 
 MAX_DRAFT = 7  # with the known token 8 rows: the most that the kernels for few rows take
 DRAFT_COST = 0.1  # of a plain step: what asking a drafter is taken to cost before it is measured
