@@ -12,9 +12,10 @@ from typing import TypeVar
 
 from tenth.batch import F32
 from tenth.engine.failures import as_tenth_error
-from tenth.engine.loop import Drafting, EngineStats, Loop
+from tenth.engine.loop import Drafting, Loop
 from tenth.engine.request import Request
 from tenth.engine.speculation import Speculation
+from tenth.engine.stats import EngineStats
 from tenth.engine.step_runtime import StepRuntime
 from tenth.errors import Cause, RequestError
 
@@ -64,7 +65,7 @@ class Engine:
     def submit(self, request: Request) -> None:
         """Queue a request; its listener hears the rest. Raises RequestError when it can never be computed."""
         self.check(request.prompt, request.choice.bias[0])
-        if not self._loop.post(lambda: self._loop.arrive(request)):
+        if not self._loop.post(lambda: self._loop.answers.arrive(request)):
             raise _closed()
 
     def check(self, prompt: SequenceOf[int], biased: Iterable[int] = ()) -> None:
@@ -75,7 +76,7 @@ class Engine:
 
     def cancel(self, request: Request) -> None:
         """End a request soon, in whatever phase it is. Nothing happens when it has ended already."""
-        self._loop.post(lambda: self._loop.end(request, "cancelled"))
+        self._loop.post(lambda: self._loop.answers.end(request, "cancelled"))
         self._loop.stop_for(request)
 
     def logits(self, ids: list[int], at_once: int = 0) -> F32:

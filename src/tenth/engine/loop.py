@@ -10,9 +10,8 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -20,17 +19,19 @@ import numpy as np
 from tenth.batch import F32, Batch, StepResult, StepStopped, pages_for
 from tenth.engine import waking
 from tenth.engine.ahead import Ahead
+from tenth.engine.answers import Answers
 from tenth.engine.batching import make_batch, make_reading
 from tenth.engine.chunk import Chunk
 from tenth.engine.drafter import Drafter
 from tenth.engine.experts import NotedExperts
-from tenth.engine.failures import as_tenth_error, sample_error
+from tenth.engine.failures import as_tenth_error
 from tenth.engine.masks import Masks
 from tenth.engine.pages import Pages
-from tenth.engine.request import FinishReason, Request, Sequence, Token
+from tenth.engine.request import Request, Sequence
 from tenth.engine.scheduler import Limits, Scheduler
 from tenth.engine.speculation import Asked
 from tenth.engine.states import States
+from tenth.engine.stats import EngineStats
 from tenth.engine.step_runtime import StepRuntime
 from tenth.errors import RequestError
 
@@ -55,23 +56,6 @@ class Drafting(Protocol):
         """So many of the guesses of a chunk were right."""
 
 
-@dataclass
-class EngineStats:
-    """Counts since the engine started."""
-
-    n_steps: int = 0
-    n_rows: int = 0
-    n_prompt_tokens: int = 0  # of requests whose work has begun
-    n_cached_tokens: int = 0  # of these, known already
-    n_requests: int = 0
-    n_failed_steps: int = 0
-    n_stopped_steps: int = 0  # because somebody was cancelled whose prompt they computed
-    n_preemptions: int = 0
-    n_drafted: int = 0  # guesses at tokens that were computed
-    n_accepted: int = 0  # of these, right
-    step_s: float = 0.0
-
-
 class Loop:
     """The engine's thread: everything here runs on it, except ``post`` and ``check_ids``."""
 
@@ -93,8 +77,8 @@ class Loop:
         reuse = prefix_reuse and not runtime.reads_whole
         states = States(runtime.n_slots, runtime.n_spare_slots)
         self.scheduler = Scheduler(Pages(runtime.n_pages, reuse), limits, states)
-        self.sequences: dict[Request, Sequence] = {}
         self.stats = EngineStats()
+        self.answers = Answers(self.scheduler, self.stats)
         self._noted: list[list[int]] = []  # which experts the last step used
         self._experts: NotedExperts | None = None  # the same, by request
         self._long: frozenset[Request] = frozenset()  # who the running step computes much of; cancelling one stops it
@@ -119,8 +103,7 @@ class Loop:
             while self._take_messages():
                 self._step()
         except Exception as error:  # our own bug: say so to everyone who waits
-            for request in list(self.sequences):
-                self._fail(request, as_tenth_error(error))
+            self.answers.fail_all(as_tenth_error(error))
             raise
         finally:
             try:
@@ -136,15 +119,14 @@ class Loop:
                 work = self._inbox.get_nowait()
                 if work is not None:
                     work()
-        for request in list(self.sequences):
-            self.end(request, "cancelled")
+        self.answers.end_all("cancelled")
         waking.let_go()
         self.masks.close()
         self.runtime.close()
 
     def _step(self) -> None:
         """One step of the engine: plan, compute, note, deliver."""
-        chunks = self._announce(self.scheduler.plan())
+        chunks = self.answers.announce(self.scheduler.plan())
         try:
             drafts = self._propose(chunks, self.scheduler.room(chunks))
             chunks = self.scheduler.with_drafts(chunks, drafts) if drafts else chunks
@@ -171,17 +153,6 @@ class Loop:
             if work is None:
                 return False
             work()
-
-    def _announce(self, chunks: list[Chunk]) -> list[Chunk]:
-        """Tell listeners whose first chunk this is; gives the chunks of those that are still at work then."""
-        for sequence, *_ in chunks:
-            if not sequence.was_started:
-                sequence.was_started = True
-                self.stats.n_prompt_tokens += sequence.n_prompt
-                self.stats.n_cached_tokens += sequence.n_computed
-                with self._failing(sequence.request):
-                    sequence.request.listener.started(sequence.n_computed)
-        return [chunk for chunk in chunks if chunk.sequence.request in self.sequences]
 
     def _propose(self, chunks: list[Chunk], room: int) -> dict[Sequence, tuple[int, ...]]:
         if not self.drafter:
@@ -267,116 +238,21 @@ class Loop:
         """
         if result.vectors is not None:
             for chunk, vector in zip(chunks, result.vectors, strict=True):
-                self._give(chunk.sequence.request, vector)
+                self.answers.give(chunk.sequence.request, vector)
             return
         first = 0
         for chunk in chunks:
-            follow = self._accept if result.n_steps == 1 else self._follow_all
-            n_accepted = follow(chunk, result, first)
+            n_accepted = self.answers.follow(chunk, result, first, self._experts)
             first += result.n_steps + len(chunk.draft)
             self.speculation.learn(chunk, n_accepted, len(chunks))
-            if (chunk.draft or result.n_steps > 1) and chunk.sequence.request in self.sequences:
+            if (chunk.draft or result.n_steps > 1) and chunk.sequence.request in self.answers:
                 self.scheduler.trim(chunk.sequence)
-
-    def _give(self, request: Request, vector: F32) -> None:
-        assert request.take is not None, "nobody takes the result of a model that writes no text"
-        with self._failing(request):
-            request.take(vector)
-            self.end(request, "stop")
-
-    def _accept(self, chunk: Chunk, result: StepResult, first: int) -> int:
-        """Follow the tokens of a chunk, whose rows begin at ``first``, as far as they hold; how many guesses did."""
-        sequence, counts = chunk.sequence, chunk.sequence.request.speculated
-        counts.n_steps += 1
-        counts.n_drafted += len(chunk.draft)
-        self.stats.n_drafted += len(chunk.draft)
-        for n, guess in enumerate((*chunk.draft, None)):
-            if n and self._experts is not None and result.tokens[first + n] >= 0:
-                self._experts.accept(sequence.request, n - 1)
-            if not self._take(sequence, result, first + n) or result.tokens[first + n] != guess:
-                return n
-            self.scheduler.accept(sequence)
-            counts.n_accepted += 1
-            self.stats.n_accepted += 1
-        raise AssertionError("a token equalled no guess and yet was accepted")
-
-    def _follow_all(self, chunk: Chunk, result: StepResult, first: int) -> int:
-        """Follow the tokens that several steps chose for a chunk, as far as they hold. They were no guesses: 0."""
-        for n in range(result.n_steps):
-            if n:
-                self.scheduler.accept(chunk.sequence)
-            chunk.sequence.request.speculated.n_steps += 1
-            if not self._take(chunk.sequence, result, first + n):
-                break
-        return 0
-
-    def _take(self, sequence: Sequence, result: StepResult, row: int) -> bool:
-        """Follow the token of a row, or fail where none could be chosen. Whether what the model says comes next."""
-        if result.tokens[row] < 0:
-            guide = sequence.request.guide
-            error = guide.error if guide else None
-            self._fail(sequence.request, error or sample_error(int(result.tokens[row])))
-            return False
-        try:
-            return self._follow(sequence, _token(result, row))
-        except Exception as error:  # of its listener, which ends its own request only
-            self._fail(sequence.request, error)
-            return False
-
-    def _follow(self, sequence: Sequence, token: Token) -> bool:
-        """Add a token to its sequence, tell the listener, and end the request when it is time.
-
-        False: it has ended, or other tokens than what the model says next come now.
-        """
-        request = sequence.request
-        sequence.append([token.id])
-        if token.id in request.stop_ids:
-            self.end(request, "stop")
-            return False
-        reaction = request.listener.token(token)
-        if reaction.stop:
-            self.end(request, "stop")
-            return False
-        sequence.append(reaction.force[: sequence.max_tokens - sequence.n_generated])
-        if sequence.n_generated >= sequence.max_tokens:
-            self.end(request, "length")
-            return False
-        return not reaction.force
-
-    def arrive(self, request: Request) -> None:
-        """Queue a request that was checked."""
-        self.stats.n_requests += 1
-        self.sequences[request] = Sequence(request, self.stats.n_requests, self.scheduler.limit_tokens)
-        self.scheduler.add(self.sequences[request])
-
-    def end(self, request: Request, reason: FinishReason) -> None:
-        """Drop a request and tell its listener why. Nothing happens when it has ended already."""
-        sequence = self.sequences.pop(request, None)
-        if sequence is not None:
-            self.scheduler.remove(sequence)
-            with contextlib.suppress(Exception):  # nobody is left to be told
-                request.listener.finished(reason, sequence.n_generated)
 
     def _fail_step(self, chunks: list[Chunk], error: Exception) -> None:
         """End everyone who has a part in a step that failed, and nobody else."""
         self.stats.n_failed_steps += 1
         for sequence, *_ in chunks:
-            self._fail(sequence.request, as_tenth_error(error))
-
-    def _fail(self, request: Request, error: Exception) -> None:
-        sequence = self.sequences.pop(request, None)
-        if sequence is not None:
-            self.scheduler.remove(sequence)
-            with contextlib.suppress(Exception):
-                request.listener.failed(error)
-
-    @contextlib.contextmanager
-    def _failing(self, request: Request) -> Iterator[None]:
-        """A listener that raises ends its own request only."""
-        try:
-            yield
-        except Exception as error:
-            self._fail(request, error)
+            self.answers.fail(sequence.request, as_tenth_error(error))
 
     def compute_logits(self, ids: list[int], at_once: int) -> F32:
         """Logits after every token, in chunks of as many rows as may have them, or fewer."""
@@ -427,8 +303,3 @@ def _most_sequences(runtime: StepRuntime, wanted: int) -> int:
     """
     most = min(wanted, runtime.max_outputs) if runtime.writes_text else runtime.max_outputs
     return min(most, runtime.n_slots - runtime.n_spare_slots - 1) if runtime.n_slots else most
-
-
-def _token(result: StepResult, row: int) -> Token:
-    top = zip(result.top_ids[row].tolist(), result.top_logprobs[row].tolist(), strict=True)
-    return Token(int(result.tokens[row]), float(result.logprobs[row]), tuple(top))
