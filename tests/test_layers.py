@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "runtime": {"program", "batch", "_core"},
     "tracing": set(),
     "usage": {"weights"},
-    "observed": {"weights", "library", "loader", "placing"},
+    "observed": {"weights", "library", "loader", "placing", "usage"},
     "weights": {"_core"},
     "models": {"program"},
     "placing": {"program", "weights", "runtime", "batch"},

@@ -22,17 +22,19 @@ using Alphabet = nb::ndarray<const uint16_t, nb::shape<512>, nb::c_contig, nb::d
 
 constexpr std::string_view SPACE = "\xe2\x96\x81";  // U+2581, SentencePiece's space
 
+std::string_view bytes_of(const nb::bytes& raw) { return {raw.c_str(), raw.size()}; }
+
 // Where a text begins and how long it says it is; false when its length lies outside the bytes.
 struct Text {
   size_t at = 0;
   uint64_t length = 0;
-  bool read(const nb::bytes& raw, size_t position) {
+  bool read(std::string_view raw, size_t position) {
     if (position > raw.size() || raw.size() - position < 8) return false;
-    std::memcpy(&length, raw.c_str() + position, 8);
+    std::memcpy(&length, raw.data() + position, 8);
     at = position + 8;
     return true;
   }
-  bool is_whole(const nb::bytes& raw) const { return length <= raw.size() - at; }
+  bool is_whole(std::string_view raw) const { return length <= raw.size() - at; }
 };
 
 nb::str decoded(std::string_view text) {
@@ -58,7 +60,7 @@ bool is_plain(std::string_view text) {
 // Texts that stay as they are stored until one is asked for: as Python strings 150 thousand would take 10 MB and 15 ms.
 class Texts {
  public:
-  Texts(nb::bytes raw, size_t at, size_t count) : raw_(std::move(raw)), first_(at) {
+  Texts(nb::bytes raw, size_t at, size_t count) : owner_(std::move(raw)), raw_(bytes_of(owner_)), first_(at) {
     if (raw_.size() >> 32) throw nb::value_error("the bytes are more than 4 GB");
     ends_.reserve(std::min(count, raw_.size() / 8));
     for (size_t i = 0; i < count; i++) {
@@ -74,7 +76,7 @@ class Texts {
   size_t end() const { return ends_.empty() ? first_ : ends_.back(); }
   std::string_view view(size_t i) const {
     const size_t begin = (i ? ends_[i - 1] : first_) + 8;
-    return {raw_.c_str() + begin, ends_[i] - begin};
+    return {raw_.data() + begin, ends_[i] - begin};
   }
 
   nb::str item(Py_ssize_t i) const {
@@ -183,7 +185,8 @@ class Texts {
     return true;
   }
 
-  nb::bytes raw_;
+  nb::bytes owner_;
+  std::string_view raw_;
   size_t first_;
   std::vector<uint32_t> ends_;  // of each text; the next begins eight bytes on
 };
@@ -224,7 +227,8 @@ nb::tuple texts(const nb::bytes& raw, size_t at, size_t count) {
   return nb::make_tuple(found.list(), found.end());
 }
 
-nb::tuple skip_texts(const nb::bytes& raw, size_t at, size_t count) {
+nb::tuple skip_texts(const nb::bytes& all, size_t at, size_t count) {
+  const std::string_view raw = bytes_of(all);
   Text last;
   size_t n = 0;
   for (; n < count && last.read(raw, at); n++) {

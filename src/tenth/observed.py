@@ -1,4 +1,4 @@
-"""Hit rates seen on this machine, by model: a small file in the data folder, safe to delete.
+"""Hit rates seen on this machine, by model (told as usage.py says): a small file in the library, safe to delete.
 
 Every run whose experts stream notes what its generated tokens spared, and so does ``tenth bench``. ``tenth plan`` and
 the next bench believe it more than what others published.
@@ -6,13 +6,13 @@ the next bench believe it more than what others published.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tenth.usage import identity
 from tenth.weights.gguf import ModelFile
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ def note(header: ModelFile, cached_fraction: float, hit_rate: float) -> None:
     """Keeps one more point; what cannot be written is not kept."""
     curve = [(x, y) for x, y in observed(header) or [] if abs(x - cached_fraction) > NEAR]
     curve = [*curve, (cached_fraction, hit_rate)][-MOST_POINTS:]
-    file = _file(header)
     try:
+        file = _file(header)
         file.parent.mkdir(parents=True, exist_ok=True)
         fresh = file.with_suffix(f".{os.getpid()}")
         fresh.write_text(json.dumps(sorted(curve)))
@@ -85,5 +85,4 @@ def note(header: ModelFile, cached_fraction: float, hit_rate: float) -> None:
 def _file(header: ModelFile) -> Path:
     from tenth.library.store import library_folder
 
-    what = repr((header.metadata.architecture, header.paths[0].name, header.size_bytes, len(header.tensors)))
-    return library_folder() / "hits" / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.json"
+    return library_folder() / "hits" / f"{identity(header)}.json"

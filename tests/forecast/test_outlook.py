@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import xml.etree.ElementTree
 from dataclasses import replace
 
@@ -122,6 +123,10 @@ def test_seen_hit_rates_are_kept_and_damage_is_ignored(tmp_path, monkeypatch):
     note(header, 0.5, 0.7)
     note(header, 0.26, 0.45)
     assert observed(header) == [(0.26, 0.45), (0.5, 0.7)]
+    renamed = shutil.copy(header.paths[0], tmp_path / "other.gguf")
+    assert observed(read_header(renamed)) == observed(header)
+    shutil.copy(DATA / "golden_qwen3moe.gguf", tmp_path / header.paths[0].name)
+    assert observed(read_header(tmp_path / header.paths[0].name)) is None
     (file,) = (tmp_path / "hits").iterdir()
     for text in ("[[0.5]]", "{}", "[[2, 0.5]]", "[]", "no", "[[0.5, null]]"):
         file.write_text(text)

@@ -9,12 +9,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from gguf import GGMLQuantizationType
 
 from tenth import _core
 from tenth.config import EngineConfig
 from tenth.loader import open_runtime
 from tenth.weights.gguf import read_header
 from tenth.weights.placement import place
+from tests.moe_file import write_moe
 
 from .native import DATA, i32
 
@@ -43,14 +45,16 @@ BUILDING = (
 )  # fmt: skip
 
 
-PLANS = ["kquants", "llama_bias", "gemma3_scaled", "moe_quantised", "deepseek3_quantised", "qwen35",
-         "streamed qwen3moe", "expanded deepseek3"]  # fmt: skip
+PLANS = ["quantised", "bfloat16", "kquants", "llama_bias", "gemma3_scaled", "moe_quantised", "deepseek3_quantised",
+         "qwen35", "streamed qwen3moe", "expanded deepseek3"]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=PLANS)
-def recorded(request):
+def recorded(request, tmp_path_factory):
     """The calls that build a golden model's plan; matrices that were made are read from its first one: any will do."""
     path, plan = DATA / f"golden_{request.param.split()[-1]}.gguf", _core.Plan
+    if request.param == "bfloat16":
+        path = write_moe(tmp_path_factory.mktemp("moe") / "moe.gguf", matrices_in=GGMLQuantizationType.BF16)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_core, "Plan", lambda *args: Recorder(plan, *args))
         if "streamed" in request.param:

@@ -17,7 +17,7 @@ from tenth.cli.conversation import SETTINGS, Conversation
 from tenth.errors import RequestError, TenthError
 
 if TYPE_CHECKING:
-    from tenth.server.chats.store import Chat, Message
+    from tenth.server.chats.rows import Chat, Message
     from tenth.server.state import State
     from tenth.stream import Piece, Stream
 
@@ -81,7 +81,7 @@ class Notebook:
 
     def _branch(self, chat: Chat) -> list[Message]:
         from tenth.server.chats.prompts import branch
-        from tenth.server.chats.store import AT_WORK
+        from tenth.server.chats.rows import AT_WORK
         from tenth.server.whereabouts import is_alive
 
         servers = {id: server for owner, _, id, server in self.chats.at_work() if owner == self.owner}

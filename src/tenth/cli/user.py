@@ -103,8 +103,8 @@ def _remove(state: State, accounts: Accounts, name: str, as_json: bool) -> None:
     from tenth.server.chats.store import Chats
 
     chats = Chats(state, open_index(state))
-    user = accounts.remove(name, chats.delete_all)
-    chats.sweep()
+    user = accounts.remove(name, chats.deletion.delete_all)
+    chats.deletion.sweep()
     erase(state)
     write_json(asdict(user)) if as_json else write_line(f"removed {user.name} ({user.id}) with all that it owned")
 

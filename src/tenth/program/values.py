@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from tenth.program.builder import Builder
+    from tenth.program.recording import Builder
 
 Rows = Literal["tokens", "outputs", "generated"]
 Kind = Literal["input", "weight", "temp"]

@@ -135,7 +135,7 @@ def test_events_end_with_the_account_that_hears_them(home, monkeypatch):
     with browser(home, BO) as bo, bo.stream("GET", "/api/events") as told:
         lines = told.iter_lines()
         assert "hello" in "".join(next(lines) for _ in range(3))
-        Accounts(home.app.state).remove("bo", home.app.chats.chats.delete_all)
+        Accounts(home.app.state).remove("bo", home.app.chats.chats.deletion.delete_all)
         assert "chat" not in "".join(lines)
 
 

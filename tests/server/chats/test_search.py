@@ -84,11 +84,11 @@ def test_a_changed_message_is_found_by_its_new_text_only(store):
 
 
 def test_a_long_chat_is_deleted_in_slices_that_others_can_write_between(store, monkeypatch):
-    monkeypatch.setattr("tenth.server.chats.store.SLICE", 4)
+    monkeypatch.setattr("tenth.server.chats.deleting.SLICE", 4)
     gone = say(store, "user_slices", *(f"pagodas {n}" for n in range(10)))
     kept = say(store, "user_slices", "pagodas stay")
     between = []
-    monkeypatch.setattr("tenth.server.chats.store.time.sleep", lambda _: between.append(
+    monkeypatch.setattr("tenth.server.chats.deleting.time.sleep", lambda _: between.append(
         (store.change("user_slices", kept, {"title": "written"})["title"], len(find(store, "user_slices", "pagodas")))))
     store.delete("user_slices", gone)
     assert between == [("written", 1)] * 3  # at once gone for its owner
@@ -97,7 +97,7 @@ def test_a_long_chat_is_deleted_in_slices_that_others_can_write_between(store, m
 
 
 def test_a_long_branch_is_deleted_in_slices_and_the_one_beside_it_is_shown(store, monkeypatch):
-    monkeypatch.setattr("tenth.server.chats.store.SLICE", 4)
+    monkeypatch.setattr("tenth.server.chats.deleting.SLICE", 4)
     owner = "user_branch"
     chat = say(store, owner, "root", *(f"pagodas {n}" for n in range(10)))
     root, first, *_ = store.messages(owner, chat)
@@ -105,7 +105,7 @@ def test_a_long_branch_is_deleted_in_slices_and_the_one_beside_it_is_shown(store
     _, (other, leaf) = store.add_messages(owner, chat, [beside, {"role": "user", "content": "leaf"}])
     store.change(owner, chat, {"current_id": first["id"]})
     between = []
-    monkeypatch.setattr("tenth.server.chats.store.time.sleep", lambda _: between.append(
+    monkeypatch.setattr("tenth.server.chats.deleting.time.sleep", lambda _: between.append(
         (store.change(owner, chat, {"title": "written"})["title"], len(find(store, owner, "pagodas")))))
     assert len(store.below(owner, chat, first["id"])) == 10
     shown, gone = store.delete_message(owner, chat, first["id"])
@@ -122,13 +122,13 @@ def test_what_a_killed_server_left_of_a_deleted_chat_is_deleted_by_the_next(tmp_
     state = State(tmp_path / "state.db")
     chats = Chats(state, open_index(state))
     gone = say(chats, "local", "the passphrase is Xylophonquark " * 300)
-    chats.sweep = lambda: None  # killed here
+    chats.deletion.sweep = lambda: None  # killed here
     chats.delete("local", gone)
     assert state.query("SELECT id FROM messages")
     with pytest.raises(Refused, match="there is no chat"):
         chats.get("local", gone)
     with Running({"tiny": TINY}, tmp_path):
-        wait_for(lambda: not chats.has_traces())
+        wait_for(lambda: not chats.deletion.has_traces())
     assert not state.query("SELECT id FROM messages")
     with state.transaction() as db:
         db.execute("INSERT INTO found (found) VALUES ('integrity-check')")
@@ -151,12 +151,12 @@ def test_nothing_of_what_was_deleted_is_left_in_the_files(tmp_path):
 
     assert b"xylophonquark" in files()
     assert b"zwieselhorn" in files()
-    assert not chats.has_traces()
+    assert not chats.deletion.has_traces()
     chats.delete("local", gone)
-    assert chats.has_traces()  # also for the next server, if this one is killed before it erases them
+    assert chats.deletion.has_traces()  # also for the next server, if this one is killed before it erases them
     chats.delete_message("local", alone, message["id"])
     erase(state)
-    assert not chats.has_traces()
+    assert not chats.deletion.has_traces()
     assert b"xylophonquark" not in files()
     assert b"zwieselhorn" not in files()
     assert len(find(chats, "local", "kettles")) == 50
@@ -172,7 +172,7 @@ def test_traces_that_a_killed_server_left_are_erased_by_the_next(tmp_path):
     gone = say(chats, "local", "the passphrase is Xylophonquark " * 300)
     chats.delete("local", gone)
     with Running({"tiny": TINY}, tmp_path) as running:
-        wait_for(lambda: not chats.has_traces())
+        wait_for(lambda: not chats.deletion.has_traces())
         files = [path.read_bytes().lower() for path in tmp_path.iterdir()]
         assert not [data for data in files if b"xylophonquark" in data]
         chat = new_chat(running)
@@ -181,7 +181,7 @@ def test_traces_that_a_killed_server_left_are_erased_by_the_next(tmp_path):
         path = f"/api/chats/{chat['id']}/messages/{question['id']}"
         assert running.http.patch(path, json={"content": "something else"}).status_code == 200
         running.http.patch(f"/api/chats/{chat['id']}", json={"title": "something else"})
-        wait_for(lambda: not chats.has_traces())
+        wait_for(lambda: not chats.deletion.has_traces())
         files = [path.read_bytes().lower() for path in tmp_path.iterdir()]
         assert not [data for data in files if b"zwieselhorn" in data]
     state.close()
@@ -196,11 +196,11 @@ def test_traces_are_erased_once_another_program_has_read_what_it_reads(tmp_path)
         other.execute("SELECT * FROM chats").fetchall()
         chats.delete("local", gone)
         assert not erase(state)
-        assert chats.has_traces()
+        assert chats.deletion.has_traces()
         other.execute("COMMIT")
     other.close()
     assert erase(state)
-    assert not chats.has_traces()
+    assert not chats.deletion.has_traces()
     assert not [path for path in tmp_path.iterdir() if b"xylophonquark" in path.read_bytes().lower()]
     state.close()
 

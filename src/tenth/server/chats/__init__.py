@@ -2,6 +2,9 @@
 
     schema.py      the tables
     store.py       chats and messages: every look-up takes the owner
+    rows.py        single ones of them: statements, rows as JSON objects
+    tree.py        who follows whom in a chat
+    deleting.py    deleting them in slices, and the traces that leaves
     prompts.py     a branch of a chat -> what a model is asked
     answering.py   answers: made whatever becomes of the connections, saved as they come
     events.py      what happens, told to every page of an owner

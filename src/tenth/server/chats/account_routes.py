@@ -147,9 +147,9 @@ async def remove_user(id: str, request: Request) -> Response:
     desk = parts(request)
     user = await desk.state.run(desk.doors.accounts.get, id)
     await desk.answering.stop_all(user.id)
-    await desk.state.run(desk.doors.accounts.remove, id, desk.chats.delete_all)
+    await desk.state.run(desk.doors.accounts.remove, id, desk.chats.deletion.delete_all)
     desk.service.abort(user.id)
-    await desk.state.run(desk.chats.sweep)
+    await desk.state.run(desk.chats.deletion.sweep)
     return Response(status_code=204)
 
 

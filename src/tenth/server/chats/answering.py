@@ -21,7 +21,8 @@ from tenth.server.chats import prompts
 from tenth.server.chats.events import Hub
 from tenth.server.chats.live import Live, shown
 from tenth.server.chats.looking import Insides, inside
-from tenth.server.chats.store import Chats, Message
+from tenth.server.chats.rows import Message
+from tenth.server.chats.store import Chats
 from tenth.server.failures import Refused, failure_of
 from tenth.server.service import Service
 from tenth.server.state import State

@@ -65,7 +65,7 @@ async def delete(id: str, request: Request) -> Response:
     """Delete an attachment that was not sent."""
     desk = parts(request)
     await desk.state.run(desk.attachments.delete, owner_of(request), id)
-    await desk.state.run(desk.chats.note_traces)
+    await desk.state.run(desk.chats.deletion.note_traces)
     return Response(status_code=204)
 
 

@@ -14,6 +14,7 @@ from tenth.errors import TenthError
 from tenth.server.accounts import Accounts
 from tenth.server.chats.answering import Answering
 from tenth.server.chats.attachments import Attachments
+from tenth.server.chats.deleting import TRACES
 from tenth.server.chats.events import Hub
 from tenth.server.chats.looking import Insides
 from tenth.server.chats.preferences import Preferences
@@ -21,7 +22,7 @@ from tenth.server.chats.pulls import Pulls
 from tenth.server.chats.search import Search, SqliteIndex, open_index
 from tenth.server.chats.shelves import Shelves
 from tenth.server.chats.stock import Stock
-from tenth.server.chats.store import TRACES, Chats
+from tenth.server.chats.store import Chats
 from tenth.server.chats.watching import Watching
 from tenth.server.config import ServerConfig
 from tenth.server.databases import EVERYBODY
@@ -69,8 +70,8 @@ class ChatServer:
     async def run(self) -> None:
         """What runs beside the requests."""
         await self.state.run(self.answering.recover)
-        if await self.state.run(self.chats.has_traces):  # the last server was ended before it erased them
-            self.chats.was_deleted.set()
+        if await self.state.run(self.chats.deletion.has_traces):  # the last server was ended before it erased them
+            self.chats.deletion.was_deleted.set()
         await self.state.run(self.attachments.forget_orphans)
         async with asyncio.TaskGroup() as tasks:
             for work in (self.answering.run, self.watching.run, self._erase, self._look_elsewhere):
@@ -91,12 +92,12 @@ class ChatServer:
         """Remove the traces of what was deleted from the files, for ever."""
         while True:
             await asyncio.sleep(ERASE_S)
-            if self.chats.was_deleted.is_set():
-                self.chats.was_deleted.clear()
-                await self.state.run(self.chats.sweep)
+            if self.chats.deletion.was_deleted.is_set():
+                self.chats.deletion.was_deleted.clear()
+                await self.state.run(self.chats.deletion.sweep)
                 with contextlib.suppress(TenthError):  # a disk that fails: tried again after the next start
                     if not await self.state.run(erase, self.state):
-                        self.chats.was_deleted.set()
+                        self.chats.deletion.was_deleted.set()
 
     def stop(self) -> None:
         """Let nobody listen any more."""

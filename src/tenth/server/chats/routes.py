@@ -14,8 +14,9 @@ from tenth.errors import Cause, TenthError
 from tenth.server.body import JsonRoute
 from tenth.server.chats import bodies
 from tenth.server.chats.parts import ChatServer, parts
+from tenth.server.chats.rows import AT_WORK, Chat, Message
 from tenth.server.chats.search import MOST_HITS
-from tenth.server.chats.store import AT_WORK, MOST_PAGE, Chat, Message
+from tenth.server.chats.store import MOST_PAGE
 from tenth.server.dialects.openai import error_body
 from tenth.server.failures import Failure, Refused
 from tenth.server.guard import key_of

@@ -90,6 +90,6 @@ async def _change(request: Request, what: str, id: str, fields: Json) -> Json:
 async def _delete(request: Request, what: str, id: str) -> Response:
     desk, owner = parts(request), owner_of(request)
     await desk.state.run(desk.shelves.delete, what, owner, id)
-    await desk.state.run(desk.chats.note_traces)
+    await desk.state.run(desk.chats.deletion.note_traces)
     desk.hub.tell(owner, f"{what}-deleted", {"id": id})
     return Response(status_code=204)
