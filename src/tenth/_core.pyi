@@ -83,6 +83,12 @@ class Plan:
 
     def stretches_of(self, thread: int) -> list[tuple[int, int]]: ...
 
+    def hold_first(self) -> None:
+        """Worker 0 reads no weights from now on,"""
+
+    def let_first(self) -> None:
+        """until now."""
+
     def stop_reading(self) -> None: ...
 
     def read_seconds(self) -> tuple[float, float, float]: ...
