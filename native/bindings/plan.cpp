@@ -1,4 +1,4 @@
-// bindings/plan.cpp: a plan for Python: built operand by operand, then one call per step.
+// bindings/plan.cpp: a plan for Python: built instruction by instruction (instructions.cpp reads them), then one call per step.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/map.h>
@@ -15,12 +15,11 @@
 #include <memory>
 
 #include "base/expect.h"
+#include "bindings/instructions.h"
 #include "bindings/sample.h"
-#include "ops/ops.h"
 #include "plan/ahead.h"
 #include "plan/plan.h"
 #include "plan/sampling.h"
-#include "threads/topology.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -36,66 +35,6 @@ template <typename T> nb::ndarray<nb::numpy, T> new_array(std::initializer_list<
   T* memory = new T[n]();
   nb::capsule owner(memory, [](void* p) noexcept { delete[] static_cast<T*>(p); });
   return nb::ndarray<nb::numpy, T>(memory, shape.size(), shape.begin(), owner);
-}
-
-Operand operand_from(nb::tuple t) {  // (kind, at, width, rows, dtype, inner), see runtime/building.py
-  Operand o;
-  expect(nb::len(t) == 6, "plan: an operand has six parts");
-  const int kind = nb::cast<int>(t[0]), rows = nb::cast<int>(t[3]), dtype = nb::cast<int>(t[4]);
-  expect(kind >= 0 && kind <= 6 && rows >= 0 && rows <= 2 && dtype >= 0 && dtype <= 3, "plan: operand kind, rows or dtype");
-  o.kind = Operand::Kind(kind);
-  o.at = nb::cast<int64_t>(t[1]);
-  o.width = nb::cast<int64_t>(t[2]);
-  o.rows = Rows(rows);
-  o.dtype = Dtype(dtype);
-  o.inner = nb::cast<int64_t>(t[5]);
-  return o;
-}
-
-Score score_from(int number) {
-  expect(number >= 0 && number <= 2, "plan: no such score");
-  return Score(number);
-}
-
-Attributes attributes_from(nb::dict d) {
-  Attributes a;
-  for (auto [key, value] : d) {
-    const std::string name = nb::cast<std::string>(key);
-    if (name == "eps") a.eps = nb::cast<float>(value);
-    else if (name == "scale") a.scale = nb::cast<float>(value);
-    else if (name == "factor") a.factor = nb::cast<float>(value);
-    else if (name == "cap") a.cap = nb::cast<float>(value);
-    else if (name == "alpha") a.alpha = nb::cast<float>(value);
-    else if (name == "limit") a.limit = nb::cast<float>(value);
-    else if (name == "prefer") a.prefer = nb::cast<float>(value);
-    else if (name == "drop") a.drop = nb::cast<float>(value);
-    else if (name == "softcap") a.softcap = nb::cast<float>(value);
-    else if (name == "layer") a.layer = nb::cast<int>(value);
-    else if (name == "n_kv_heads") a.n_kv_heads = nb::cast<int>(value);
-    else if (name == "head_dim") a.head_dim = nb::cast<int>(value);
-    else if (name == "window") a.window = nb::cast<int>(value);
-    else if (name == "n_heads") a.n_heads = nb::cast<int>(value);
-    else if (name == "router") a.router = nb::cast<int>(value);
-    else if (name == "state") a.state = nb::cast<int>(value);
-    else if (name == "tiled") a.tiled = nb::cast<int>(value) != 0;
-    else if (name == "n_weights") a.n_weights = nb::cast<int>(value);
-    else if (name == "k") a.k = nb::cast<int>(value);
-    else if (name == "n_groups") a.n_groups = nb::cast<int>(value);
-    else if (name == "groups_used") a.groups_used = nb::cast<int>(value);
-    else if (name == "score") a.score = score_from(nb::cast<int>(value));
-    else if (name == "normalise") a.normalise = nb::cast<int>(value) != 0;
-    else if (name == "group_top2") a.group_top2 = nb::cast<bool>(value);
-    else if (name == "residual") a.residual = nb::cast<int>(value) != 0;
-    else if (name == "half_pairing") a.half_pairing = nb::cast<bool>(value);
-    else if (name == "first") a.first = nb::cast<int>(value);
-    else if (name == "separator") a.separator = nb::cast<int>(value);
-    else if (name == "n_rows") a.n_rows = nb::cast<int>(value);
-    else if (name == "sizes") a.sizes = nb::cast<std::vector<int>>(value);
-    else if (name == "biases") a.biases = nb::cast<std::vector<int>>(value);
-    else if (name == "inv_freq") a.inv_freq = nb::cast<std::vector<float>>(value);
-    else throw std::invalid_argument("plan: unknown attribute " + name);
-  }
-  return a;
 }
 
 class PyPlan {
@@ -325,20 +264,4 @@ void bind_plan(nb::module_& m) {
       .def_prop_ro("page_bytes", [](PyPlan& p) { return p.plan_.page_bytes(); })
       .def_prop_ro("slot_bytes", [](PyPlan& p) { return p.plan_.slot_bytes(); })
       .def_prop_ro("weight_bytes", [](PyPlan& p) { return p.plan_.weight_bytes(); });
-  m.def("physical_processors", [] { return physical_processors(); }, "Processors this process may use, one per physical core.");
-  m.def("nodes_of", &nodes_of, "processors"_a, "root"_a, "The NUMA node of each of these processors, as the files under root say.");
-  m.def("first_of_cores", &first_of_cores, "allowed"_a, "root"_a, "Of these processors the first of each core, as the files under root say.");
-  m.def("partial_sums_bytes", &partial_sums_bytes, "n_heads"_a, "head_dim"_a, "context_tokens"_a);
-  m.def("expanded_scratch_bytes", [](int64_t latent, int64_t rotated, int64_t nope, int64_t value, int64_t rows) {
-    return expanded_scratch_bytes({latent, rotated, nope, value}, rows);
-  }, "latent"_a, "rotated"_a, "nope"_a, "value"_a, "rows"_a);
-  m.def("page_bytes", [](const std::vector<std::tuple<int, int, int>>& layers, int kv_format) {
-    expect(kv_format >= 0 && kv_format <= 3, "page_bytes: no such KV format");
-    int64_t at = 0;  // as Plan::finish lays them out
-    for (auto [heads, dim, latent] : layers) {
-      expect(heads > 0 && dim > 0 && heads <= 1 << 20 && dim <= 1 << 20 && latent >= 0 && latent < dim, "page_bytes: shape of a layer");
-      at = (at + KvShape{heads, dim, KvFormat(kv_format), latent}.layer_bytes() + 63) / 64 * 64;
-    }
-    return std::max<int64_t>((at + 4095) / 4096 * 4096, 4096);
-  });
 }

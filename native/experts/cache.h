@@ -153,8 +153,12 @@ class ExpertCache {
     int64_t slot_bytes, first_slice = 0;
   };
 
+  std::map<int64_t, int> lay_out_slots(const std::map<int64_t, int64_t>& n_slots, bool are_fresh);
+  void number_slices(const std::map<int64_t, int>& size_of);
   const Layer& checked(int layer) const;
-  bool is_replaceable(const Slice& s) const;
+  void put_ready_first(const Layer& layer, std::vector<TouchedExpert>& touched) const;
+  void list_wants(const Layer& layer, const std::vector<TouchedExpert>& touched);
+  bool is_replaceable(const Slice& s) const { return state(&s - slices_.data()) == SliceState::ready && s.wanted_at < 0 && !s.guarded; }
   void enter(int64_t slice);  // into the lists of its size, if it may be replaced
   void leave(int64_t slice);
   void unguard();

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <atomic>
 
-#include "plan/plan.h"
+#include "plan/step.h"
 
 namespace tenth {
 

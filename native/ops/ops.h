@@ -1,12 +1,12 @@
 // ops/ops.h: how each op of the table runs. Every worker calls it and does its share; program/ops says what it means.
 #pragma once
-#include "plan/plan.h"
+#include "plan/step.h"
 
 namespace tenth {
 
 constexpr int64_t kMostTaps = 16;  // of short_conv, as in program/ops/recurrent.py
 
-// What operands must agree on (ops/rules.cpp).
+// What operands must agree on (rules.h).
 void rule_embed(const Instruction&, const Parts&);
 void rule_linear(const Instruction&, const Parts&);
 void rule_one_input(const Instruction&, const Parts&);   // quantize, scale, softcap, sigmoid, gelu

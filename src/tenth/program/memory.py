@@ -13,7 +13,7 @@ from tenth.program.ops import expect
 from tenth.program.values import Q8_ROW_STEP, ROUNDINGS, Program, Rows, Value
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register
-# May be begun by the linear before them (native/plan/plan.h, gates_next).
+# May be begun by the linear before them (native/plan/instruction.h, gates_next).
 JOINS = tuple(f"{op}_{dtype}" for op in ("swiglu", "geglu") for dtype in ROUNDINGS)
 
 

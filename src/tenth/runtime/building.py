@@ -23,9 +23,9 @@ from tenth.program.values import Instruction, Program, Value
 from tenth.runtime.kernels import KV_FORMATS, n_floats
 from tenth.runtime.levels import key_levels
 
-ARENA, MATRIX, VECTOR, TOKENS, POSITIONS, EXPERTS, SOURCES = range(7)  # native/plan/plan.h, Operand::Kind
+ARENA, MATRIX, VECTOR, TOKENS, POSITIONS, EXPERTS, SOURCES = range(7)  # native/plan/instruction.h, Operand::Kind
 INPUTS = {"tokens": TOKENS, "positions": POSITIONS, "sources": SOURCES}
-ROWS = {"tokens": 0, "outputs": 1, "generated": 2}  # native/plan/plan.h, Rows
+ROWS = {"tokens": 0, "outputs": 1, "generated": 2}  # native/plan/instruction.h, Rows
 DTYPES = {"f32": 0, "q8": 1, "i32": 2, "bf16": 3}  # native/kernels/table.h, Dtype
 SCORES = {"softmax": 0, "sigmoid": 1, "softmax_selected": 2}  # Score
 READ_MODES = {"automatic": 0, "direct": 1, "dropped": 2, "kept": 3}  # native/base/model_file.h, ReadMode
@@ -218,7 +218,7 @@ class PlanBuilder:
         return [self._operand(value) for value in values]
 
     def _operand(self, value: Value) -> tuple[int, int, int, int, int, int]:
-        """(kind, place, numbers per row, row count, dtype, last dimension): native/plan/plan.h, Operand."""
+        """(kind, place, numbers per row, row count, dtype, last dimension): native/plan/instruction.h, Operand."""
         rows = ROWS[value.rows or "tokens"]
         if value.kind == "weight":
             kind, place = self._places[value.name]
@@ -298,7 +298,7 @@ class _WeightThread:
 
 
 def _attributes(instruction: Instruction) -> dict[str, Any]:
-    """The attrs of an instruction under the names of native/plan/plan.h, Attributes."""
+    """The attrs of an instruction under the names of native/plan/instruction.h, Attributes."""
     attributes: dict[str, Any] = dict(instruction.attrs)
     if "pairing" in attributes:
         attributes["half_pairing"] = attributes.pop("pairing") == "half"
