@@ -17,11 +17,10 @@ from starlette.responses import JSONResponse, Response
 from tenth.sampling import MAX_STOP_STRINGS
 from tenth.server import replies
 from tenth.server.answers import Choice, Delta, End
-from tenth.server.asking import Ask, Thinking
-from tenth.server.body import Body, JsonRoute, count, effort, number
-from tenth.server.dialects.openai_chat import MOST_TOKENS, TEXT_ONLY, asked_tools, get_service
+from tenth.server.asking import Ask, Thinking, asked_tools
+from tenth.server.body import MOST_TOKENS, TEXT_ONLY, Body, JsonRoute, count, effort, number
 from tenth.server.failures import Failure, Refused
-from tenth.server.service import Answer, ends, new_id, prepare
+from tenth.server.service import Answer, ends, get_service, new_id, prepare
 from tenth.server.streams import EVENTS, Wire, dumps, event, stream, whole
 from tenth.text.messages import MAX_MESSAGES
 from tenth.text.tools.request import MAX_TOOLS
