@@ -185,23 +185,31 @@ class PyPlan {
   Ahead ahead_{plan_, sampler_};
 };
 
-}  // namespace
-
-void bind_plan(nb::module_& m) {
-  nb::class_<PyPlan>(m, "Plan", "A flat program ready to run. Built and driven by tenth.runtime only.")
-      .def(nb::init<int, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int64_t>(), "n_threads"_a, "max_rows"_a, "max_outputs"_a, "vocab"_a,
-           "context_tokens"_a, "arena_bytes"_a, "n_pages"_a, "kv_format"_a, "n_slots"_a)
+void bind_weights(nb::class_<PyPlan>& plan) {
+  plan
+      .def("add_file", [](PyPlan& p, const std::string& path, int mode) {
+        expect(mode >= 0 && mode <= 3, "plan: no such way to read");
+        nb::gil_scoped_release unlocked;
+        return p.plan_.add_file(path, ReadMode(mode));
+      }, "path"_a, "mode"_a)
       .def("add_matrix", [](PyPlan& p, uint32_t gguf_id, int file, int64_t offset, int64_t out_rows, int64_t columns) {
              return p.plan_.add_matrix(gguf_id, file, offset, out_rows, columns);
            }, "gguf_id"_a, "file"_a, "offset"_a, "out_rows"_a, "columns"_a)
       .def("add_experts", [](PyPlan& p, uint32_t gguf_id, int file, int64_t offset, int64_t stride, int64_t n_experts, int64_t out_rows, int64_t columns) {
              return p.plan_.add_experts(gguf_id, file, offset, stride, n_experts, out_rows, columns);
            }, "gguf_id"_a, "file"_a, "offset"_a, "stride"_a, "n_experts"_a, "out_rows"_a, "columns"_a)
+      .def("add_streamed", [](PyPlan& p, uint32_t gguf_id, int file, int64_t offset, int64_t stride, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage) {
+        return p.plan_.add_streamed(gguf_id, file, offset, stride, n_experts, out_rows, columns, layer, stage);
+      }, "gguf_id"_a, "file"_a, "offset"_a, "stride"_a, "n_experts"_a, "out_rows"_a, "columns"_a, "layer"_a, "stage"_a)
+      .def("finish_store", [](PyPlan& p, const std::map<int64_t, int64_t>& n_slots, int64_t passing_slots, double half_life_steps) {
+        p.plan_.finish_store(StoreLimits{n_slots, passing_slots, half_life_steps});
+      }, "n_slots"_a, "passing_slots"_a, "half_life_steps"_a)
       .def("close_files", [](PyPlan& p) { p.plan_.close_files(); })
-      .def("read_weights", &PyPlan::read_weights)
-      .def_prop_ro("first_processor", [](PyPlan& p) { return p.plan_.pool().first_processor(); }, "Where worker 0 is pinned, or -1.")
-      .def_prop_ro("spans_nodes", [](PyPlan& p) { return p.plan_.pool().spans_nodes(); })
       .def("place_weights", [](PyPlan& p) { nb::gil_scoped_release unlocked; p.plan_.place_weights(); })
+      .def("read_weights", &PyPlan::read_weights)
+      .def("stop_reading", [](PyPlan& p) { p.plan_.reader().stop(); })
+      .def("read_seconds", &PyPlan::read_seconds)
+      .def_prop_ro("read_bytes", [](PyPlan& p) { return p.plan_.reader().bytes_read(); })
       .def("panels_of", [](PyPlan& p, int thread, int n_threads) {
         std::vector<std::tuple<int64_t, int64_t, int64_t>> ranges;
         for (const Instruction& i : p.plan_.instructions())
@@ -215,35 +223,28 @@ void bind_plan(nb::module_& m) {
       }, "thread"_a)
       .def("hold_first", [](PyPlan& p) { p.plan_.reader().hold_first(); }, "Worker 0 reads no weights from now on,")
       .def("let_first", [](PyPlan& p) { p.plan_.reader().let_first(); }, "until now.")
-      .def("stop_reading", [](PyPlan& p) { p.plan_.reader().stop(); })
-      .def("read_seconds", &PyPlan::read_seconds)
-      .def_prop_ro("read_bytes", [](PyPlan& p) { return p.plan_.reader().bytes_read(); })
-      .def("add_file", [](PyPlan& p, const std::string& path, int mode) {
-        expect(mode >= 0 && mode <= 3, "plan: no such way to read");
-        nb::gil_scoped_release unlocked;
-        return p.plan_.add_file(path, ReadMode(mode));
-      }, "path"_a, "mode"_a)
-      .def("add_streamed", [](PyPlan& p, uint32_t gguf_id, int file, int64_t offset, int64_t stride, int64_t n_experts, int64_t out_rows, int64_t columns, int layer, int stage) {
-        return p.plan_.add_streamed(gguf_id, file, offset, stride, n_experts, out_rows, columns, layer, stage);
-      }, "gguf_id"_a, "file"_a, "offset"_a, "stride"_a, "n_experts"_a, "out_rows"_a, "columns"_a, "layer"_a, "stage"_a)
-      .def("finish_store", [](PyPlan& p, const std::map<int64_t, int64_t>& n_slots, int64_t passing_slots, double half_life_steps) {
-        p.plan_.finish_store(StoreLimits{n_slots, passing_slots, half_life_steps});
-      }, "n_slots"_a, "passing_slots"_a, "half_life_steps"_a)
-      .def("expert_counts", &PyPlan::expert_counts)
-      .def("expert_usage", [](PyPlan& p) { return p.plan_.store() ? p.plan_.store()->usage() : std::vector<double>(); })
-      .def("restore_expert_usage", [](PyPlan& p, const std::vector<double>& shares) { if (p.plan_.store()) p.plan_.store()->restore_usage(shares); }, "shares"_a)
-      .def("take_trace", [](PyPlan& p) { return p.plan_.take_trace(); })
+      .def_prop_ro("first_processor", [](PyPlan& p) { return p.plan_.pool().first_processor(); }, "Where worker 0 is pinned, or -1.")
+      .def_prop_ro("spans_nodes", [](PyPlan& p) { return p.plan_.pool().spans_nodes(); })
+      .def("restore_expert_usage", [](PyPlan& p, const std::vector<double>& shares) { if (p.plan_.store()) p.plan_.store()->restore_usage(shares); }, "shares"_a);
+}
+
+void bind_building(nb::class_<PyPlan>& plan) {
+  plan
       .def("add_vector", [](PyPlan& p, Floats v) { return p.plan_.add_vector(v.data(), int64_t(v.shape(0))); })
       .def("add_layer", [](PyPlan& p, int layer, int n_kv_heads, int head_dim, int latent, Floats levels) {
         p.plan_.add_layer(layer, n_kv_heads, head_dim, latent, std::vector<float>(levels.data(), levels.data() + levels.shape(0)));
       }, "layer"_a, "n_kv_heads"_a, "head_dim"_a, "latent"_a, "levels"_a)
       .def("add_recurrence", [](PyPlan& p, int64_t n_floats) { p.plan_.add_recurrence(n_floats); })
-      .def("add_instruction", &PyPlan::add_instruction, "op"_a, "inputs"_a, "outputs"_a, "attributes"_a, "is_guess"_a = false, "of_drafter"_a = false)
       .def("set_hidden", [](PyPlan& p, int64_t width) { p.plan_.set_hidden(width); })
+      .def("add_instruction", &PyPlan::add_instruction, "op"_a, "inputs"_a, "outputs"_a, "attributes"_a, "is_guess"_a = false, "of_drafter"_a = false)
       .def("finish", [](PyPlan& p, nb::tuple logits, std::optional<nb::tuple> drafted) {
         const Operand of_drafter = drafted ? operand_from(*drafted) : Operand();
         p.plan_.finish(operand_from(logits), drafted ? &of_drafter : nullptr);
-      }, "logits"_a, "drafted"_a = nb::none())
+      }, "logits"_a, "drafted"_a = nb::none());
+}
+
+void bind_running(nb::class_<PyPlan>& plan) {
+  plan
       .def("step", &PyPlan::step, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a, "slots"_a, "copies"_a, "n_generated"_a = 0)
       .def("stop", &PyPlan::stop)
       .def("draft", &PyPlan::draft, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a, "sources"_a)
@@ -254,13 +255,32 @@ void bind_plan(nb::module_& m) {
       .def("sample", &PyPlan::sample, "packed"_a)
       .def("run_ahead", &PyPlan::run_ahead, "tokens"_a, "positions"_a, "row_starts"_a, "pages"_a, "outputs"_a, "packed"_a, "most"_a, "ends"_a)
       .def("hurry", &PyPlan::hurry)
-      .def("logits", &PyPlan::logits)
+      .def("logits", &PyPlan::logits);
+}
+
+void bind_looking(nb::class_<PyPlan>& plan) {
+  plan
       .def("profile", &PyPlan::profile, "of_drafter"_a = false)
       .def("step_counters", &PyPlan::step_counters)
       .def("reset_counters", [](PyPlan& p) { p.plan_.reset_counters(); })
+      .def("expert_counts", &PyPlan::expert_counts)
+      .def("expert_usage", [](PyPlan& p) { return p.plan_.store() ? p.plan_.store()->usage() : std::vector<double>(); })
+      .def("take_trace", [](PyPlan& p) { return p.plan_.take_trace(); })
       .def_prop_ro("isa", [](PyPlan& p) { return p.plan_.table().isa; })
       .def_prop_ro("n_threads", [](PyPlan& p) { return p.plan_.n_threads(); })
       .def_prop_ro("page_bytes", [](PyPlan& p) { return p.plan_.page_bytes(); })
       .def_prop_ro("slot_bytes", [](PyPlan& p) { return p.plan_.slot_bytes(); })
       .def_prop_ro("weight_bytes", [](PyPlan& p) { return p.plan_.weight_bytes(); });
+}
+
+}  // namespace
+
+void bind_plan(nb::module_& m) {
+  nb::class_<PyPlan> plan(m, "Plan", "A flat program ready to run. Built and driven by tenth.runtime only.");
+  plan.def(nb::init<int, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int, int64_t>(), "n_threads"_a, "max_rows"_a, "max_outputs"_a, "vocab"_a,
+           "context_tokens"_a, "arena_bytes"_a, "n_pages"_a, "kv_format"_a, "n_slots"_a);
+  bind_weights(plan);
+  bind_building(plan);
+  bind_running(plan);
+  bind_looking(plan);
 }

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from tenth.bench import budgets, ideal
+from tenth.bench import budgets, ideal, read_ahead
 from tenth.bench.budgets_table import markdown
 from tenth.bench.control_group import control_group
 from tenth.bench.llama_bench import LlamaBench
@@ -109,17 +109,17 @@ def test_under_a_limit_peers_leave_weights_in_the_file():
 def test_read_ahead_is_set_and_put_back(tmp_path, monkeypatch):
     setting = tmp_path / "read_ahead_kb"
     setting.write_text("8192\n")
-    monkeypatch.setattr(budgets, "read_ahead_setting", lambda file: setting)
+    monkeypatch.setattr(read_ahead, "read_ahead_setting", lambda file: setting)
 
     def fail_within():
-        with budgets.read_ahead(MOE, 128):
+        with read_ahead.read_ahead(MOE, 128):
             assert setting.read_text() == "128"
             raise ValueError("within")
 
     with pytest.raises(ValueError, match="within"):
         fail_within()
     assert setting.read_text() == "8192\n"
-    with budgets.read_ahead(MOE, None):
+    with read_ahead.read_ahead(MOE, None):
         assert setting.read_text() == "8192\n"
 
 
@@ -159,7 +159,7 @@ def test_everything_is_measured_and_runs_add_up(tmp_path, monkeypatch, capsys):
     setting = tmp_path / "read_ahead_kb"
     setting.write_text("8192")
     monkeypatch.setattr(budgets, "limited", limited)
-    monkeypatch.setattr(budgets, "read_ahead_setting", lambda file: setting)
+    monkeypatch.setattr(read_ahead, "read_ahead_setting", lambda file: setting)
     monkeypatch.setattr(budgets, "CONTEXT_TOKENS", 96)
     monkeypatch.setattr(budgets, "GENERATE", 8)
     monkeypatch.setattr(budgets, "PROMPT", 32)

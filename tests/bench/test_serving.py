@@ -6,8 +6,10 @@ import json
 import pytest
 
 from tenth.bench import serving_overhead
-from tenth.bench.serving import DISTURBED, Contender, _kept, peer, result, table
+from tenth.bench.serving import _kept
 from tenth.bench.serving_load import Ask, clients, newcomer
+from tenth.bench.serving_servers import Contender, peer
+from tenth.bench.serving_table import DISTURBED, result, table
 from tenth.errors import RequestError, ResourceError
 
 from ..server.running import TINY, Running

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 import tenth.server
 from tenth.sampling import SamplingParams
 from tenth.server.body import Body
-from tenth.server.dialects.openai_chat import AllowedTools, FunctionDefinition
+from tenth.server.dialects.openai_chat_request import AllowedTools, FunctionDefinition
 from tenth.server.dialects.response_request import FunctionTool
 
 from .official import samples

@@ -6,7 +6,7 @@ import json
 import openai
 import pytest
 
-from tenth.server.dialects.openai_chat import ChatRequest
+from tenth.server.dialects.openai_chat_request import ChatRequest
 from tenth.server.dialects.openai_completions import CompletionRequest
 from tenth.server.dialects.response_request import ResponseRequest
 from tenth.server.streams import event

@@ -36,6 +36,7 @@ from tenth.bench.llama_bench import LlamaBench, Trial, parse_row
 from tenth.bench.machine import busy_share, read_machine
 from tenth.bench.peer import run_program
 from tenth.bench.process import LineProcess
+from tenth.bench.read_ahead import read_ahead
 from tenth.config import parse_bytes
 from tenth.errors import RequestError, ResourceError, TenthError
 from tenth.tracing import VARIABLE, read_trace
@@ -201,34 +202,6 @@ def run_peer(settings: Settings, experts: ExpertFile, how: PeerRun) -> dict[str,
         if cap.n_bytes:
             run["disk_rates"].append(disk_now(settings.file, experts))
     return run
-
-
-@contextlib.contextmanager
-def read_ahead(file: Path, kilobytes: int | None) -> Iterator[None]:
-    """Sets how far the disk of a file is read ahead of what is asked for; None changes nothing."""
-    if kilobytes is None:
-        yield
-        return
-    setting = read_ahead_setting(file)
-    before = setting.read_text()
-    try:
-        setting.write_text(str(kilobytes))
-    except OSError as error:
-        raise ResourceError(f"the read-ahead of the disk cannot be set: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        setting.write_text(before)
-
-
-def read_ahead_setting(file: Path) -> Path:
-    """Where the kernel keeps the read-ahead of the disk that a file lies on. Raises ResourceError."""
-    device = file.stat().st_dev
-    folder = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
-    for disk in (folder, folder.parent):  # a partition's disk
-        if (setting := disk / "queue" / "read_ahead_kb").exists():
-            return setting
-    raise ResourceError(f"the disk of {file} has no read-ahead that could be set")
 
 
 def mapped(peer: LlamaBench) -> list[tuple[str, ...]]:

@@ -21,116 +21,24 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import random
-import shlex
-import signal
-import socket
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import psutil
-
-from tenth.bench.report import summary
 from tenth.bench.serving_load import Ask, clients, gone, newcomer
 from tenth.bench.serving_overhead import ALONE, IN, compare, engine, speed
+from tenth.bench.serving_servers import CONTEXT, KV_TOKENS, OURS, Contender, Others, ours, peer, running
+from tenth.bench.serving_table import DISTURBED, OURS_ONLY, Figures, Turn, result, table
 from tenth.errors import RequestError, ResourceError, TenthError
 
-CONTEXT, SEQUENCES, KV_TOKENS = 8192, 8, 16384
 OUT, SHARED, LONG, SHORT = 128, 1000, 4000, 16
 ROUNDS = 2
-DISTURBED = 0.1  # a turn does not count during which others took more of the processors
-START_S = 120
 LEAST_ID, MOST_ID = 1000, 20000  # token ids of ordinary text in every vocabulary that is measured
-OURS = "tenth"
 TESTS = ("1", "4", "8", "shared", "newcomer", "alone", "overhead", "cancel")
-OURS_ONLY = ("overhead", "cancel")
-
-Figures = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A server: how it is called and started."""
-
-    label: str
-    command: str
-
-    def arguments(self, model: str, port: int) -> list[str]:
-        """The command line."""
-        return [part.replace("{model}", model).replace("{port}", str(port)) for part in shlex.split(self.command)]
-
-
-def ours() -> Contender:
-    """tenth's server."""
-    return Contender(OURS, f"{shlex.quote(sys.executable)} -m tenth serve bench={{model}} --port {{port}} "
-                     f"--context {CONTEXT} --kv-tokens {KV_TOKENS} --max-sequences {SEQUENCES} --no-speculate "
-                     "--log-level error")
-
-
-def peer(text: str) -> Contender:
-    """What --peer says. Raises RequestError."""
-    label, _, command = text.partition("=")
-    if not label or not command.strip():
-        raise RequestError(f"{text!r} names no server", "--peer LABEL=COMMAND, with {model} and {port} in the command")
-    return Contender(label, command)
-
-
-@contextmanager
-def running(contender: Contender, model: Path) -> Iterator[tuple[int, psutil.Process]]:
-    """The port of a server with its model loaded, and its process; ended with the block. Raises ResourceError."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(contender.arguments(str(model), port), stdout=log, stderr=log, cwd=home,
-                                   env=os.environ | {"TENTH_HOME": home})
-        try:
-            _wait(contender, process, port)
-            yield port, psutil.Process(process.pid)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-            process.kill()
-            process.wait()
-
-
-def _wait(contender: Contender, process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline and process.poll() is None:
-        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
-            if answer.status == 200:
-                return
-        time.sleep(0.05)
-    raise ResourceError(f"{contender.label} did not start", contender.command)
-
-
-class Others:
-    """How much of the machine's processors others take from now on, beside these and the clients in this process."""
-
-    def __init__(self, measured: Sequence[psutil.Process]) -> None:
-        self._mine = (*measured, psutil.Process())
-        self._start_s, self._before_s = time.perf_counter(), self._used_s()
-
-    def _used_s(self) -> float:
-        everything = psutil.cpu_times()
-        mine = sum(part for process in self._mine for part in process.cpu_times()[:2])
-        return float(sum(everything) - everything.idle - getattr(everything, "iowait", 0.0) - mine)
-
-    def share(self) -> float:
-        """Of all processors' time."""
-        seconds = (time.perf_counter() - self._start_s) * (psutil.cpu_count() or 1)
-        return max(0.0, (self._used_s() - self._before_s) / seconds)
 
 
 class Prompts:
@@ -209,9 +117,6 @@ def take_turn(model: Path, contender: Contender, test: str, seed: int) -> Figure
         return figures | {"others": others.share()}
 
 
-Turn = tuple[str, str, Figures]  # test, command of the contender, what was measured
-
-
 def take_turns(model: Path, contenders: Sequence[Contender], tests: Sequence[str], numbers: Iterable[int],
                tell: Callable[[str], None]) -> Iterator[Turn]:
     """Every contender in every test, in turns of these numbers: every second one backwards."""
@@ -228,56 +133,6 @@ def take_turns(model: Path, contenders: Sequence[Contender], tests: Sequence[str
                     continue
                 tell(f"{test} {contender.label}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
                 yield test, contender.command, figures
-
-
-def result(turns: Sequence[Turn], contenders: Sequence[Contender]) -> dict[str, Any]:
-    """Medians and spreads of turns that nobody disturbed: in each test, of each label the command with the best one."""
-    labels = {contender.command: contender.label for contender in contenders}
-    measured: dict[tuple[str, str], list[Figures]] = {}
-    for test, command, found in turns:
-        if found.get("others", 0.0) <= DISTURBED:
-            measured.setdefault((test, command), []).append(found)
-    tests: dict[str, Any] = {}
-    for (test, command), several in measured.items():
-        figures = {name: summary([one[name] for one in several]) for name in several[0]}
-        label, row = labels.get(command, command), {"command": command, "turns": len(several), **figures}
-        rows = tests.setdefault(test, {})
-        if label not in rows or _merit(row) > _merit(rows[label]):
-            rows[label] = row
-    return tests
-
-
-def _merit(row: dict[str, Any]) -> float:
-    """What decides which flags are a server's best: speed, where there is one, else the wait."""
-    if "tokens_per_second" in row:
-        return float(row["tokens_per_second"]["median"])
-    return -float(row["first_s"]["median"]) if "first_s" in row else 0.0
-
-
-def table(tests: dict[str, Any]) -> str:
-    """The result as Markdown: median (low to high)."""
-    lines = ["| test | server | tokens/s together | first token, median s | slowest s | between tokens, ms |",
-             "|---|---|---|---|---|---|"]
-    for test, rows in tests.items():
-        for label, row in rows.items():
-            if test in OURS_ONLY:
-                continue
-            cells = [_cell(row.get(name), factor) for name, factor in (
-                ("tokens_per_second", 1.0), ("first_s", 1.0), ("first_high_s", 1.0), ("between_s", 1000.0))]
-            lines.append(f"| {test} | {label} | " + " | ".join(cells) + " |")
-    for row in tests.get("cancel", {}).values():
-        lines += [f"\n{what} still at work, longest: {_cell(row[name], 1000.0)} ms"
-                  for name, what in (("prompt_s", "left during its prompt,"), ("answer_s", "left during its answer,"))]
-    for row in tests.get("overhead", {}).values():
-        lines.append(f"\na token takes longer than in the engine by {_cell(row['beyond_engine'], 100.0)} %")
-    return "\n".join(lines)
-
-
-def _cell(figure: dict[str, Any] | None, factor: float) -> str:
-    if figure is None:
-        return ""
-    median, low, high = (figure[name] * factor for name in ("median", "low", "high"))
-    return f"{median:.3g} ({low:.3g} to {high:.3g})"
 
 
 def _kept(path: Path | None, turns: Iterable[Turn]) -> Iterator[Turn]:

@@ -40,3 +40,7 @@ class Ask:
     context: int | None = None
     begun: Begun | None = None
 
+
+def asked_tools(tools: Any, choice: Any, parallel: bool | None) -> dict[str, Any]:
+    """Tools as Model.chat takes them."""
+    return {"tools": tools, "tool_choice": choice, "parallel_tool_calls": parallel is not False}

@@ -20,6 +20,8 @@ from tenth.server.failures import Refused
 from tenth.text.effort import EFFORTS
 
 MOST_DEPTH = 64
+MOST_TOKENS = COUNTS["max_tokens"][2]
+TEXT_ONLY = "this server reads and writes text only"
 
 
 def parse(data: bytes) -> Any:

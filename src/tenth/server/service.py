@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
+from starlette.requests import Request
+
 from tenth.errors import Cause
 from tenth.gathering import Gathering
 from tenth.model import Model
@@ -226,3 +228,9 @@ class Answer:
 def ends(choices: list[Choice]) -> list[End]:
     """The ends of complete choices."""
     return [choice.end for choice in choices if choice.end is not None]
+
+
+def get_service(request: Request) -> Service:
+    """The service of the app that a request came to."""
+    service: Service = request.app.state.service
+    return service

@@ -16,14 +16,13 @@ from starlette.responses import JSONResponse, Response
 
 from tenth.server import replies
 from tenth.server.answers import Choice, Delta, End
-from tenth.server.asking import Ask
+from tenth.server.asking import Ask, asked_tools
 from tenth.server.body import JsonRoute
 from tenth.server.dialects import ollama_lifetime
 from tenth.server.dialects.ollama_request import AskRequest, ChatRequest, GenerateRequest
 from tenth.server.dialects.openai import token_logprob
-from tenth.server.dialects.openai_chat import asked_tools, get_service
 from tenth.server.failures import Failure
-from tenth.server.service import Answer, ends
+from tenth.server.service import Answer, ends, get_service
 from tenth.server.streams import LINES, Wire, dumps, stream, whole
 from tenth.stream import ToolCall
 

@@ -18,10 +18,10 @@ from tenth.server.body import Body, JsonRoute, SamplingBody
 from tenth.server.dialects.ollama import named
 from tenth.server.dialects.ollama_lifetime import keep_alive, note
 from tenth.server.dialects.ollama_request import AT_START, Options
-from tenth.server.dialects.openai_chat import get_service
 from tenth.server.dialects.openai_embeddings import MOST_DIMENSIONS
 from tenth.server.failures import Refused
 from tenth.server.reading import MOST_TEXTS, Read
+from tenth.server.service import get_service
 
 router = APIRouter(route_class=JsonRoute, tags=["Ollama"])
 

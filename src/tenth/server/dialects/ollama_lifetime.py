@@ -13,8 +13,8 @@ from typing import Any
 from fastapi import Request
 from pydantic import Field
 
-from tenth.server.dialects.openai_chat import get_service
 from tenth.server.failures import Refused
+from tenth.server.service import get_service
 
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = r"\d{1,12}(?:\.\d{1,9})?(?:ns|us|µs|ms|s|m|h)"

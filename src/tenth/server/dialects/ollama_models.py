@@ -18,8 +18,8 @@ from tenth.library import CATALOGUE, list_models, pull
 from tenth.server import replies
 from tenth.server.body import Body, JsonRoute
 from tenth.server.dialects.ollama import error_line, iso, line, named
-from tenth.server.dialects.openai_chat import get_service
 from tenth.server.failures import Refused
+from tenth.server.service import get_service
 from tenth.server.shelf import Served
 from tenth.server.streams import LINES, StreamResponse, Wire, nothing
 

@@ -11,9 +11,8 @@ from pydantic import Field
 
 from tenth.sampling import MAX_TOP_LOGPROBS
 from tenth.server.asking import Ask, Thinking
-from tenth.server.body import Body, SamplingBody, number
+from tenth.server.body import MOST_TOKENS, TEXT_ONLY, Body, SamplingBody, number
 from tenth.server.dialects.ollama_lifetime import keep_alive
-from tenth.server.dialects.openai_chat import MOST_TOKENS, TEXT_ONLY
 from tenth.server.failures import Refused
 from tenth.server.streams import dumps
 from tenth.text.messages import MAX_MESSAGES

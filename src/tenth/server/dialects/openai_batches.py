@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from tenth.server import replies
 from tenth.server.body import Body, JsonRoute, StrictRoute, parse, wrong_field
-from tenth.server.dialects import openai_chat, openai_completions, openai_embeddings
+from tenth.server.dialects import openai_chat, openai_chat_request, openai_completions, openai_embeddings
 from tenth.server.dialects.openai import error_body
 from tenth.server.failures import Refused, failure_of
 from tenth.server.files import MOST_LINES, Batches, Files
@@ -31,7 +31,7 @@ AT_ONCE = 4  # lines of one batch; the queue gives others their turns between th
 
 
 async def _chat(service: Service, value: dict[str, Any], owner: str) -> dict[str, Any]:
-    body = openai_chat.ChatRequest.model_validate(value)
+    body = openai_chat_request.ChatRequest.model_validate(value)
     if body.stream:
         raise Refused(400, "stream cannot be had in a batch", param="stream")
     answer = await service.ask(body.ask(), owner=owner, id=new_id("chatcmpl-"))

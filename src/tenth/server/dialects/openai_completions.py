@@ -12,11 +12,11 @@ from tenth.sampling import MAX_TOP_LOGPROBS
 from tenth.server import replies
 from tenth.server.answers import Delta, End
 from tenth.server.asking import MAX_CHOICES, Ask
-from tenth.server.body import JsonRoute, SamplingBody
+from tenth.server.body import MOST_TOKENS, JsonRoute, SamplingBody
 from tenth.server.dialects.openai import DONE, error_event, finite, timings, usage
-from tenth.server.dialects.openai_chat import MOST_TOKENS, StreamOptions, get_service
+from tenth.server.dialects.openai_chat_request import StreamOptions
 from tenth.server.failures import Refused
-from tenth.server.service import Answer, ends, new_id
+from tenth.server.service import Answer, ends, get_service, new_id
 from tenth.server.streams import EVENTS, Wire, event, stream, whole
 from tenth.stream import TokenLogprob
 

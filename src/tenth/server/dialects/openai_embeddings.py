@@ -12,10 +12,9 @@ from starlette.responses import Response
 from tenth.gathering import vectors
 from tenth.server import reading
 from tenth.server.body import Body, JsonRoute
-from tenth.server.dialects.openai_chat import get_service
 from tenth.server.failures import Refused
 from tenth.server.reading import MOST_TEXTS, Prepare, Read
-from tenth.server.service import Service
+from tenth.server.service import Service, get_service
 
 router = APIRouter(route_class=JsonRoute, tags=["OpenAI"])
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 
 from tenth.server import replies
 from tenth.server.body import StrictRoute
-from tenth.server.dialects.openai_chat import get_service
+from tenth.server.service import get_service
 from tenth.server.shelf import Served
 
 router = APIRouter(route_class=StrictRoute, tags=["OpenAI"])

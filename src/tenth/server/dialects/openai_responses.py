@@ -19,7 +19,6 @@ from starlette.responses import JSONResponse, Response
 from tenth.errors import TenthError
 from tenth.server import replies
 from tenth.server.body import JsonRoute, wrong_field
-from tenth.server.dialects.openai_chat import get_service
 from tenth.server.dialects.response_output import Maker, Output, error_event
 from tenth.server.dialects.response_request import (
     CallItem,
@@ -32,7 +31,7 @@ from tenth.server.dialects.response_request import (
 from tenth.server.failures import Failure, Refused, failure_of
 from tenth.server.pages import OrderedPaging
 from tenth.server.responses import AT_WORK, Message, Responses, Stored
-from tenth.server.service import Answer, Service, new_id
+from tenth.server.service import Answer, Service, get_service, new_id
 from tenth.server.state import RETRY_S, patiently
 from tenth.server.streams import EVENTS, Wire, stream, whole
 

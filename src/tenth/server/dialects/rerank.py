@@ -14,9 +14,8 @@ from starlette.responses import Response
 from tenth.gathering import scores
 from tenth.server import reading
 from tenth.server.body import Body, JsonRoute
-from tenth.server.dialects.openai_chat import get_service
 from tenth.server.reading import MOST_TEXTS, Read
-from tenth.server.service import new_id
+from tenth.server.service import get_service, new_id
 
 router = APIRouter(route_class=JsonRoute, tags=["rerank"])
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag
 
 from tenth.sampling import MAX_TOP_LOGPROBS
-from tenth.server.asking import Ask, Thinking
-from tenth.server.body import Body, SamplingBody, effort
-from tenth.server.dialects.openai_chat import MOST_TOKENS, TEXT_ONLY, FunctionDefinition, asked_tools
+from tenth.server.asking import Ask, Thinking, asked_tools
+from tenth.server.body import MOST_TOKENS, TEXT_ONLY, Body, SamplingBody, effort
+from tenth.server.dialects.openai_chat_request import FunctionDefinition
 from tenth.server.failures import Refused
 from tenth.server.responses import Message
 from tenth.text.messages import MAX_MESSAGES

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from tenth.server.body import Body, JsonRoute
-from tenth.server.dialects.openai_chat import get_service
 from tenth.server.failures import Refused
+from tenth.server.service import get_service
 from tenth.server.shelf import Borrowed
 
 router = APIRouter(route_class=JsonRoute, tags=["tokens"])
