@@ -3,10 +3,13 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/unique_ptr.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <memory>
+#include <random>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -91,11 +94,9 @@ class Texts {
     return found;
   }
 
-  nb::dict ids(std::optional<Marks> without) const {
-    check(without);
+  nb::dict ids() const {
     nb::dict found;
     for (size_t i = 0; i < size(); i++) {
-      if (without && without->data()[i]) continue;
       const nb::str key = decoded(view(i));
       const nb::object value = nb::steal(PyLong_FromSize_t(i));
       if (PyDict_SetItem(found.ptr(), key.ptr(), value.ptr())) throw nb::python_error();
@@ -150,12 +151,12 @@ class Texts {
     return nb::make_tuple(nb::bytes(blob.data(), blob.size()), nb::ndarray<nb::numpy, uint32_t>(data, {size()}, owner));
   }
 
- private:
-  enum Kind : uint8_t { WRITTEN, LITERAL, BYTE };
-
   void check(const std::optional<Marks>& marks) const {
     if (marks && marks->shape(0) != size()) throw nb::value_error("not one mark for each text");
   }
+
+ private:
+  enum Kind : uint8_t { WRITTEN, LITERAL, BYTE };
 
   static bool is_byte(std::string_view text) {  // <0x41>
     return text.size() == 6 && text.starts_with("<0x") && text[5] == '>' && std::isxdigit(uint8_t(text[3])) && std::isxdigit(uint8_t(text[4]));
@@ -189,6 +190,65 @@ class Texts {
   std::string_view raw_;
   size_t first_;
   std::vector<uint32_t> ends_;  // of each text; the next begins eight bytes on
+};
+
+// The place of a text, without a Python string for each: for 262 thousand a dictionary takes 60 ms and 25 MB.
+class TextIndex {
+ public:
+  TextIndex(nb::object owner, const Texts& texts, const std::optional<Marks>& without) : owner_(std::move(owner)), texts_(texts) {
+    texts.check(without);
+    slots_.resize(std::bit_ceil(2 * texts.size() + 1), Slot{0, NONE});
+    for (size_t i = 0; i < texts.size(); i++) {
+      if (without && without->data()[i]) continue;
+      const uint32_t hash = hash_of(texts.view(i));
+      slots_[slot_of(texts.view(i), hash)] = {hash, uint32_t(i)};
+    }
+  }
+
+  std::optional<uint32_t> get(const nb::str& text) const {
+    Py_ssize_t length = 0;
+    const char* bytes = PyUnicode_AsUTF8AndSize(text.ptr(), &length);
+    if (!bytes) throw nb::python_error();
+    const std::string_view wanted(bytes, size_t(length));
+    const uint32_t place = slots_[slot_of(wanted, hash_of(wanted))].place;
+    return place == NONE ? std::nullopt : std::optional(place);
+  }
+
+ private:
+  struct Slot {
+    uint32_t hash, place;
+  };
+  static constexpr uint32_t NONE = UINT32_MAX;
+
+  static uint64_t mixed(uint64_t a, uint64_t b) {
+    const auto product = static_cast<unsigned __int128>(a) * b;
+    return uint64_t(product) ^ uint64_t(product >> 64);
+  }
+
+  // With a key of this process, so that no file can hold texts that collide.
+  static uint32_t hash_of(std::string_view text) {
+    static const uint64_t key = uint64_t(std::random_device()()) << 32 | std::random_device()();
+    constexpr uint64_t SPREAD = 0x9E3779B97F4A7C15;  // 2^64 over the golden ratio
+    uint64_t hash = key ^ text.size(), part = 0;
+    for (; text.size() >= 8; text.remove_prefix(8)) {
+      std::memcpy(&part, text.data(), 8);
+      hash = mixed(hash ^ part, SPREAD);
+    }
+    part = 0;
+    std::memcpy(&part, text.data(), text.size());
+    return uint32_t(mixed(hash ^ part, SPREAD ^ key));
+  }
+
+  // Where the text is, or the free slot where it would be.
+  size_t slot_of(std::string_view text, uint32_t hash) const {
+    size_t at = hash & (slots_.size() - 1);
+    while (slots_[at].place != NONE && (slots_[at].hash != hash || texts_.view(slots_[at].place) != text)) at = (at + 1) & (slots_.size() - 1);
+    return at;
+  }
+
+  nb::object owner_;
+  const Texts& texts_;
+  std::vector<Slot> slots_;
 };
 
 // Both sides of each text's first space that is not its first character, one after the other, for who takes and drops them.
@@ -249,13 +309,18 @@ void bind_texts(nb::module_& m) {
   m.def("skip_texts", skip_texts, "raw"_a, "at"_a, "count"_a,
         "(how many begin here, where the last of them begins, its length): it alone may reach beyond the bytes.");
   nb::class_<Pairs>(m, "TextPairs", nb::type_slots(pairs_slots));
+  nb::class_<TextIndex>(m, "TextIndex", "The places of texts of a header; of several that are the same, the last one's.")
+      .def("get", &TextIndex::get, "text"_a, "None where there is no such text.");
   nb::class_<Texts>(m, "Texts", "Texts of a header, each a Python string only when it is asked for. Raises as ``texts``.")
       .def(nb::init<nb::bytes, size_t, size_t>(), "raw"_a, "at"_a, "count"_a)
       .def_prop_ro("end", &Texts::end, "The byte after the last.")
       .def("__len__", &Texts::size)
       .def("__getitem__", &Texts::item, "i"_a)
       .def("__iter__", [](const Texts& texts) { return nb::iter(texts.list()); })
-      .def("ids", &Texts::ids, "without"_a = nb::none(), "Text -> place, the last one's where there are several; of those without a mark.")
+      .def("ids", &Texts::ids, "Text -> place, the last one's where there are several.")
+      .def("index", [](nb::handle_t<Texts> self, std::optional<Marks> without) {
+        return std::make_unique<TextIndex>(nb::borrow(self), nb::cast<const Texts&>(self), without);
+      }, "without"_a = nb::none(), "The places of those without a mark.")
       .def("find", &Texts::find, "wanted"_a, "The places of these texts, of those that are there; the last where there are several.")
       .def("joins_words", &Texts::joins_words, "without"_a = nb::none(), "Whether one without a mark has U+2581 behind another character.")
       .def("token_bytes", &Texts::token_bytes, "kinds"_a, "alphabet"_a = nb::none(),

@@ -300,6 +300,14 @@ class TextPairs:
     def __next__(self, /):
         """Implement next(self)."""
 
+class TextIndex:
+    """
+    The places of texts of a header; of several that are the same, the last one's.
+    """
+
+    def get(self, text: str) -> int | None:
+        """None where there is no such text."""
+
 class Texts:
     """
     Texts of a header, each a Python string only when it is asked for. Raises as ``texts``.
@@ -317,10 +325,11 @@ class Texts:
 
     def __iter__(self) -> Iterator: ...
 
-    def ids(self, without: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None) -> dict:
-        """
-        Text -> place, the last one's where there are several; of those without a mark.
-        """
+    def ids(self) -> dict:
+        """Text -> place, the last one's where there are several."""
+
+    def index(self, without: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)] | None = None) -> TextIndex:
+        """The places of those without a mark."""
 
     def find(self, wanted: Iterable) -> dict:
         """

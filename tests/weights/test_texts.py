@@ -99,8 +99,10 @@ def test_places_of_texts_are_those_of_a_dictionary(texts, data):
     found, marks = laid_out(texts), data.draw(st.lists(st.booleans(), min_size=len(texts), max_size=len(texts)))
     without = np.array(marks, np.uint8)
     assert found.ids() == {text: i for i, text in enumerate(texts)}
-    assert found.ids(without) == {text: i for i, text in enumerate(texts) if not marks[i]}
+    index, expected = found.index(without), {text: i for i, text in enumerate(texts) if not marks[i]}
+    assert {text: index.get(text) for text in texts} == {text: expected.get(text) for text in texts}
     wanted = data.draw(SOME)
+    assert [index.get(text) for text in wanted] == [expected.get(text) for text in wanted]
     assert found.find(wanted) == {text: i for i, text in enumerate(texts) if text in wanted}
     kept = [text for text, is_left_out in zip(texts, marks, strict=True) if not is_left_out]
     inside = any(b == SPACE and a not in (SPACE, "\0") for text in kept for a, b in pairwise(text))
@@ -144,7 +146,17 @@ def test_the_bytes_of_tokens_are_as_their_kinds_say(texts, data):
         assert (blob, ends.tolist()) == (b"".join(parts), np.cumsum([len(part) for part in parts]).tolist())
 
 
+def test_an_index_finds_every_text_and_keeps_what_it_reads():
+    texts = [*TEXTS, *(f"{SPACE}{n}" * (n % 9) + str(n) for n in range(5000))]
+    index = laid_out(texts).index()  # the texts have no other owner
+    assert [index.get(text) for text in texts] == list(range(len(texts)))
+    assert index.get("absent") is None
+    with pytest.raises(UnicodeEncodeError):
+        index.get("\ud800")
+    assert laid_out([]).index().get("") is None
+
+
 def test_marks_are_one_for_each_text():
-    for call in (_core.Texts.ids, _core.Texts.joins_words, _core.Texts.token_bytes):
+    for call in (_core.Texts.index, _core.Texts.joins_words, _core.Texts.token_bytes):
         with pytest.raises(ValueError, match="one mark"):
             call(laid_out(["a", "b"]), np.zeros(1, np.uint8))

@@ -32,7 +32,7 @@ class ScoreEncoder:
         self._scores = scores
         self._space_prefix = space_prefix
         reserved = np.isin(types, (CONTROL, UNKNOWN, BYTE)).view(np.uint8)
-        self._ids = tokens.ids(reserved)
+        self._ids = tokens.index(reserved)
         self._unused = frozenset(np.flatnonzero(types == UNUSED).tolist())
         by_text = {tokens[i].upper(): i for i in np.flatnonzero(types == BYTE).tolist()}
         self._bytes = [by_text.get(f"<0X{byte:02X}>") for byte in range(256)]
