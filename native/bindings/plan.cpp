@@ -11,7 +11,6 @@
 #include <x86intrin.h>
 
 #include <algorithm>
-#include <chrono>
 #include <memory>
 
 #include "base/expect.h"
@@ -45,15 +44,14 @@ class PyPlan {
 
   std::optional<std::pair<int64_t, std::string>> read_weights() {  // which weight, in the order added, and why
     nb::gil_scoped_release unlocked;
-    const auto start = std::chrono::steady_clock::now();
     WeightReader::Failure failure = plan_.read_weights();
-    read_s_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();  // not until Python's lock is free
     if (failure.weight < 0) return {};
     return std::pair(failure.weight, std::move(failure.what));
   }
 
-  std::tuple<double, double, double> read_seconds() {  // of read_weights, and processor seconds of all workers together: reading, packing
-    return {read_s_, 1e-9 * double(plan_.reader().read_ns()), 1e-9 * double(plan_.reader().pack_ns())};
+  std::tuple<double, double, double> read_seconds() {  // of reading, and processor seconds of all workers together: reading, packing
+    const WeightReader& reader = plan_.reader();
+    return {1e-9 * double(reader.span_ns()), 1e-9 * double(reader.read_ns()), 1e-9 * double(reader.pack_ns())};
   }
 
   void add_instruction(const std::string& op, nb::list inputs, nb::list outputs, nb::dict attributes, bool is_guess, bool of_drafter) {
@@ -183,7 +181,6 @@ class PyPlan {
   Plan plan_;
 
  private:
-  double read_s_ = 0;
   Sampler sampler_;
   Ahead ahead_{plan_, sampler_};
 };
@@ -224,6 +221,8 @@ void bind_weights(nb::class_<PyPlan>& plan) {
         for (const Stretch& s : p.plan_.stretches_of(thread)) stretches.emplace_back(s.from, s.to);
         return stretches;
       }, "thread"_a)
+      .def("hold_first", [](PyPlan& p) { p.plan_.reader().hold_first(); }, "Worker 0 reads no weights from now on,")
+      .def("let_first", [](PyPlan& p) { p.plan_.reader().let_first(); }, "until now.")
       .def_prop_ro("first_processor", [](PyPlan& p) { return p.plan_.pool().first_processor(); }, "Where worker 0 is pinned, or -1.")
       .def_prop_ro("spans_nodes", [](PyPlan& p) { return p.plan_.pool().spans_nodes(); })
       .def("restore_expert_usage", [](PyPlan& p, const std::vector<double>& shares) { if (p.plan_.store()) p.plan_.store()->restore_usage(shares); }, "shares"_a);

@@ -22,9 +22,9 @@ struct Piece {
   int64_t weight, expert, first_panel, n_panels;
 };
 
-int64_t thread_ns() {
+int64_t clock_ns(clockid_t clock) {
   timespec t;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  clock_gettime(clock, &t);
   return int64_t(t.tv_sec) * 1'000'000'000 + t.tv_nsec;
 }
 
@@ -74,6 +74,7 @@ struct ReadJob {
   std::vector<size_t> runs;  // of pieces: where each begins, and the end
   int64_t buffer_bytes = 0;
   std::atomic<size_t> next{0};
+  std::atomic<int64_t> end_ns{0};  // of the last piece
   std::mutex lock;
   size_t failed_piece = SIZE_MAX;
   std::string error;
@@ -95,8 +96,9 @@ struct ReadJob {
     runs.push_back(pieces.size());
   }
 
-  static void work(void* argument, int) {
+  static void work(void* argument, int thread) {
     ReadJob& job = *static_cast<ReadJob*>(argument);
+    if (thread == 0) job.reader.held_.wait(true);
     const Buffer buffer = ModelFile::buffer_for(job.buffer_bytes);
     for (size_t run; (run = job.next.fetch_add(1)) + 1 < job.runs.size();)
       for (size_t i = job.runs[run]; i < job.runs[run + 1]; i++) {
@@ -120,7 +122,7 @@ struct ReadJob {
     const Matrix m = weight.matrices.of(piece.expert);
     const int64_t first_row = piece.first_panel * PANEL_ROWS;
     const int64_t n_rows = std::min(piece.n_panels * PANEL_ROWS, m.out_rows - first_row);
-    const int64_t start = thread_ns();
+    const int64_t start = clock_ns(CLOCK_THREAD_CPUTIME_ID);
     const int64_t offset = weight.offset + piece.expert * weight.stride + first_row * m.row_bytes();
     const uint8_t* rows = nullptr;
     try {
@@ -128,18 +130,21 @@ struct ReadJob {
     } catch (const std::runtime_error& error) {
       return error.what();
     }
-    const int64_t middle = thread_ns();
+    const int64_t middle = clock_ns(CLOCK_THREAD_CPUTIME_ID);
     std::string error = pack_rows(m, first_row, n_rows, rows, m.panels);
     reader.bytes_ += n_rows * m.row_bytes();
     reader.read_ns_ += middle - start;
-    reader.pack_ns_ += thread_ns() - middle;
+    reader.pack_ns_ += clock_ns(CLOCK_THREAD_CPUTIME_ID) - middle;
+    end_ns = clock_ns(CLOCK_MONOTONIC);
     return error;
   }
 };
 
 WeightReader::Failure WeightReader::read(Pool& pool, const std::vector<UnreadWeight>& weights) {
   ReadJob job(*this, weights);
+  const int64_t start = job.end_ns = clock_ns(CLOCK_MONOTONIC);
   pool.run(ReadJob::work, &job);
+  span_ns_ += job.end_ns - start;
   if (job.error.empty()) return {};
   const Piece& piece = job.pieces[job.failed_piece];
   const std::string where = weights[piece.weight].has_experts ? "in expert " + std::to_string(piece.expert) + ", " : "";

@@ -34,18 +34,25 @@ class WeightReader {
   Failure read(Pool& pool, const std::vector<UnreadWeight>& weights);
 
   // From any thread, while read() runs.
-  void stop() { stopped_ = true; }  // read() returns soon
+  void stop() { stopped_ = true, let_first(); }  // read() returns soon
+  // From hold_first() to let_first() worker 0 takes no part: its processor is the caller's, for work that cannot be divided.
+  void hold_first() { held_ = true; }
+  void let_first() {
+    held_ = false;
+    held_.notify_all();
+  }
   bool stopped() const { return stopped_; }
   int64_t bytes_read() const { return bytes_; }
   // Processor time of all workers together, in nanoseconds: in pread, and packing. Packing touches the memory of panels
   // for the first time, so the kernel's zeroing of it is in the latter.
+  int64_t span_ns() const { return span_ns_; }  // from the start of each read() to the end of its last piece
   int64_t read_ns() const { return read_ns_; }
   int64_t pack_ns() const { return pack_ns_; }
 
  private:
   friend struct ReadJob;
-  std::atomic<bool> stopped_{false};
-  std::atomic<int64_t> bytes_{0}, read_ns_{0}, pack_ns_{0};
+  std::atomic<bool> stopped_{false}, held_{false};
+  std::atomic<int64_t> bytes_{0}, span_ns_{0}, read_ns_{0}, pack_ns_{0};
 };
 
 // How the expert store reads and packs a matrix of experts: file, offset, layer and stage are the caller's to fill in.

@@ -89,6 +89,12 @@ class Plan:
 
     def stretches_of(self, thread: int) -> list[tuple[int, int]]: ...
 
+    def hold_first(self) -> None:
+        """Worker 0 reads no weights from now on,"""
+
+    def let_first(self) -> None:
+        """until now."""
+
     @property
     def first_processor(self) -> int:
         """Where worker 0 is pinned, or -1."""

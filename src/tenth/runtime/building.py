@@ -30,7 +30,6 @@ DTYPES = {"f32": 0, "q8": 1, "i32": 2, "bf16": 3}  # native/kernels/table.h, Dty
 SCORES = {"softmax": 0, "sigmoid": 1, "softmax_selected": 2}  # Score
 READ_MODES = {"automatic": 0, "direct": 1, "dropped": 2, "kept": 3}  # native/base/model_file.h, ReadMode
 Progress = Callable[[str, int, int], None]
-LAST = 19  # the priority of what has all the time that is left over
 PROGRESS_S = 0.05  # between two reports of how much is read
 
 
@@ -138,10 +137,14 @@ class PlanBuilder:
         self._add_instructions()
         if self.plan.spans_nodes:
             self.plan.place_weights()
+        processor = self.plan.first_processor if meanwhile else -1
+        if processor >= 0:
+            self.plan.hold_first()
         with _WeightThread(self.plan) as thread:
             if meanwhile:
-                with _beside_first_worker(self.plan.first_processor):
+                with _on_processor(processor):
                     meanwhile()
+            self.plan.let_first()
             thread.wait(sum(matrices[name].n_bytes for name in names), progress)
         if thread.failure:
             number, what = thread.failure
@@ -239,8 +242,8 @@ def _new_plan(program: Program, limits: Limits) -> _core.Plan:
 
 
 @contextmanager
-def _beside_first_worker(processor: int) -> Iterator[None]:
-    """This thread where worker 0 is pinned, which gives way to it while weights are read; -1: where it was.
+def _on_processor(processor: int) -> Iterator[None]:
+    """This thread where worker 0 is pinned, which waits meanwhile; -1: where it was.
 
     The kernel may take a tenth of a second to move it there by itself; until then another worker has half of its time.
     """
@@ -286,9 +289,6 @@ class _WeightThread:
                 progress("loading", self._plan.read_bytes, n_bytes)
 
     def _read(self) -> None:
-        # This thread is worker 0, and ends with the reading. What the caller does meanwhile cannot be divided and takes
-        # longer than one worker's share, so it goes first, on worker 0's processor.
-        os.setpriority(os.PRIO_PROCESS, 0, LAST)  # 0: this thread
         try:
             self.failure = self._plan.read_weights()
         except BaseException as error:  # raised in the thread that waits
