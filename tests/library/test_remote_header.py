@@ -90,6 +90,9 @@ def test_a_model_of_the_hub_is_read_through_its_redirects(server, monkeypatch):
     # The two files are no real shards: each says that it is whole.
     with pytest.raises(ModelFileError, match="the file says nothing of parts"), remote_header(model):
         pass
+    other = model.choosing("M-Q8_0.gguf")
+    assert (other.name, other.quants()) == ("hf:org/repo:M-Q8_0.gguf", model.quants())
+    assert sum("/api/models/" in path for path, _ in server.requests) == 1, "the repository is listed once"
     assert server.sent_bytes < 400_000
 
 

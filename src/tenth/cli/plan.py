@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,7 +109,7 @@ def subject_of(name: str) -> Iterator[Subject]:
     if isinstance(source, HubModel):
         files = source.quants()
         if len(files) > 1 and not source.quant:  # any file tells the shapes: the smallest
-            source = dataclasses.replace(source, quant=min(files, key=lambda name: files[name]).rpartition("/")[2])
+            source = source.choosing(min(files, key=lambda name: files[name]).rpartition("/")[2])
     with remote_header(source) as header:
         yield Subject(_title(header, name), header, None, files)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from tenth.errors import Cause, ModelFileError, RequestError, ResourceError
@@ -79,12 +80,23 @@ class HubModel:
         """Every model of the repository, by what chooses it (its path without the number of a shard): bytes."""
         return {
             group: sum(entry.size or 0 for entry in entries)
-            for group, entries in _groups(_ask(_quiet_hub(), self.repo).siblings or []).items()
+            for group, entries in _groups(self._info.siblings or []).items()
         }
+
+    @cached_property
+    def _info(self) -> Any:
+        """What the hub says of the repository, asked once: all that is done with this object is of one commit."""
+        return _ask(_quiet_hub(), self.repo)
+
+    def choosing(self, quant: str) -> HubModel:
+        """Another model of the same listing."""
+        other = replace(self, quant=quant)
+        other.__dict__["_info"] = self._info  # where cached_property keeps it
+        return other
 
     def _chosen(self) -> tuple[str, list[Any]]:
         """(commit, what the hub says of each file)."""
-        info = _ask(_quiet_hub(), self.repo)
+        info = self._info
         entries = {entry.rfilename: entry for entry in info.siblings or []}
         chosen = choose_files(list(entries), self.quant, self.name)
         if not isinstance(info.sha, str) or not re.fullmatch(r"[0-9a-f]{40,64}", info.sha):
