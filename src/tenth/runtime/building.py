@@ -6,7 +6,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -251,11 +251,13 @@ def _on_processor(processor: int) -> Iterator[None]:
     if processor not in before:
         yield
         return
-    os.sched_setaffinity(0, {processor})
     try:
+        with suppress(OSError):  # best effort, as the pool's own: elsewhere it takes longer
+            os.sched_setaffinity(0, {processor})
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        with suppress(OSError):
+            os.sched_setaffinity(0, before)
 
 
 class _WeightThread:
