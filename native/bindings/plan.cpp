@@ -221,6 +221,11 @@ void bind_weights(nb::class_<PyPlan>& plan) {
         for (const Stretch& s : p.plan_.stretches_of(thread)) stretches.emplace_back(s.from, s.to);
         return stretches;
       }, "thread"_a)
+      .def("fetched_of", [](PyPlan& p, int thread) {
+        std::vector<std::pair<uintptr_t, uintptr_t>> fetched;
+        for (const Stretch& s : p.plan_.listing(Which::model).next_products.at(size_t(thread))) fetched.emplace_back(s.from, s.to);
+        return fetched;
+      }, "thread"_a, "By instruction: what the worker has fetched of the product at or behind it while it waits, (from, to).")
       .def("hold_first", [](PyPlan& p) { p.plan_.reader().hold_first(); }, "Worker 0 reads no weights from now on,")
       .def("let_first", [](PyPlan& p) { p.plan_.reader().let_first(); }, "until now.")
       .def_prop_ro("first_processor", [](PyPlan& p) { return p.plan_.pool().first_processor(); }, "Where worker 0 is pinned, or -1.")

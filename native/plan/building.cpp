@@ -92,6 +92,8 @@ void Plan::finish_listing(Listing& listing, const Operand& output) {
   listing.output = output;
   for (size_t i = 0; i + 1 < listing.instructions.size(); i++)
     listing.instructions[i].gates_next = gates_next(listing.instructions[i], listing.instructions[i + 1], parts(), limits_.max_rows);
+  for (int thread = 0; thread < pool_.size(); thread++)
+    listing.next_products.push_back(next_products(listing.instructions, matrices_, thread, pool_.size()));
   listing.taken = std::vector<std::atomic<uint64_t>>(listing.instructions.size() * size_t(pool_.size()));
 }
 
@@ -159,6 +161,7 @@ void Plan::finish(const Operand& output, const Operand* drafted) {
   expect(!store_ || store_->is_finished(), "plan: the expert store is not finished");
   if (pool_.size() > 1) partials_ = Buffer(partials_bytes());
   finished_runs_ = std::vector<std::atomic<int>>(size_t(kRunsPerThread) * pool_.size());
+  fetches_ = std::vector<Fetch>(size_t(pool_.size()));
   finished_ = true;
 }
 

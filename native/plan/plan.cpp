@@ -160,9 +160,12 @@ size_t Plan::run_alone(size_t number) {
   return number;
 }
 
-// Who comes last to it runs what is too little to share, while the others wait anyway.
-void Plan::meet(size_t next) {
-  if (!pool_.arrive()) return;
+// Who comes last to it runs what is too little to share, while the others wait anyway and have weights fetched.
+void Plan::meet(size_t next, int thread) {
+  Fetch& fetch = fetches_[size_t(thread)];
+  const bool fetches = step_.n_rows[0] <= kMostRowsToFetchFor;
+  if (fetches) fetch.aim(running_->next_products[size_t(thread)][next]);
+  if (!pool_.arrive(fetches ? Fetch::more : nullptr, &fetch)) return;
   alone_ticks_ = 0;
   next_ = run_alone(next);
   pool_.release();
@@ -181,7 +184,7 @@ void Plan::walk(void* argument, int thread) {
     // The first meeting waits for the other workers to wake: the step's time, not the instruction's.
     uint64_t after = thread == 0 && i == first ? __rdtsc() : 0;
     if (may_stop && i + 1 < n && plan.stop_asked_.load(std::memory_order_relaxed)) plan.end_at_.store(i + 1, std::memory_order_relaxed);
-    if (i + 1 < n) plan.meet(i + 1);
+    if (i + 1 < n) plan.meet(i + 1, thread);
     if (thread == 0) {
       if (!after) after = __rdtsc() - (i + 1 < n ? uint64_t(plan.alone_ticks_) : 0);
       instruction.calls++;

@@ -15,6 +15,7 @@
 #include "base/memory.h"
 #include "kernels/ops_table.h"
 #include "kernels/table.h"
+#include "plan/fetching.h"
 #include "plan/instruction.h"
 #include "plan/reader.h"
 #include "plan/step.h"
@@ -22,17 +23,13 @@
 
 namespace tenth {
 
-// Where packed weights lie, [from, to).
-struct Stretch {
-  uintptr_t from, to;
-};
-
 // One list of instructions. A plan has the model's and may have a drafter's, which runs between the model's steps and shares
 // weights, pages, arena and the rows that hidden_store keeps with it.
 struct Listing {
   std::vector<Instruction> instructions;
   Operand output;                            // logits
   std::vector<std::atomic<uint64_t>> taken;  // see Step::taken
+  std::vector<std::vector<Stretch>> next_products;  // by worker and instruction
   size_t n_keeping = 0;                      // of the instructions, up to the last one that keeps something for later steps
 };
 enum class Which : int { model = 0, drafter = 1 };
@@ -157,7 +154,7 @@ class Plan {
   Parts parts() const { return {matrices_, experts_, vectors_, layers_, recurrences_, limits_.vocab, limits_.context_tokens, hidden_width_}; }
   int64_t capacity(Rows rows) const { return rows == Rows::outputs ? limits_.max_outputs : limits_.max_rows; }
   static void walk(void* plan, int thread);
-  void meet(size_t next);
+  void meet(size_t next, int thread);
   size_t run_alone(size_t number);
   void compute(const Instruction& instruction, Step& step, int thread);
 
@@ -196,6 +193,7 @@ class Plan {
   Step step_, alone_;  // alone_: as the only worker would see it
   StepCounters counters_;
   uint64_t walked_ticks_ = 0;  // when worker 0 left the last instruction of this step
+  std::vector<Fetch> fetches_;  // by worker
   size_t next_ = 0;            // instruction, behind the meeting at hand
   int64_t alone_ticks_ = 0;    // of what was run alone in that meeting
   uint64_t start_ticks_ = 0;

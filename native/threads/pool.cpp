@@ -52,10 +52,12 @@ void Signal::raise() {
     syscall(SYS_futex, reinterpret_cast<uint32_t*>(&value_), FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0);
 }
 
-void Signal::wait_while(uint32_t old, int64_t spin_ns) {
+void Signal::wait_while(uint32_t old, int64_t spin_ns, Idle idle, void* argument) {
   for (int64_t end = 0;;) {
     for (int i = 0; i < 64; i++) {
       if (value() != old) return;
+      if (idle && idle(argument)) continue;
+      idle = nullptr;
       _mm_pause();
     }
     const int64_t now = now_ns();
@@ -146,11 +148,11 @@ void Pool::run(void (*work)(void*, int), void* argument) {
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
-bool Pool::arrive() {
+bool Pool::arrive(Signal::Idle idle, void* argument) {
   if (n_threads_ == 1) return true;
   const uint32_t round = met_.value();
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == n_threads_) return true;
-  met_.wait_while(round, spin_ns_);
+  met_.wait_while(round, spin_ns_, idle, argument);
   return false;
 }
 

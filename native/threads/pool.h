@@ -20,7 +20,9 @@ class Signal {
  public:
   uint32_t value() const { return value_.load(std::memory_order_acquire); }
   void raise();                      // adds one and wakes all sleepers
-  void wait_while(uint32_t old, int64_t spin_ns);  // returns once value() != old; sleeps after spinning so long
+  using Idle = bool (*)(void* argument);  // something short to do between two looks; false when nothing is left to do
+  // Returns once value() != old; sleeps after spinning so long.
+  void wait_while(uint32_t old, int64_t spin_ns, Idle idle = nullptr, void* argument = nullptr);
 
  private:
   std::atomic<uint32_t> value_{0};
@@ -63,8 +65,8 @@ class Pool {
     if (arrive()) release();
   }
   // A meeting in two parts: true for the worker who came last, at once; he may do something that all wait for, then lets them go.
-  // The others hear false, once they may.
-  bool arrive();
+  // The others hear false, once they may; meanwhile they do `idle`.
+  bool arrive(Signal::Idle idle = nullptr, void* argument = nullptr);
   void release();
   // Keeps the exception being handled for the end of the run: for work that still has meetings to come to.
   void note_error() noexcept;

@@ -89,6 +89,11 @@ class Plan:
 
     def stretches_of(self, thread: int) -> list[tuple[int, int]]: ...
 
+    def fetched_of(self, thread: int) -> list[tuple[int, int]]:
+        """
+        By instruction: what the worker has fetched of the product at or behind it while it waits, (from, to).
+        """
+
     def hold_first(self) -> None:
         """Worker 0 reads no weights from now on,"""
 

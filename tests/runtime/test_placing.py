@@ -52,6 +52,26 @@ def test_stretches_of_two_workers_meet_nowhere_and_are_all_there_is():
     assert sum(end - start for start, end in of_both) == sum(end - start for start, end in set(of_one))
 
 
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_who_waits_fetches_the_beginning_of_its_own_part_of_the_next_product(n_threads):
+    runtime = open_golden("quantised", context_tokens=64, chunk_tokens=32, threads=n_threads)
+    ops = [i.op for i in runtime.program.instructions]
+    n_behind = ops[::-1].index("linear")  # instructions behind the last product
+    for thread in range(n_threads):
+        own, fetched = runtime._plan.stretches_of(thread), runtime._plan.fetched_of(thread)
+        assert len(fetched) == len(ops)
+        assert fetched[len(ops) - n_behind :] == [(0, 0)] * n_behind
+        ahead = [next(of for of in own if of[0] == start) for start, _ in fetched[: len(ops) - n_behind]]
+        for (start, end), (_, whole) in zip(fetched, ahead, strict=False):  # at most a part of the second cache
+            assert min(whole - start, 64 << 10) <= end - start <= min(whole - start, 256 << 10)
+        places = [own.index(stretch) for stretch in ahead]
+        assert places == sorted(places)
+        assert places[0] == 0
+        assert len(set(places)) == ops.count("linear")
+        changes = [at for at, (before, after) in enumerate(pairwise(places)) if before != after]
+        assert [ops[at] for at in changes] == ["linear"] * (ops.count("linear") - 1)
+
+
 @pytest.mark.parametrize("spans", [False, True])
 def test_memory_is_there_before_weights_are_read_into_it(spans, tmp_path, monkeypatch):
     seen, read_weights = [], _core.Plan.read_weights
