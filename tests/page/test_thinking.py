@@ -16,7 +16,7 @@ OPENING = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im
 @pytest.fixture(scope="module")
 def thinker(small_file, tmp_path_factory):
     with Running({SMALL: small_file}, tmp_path_factory.mktemp("thinking"),
-                 {"kv_tokens": 8192, "template": OPENING}) as running:
+                 {"kv_tokens": 8192, "template": OPENING, "threads": 1}) as running:
         yield running
 
 
