@@ -58,7 +58,7 @@ def test_the_experts_of_each_layer_are_a_map(experts, visit, axe):
 
 
 def test_numbers_run_while_an_answer_does(visit):
-    person = visit(max_tokens=2000)
+    person = visit(max_tokens=6000)
     page = person.go()
     answer = person.ask("Tell a long story about a river.")
     page.locator(".gauge .speed").wait_for()
